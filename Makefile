@@ -1,0 +1,43 @@
+# `make run` and `make test` are all that a fresh machine needs: they install what is missing.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+BINARY := target/release/slotwheel
+DEMO_DIR ?= /usr/share/doc
+
+.PHONY: run build test check demo figures image-check help
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+run: tools-run build ## Serve on http://127.0.0.1:8080 with a Redis of its own
+	exec $(BINARY) serve
+
+build: tools-build ## The release binary, at target/release/slotwheel
+	$(CARGO) build --release --locked
+
+test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with every script watched
+	$(CARGO) test --locked
+	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
+	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+
+check: tools-check ## Format, lints, docs, dependencies, contract
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(CARGO) metadata --locked --format-version 1 > /dev/null
+	.ci/dependencies
+	.ci/contract
+
+demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
+	examples/demo.sh $(DEMO_DIR)
+
+figures: tools-test build ## The figures of docs/figures.md, measured on this machine
+	$(CARGO) test --release --locked --test figures -- --nocapture --test-threads 1
+
+.PHONY: tools-run tools-build tools-test tools-check tools-demo
+tools-run: ; @.ci/install rust redis
+tools-build: ; @.ci/install rust
+tools-test: ; @.ci/install rust redis openssl faketime
+tools-check: ; @.ci/install rust python node
+tools-demo: ; @.ci/install rust redis python node curl

@@ -1,0 +1,144 @@
+//! `/tasks/batch` and `/complete/batch`: many at once, each standing or falling alone, answered in order.
+
+use axum::extract::{Extension, State as Shared};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::extract::{BatchBody, Peer};
+use super::object::{Field, List, Object};
+use super::problem::{Code, Problem};
+use super::reply::Shown;
+use super::shapes::{ClaimedShape, SubmittedShape};
+use super::submit::{Idempotency, Order, Outcome, idempotency_key};
+use super::{Api, claims, reply, submit};
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::store::ops::Ended;
+use crate::store::ops::complete::Completion;
+
+#[derive(Serialize)]
+struct Submitted<'a> {
+    results: Vec<SubmitResult<'a>>,
+}
+
+#[derive(Serialize)]
+struct SubmitResult<'a> {
+    status: u16,
+    task: Option<SubmittedShape<'a>>,
+    problem: Option<&'a Problem>,
+}
+
+/// The items of a batch's list, 1 to 1000.
+fn list<'o>(object: &'o Object<'_>, name: &'static str) -> Result<List<'o>, Problem> {
+    let field = object.need(name)?;
+    let list = field.list(limits::BATCH, Code::BatchTooLarge)?;
+    if list.is_empty() {
+        return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
+    }
+    Ok(list)
+}
+
+pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: BatchBody) -> Result<Response, Problem> {
+    if idempotency_key(&headers)?.is_some() {
+        let detail = "give each item its own idempotency_key instead of one header for all";
+        return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
+    }
+    let object = body.object()?;
+    let items = list(&object, "tasks")?;
+    object.finish()?;
+    let read: Vec<_> = items.fields().zip(items.raw()).map(|(item, raw)| item_of(&api, &item, raw)).collect();
+    let (mut orders, mut faults) = (Vec::new(), Vec::new());
+    for item in read {
+        match item {
+            Ok(order) => {
+                orders.push(order);
+                faults.push(None);
+            }
+            Err(problem) => faults.push(Some(Err(problem))),
+        }
+    }
+    let mut stored = submit::store(&api, orders).await.into_iter();
+    let outcomes: Vec<Result<Outcome, Problem>> =
+        faults.into_iter().filter_map(|fault| fault.or_else(|| stored.next())).collect();
+    let results = outcomes.iter().map(|outcome| match outcome {
+        Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.shape()), problem: None },
+        Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },
+    });
+    Ok(reply::ok(&Submitted { results: results.collect() }))
+}
+
+fn item_of(api: &Api, item: &Field<'_>, raw: &str) -> Result<Order, Problem> {
+    let object = item.object()?;
+    let task = submit::read(&object, api.store().layout())?;
+    let key = object.take("idempotency_key").map(|field| field.name(limits::NAME_BYTES)).transpose()?;
+    object.finish()?;
+    Ok((task, key.map(|key| Idempotency::new(&key, raw.as_bytes()))))
+}
+
+#[derive(Serialize)]
+struct Completed<'a> {
+    results: Vec<CompleteResult>,
+    tasks: Option<Vec<ClaimedShape<'a>>>,
+}
+
+#[derive(Serialize)]
+struct CompleteResult {
+    id: Shown<TaskId>,
+    status: u16,
+    state: Option<&'static str>,
+    problem: Option<Problem>,
+}
+
+pub(super) async fn complete(
+    Shared(api): Shared<Api>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: BatchBody,
+) -> Result<Response, Problem> {
+    let object = body.object()?;
+    let items = list(&object, "completions")?;
+    let next = object.take("claim").map(|field| field.object()).transpose()?;
+    let next = next.map(|next| claims::read(&next, peer, &headers)).transpose()?;
+    object.finish()?;
+    let mut completions: Vec<Completion> = Vec::new();
+    for item in items.fields() {
+        let object = item.object()?;
+        completions.push(claims::completion(&object)?);
+        object.finish()?;
+    }
+    let proofs: Vec<u8> = completions
+        .iter()
+        .flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default())
+        .collect();
+    let ids: Vec<TaskId> = completions.iter().map(|done| done.held.id).collect();
+    let ended = api.dispatch.complete(completions).await;
+    let ended: Vec<Ended> = ended.into_iter().collect::<Result<_, _>>()?;
+    // One that is refused stands alone; the claim follows if any was accepted.
+    let accepted = ended.iter().any(|ended| matches!(ended, Ended::Done { .. }));
+    let repeated = ended.iter().any(|ended| matches!(ended, Ended::Done { repeated: true, .. }));
+    let claim = next.map(|next| next.continuing("leases", Digest::of(&[&proofs]).as_bytes(), repeated));
+    let delivery = match &claim {
+        Some(claim) if accepted => Some(claim.run(&api).await?),
+        _ => None,
+    };
+    let results = ids.into_iter().zip(ended).map(|(id, ended)| match super::reports::outcome(ended) {
+        Ok(state) => CompleteResult {
+            id: Shown(id),
+            status: StatusCode::OK.as_u16(),
+            state: Some(state.as_str()),
+            problem: None,
+        },
+        Err(problem) => {
+            CompleteResult { id: Shown(id), status: problem.status().as_u16(), state: None, problem: Some(problem) }
+        }
+    });
+    let tasks = delivery.as_ref().map(claims::shapes);
+    let bytes = reply::encode(&Completed { results: results.collect(), tasks });
+    let mut response = reply::handing_out(bytes, delivery.unwrap_or_default());
+    if let Some(claim) = &claim {
+        claim.mark(&mut response);
+    }
+    Ok(response)
+}

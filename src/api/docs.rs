@@ -1,0 +1,28 @@
+//! The contract, and its rendering with nothing from outside.
+
+use axum::http::{HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
+
+/// openapi.yaml, written by hand.
+pub const CONTRACT: &str = include_str!("../../openapi.yaml");
+/// RapiDoc by Mrinmoy Majumdar, MIT licence; see assets/README.md.
+const RENDERER: &str = include_str!("../../assets/rapidoc-min.js");
+const PAGE: &str = include_str!("../../assets/docs.html");
+
+fn typed(body: &'static str, kind: &'static str) -> Response {
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+pub(super) async fn contract() -> Response {
+    typed(CONTRACT, "application/yaml")
+}
+
+pub(super) async fn page() -> Html<&'static str> {
+    Html(PAGE)
+}
+
+pub(super) async fn renderer() -> Response {
+    typed(RENDERER, "text/javascript")
+}

@@ -1,0 +1,233 @@
+//! What handlers take out of requests: bodies, query parameters, ids, waits.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::value::RawValue;
+
+use super::object::Object;
+use super::problem::{Code, Problem};
+use super::scan::{Flaw, scan};
+use crate::domain::id::TaskId;
+use crate::domain::limits::{self, Bound};
+use crate::domain::queue::QueueName;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The peer's address; the accept loop puts it into each request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// A JSON body of at most `LIMIT` bytes.
+#[derive(Debug)]
+pub(super) struct JsonBody<const LIMIT: usize>(String);
+
+/// The body of a request about one task or a few.
+pub(super) type OneBody = JsonBody<{ limits::BODY_BYTES }>;
+/// The body of a request about many.
+pub(super) type BatchBody = JsonBody<{ limits::BATCH_BODY_BYTES }>;
+
+impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.is_some_and(is_json) {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "the body must be sent with Content-Type: application/json",
+            ));
+        }
+        Ok(JsonBody(read(request.into_body(), LIMIT).await?))
+    }
+}
+
+/// A body that may be left out, or `{}`: the request has nothing to say beyond its path.
+#[derive(Debug)]
+pub(super) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let text = read(request.into_body(), 1024).await?;
+        if !text.trim().is_empty() {
+            JsonBody::<1024>(text).object()?.finish()?;
+        }
+        Ok(NoBody)
+    }
+}
+
+fn is_json(kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+async fn read(body: Body, limit: usize) -> Result<String, Problem> {
+    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is over {limit} bytes"));
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
+    let collected = collected.map_err(|_| Problem::new(Code::RequestTimeout, "the body did not arrive in 60 s"))?;
+    let bytes = match collected {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(_) => return Err(Problem::new(Code::MalformedJson, "the body ended before its end")),
+    };
+    let text = String::from_utf8(bytes.into())
+        .map_err(|error| malformed(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))?;
+    match scan(text.as_bytes(), limits::DEPTH) {
+        Ok(()) => Ok(text),
+        Err(Flaw::TooDeep(at)) => {
+            Err(Problem::at("", Code::TooDeep, format!("byte {at} opens more than {} brackets", limits::DEPTH)))
+        }
+        Err(Flaw::LoneSurrogate(at)) => {
+            let detail = format!("byte {at} begins half of a surrogate pair, which no other JSON reader would take");
+            Err(Problem::at("", Code::LoneSurrogate, detail))
+        }
+    }
+}
+
+fn malformed(detail: String) -> Problem {
+    Problem::at("", Code::MalformedJson, detail)
+}
+
+impl<const LIMIT: usize> JsonBody<LIMIT> {
+    /// The body, which must be an object.
+    pub(super) fn object(&self) -> Result<Object<'_>, Problem> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(|error| malformed(error.to_string()))?;
+        Object::parse(raw, String::new())
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// The id in the path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathId(pub(super) TaskId);
+
+/// The queue in the path.
+#[derive(Clone, Debug)]
+pub(super) struct PathQueue(pub(super) QueueName);
+
+async fn parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
+    let none = || Problem::new(Code::RouteNotFound, "the path cannot be read");
+    let parameters = RawPathParams::from_request_parts(parts, state).await.map_err(|_| none())?;
+    parameters.iter().next().map(|(_, value)| value.to_owned()).ok_or_else(none)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = parameter(parts, state).await?;
+        let refuse = || Problem::at(":id", Code::InvalidId, "an id is a UUID as a submit answers it");
+        TaskId::parse(&text).map(PathId).ok_or_else(refuse)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathQueue {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = parameter(parts, state).await?;
+        let rule = "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
+        QueueName::parse(&text).map(PathQueue).ok_or_else(|| Problem::at(":queue", Code::InvalidQueue, rule))
+    }
+}
+
+/// The parameters of the query string.
+#[derive(Debug)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let text = parts.uri.query().unwrap_or_default();
+        let unreadable = || Problem::new(Code::InvalidQuery, "the query string cannot be read");
+        let mut parameters = BTreeMap::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| {
+                let text = text.replace('+', " ");
+                percent_encoding::percent_decode_str(&text).decode_utf8().map(|text| text.into_owned())
+            };
+            let (name, value) = (decode(name).map_err(|_| unreadable())?, decode(value).map_err(|_| unreadable())?);
+            if parameters.insert(name.clone(), value).is_some() {
+                return Err(Problem::at(pointer(&name), Code::InvalidQuery, "this parameter stands twice"));
+            }
+        }
+        Ok(Query(parameters))
+    }
+}
+
+/// How a query parameter is pointed at.
+fn pointer(name: &str) -> String {
+    format!("?{:.100}", name)
+}
+
+impl Query {
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    pub(super) fn int(&mut self, name: &'static str, bound: Bound) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        match text.parse::<i64>() {
+            Ok(number) if (bound.min..=bound.max).contains(&number) => Ok(Some(number)),
+            Ok(_) => {
+                let detail = format!("{name} must be from {} to {}", bound.min, bound.max);
+                Err(Problem::at(pointer(name), Code::OutOfRange, detail))
+            }
+            Err(_) => Err(Problem::at(pointer(name), Code::WrongType, format!("{name} must be a whole number"))),
+        }
+    }
+
+    pub(super) fn need(&mut self, name: &'static str) -> Result<String, Problem> {
+        let missing = || Problem::at(pointer(name), Code::MissingField, format!("{name} is needed"));
+        self.take(name).ok_or_else(missing)
+    }
+
+    /// Refuses what was not asked for.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Problem::at(pointer(name), Code::InvalidQuery, "there is no such parameter here")),
+        }
+    }
+}
+
+/// How long to wait: as the request says (in ms), else as `Prefer: wait=` says (in s, RFC 7240), else not at all;
+/// and what the answer says of the preference.
+pub(super) fn wait(asked: Option<i64>, headers: &HeaderMap) -> Result<(Duration, Option<HeaderValue>), Problem> {
+    let ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+    if let Some(asked) = asked {
+        return Ok((ms(asked), None));
+    }
+    for header in headers.get_all("prefer") {
+        let text = header.to_str().unwrap_or_default();
+        for preference in text.split([',', ';']) {
+            let Some(seconds) = preference.trim().strip_prefix("wait=") else { continue };
+            let Ok(seconds) = seconds.trim_matches('"').parse::<i64>() else {
+                return Err(Problem::at("header:Prefer", Code::InvalidHeader, "wait= takes whole seconds"));
+            };
+            // A preference may be honoured in part.
+            let seconds = seconds.clamp(0, limits::WAIT_MS.max / 1000);
+            let applied = HeaderValue::from_str(&format!("wait={seconds}")).ok();
+            return Ok((ms(seconds * 1000), applied));
+        }
+    }
+    Ok((ms(limits::WAIT_MS.default), None))
+}

@@ -1,0 +1,31 @@
+//! `/livez`: the process is up. `/readyz`: it can do its work.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::problem::{Code, Problem};
+use super::{Api, reply};
+use crate::store::check::check;
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+}
+
+pub(super) async fn live() -> Response {
+    reply::ok(&Status { status: "ok" })
+}
+
+pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem> {
+    if api.stopping.is_cancelled() {
+        return Err(Problem::new(Code::Stopping, "the server is going down"));
+    }
+    // A watch of a task that cannot be is a write like any other.
+    api.dispatch.probe().await?;
+    let wrong = check(api.store().client()).await?;
+    if let Some(finding) = wrong.into_iter().find(|finding| finding.fatal) {
+        return Err(Problem::new(Code::Unavailable, finding.text));
+    }
+    Ok(reply::ok(&Status { status: "ready" }))
+}

@@ -1,0 +1,49 @@
+//! The only code that knows HTTP and JSON.
+//!
+//! [`routes`] is the one table. A handler takes apart ([`extract`], [`object`]), makes one call, matches the outcome
+//! and answers ([`shapes`], [`reply`], [`problem`]).
+
+pub mod accept;
+mod batch;
+mod claims;
+mod docs;
+mod extract;
+mod health;
+mod listing;
+mod object;
+pub mod problem;
+mod queues;
+mod reply;
+mod reports;
+mod routes;
+mod scan;
+mod shapes;
+mod slots;
+mod submit;
+mod tasks;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::Dispatch;
+use crate::store::Store;
+
+pub use docs::CONTRACT;
+pub use extract::Peer;
+pub use routes::{router, table};
+
+/// What handlers work with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The engine.
+    pub dispatch: Arc<Dispatch>,
+    /// Set when the server is going down.
+    pub stopping: CancellationToken,
+}
+
+impl Api {
+    fn store(&self) -> &Store {
+        self.dispatch.store()
+    }
+}

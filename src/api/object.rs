@@ -1,0 +1,293 @@
+//! Reads the fields of a JSON object one by one: what is wrong is said with the pointer to it, and what nobody asked
+//! for is refused. Documents stay the bytes that they are.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::problem::{Code, Problem};
+use crate::domain::limits::{self, Bound};
+use crate::domain::queue::QueueName;
+use crate::domain::task::Document;
+use crate::domain::time::Millis;
+
+/// An object whose fields are being read.
+pub(super) struct Object<'a> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>,
+    at: String,
+}
+
+/// A value and where it stands.
+pub(super) struct Field<'o> {
+    raw: &'o RawValue,
+    parent: &'o str,
+    name: Cow<'o, str>,
+}
+
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>);
+
+/// A name, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    entries.push((name.0, value, Cell::new(false)));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Map)
+    }
+}
+
+fn escaped(name: &str) -> String {
+    let mut name: String = name.chars().take(100).collect();
+    if name.contains(['~', '/']) {
+        name = name.replace('~', "~0").replace('/', "~1");
+    }
+    name
+}
+
+impl<'a> Object<'a> {
+    /// The fields of `raw`, which stands at `at` in the body.
+    pub(super) fn parse(raw: &'a RawValue, at: String) -> Result<Self, Problem> {
+        let Ok(Entries(fields)) = serde_json::from_str::<Entries<'a>>(raw.get()) else {
+            return Err(Problem::at(at, Code::WrongType, "this must be an object"));
+        };
+        let mut names = HashSet::with_capacity(fields.len());
+        if let Some((name, _, _)) = fields.iter().find(|(name, _, _)| !names.insert(name.as_ref())) {
+            let at = format!("{at}/{}", escaped(name));
+            return Err(Problem::at(at, Code::DuplicateField, "this field stands twice"));
+        }
+        Ok(Object { fields, at })
+    }
+
+    /// The field, if it is there.
+    pub(super) fn take(&self, name: &'static str) -> Option<Field<'_>> {
+        let (_, raw, used) = self.fields.iter().find(|(own, _, _)| own == name)?;
+        used.set(true);
+        Some(Field { raw, parent: &self.at, name: Cow::Borrowed(name) })
+    }
+
+    /// The field, which must be there.
+    pub(super) fn need(&self, name: &'static str) -> Result<Field<'_>, Problem> {
+        self.take(name).ok_or_else(|| {
+            let at = format!("{}/{name}", self.at);
+            Problem::at(at, Code::MissingField, format!("{name} is needed"))
+        })
+    }
+
+    /// Refuses what was not asked for.
+    pub(super) fn finish(&self) -> Result<(), Problem> {
+        match self.fields.iter().find(|(_, _, used)| !used.get()) {
+            None => Ok(()),
+            Some((name, _, _)) => {
+                let at = format!("{}/{}", self.at, escaped(name));
+                Err(Problem::at(at, Code::UnknownField, "there is no such field here"))
+            }
+        }
+    }
+
+    /// A number within its bound, or the bound's default.
+    pub(super) fn int_or_default(&self, name: &'static str, bound: Bound) -> Result<i64, Problem> {
+        self.take(name).map_or(Ok(bound.default), |field| field.int(bound))
+    }
+
+    /// Refuses two fields that exclude each other.
+    pub(super) fn exclude(&self, name: &'static str, other: &'static str) -> Result<(), Problem> {
+        let has = |wanted: &str| self.fields.iter().any(|(own, _, _)| own == wanted);
+        if has(name) && has(other) {
+            let at = format!("{}/{other}", self.at);
+            return Err(Problem::at(at, Code::InvalidValue, format!("{name} and {other} exclude each other")));
+        }
+        Ok(())
+    }
+}
+
+impl<'o> Field<'o> {
+    fn at(&self) -> String {
+        format!("{}/{}", self.parent, escaped(&self.name))
+    }
+
+    pub(super) fn refuse(&self, code: Code, detail: impl Into<String>) -> Problem {
+        Problem::at(self.at(), code, detail)
+    }
+
+    fn read<T: Deserialize<'o>>(&self, what: &str) -> Result<T, Problem> {
+        serde_json::from_str(self.raw.get()).map_err(|_| self.refuse(Code::WrongType, format!("this must be {what}")))
+    }
+
+    pub(super) fn int(&self, bound: Bound) -> Result<i64, Problem> {
+        let number: serde_json::Number = self.read("a whole number")?;
+        let within = |number: &i64| (bound.min..=bound.max).contains(number);
+        match number.as_i64() {
+            Some(number) if within(&number) => Ok(number),
+            None if number.is_f64() && !is_whole_but_huge(&number) => {
+                Err(self.refuse(Code::WrongType, "this must be a whole number"))
+            }
+            _ => Err(self.refuse(Code::OutOfRange, format!("this must be from {} to {}", bound.min, bound.max))),
+        }
+    }
+
+    pub(super) fn float(&self, (min, max): (f64, f64)) -> Result<f64, Problem> {
+        let number: f64 = self.read("a number")?;
+        if (min..=max).contains(&number) {
+            return Ok(number);
+        }
+        Err(self.refuse(Code::OutOfRange, format!("this must be from {min} to {max}")))
+    }
+
+    pub(super) fn bool(&self) -> Result<bool, Problem> {
+        self.read("true or false")
+    }
+
+    /// A string of 1 to `max` bytes.
+    pub(super) fn name(&self, max: usize) -> Result<String, Problem> {
+        let text = self.text(max)?;
+        if text.is_empty() {
+            return Err(self.refuse(Code::InvalidValue, "this must not be empty"));
+        }
+        Ok(text)
+    }
+
+    /// A string of at most `max` bytes.
+    pub(super) fn text(&self, max: usize) -> Result<String, Problem> {
+        let text: String = self.read("a string")?;
+        if text.len() > max {
+            return Err(
+                self.refuse(Code::TooLong, format!("this is {} bytes long; at most {max} are taken", text.len()))
+            );
+        }
+        Ok(text)
+    }
+
+    pub(super) fn queue(&self) -> Result<QueueName, Problem> {
+        let text: String = self.read("a string")?;
+        QueueName::parse(&text).ok_or_else(|| {
+            let rule =
+                "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
+            self.refuse(Code::InvalidQueue, rule)
+        })
+    }
+
+    pub(super) fn time(&self) -> Result<Millis, Problem> {
+        let text: String = self.read("a string")?;
+        Millis::parse(&text)
+            .ok_or_else(|| self.refuse(Code::InvalidTime, "this must be a time as in RFC 3339: 2026-01-31T12:00:00Z"))
+    }
+
+    /// One of the words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
+        let text: String = self.read("a string")?;
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.refuse(Code::InvalidValue, format!("this must be one of {}", all.join(", ")))
+        })
+    }
+
+    /// Any JSON, as it stands.
+    pub(super) fn document(&self) -> Result<Document, Problem> {
+        let length = self.raw.get().len();
+        if length > limits::DOCUMENT_BYTES {
+            let detail = format!("this is {length} bytes long; at most {} are taken", limits::DOCUMENT_BYTES);
+            return Err(self.refuse(Code::PayloadTooLarge, detail));
+        }
+        Ok(self.raw.to_owned())
+    }
+
+    pub(super) fn object(&self) -> Result<Object<'o>, Problem> {
+        Object::parse(self.raw, self.at())
+    }
+
+    /// The values of a list of at most `max`.
+    pub(super) fn list(&self, max: usize, over: Code) -> Result<List<'o>, Problem> {
+        let values: Vec<&'o RawValue> = self.read("a list")?;
+        if values.len() > max {
+            let detail = format!("this has {} items; at most {max} are taken", values.len());
+            return Err(self.refuse(over, detail));
+        }
+        Ok(List { values, at: self.at() })
+    }
+
+    /// A map of strings with at most `max` entries.
+    pub(super) fn strings(&self, max: usize) -> Result<BTreeMap<String, String>, Problem> {
+        let object = self.object()?;
+        if object.fields.len() > max {
+            let detail = format!("this has {} entries; at most {max} are taken", object.fields.len());
+            return Err(self.refuse(Code::TooLong, detail));
+        }
+        let fields = object.fields.iter().map(|(name, raw, _)| {
+            let field = Field { raw, parent: &object.at, name: Cow::Borrowed(name) };
+            Ok((name.clone().into_owned(), field.text(usize::MAX)?))
+        });
+        fields.collect()
+    }
+}
+
+/// A whole number beyond 64 bits parses as a float; it is out of range, not of the wrong type.
+fn is_whole_but_huge(number: &serde_json::Number) -> bool {
+    number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
+}
+
+/// The values of a list.
+pub(super) struct List<'o> {
+    values: Vec<&'o RawValue>,
+    at: String,
+}
+
+impl<'o> List<'o> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(super) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.values.iter().enumerate().map(|(index, raw)| Field {
+            raw,
+            parent: &self.at,
+            name: Cow::Owned(index.to_string()),
+        })
+    }
+
+    /// Each value's own bytes.
+    pub(super) fn raw(&self) -> impl Iterator<Item = &'o str> {
+        self.values.iter().map(|raw| raw.get())
+    }
+}

@@ -1,0 +1,140 @@
+//! `/fail`, `/heartbeat`, `/release`: what else workers say of the tasks that they hold.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::claims::held;
+use super::extract::{BatchBody, OneBody};
+use super::object::Object;
+use super::problem::{Code, Problem};
+use super::reply::Shown;
+use super::{Api, reply};
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::state::State;
+use crate::domain::task::ErrorReport;
+use crate::domain::time::Millis;
+use crate::store::ops::fail::Failure;
+use crate::store::ops::heartbeat::{Beat, Prolonged};
+use crate::store::ops::release::Release;
+use crate::store::ops::{Ended, Held};
+use crate::store::views;
+
+#[derive(Serialize)]
+struct Moved {
+    id: Shown<TaskId>,
+    state: &'static str,
+    run_at: Option<Shown<Millis>>,
+}
+
+fn moved(id: TaskId, ended: Ended) -> Result<Response, Problem> {
+    match ended {
+        Ended::Done { state, run_at, .. } => {
+            Ok(reply::ok(&Moved { id: Shown(id), state: state.as_str(), run_at: run_at.map(Shown) }))
+        }
+        Ended::Lost(state) => Err(Problem::lease_lost(state)),
+        Ended::Unknown => Err(Problem::no_task()),
+    }
+}
+
+pub(super) async fn fail(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
+    let object = body.object()?;
+    let held = held(&object)?;
+    let report = report(&object.need("error")?.object()?)?;
+    let retry = object.take("retry").map_or(Ok(true), |field| field.bool())?;
+    let retry_in = object.take("retry_in_ms").map(|field| field.int(limits::RETRY_IN_MS)).transpose()?;
+    object.finish()?;
+    let id = held.id;
+    // If the token holds, all this is still what was read here: it changes only when a lease begins or ends.
+    let holding = views::tasks::holdings(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
+    let holding = holding.ok_or_else(Problem::no_task)?;
+    let wait_ms =
+        retry.then(|| retry_in.unwrap_or_else(|| holding.backoff.wait_ms(holding.attempts + 1, rand::random())));
+    let report = ErrorReport { worker: holding.worker, ..report };
+    moved(id, api.dispatch.fail(Failure { held, report, wait_ms }).await?)
+}
+
+fn report(object: &Object<'_>) -> Result<ErrorReport, Problem> {
+    let report = ErrorReport {
+        // Whoever holds the lease: it is read with it.
+        worker: String::new(),
+        kind: object.need("type")?.name(limits::NAME_BYTES)?,
+        message: object.need("message")?.text(limits::MESSAGE_BYTES)?,
+        details: object.take("details").map(|field| field.document()).transpose()?,
+    };
+    object.finish()?;
+    Ok(report)
+}
+
+pub(super) async fn release(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
+    let object = body.object()?;
+    let held = held(&object)?;
+    let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
+    object.finish()?;
+    let id = held.id;
+    moved(id, api.dispatch.release(Release { held, delay_ms }).await?)
+}
+
+#[derive(Serialize)]
+struct Beaten {
+    id: Shown<TaskId>,
+    lease_until: Option<Shown<Millis>>,
+    cancel_requested: Option<bool>,
+    problem: Option<Problem>,
+}
+
+#[derive(Serialize)]
+struct Beats {
+    tasks: Vec<Beaten>,
+}
+
+pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Result<Response, Problem> {
+    let object = body.object()?;
+    if let Some(worker) = object.take("worker") {
+        worker.name(limits::NAME_BYTES)?;
+    }
+    let field = object.need("tasks")?;
+    let list = field.list(limits::BATCH, Code::BatchTooLarge)?;
+    if list.is_empty() {
+        return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
+    }
+    object.finish()?;
+    let mut beats = Vec::new();
+    for item in list.fields() {
+        beats.push(beat(&item.object()?)?);
+    }
+    let ids: Vec<TaskId> = beats.iter().map(|beat| beat.held.id).collect();
+    let mut tasks = Vec::new();
+    for (id, prolonged) in ids.into_iter().zip(api.dispatch.heartbeat(beats).await) {
+        tasks.push(beaten(id, prolonged?));
+    }
+    Ok(reply::ok(&Beats { tasks }))
+}
+
+fn beat(object: &Object<'_>) -> Result<Beat, Problem> {
+    let held: Held = held(object)?;
+    let lease_ms = object.take("lease_ms").map(|field| field.int(limits::LEASE_MS)).transpose()?;
+    let progress = object.take("progress").map(|field| field.document()).transpose()?;
+    object.finish()?;
+    Ok(Beat { held, lease_ms, progress })
+}
+
+fn beaten(id: TaskId, prolonged: Prolonged) -> Beaten {
+    let id = Shown(id);
+    let (lease_until, cancel_requested, problem) = match prolonged {
+        Prolonged::Held { until, cancel_requested } => (Some(Shown(until)), Some(cancel_requested), None),
+        Prolonged::Lost(state) => (None, None, Some(Problem::lease_lost(state))),
+        Prolonged::Unknown => (None, None, Some(Problem::no_task())),
+    };
+    Beaten { id, lease_until, cancel_requested, problem }
+}
+
+/// The state that an ended lease led to, or the problem.
+pub(super) fn outcome(ended: Ended) -> Result<State, Problem> {
+    match ended {
+        Ended::Done { state, .. } => Ok(state),
+        Ended::Lost(state) => Err(Problem::lease_lost(state)),
+        Ended::Unknown => Err(Problem::no_task()),
+    }
+}

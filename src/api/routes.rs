@@ -1,0 +1,56 @@
+//! The one table of routes.
+
+use axum::Router;
+use axum::http::{HeaderName, Method};
+use axum::routing::{MethodRouter, delete, get, post};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+
+use super::problem::{Code, Problem};
+use super::{Api, batch, claims, docs, health, listing, queues, reports, slots, submit, tasks};
+
+/// Method, path, handler.
+pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
+    vec![
+        (Method::POST, "/tasks", post(submit::submit)),
+        (Method::POST, "/tasks/batch", post(batch::submit)),
+        (Method::GET, "/tasks", get(listing::list)),
+        (Method::GET, "/tasks/{id}", get(tasks::read)),
+        (Method::DELETE, "/tasks/{id}", delete(tasks::remove)),
+        (Method::POST, "/tasks/{id}/cancel", post(tasks::cancel)),
+        (Method::POST, "/tasks/{id}/retry", post(tasks::retry)),
+        (Method::POST, "/claim", post(claims::claim)),
+        (Method::POST, "/complete", post(claims::complete)),
+        (Method::POST, "/complete/batch", post(batch::complete)),
+        (Method::POST, "/fail", post(reports::fail)),
+        (Method::POST, "/heartbeat", post(reports::heartbeat)),
+        (Method::POST, "/release", post(reports::release)),
+        (Method::GET, "/queues", get(queues::list)),
+        (Method::GET, "/queues/{queue}", get(queues::read)),
+        (Method::POST, "/queues/{queue}/pause", post(queues::pause)),
+        (Method::POST, "/queues/{queue}/resume", post(queues::resume)),
+        (Method::POST, "/queues/{queue}/purge", post(queues::purge)),
+        (Method::GET, "/slots", get(slots::read)),
+        (Method::GET, "/livez", get(health::live)),
+        (Method::GET, "/readyz", get(health::ready)),
+        (Method::GET, "/openapi.yaml", get(docs::contract)),
+        (Method::GET, "/docs", get(docs::page)),
+        (Method::GET, "/docs/rapidoc.js", get(docs::renderer)),
+    ]
+}
+
+/// The service.
+pub fn router(api: Api) -> Router {
+    let mut router = Router::new();
+    for (_, path, handler) in table() {
+        router = router.route(path, handler);
+    }
+    let id = HeaderName::from_static("x-request-id");
+    router
+        .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
+        })
+        .layer(PropagateRequestIdLayer::new(id.clone()))
+        .layer(SetRequestIdLayer::new(id, MakeRequestUuid))
+        .with_state(api)
+}

@@ -1,0 +1,57 @@
+//! `GET /slots`: how the slots are cut into shards, how full they are, and where a key lies.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+
+use super::extract::Query;
+use super::problem::{Code, Problem};
+use super::{Api, reply};
+use crate::domain::limits;
+use crate::domain::slot::Slot;
+use crate::store::views::queues::totals;
+
+#[derive(Serialize)]
+struct Slots {
+    shards: Vec<Depth>,
+    key_slot: Option<KeySlot>,
+}
+
+#[derive(Serialize)]
+struct Depth {
+    shard: usize,
+    first_slot: u16,
+    last_slot: u16,
+    ready: i64,
+    scheduled: i64,
+    leased: i64,
+}
+
+#[derive(Serialize)]
+struct KeySlot {
+    key: String,
+    slot: u16,
+    shard: usize,
+}
+
+pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
+    let key = query.take("key");
+    query.finish()?;
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::NAME_BYTES) {
+        return Err(Problem::at("?key", Code::TooLong, "a key has 1 to 256 bytes"));
+    }
+    let store = api.store();
+    let layout = store.layout();
+    let counts = try_join_all(store.shards().iter().map(totals)).await?;
+    let shards = counts.into_iter().enumerate().map(|(shard, counts)| {
+        let (first_slot, last_slot) = layout.range(shard);
+        let (ready, scheduled, leased) = (counts.ready, counts.scheduled, counts.leased);
+        Depth { shard, first_slot, last_slot, ready, scheduled, leased }
+    });
+    let key_slot = key.map(|key| {
+        let slot = Slot::of_key(key.as_bytes());
+        KeySlot { key, slot: slot.number(), shard: layout.of(slot) }
+    });
+    Ok(reply::ok(&Slots { shards: shards.collect(), key_slot }))
+}

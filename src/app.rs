@@ -1,0 +1,134 @@
+//! Wiring: the only module that sees everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Api, accept};
+use crate::config::{Config, Redis};
+use crate::dispatch::Dispatch;
+use crate::store::client::Target;
+use crate::store::found::found;
+use crate::store::managed::Managed;
+use crate::store::{Client, Store, check, signal};
+use crate::upkeep::Upkeep;
+
+/// How long a Redis that is named may take to answer for the first time.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+
+/// Serves on `listener` until `stop`, then ends in good order: who waits gets an empty answer, what was begun is
+/// finished, the managed Redis is stopped.
+///
+/// # Errors
+/// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
+pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let (target, managed) = redis(&config).await?;
+    let keeper_stop = CancellationToken::new();
+    let keeper = managed.map(|managed| tokio::spawn(managed.keep(keeper_stop.clone())));
+    let served = serve(&config, target, listener, stop).await;
+    keeper_stop.cancel();
+    if let Some(keeper) = keeper {
+        keeper.await.context("the keeper of the managed Redis failed")?;
+    }
+    served
+}
+
+async fn serve(config: &Config, target: Target, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let store = open(config, target).await?;
+    let tasks = TaskTracker::new();
+    let dispatch = Dispatch::start(store.clone(), config.sweep, &tasks, &stop);
+    let upkeep = Upkeep::start(&store, config.sweep, &tasks, &stop);
+    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
+    let router = api::router(Api { dispatch: dispatch.clone(), stopping: stop.clone() });
+    tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
+    accept::serve(listener, router, stop, config.shutdown).await;
+    // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
+    hearing.abort();
+    let _ = hearing.await;
+    drop(dispatch);
+    tasks.close();
+    if tokio::time::timeout(config.shutdown, tasks.wait()).await.is_err() {
+        tracing::warn!("some work was not finished in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The Redis of the settings for somebody who looks at it beside a server: the managed one is started only if no
+/// server keeps it running.
+pub async fn attach(config: &Config) -> anyhow::Result<(Target, Option<Managed>)> {
+    if let Redis::Managed(directory) = &config.redis
+        && let Some(url) = Managed::running(directory).await
+    {
+        return Ok((Target { url, ..Target::default() }, None));
+    }
+    redis(config).await
+}
+
+/// The Redis of the settings: where it is, and the keeper if it is our own.
+pub async fn redis(config: &Config) -> anyhow::Result<(Target, Option<Managed>)> {
+    let (url, ca, managed) = match &config.redis {
+        Redis::Managed(directory) => {
+            let managed = Managed::start(directory).await?;
+            (managed.url(), None, Some(managed))
+        }
+        Redis::At { url, ca } => (url.clone(), ca.clone(), None),
+    };
+    let ca_certificates = match ca {
+        Some(path) => Some(std::fs::read(&path).with_context(|| format!("the certificates in {}", path.display()))?),
+        None => None,
+    };
+    let target = Target {
+        url,
+        ca_certificates,
+        offset: config.testing.time_offset.clone(),
+        prelude: config.testing.prelude.clone(),
+    };
+    Ok((target, managed))
+}
+
+/// Connects, checks what it finds, and opens the data set.
+///
+/// # Errors
+/// When Redis does not answer, is not fit, or the data set does not fit the settings.
+pub async fn open(config: &Config, target: Target) -> anyhow::Result<Store> {
+    let client = connect(target).await?;
+    for finding in check::check(&client).await? {
+        if finding.fatal {
+            anyhow::bail!("this Redis cannot keep tasks: {}", finding.text);
+        }
+        tracing::warn!("about this Redis: {}", finding.text);
+    }
+    let founded = found(&client, &config.prefix, config.shards).await?;
+    Ok(Store::new(Arc::new(client), founded.shards, &config.prefix))
+}
+
+async fn connect(target: Target) -> anyhow::Result<Client> {
+    let started = tokio::time::Instant::now();
+    loop {
+        match Client::connect(target.clone()).await {
+            Ok(client) => return Ok(client),
+            Err(error @ crate::store::Error::Unavailable(_)) if started.elapsed() < FIRST_ANSWER => {
+                tracing::info!(%error, "waiting for Redis");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("no answer of Redis"),
+        }
+    }
+}
+
+/// Passes on what scripts say to both engines, which do not know each other.
+async fn hear(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upkeep>) {
+    let (out, mut signals) = mpsc::unbounded_channel();
+    let hearing = tokio::spawn(signal::hear(store, out));
+    while let Some(signal) = signals.recv().await {
+        dispatch.hear(&signal);
+        upkeep.hear(&signal);
+    }
+    hearing.abort();
+}

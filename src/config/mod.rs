@@ -1,0 +1,248 @@
+//! Settings, in two stages: what was written ([`Written`]), then what it means ([`Config`]).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::domain::slot::Shards;
+
+/// The defaults, which document every setting.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
+
+/// What was written in one place: a file, the environment, or flags. What is absent there is left to the others.
+#[derive(Clone, Default, Debug, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Address and port to listen on
+    #[arg(long, env = "SLOTWHEEL_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Listen on addresses other than loopback although there is no authentication yet
+    #[arg(long, env = "SLOTWHEEL_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure: Option<bool>,
+    /// Where the managed Redis keeps its data
+    #[arg(long, env = "SLOTWHEEL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A Redis to use instead of the managed one
+    #[arg(long, env = "SLOTWHEEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// PEM file with the certificates from which a rediss:// server's must descend
+    #[arg(long, env = "SLOTWHEEL_REDIS_CA", value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// What every key begins with
+    #[arg(long, env = "SLOTWHEEL_PREFIX", value_name = "WORD")]
+    pub prefix: Option<String>,
+    /// How many shards the slots are cut into; decided at the first start
+    #[arg(long, env = "SLOTWHEEL_SHARDS", value_name = "COUNT")]
+    pub shards: Option<u16>,
+    /// How often, in ms, a server looks for what signals have missed
+    #[arg(long, env = "SLOTWHEEL_SWEEP_MS", value_name = "MS")]
+    pub sweep_ms: Option<u64>,
+    /// How long, in ms, requests may take to finish once the server is told to stop
+    #[arg(long, env = "SLOTWHEEL_SHUTDOWN_MS", value_name = "MS")]
+    pub shutdown_ms: Option<u64>,
+    /// What is logged: error, warn, info, debug or trace, also per module
+    #[arg(long, env = "SLOTWHEEL_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Form of the log: text or json
+    #[arg(long, env = "SLOTWHEEL_LOG_FORMAT", value_name = "FORM")]
+    pub log_format: Option<String>,
+}
+
+/// Which Redis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Redis {
+    /// Our own, in this directory.
+    Managed(PathBuf),
+    /// Somebody's.
+    At {
+        /// Its URL.
+        url: String,
+        /// PEM of the certificates from which its own must descend.
+        ca: Option<PathBuf>,
+    },
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+/// What only tests set: no file, environment or flag reaches it.
+#[derive(Clone, Default, Debug)]
+pub struct Testing {
+    /// Added to Redis' clock by every script, ms.
+    pub time_offset: Arc<AtomicI64>,
+    /// Lua put before every script.
+    pub prelude: String,
+}
+
+/// What the settings mean.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Which Redis.
+    pub redis: Redis,
+    /// What keys begin with.
+    pub prefix: String,
+    /// As asked for; `None`: as founded.
+    pub shards: Option<Shards>,
+    /// Between sweeps.
+    pub sweep: Duration,
+    /// For what is under way at the end.
+    pub shutdown: Duration,
+    /// Filter of the log.
+    pub log: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// For tests.
+    pub testing: Testing,
+}
+
+/// A setting that means nothing, or two that do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that cannot be read.
+    #[error("the settings file {0}: {1}")]
+    File(PathBuf, String),
+    /// A setting.
+    #[error("the setting {name} is {value}: {why}")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+fn bad<T>(name: &'static str, value: impl ToString, why: &'static str) -> Result<T, ConfigError> {
+    Err(ConfigError::Setting { name, value: value.to_string(), why })
+}
+
+impl Written {
+    /// Reads a file in TOML.
+    pub fn from_toml(name: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::File(name.to_owned(), error.to_string()))
+    }
+
+    /// What `self` leaves open, taken from `below`.
+    pub fn or(self, below: Written) -> Written {
+        Written {
+            listen: self.listen.or(below.listen),
+            insecure: self.insecure.or(below.insecure),
+            data_dir: self.data_dir.or(below.data_dir),
+            redis_url: self.redis_url.or(below.redis_url),
+            redis_ca: self.redis_ca.or(below.redis_ca),
+            prefix: self.prefix.or(below.prefix),
+            shards: self.shards.or(below.shards),
+            sweep_ms: self.sweep_ms.or(below.sweep_ms),
+            shutdown_ms: self.shutdown_ms.or(below.shutdown_ms),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+        }
+    }
+
+    /// What it means, over the defaults.
+    pub fn meant(self) -> Result<Config, ConfigError> {
+        let defaults = Written::from_toml(Path::new("config.default.toml"), DEFAULTS)?;
+        let all = self.or(defaults);
+        let listen = all.listen.unwrap_or_default();
+        let Ok(address) = listen.parse::<SocketAddr>() else {
+            return bad("listen", listen, "it takes an IP address and a port, like 127.0.0.1:8080 or [::1]:8080");
+        };
+        if !address.ip().is_loopback() && !all.insecure.unwrap_or(false) {
+            return bad(
+                "listen",
+                address,
+                "whoever reaches this address could do everything, because there is no authentication yet. \
+                 Listen on 127.0.0.1, or say --insecure if the network is trusted",
+            );
+        }
+        let prefix = all.prefix.unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if prefix.is_empty() || prefix.len() > 32 || !prefix.bytes().all(plain) {
+            return bad("prefix", prefix, "it takes 1 to 32 letters, digits, - and _");
+        }
+        let shards = match all.shards.unwrap_or(0) {
+            0 => None,
+            count => match Shards::new(count) {
+                Some(shards) => Some(shards),
+                None => return bad("shards", count, "it takes a power of two from 1 to 1024"),
+            },
+        };
+        let sweep_ms = all.sweep_ms.unwrap_or_default();
+        if !(10..=60_000).contains(&sweep_ms) {
+            return bad("sweep_ms", sweep_ms, "it takes 10 to 60000");
+        }
+        let log_format = match all.log_format.as_deref() {
+            Some("json") => LogFormat::Json,
+            Some("text") => LogFormat::Text,
+            other => return bad("log_format", other.unwrap_or_default(), "it takes text or json"),
+        };
+        let not_empty = |path: &PathBuf| !path.as_os_str().is_empty();
+        let redis = match all.redis_url.filter(|url| !url.is_empty()) {
+            Some(url) => Redis::At { url, ca: all.redis_ca.filter(not_empty) },
+            None => Redis::Managed(all.data_dir.unwrap_or_default()),
+        };
+        Ok(Config {
+            listen: address,
+            redis,
+            prefix,
+            shards,
+            sweep: Duration::from_millis(sweep_ms),
+            shutdown: Duration::from_millis(all.shutdown_ms.unwrap_or_default()),
+            log: all.log.unwrap_or_default(),
+            log_format,
+            testing: Testing::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> Written {
+        Written::from_toml(Path::new("test"), text).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_set_everything_and_mean_something() {
+        let config = Written::default().meant().unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.redis, Redis::Managed("./slotwheel-data".into()));
+        assert_eq!(config.shards, None);
+    }
+
+    #[test]
+    fn what_is_written_later_wins() {
+        let config = written("prefix = \"a\"").or(written("prefix = \"b\"\nshards = 4")).meant().unwrap();
+        assert_eq!((config.prefix.as_str(), config.shards), ("a", Shards::new(4)));
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_are_refused() {
+        for text in [
+            "listen = \"localhost\"",
+            "listen = \"0.0.0.0:80\"",
+            "shards = 3",
+            "prefix = \"a:b\"",
+            "sweep_ms = 1",
+            "log_format = \"xml\"",
+        ] {
+            assert!(written(text).meant().is_err(), "{text}");
+        }
+        assert!(Written::from_toml(Path::new("test"), "colour = 1").is_err());
+        assert!(written("listen = \"0.0.0.0:80\"\ninsecure = true").meant().is_ok());
+    }
+}

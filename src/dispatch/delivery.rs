@@ -1,0 +1,75 @@
+//! Tasks on their way to a client. Until it has taken them they are on loan: dropped, they go back.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::gather::Gather;
+use super::verbs;
+use crate::domain::task::Claimed;
+use crate::store::Store;
+use crate::store::ops::Held;
+use crate::store::ops::release::Release;
+
+/// Gives tasks back for those who can no longer take them.
+#[derive(Debug)]
+pub(super) struct GiveBack {
+    releases: Gather<verbs::Release>,
+    tasks: TaskTracker,
+}
+
+impl GiveBack {
+    pub(super) fn new(store: &Store, tasks: &TaskTracker) -> Arc<Self> {
+        Arc::new(GiveBack { releases: Gather::new(store, tasks), tasks: tasks.clone() })
+    }
+
+    fn give_back(self: &Arc<Self>, claimed: Vec<Claimed>) {
+        for task in claimed {
+            let own = self.clone();
+            self.tasks.spawn(async move {
+                let held = Held { id: task.id, lease: Some(task.lease) };
+                match own.releases.send(task.id.slot(), Release { held, delay_ms: 0 }).await {
+                    Ok(_) => tracing::debug!(task = %task.id, "given back: its client has gone"),
+                    // Its lease will run out.
+                    Err(error) => tracing::warn!(task = %task.id, %error, "a task could not be given back"),
+                }
+            });
+        }
+    }
+}
+
+/// Claimed tasks. Dropped before [`Delivery::take`], they are given back at once, uncounted.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    tasks: Vec<Claimed>,
+    give_back: Option<Arc<GiveBack>>,
+}
+
+impl Delivery {
+    pub(super) fn new(tasks: Vec<Claimed>, give_back: &Arc<GiveBack>) -> Self {
+        Delivery { tasks, give_back: Some(give_back.clone()) }
+    }
+
+    /// What an earlier claim got: another answer with the same may be under way, so it is not taken from under it.
+    pub(super) fn again(tasks: Vec<Claimed>) -> Self {
+        Delivery { tasks, give_back: None }
+    }
+
+    /// The tasks.
+    pub fn tasks(&self) -> &[Claimed] {
+        &self.tasks
+    }
+
+    /// The client has them.
+    pub fn take(&mut self) {
+        self.give_back = None;
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.give_back.take() {
+            give_back.give_back(std::mem::take(&mut self.tasks));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Gathers what concurrent requests want of a shard: what comes in while a call is in flight makes the next call.
+//! Nothing waits for company.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::OnceLock;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::domain::limits;
+use crate::domain::slot::Slot;
+use crate::store::{Caller, Error, Result, Shard, Store};
+
+/// Items of one call: enough to spread its fixed cost, few enough to keep it short.
+const ITEMS: usize = 100;
+/// Requests that may wait for a lane before further ones wait to get in.
+const BACKLOG: usize = 4096;
+
+/// An operation that takes a list of items.
+pub(super) trait Verb: Send + Sync + 'static {
+    /// What is asked.
+    type Item: Send + Sync + 'static;
+    /// What is answered.
+    type Answer: Send + 'static;
+
+    /// Items of equal keys never go into one call: a script does not see its own writes.
+    fn key(item: &Self::Item) -> [u8; 16];
+
+    /// Bytes of documents in it.
+    fn weight(item: &Self::Item) -> usize;
+
+    /// One call.
+    fn call(
+        shard: &Shard,
+        caller: &mut Caller,
+        items: &[Self::Item],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>>> + Send;
+}
+
+struct Job<V: Verb> {
+    item: V::Item,
+    answer: oneshot::Sender<Result<V::Answer>>,
+}
+
+/// A lane per shard, begun when it is first needed.
+pub(super) struct Gather<V: Verb> {
+    lanes: Box<[OnceLock<mpsc::Sender<Job<V>>>]>,
+    store: Store,
+    tasks: TaskTracker,
+}
+
+impl<V: Verb> std::fmt::Debug for Gather<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gather")
+    }
+}
+
+impl<V: Verb> Gather<V> {
+    pub(super) fn new(store: &Store, tasks: &TaskTracker) -> Self {
+        let lanes = store.shards().iter().map(|_| OnceLock::new()).collect();
+        Gather { lanes, store: store.clone(), tasks: tasks.clone() }
+    }
+
+    /// Does it in the shard of `slot`. Dropping the future does not undo it.
+    pub(super) async fn send(&self, slot: Slot, item: V::Item) -> Result<V::Answer> {
+        self.enter(slot, item).await?.await.map_err(|_| gone())?
+    }
+
+    /// Does all of it, in each shard in order; the answers in order.
+    pub(super) async fn send_all(&self, items: Vec<(Slot, V::Item)>) -> Vec<Result<V::Answer>> {
+        let mut entered = Vec::with_capacity(items.len());
+        for (slot, item) in items {
+            entered.push(self.enter(slot, item).await);
+        }
+        let mut answers = Vec::with_capacity(entered.len());
+        for answered in entered {
+            answers.push(match answered {
+                Ok(answered) => answered.await.unwrap_or_else(|_| Err(gone())),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// Puts it into the lane, where it is its turn after all that came before.
+    async fn enter(&self, slot: Slot, item: V::Item) -> Result<oneshot::Receiver<Result<V::Answer>>> {
+        let shard = self.store.shard_of(slot);
+        let lane = self.lanes.get(shard.index).ok_or_else(gone)?.get_or_init(|| {
+            let (lane, jobs) = mpsc::channel(BACKLOG);
+            self.tasks.spawn(run::<V>(shard.clone(), jobs));
+            lane
+        });
+        let (answer, answered) = oneshot::channel();
+        lane.send(Job { item, answer }).await.map_err(|_| gone())?;
+        Ok(answered)
+    }
+}
+
+fn gone() -> Error {
+    Error::Unavailable("the server is stopping".into())
+}
+
+/// Ends when the gather is dropped.
+async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
+    let mut caller = Caller::new();
+    let mut waiting: VecDeque<Job<V>> = VecDeque::new();
+    let mut fresh = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            if jobs.recv_many(&mut fresh, ITEMS).await == 0 {
+                return;
+            }
+            waiting.extend(fresh.drain(..));
+        }
+        while waiting.len() < ITEMS
+            && let Ok(job) = jobs.try_recv()
+        {
+            waiting.push_back(job);
+        }
+        let (items, answers) = next_call(&mut waiting);
+        match V::call(&shard, &mut caller, &items).await {
+            Ok(outcomes) => {
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    // Whoever asked may have gone: it is done all the same.
+                    let _ = answer.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                let mut failed = answers;
+                // Those behind would wait as long for the same: Redis has been given its time.
+                if matches!(error, Error::Unavailable(_)) {
+                    failed.extend(waiting.drain(..).map(|job| job.answer));
+                    while let Ok(job) = jobs.try_recv() {
+                        failed.push(job.answer);
+                    }
+                }
+                for answer in failed {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+type Answers<V> = Vec<oneshot::Sender<Result<<V as Verb>::Answer>>>;
+
+/// Takes what makes the next call out of what waits, in order; what must not go with it stays, in order.
+fn next_call<V: Verb>(waiting: &mut VecDeque<Job<V>>) -> (Vec<V::Item>, Answers<V>) {
+    let (mut items, mut answers) = (Vec::new(), Vec::new());
+    let (mut keys, mut weight, mut later) = (HashSet::new(), 0, VecDeque::new());
+    while items.len() < ITEMS
+        && let Some(job) = waiting.pop_front()
+    {
+        let heavy = weight + V::weight(&job.item) > limits::CALL_BYTES && !items.is_empty();
+        if heavy || !keys.insert(V::key(&job.item)) {
+            later.push_back(job);
+            continue;
+        }
+        weight += V::weight(&job.item);
+        items.push(job.item);
+        answers.push(job.answer);
+    }
+    later.append(waiting);
+    *waiting = later;
+    (items, answers)
+}

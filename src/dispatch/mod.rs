@@ -1,0 +1,298 @@
+//! Hands tasks to those who wait, and gathers what concurrent requests want into few calls of Redis.
+//!
+//! Waiters are kept in memory ([`waiters`]); one pump per shard ([`pump`]) looks for them; no connection is held per
+//! waiter. Claiming runs in the pump, never in a future that a disconnect can drop: what a waiter that has gone
+//! would have got is given back ([`delivery`]).
+
+mod delivery;
+mod ends;
+mod gather;
+mod pump;
+mod verbs;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::queue::{QueueName, Settings};
+use crate::domain::slot::Slot;
+use crate::domain::state::State;
+use crate::domain::task::NewTask;
+use crate::store::ops::cancel::Cancelled;
+use crate::store::ops::complete::Completion;
+use crate::store::ops::fail::Failure;
+use crate::store::ops::heartbeat::{Beat, Prolonged};
+use crate::store::ops::release::Release;
+use crate::store::ops::remember::{Note, Remembered};
+use crate::store::ops::remove::{Reason, Removed};
+use crate::store::ops::retry::Revived;
+use crate::store::ops::submit::Submitted;
+use crate::store::ops::{self, Ended};
+use crate::store::signal::Signal;
+use crate::store::{Caller, Result, Shard, Store, views};
+
+pub use delivery::Delivery;
+pub use waiters::Request;
+
+use delivery::GiveBack;
+use ends::Ends;
+use gather::Gather;
+use waiters::Waiters;
+
+/// Calls of one purge, each of up to 500 tasks.
+const PURGE_CALLS: u32 = 20;
+
+/// The engine of claims, and the gate through which every request that changes something goes.
+#[derive(Debug)]
+pub struct Dispatch {
+    store: Store,
+    waiters: Arc<Waiters>,
+    ends: Ends,
+    submits: Gather<verbs::Submit>,
+    completes: Gather<verbs::Complete>,
+    fails: Gather<verbs::Fail>,
+    heartbeats: Gather<verbs::Heartbeat>,
+    releases: Gather<verbs::Release>,
+    cancels: Gather<verbs::Cancel>,
+    retries: Gather<verbs::Retry>,
+    deletes: Gather<verbs::Delete>,
+    notes: Gather<verbs::Remember>,
+    watches: Gather<verbs::Watch>,
+}
+
+impl Dispatch {
+    /// Starts a pump for each shard, and the sweep: every `sweep`, give or take a third, what hints may have missed is
+    /// looked for. All of it ends after `stop`, once what was begun is done.
+    pub fn start(store: Store, sweep: Duration, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+        let waiters = Arc::new(Waiters::new(store.shards().len()));
+        let give_back = GiveBack::new(&store, tasks);
+        for shard in store.shards() {
+            tasks.spawn(pump::run(shard.clone(), waiters.clone(), give_back.clone(), stop.clone()));
+        }
+        let dispatch = Arc::new(Dispatch {
+            waiters,
+            ends: Ends::default(),
+            submits: Gather::new(&store, tasks),
+            completes: Gather::new(&store, tasks),
+            fails: Gather::new(&store, tasks),
+            heartbeats: Gather::new(&store, tasks),
+            releases: Gather::new(&store, tasks),
+            cancels: Gather::new(&store, tasks),
+            retries: Gather::new(&store, tasks),
+            deletes: Gather::new(&store, tasks),
+            notes: Gather::new(&store, tasks),
+            watches: Gather::new(&store, tasks),
+            store,
+        });
+        tasks.spawn(dispatch.clone().sweeps(sweep, stop.clone()));
+        dispatch
+    }
+
+    async fn sweeps(self: Arc<Self>, every: Duration, stop: CancellationToken) {
+        loop {
+            let pause = every.mul_f64(rand::rng().random_range(0.67..1.33));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => self.sweep().await,
+                () = stop.cancelled() => break,
+            }
+        }
+        self.waiters.dismiss();
+        self.ends.wake_all();
+    }
+
+    /// Looks where there is something to claim for those who wait. Bounded by the queues they wait for.
+    async fn sweep(&self) {
+        let queues = self.waiters.queues();
+        if !queues.is_empty() {
+            for shard in self.store.shards() {
+                match views::queues::ready(shard, &queues).await {
+                    Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
+                    Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
+                }
+            }
+        }
+        self.ends.wake_all();
+    }
+
+    /// Takes note of what a script said.
+    pub fn hear(self: &Arc<Self>, signal: &Signal) {
+        match signal {
+            Signal::Ready { shard, priority, queue } => self.waiters.hint(*shard, queue, *priority),
+            Signal::Ended(id) => self.ends.wake(id),
+            Signal::Due { .. } => {}
+            Signal::Missed => {
+                let dispatch = self.clone();
+                tokio::spawn(async move { dispatch.sweep().await });
+            }
+        }
+    }
+
+    /// Ready tasks for the request, or none once `wait` has passed. What the delivery holds goes back if it is dropped
+    /// before it is taken.
+    pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery> {
+        let mut waiter = self.waiters.register(request, !wait.is_zero());
+        if wait.is_zero() {
+            return waiter.answer().await;
+        }
+        match timeout(wait, waiter.answer()).await {
+            Ok(answer) => answer,
+            // Not before a call that is looking for it has come back.
+            Err(_) => waiter.leave().await,
+        }
+    }
+
+    /// The same for a request that may be a repetition: what is leased under its claim id already is the answer.
+    pub async fn claim_again(&self, request: Request, wait: Duration) -> Result<Delivery> {
+        if let Some(claim) = &request.claim {
+            let again = views::claims::claimed(&self.store, claim).await?;
+            if !again.is_empty() {
+                return Ok(Delivery::again(again));
+            }
+        }
+        self.claim(request, wait).await
+    }
+
+    /// How many claims wait.
+    pub fn waiting(&self) -> usize {
+        self.waiters.count()
+    }
+
+    /// Stores tasks, in their order.
+    pub async fn submit(&self, tasks: Vec<NewTask>) -> Vec<Result<Submitted>> {
+        self.submits.send_all(tasks.into_iter().map(|task| (task.id.slot(), task)).collect()).await
+    }
+
+    /// Ends leases and their tasks, in their order.
+    pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<Ended>> {
+        self.completes.send_all(completions.into_iter().map(|done| (done.held.id.slot(), done)).collect()).await
+    }
+
+    /// Ends a lease badly.
+    pub async fn fail(&self, failure: Failure) -> Result<Ended> {
+        self.fails.send(failure.held.id.slot(), failure).await
+    }
+
+    /// Prolongs leases.
+    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Vec<Result<Prolonged>> {
+        self.heartbeats.send_all(beats.into_iter().map(|beat| (beat.held.id.slot(), beat)).collect()).await
+    }
+
+    /// Gives a task back.
+    pub async fn release(&self, release: Release) -> Result<Ended> {
+        self.releases.send(release.held.id.slot(), release).await
+    }
+
+    /// Calls a task off.
+    pub async fn cancel(&self, id: TaskId) -> Result<Cancelled> {
+        self.cancels.send(id.slot(), id).await
+    }
+
+    /// Has an ended task run again.
+    pub async fn retry(&self, id: TaskId) -> Result<Revived> {
+        self.retries.send(id.slot(), id).await
+    }
+
+    /// Forgets an ended task.
+    pub async fn delete(&self, id: TaskId) -> Result<Removed> {
+        self.deletes.send(id.slot(), id).await
+    }
+
+    /// Opens or closes records of Idempotency-Keys, in their order; each lies in the key's own shard.
+    pub async fn remember(&self, notes: Vec<Note>) -> Vec<Result<Remembered>> {
+        let placed = notes.into_iter().map(|note| (verbs::slot_of_record(&note.key), note));
+        self.notes.send_all(placed.collect()).await
+    }
+
+    /// Returns when the task has ended or is gone, at the latest after `wait`.
+    pub async fn ended(&self, id: TaskId, wait: Duration) -> Result<()> {
+        let wakeup = self.ends.register(id);
+        let waited = timeout(wait, async {
+            loop {
+                let news = wakeup.news();
+                let state: Option<State> = self.watches.send(id.slot(), id).await?;
+                if state.is_none_or(State::has_ended) {
+                    return Ok(());
+                }
+                if self.waiters.are_dismissed() {
+                    return Ok(());
+                }
+                news.await;
+            }
+        });
+        waited.await.unwrap_or(Ok(()))
+    }
+
+    /// Does a write that changes no task, as proof that writes work.
+    pub async fn probe(&self) -> Result<()> {
+        for shard in self.store.shards() {
+            let (first, _) = self.store.layout().range(shard.index);
+            if let Some(slot) = Slot::new(first) {
+                self.watches.send(slot, TaskId::new(Uuid::nil(), slot)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a queue's settings, master copy first. Returns when all shards have theirs; if it does not return,
+    /// upkeep brings the copies up.
+    pub async fn configure(&self, queue: &QueueName, settings: Settings) -> Result<()> {
+        let mut caller = Caller::new();
+        let version = ops::settings::set(&self.store, &mut caller, queue, &settings).await?;
+        for shard in self.store.shards() {
+            ops::configure::configure(shard, &mut caller, queue, version, &settings).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the queue's tasks in these states, at most 10,000: how many, and whether there may be more.
+    pub async fn purge(&self, queue: &QueueName, states: &[State]) -> Result<(u64, bool)> {
+        let mut caller = Caller::new();
+        let reason = Reason::Purged(states.to_vec());
+        let (mut gone, mut calls) = (0, 0);
+        for shard in self.store.shards() {
+            for state in states {
+                loop {
+                    let ids = views::queues::purgeable(shard, queue, *state, limits::CALL_ITEMS).await?;
+                    if ids.is_empty() {
+                        break;
+                    }
+                    if calls == PURGE_CALLS {
+                        return Ok((gone, true));
+                    }
+                    calls += 1;
+                    let removed = ops::remove::remove(shard, &mut caller, &reason, &ids).await?;
+                    let now_gone = removed.iter().filter(|removed| **removed == Removed::Gone).count();
+                    gone += now_gone as u64;
+                    if now_gone == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok((gone, false))
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The shard that holds the task.
+    pub fn shard_of(&self, id: &TaskId) -> &Shard {
+        self.store.shard_of_id(id)
+    }
+
+    /// The digest under which a claim id, a caller's or a completed lease's, is kept.
+    pub fn claim_digest(kind: &str, id: &[u8]) -> Digest {
+        Digest::of(&[b"claim", kind.as_bytes(), id])
+    }
+}

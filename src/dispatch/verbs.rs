@@ -1,0 +1,73 @@
+//! The operations that are gathered.
+
+use super::gather::Verb;
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::slot::Slot;
+use crate::domain::state::State;
+use crate::domain::task::NewTask;
+use crate::store::ops::{
+    self, Ended, cancel, complete, fail, heartbeat, release, remember, remove, retry, submit, watch,
+};
+use crate::store::{Caller, Result, Shard};
+
+/// An operation, its item, its answer, the key and the weight of an item, and the call.
+macro_rules! verb {
+    ($(#[$doc:meta])* $name:ident: $item:ty => $answer:ty, |$one:ident| $key:expr, $weight:expr, $call:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl Verb for $name {
+            type Item = $item;
+            type Answer = $answer;
+
+            fn key($one: &$item) -> [u8; 16] {
+                let _ = $one;
+                $key
+            }
+
+            fn weight($one: &$item) -> usize {
+                let _ = $one;
+                $weight
+            }
+
+            async fn call(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$answer>> {
+                $call(shard, caller, items).await
+            }
+        }
+    };
+}
+
+const LIGHT: usize = 64;
+
+verb!(Submit: NewTask => submit::Submitted,
+    |task| task.dedupe.as_ref().map_or(*task.id.as_bytes(), |dedupe| *dedupe.digest.as_bytes()),
+    task.payload.get().len() + LIGHT, submit::submit);
+verb!(Complete: complete::Completion => Ended,
+    |done| *done.held.id.as_bytes(), done.result.get().len() + LIGHT, complete::complete);
+verb!(Fail: fail::Failure => Ended,
+    |failure| *failure.held.id.as_bytes(),
+    failure.report.details.as_ref().map_or(0, |details| details.get().len()) + LIGHT, fail::fail);
+verb!(Heartbeat: heartbeat::Beat => heartbeat::Prolonged,
+    |beat| *beat.held.id.as_bytes(),
+    beat.progress.as_ref().map_or(0, |progress| progress.get().len()) + LIGHT, heartbeat::heartbeat);
+verb!(Release: release::Release => Ended, |release| *release.held.id.as_bytes(), LIGHT, release::release);
+verb!(Cancel: TaskId => cancel::Cancelled, |id| *id.as_bytes(), LIGHT, cancel::cancel);
+verb!(
+    /// Two of one dedupe key must not go together either, which the ids do not tell: one at a time.
+    Retry: TaskId => retry::Revived, |id| [0; 16], LIGHT, retry::retry);
+verb!(Delete: TaskId => remove::Removed, |id| *id.as_bytes(), LIGHT, delete);
+verb!(Remember: remember::Note => remember::Remembered, |note| *note.key.as_bytes(), LIGHT, remember::remember);
+verb!(
+    /// Watching twice is watching once.
+    Watch: TaskId => Option<State>, |id| *id.as_bytes(), LIGHT, watch::watch);
+
+async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<remove::Removed>> {
+    ops::remove::remove(shard, caller, &remove::Reason::Deleted, ids).await
+}
+
+/// Where the record of an Idempotency-Key lies.
+pub(super) fn slot_of_record(key: &Digest) -> Slot {
+    Slot::of_key(key.as_bytes())
+}

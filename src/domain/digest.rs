@@ -1,0 +1,45 @@
+//! 128-bit digests, which stand in key names and records for strings that users chose.
+
+use sha2::{Digest as _, Sha256};
+
+/// The first 128 bits of a SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Digest([u8; 16]);
+
+impl Digest {
+    /// The digest of `parts`, each preceded by its length, so that no two lists of parts run together.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut first = [0; 16];
+        for (to, from) in first.iter_mut().zip(hash.finalize()) {
+            *to = from;
+        }
+        Digest(first)
+    }
+
+    /// The digest whose bytes these are; `None` unless there are sixteen.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Digest(bytes.try_into().ok()?))
+    }
+
+    /// The digest as it stands in Redis.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_together() {
+        assert_ne!(Digest::of(&[b"ab", b"c"]), Digest::of(&[b"a", b"bc"]));
+        assert_ne!(Digest::of(&[b"ab"]), Digest::of(&[b"ab", b""]));
+        assert_eq!(Digest::of(&[b"ab", b"c"]), Digest::of(&[b"ab", b"c"]));
+    }
+}

@@ -1,0 +1,14 @@
+//! Words and rules: what a task is, which states it passes through, where its slot lies.
+//!
+//! Nothing here reads a clock, waits, or talks to anything: every function's answer follows from its arguments.
+
+pub mod digest;
+pub mod id;
+pub mod limits;
+pub mod queue;
+pub mod retry;
+pub mod slot;
+pub mod state;
+pub mod task;
+pub mod time;
+pub mod token;

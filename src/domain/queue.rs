@@ -1,0 +1,67 @@
+//! Queues: their names and settings.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A name that matches `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`: the only string of a user's that stands in key names.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct QueueName(Arc<str>);
+
+impl QueueName {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// `None` where the pattern does not match.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = text.bytes();
+        let starts_well = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric());
+        let goes_on_well = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        (starts_well && goes_on_well && text.len() <= Self::MAX_BYTES).then(|| QueueName(Arc::from(text)))
+    }
+
+    /// The queue of a submit or claim that names none: `default`.
+    pub fn default_queue() -> Self {
+        QueueName(Arc::from("default"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What can be set of a queue while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Settings {
+    /// Nothing is handed out.
+    pub paused: bool,
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_that_could_meet_other_keys_are_refused() {
+        for bad in ["", ".a", "-a", "_a", "a b", "a:b", "{a}", "a\n", "a\u{e9}", "a#1"] {
+            assert!(QueueName::parse(bad).is_none(), "{bad:?}");
+        }
+        assert!(QueueName::parse(&"a".repeat(129)).is_none());
+        assert!(QueueName::parse(&"a".repeat(128)).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_the_pattern_are_taken(name in "[A-Za-z0-9][A-Za-z0-9._-]{0,127}") {
+            let parsed = QueueName::parse(&name).unwrap();
+            prop_assert_eq!(parsed.as_str(), name.as_str());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! When a failed task is tried again.
+
+use serde::{Deserialize, Serialize};
+
+use super::limits;
+
+/// Whether waits are spread, so that tasks that failed together do not return together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Jitter {
+    /// A random part of the wait: anything from nothing to all of it.
+    Full,
+    /// The whole wait.
+    None,
+}
+
+/// How the wait grows with the attempts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Growth {
+    /// `base_ms * factor^(attempt-1)`, at most `max_ms`.
+    Exponential {
+        /// The first wait, ms.
+        base_ms: i64,
+        /// Each wait over the one before.
+        factor: f64,
+        /// The longest wait, ms.
+        max_ms: i64,
+    },
+    /// The same wait each time.
+    Fixed {
+        /// The wait, ms.
+        base_ms: i64,
+    },
+    /// The n-th wait after the n-th attempt; the last one from then on.
+    List {
+        /// The waits, ms; not empty.
+        delays_ms: Vec<i64>,
+    },
+}
+
+/// A task's policy.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Backoff {
+    /// How it grows.
+    #[serde(flatten)]
+    pub growth: Growth,
+    /// How it is spread.
+    pub jitter: Jitter,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff {
+            growth: Growth::Exponential {
+                base_ms: limits::BACKOFF_BASE_MS.default,
+                factor: limits::BACKOFF_FACTOR.2,
+                max_ms: limits::BACKOFF_MAX_MS.default,
+            },
+            jitter: Jitter::Full,
+        }
+    }
+}
+
+impl Backoff {
+    /// The wait in ms after the `attempt`-th failed attempt (from 1); `random` is drawn from 0..1.
+    ///
+    /// Full jitter as in M. Brooker, "Exponential Backoff And Jitter" (2015): uniform over 0..wait.
+    pub fn wait_ms(&self, attempt: u32, random: f64) -> i64 {
+        let wait = match &self.growth {
+            Growth::Exponential { base_ms, factor, max_ms } => {
+                let steps = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+                (*base_ms as f64 * factor.powi(steps)).min(*max_ms as f64)
+            }
+            Growth::Fixed { base_ms } => *base_ms as f64,
+            Growth::List { delays_ms } => {
+                let place = (attempt.saturating_sub(1) as usize).min(delays_ms.len().saturating_sub(1));
+                delays_ms.get(place).copied().unwrap_or(0) as f64
+            }
+        };
+        match self.jitter {
+            Jitter::Full => (wait * random) as i64,
+            Jitter::None => wait as i64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn waits_grow_to_their_cap() {
+        let backoff = Backoff { jitter: Jitter::None, ..Backoff::default() };
+        let waits: Vec<_> = (1..=4).map(|attempt| backoff.wait_ms(attempt, 0.0)).collect();
+        assert_eq!(waits, [1000, 2000, 4000, 8000]);
+        assert_eq!(backoff.wait_ms(1000, 0.0), 3_600_000);
+    }
+
+    #[test]
+    fn a_list_ends_with_its_last_wait() {
+        let growth = Growth::List { delays_ms: vec![5, 7] };
+        let backoff = Backoff { growth, jitter: Jitter::None };
+        assert_eq!([1, 2, 3].map(|attempt| backoff.wait_ms(attempt, 0.5)), [5, 7, 7]);
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_stays_within_the_wait(attempt in 1u32..1000, random in 0.0f64..1.0) {
+            let wait = Backoff::default().wait_ms(attempt, random);
+            prop_assert!((0..=3_600_000).contains(&wait));
+        }
+    }
+}

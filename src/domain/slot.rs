@@ -1,0 +1,123 @@
+//! Slots and shards: key → slot → shard, by Redis Cluster's own rule.
+
+use crc16::{State, XMODEM};
+
+/// How many slots there are.
+pub const SLOTS: u16 = 16384;
+
+/// One of the 16384 slots.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// The slot with this number; `None` from 16384 on.
+    pub fn new(number: u16) -> Option<Self> {
+        (number < SLOTS).then_some(Slot(number))
+    }
+
+    /// The slot in the last 14 bits.
+    pub(super) fn from_low_bits(bits: u16) -> Self {
+        Slot(bits % SLOTS)
+    }
+
+    /// The slot of a key: CRC16/XMODEM of the key, or of its hash tag, modulo 16384.
+    ///
+    /// A hash tag is what stands between the first `{` and the next `}`, if that is not empty
+    /// (Redis Cluster specification, "Hash tags"): the answer equals `CLUSTER KEYSLOT key`.
+    pub fn of_key(key: &[u8]) -> Self {
+        Slot(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % SLOTS)
+    }
+
+    /// 0..16383.
+    pub fn number(&self) -> u16 {
+        self.0
+    }
+}
+
+fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|&byte| byte == b'{')?;
+    let rest = key.get(open + 1..)?;
+    let close = rest.iter().position(|&byte| byte == b'}')?;
+    rest.get(..close).filter(|tag| !tag.is_empty())
+}
+
+/// How the slots are cut into shards: a power of two of equal, contiguous ranges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shards(u16);
+
+impl Shards {
+    /// The most shards there can be.
+    pub const MAX: u16 = 1024;
+
+    /// `None` unless `count` is a power of two from 1 to [`Shards::MAX`].
+    pub fn new(count: u16) -> Option<Self> {
+        (count.is_power_of_two() && count <= Self::MAX).then_some(Shards(count))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u16 {
+        self.0
+    }
+
+    /// The index of the shard that holds `slot`.
+    pub fn of(&self, slot: Slot) -> usize {
+        usize::from(slot.0 / (SLOTS / self.0))
+    }
+
+    /// The slot of tasks of `queue` that have no key of their own: one in each shard, so that they form one FIFO a
+    /// shard. `one_of` is any number; it chooses the shard.
+    pub fn plain_slot(&self, queue: &str, one_of: u16) -> Slot {
+        let width = SLOTS / self.0;
+        let first = (one_of % self.0).saturating_mul(width);
+        Slot::from_low_bits(first + Slot::of_key(queue.as_bytes()).0 % width)
+    }
+
+    /// First and last slot of shard `index` (both within it).
+    pub fn range(&self, index: usize) -> (u16, u16) {
+        let width = SLOTS / self.0;
+        let first = (index as u16).saturating_mul(width);
+        (first, first.saturating_add(width - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_of_known_keys() {
+        // "123456789" is the check value of CRC16/XMODEM: 0x31C3.
+        assert_eq!(Slot::of_key(b"123456789").number(), 0x31C3);
+        assert_eq!(Slot::of_key(b"a{123456789}b"), Slot::of_key(b"123456789"));
+        assert_eq!(Slot::of_key(b"").number(), 0);
+    }
+
+    #[test]
+    fn an_empty_or_open_tag_is_no_tag() {
+        for key in [&b"a{}b{123}"[..], b"a{b", b"}a{"] {
+            assert_eq!(hash_tag(key), None);
+        }
+        assert_eq!(hash_tag(b"x{{a}}"), Some(&b"{a"[..]));
+    }
+
+    #[test]
+    fn plain_tasks_have_one_slot_in_each_shard_and_with_one_shard_that_of_the_queue() {
+        let sixteen = Shards::new(16).unwrap();
+        for shard in 0..16 {
+            assert_eq!(sixteen.of(sixteen.plain_slot("q", shard)), usize::from(shard));
+        }
+        assert_eq!(Shards::new(1).unwrap().plain_slot("q", 7), Slot::of_key(b"q"));
+    }
+
+    #[test]
+    fn shards_cover_every_slot_once() {
+        for count in [1, 2, 16, 1024] {
+            let shards = Shards::new(count).unwrap();
+            for number in 0..SLOTS {
+                let (first, last) = shards.range(shards.of(Slot(number)));
+                assert!((first..=last).contains(&number));
+            }
+        }
+        assert!(Shards::new(3).is_none() && Shards::new(0).is_none() && Shards::new(2048).is_none());
+    }
+}

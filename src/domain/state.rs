@@ -1,0 +1,154 @@
+//! The life of a task: seven states and the table of moves between them.
+
+use std::fmt;
+
+/// Where a task stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// Waits for its time: a delay or a retry.
+    Scheduled,
+    /// Can be claimed.
+    Ready,
+    /// A worker holds it.
+    Leased,
+    /// Done.
+    Completed,
+    /// Its attempts are used up, or it failed for good.
+    Dead,
+    /// Called off.
+    Cancelled,
+    /// Its deadline passed before it ran.
+    Expired,
+}
+
+/// What may happen to a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Its time has come.
+    Promote,
+    /// A worker takes it.
+    Claim,
+    /// Its worker finished it.
+    Complete,
+    /// An attempt ended badly (reported, or the lease ran out) and another one follows.
+    Retry,
+    /// An attempt ended badly and none follows.
+    Bury,
+    /// Its worker gave it back, to be run at once.
+    Release,
+    /// Its worker gave it back, to be run later.
+    Postpone,
+    /// A client, or the end of a lease after a client's wish, called it off.
+    Cancel,
+    /// Its deadline passed.
+    Expire,
+    /// A client wants an ended task run again.
+    Revive,
+    /// A submit with the same dedupe key put its delay back.
+    Debounce,
+}
+
+impl State {
+    /// All states, in the order in which the API shows them.
+    pub const ALL: [State; 7] = [
+        State::Scheduled,
+        State::Ready,
+        State::Leased,
+        State::Completed,
+        State::Dead,
+        State::Cancelled,
+        State::Expired,
+    ];
+
+    /// The one textual form, in JSON, Redis and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Scheduled => "scheduled",
+            State::Ready => "ready",
+            State::Leased => "leased",
+            State::Completed => "completed",
+            State::Dead => "dead",
+            State::Cancelled => "cancelled",
+            State::Expired => "expired",
+        }
+    }
+
+    /// Reads the textual form.
+    pub fn parse(text: &str) -> Option<Self> {
+        State::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Whether nothing more happens to the task unless a client asks for it.
+    pub const fn has_ended(self) -> bool {
+        match self {
+            State::Scheduled | State::Ready | State::Leased => false,
+            State::Completed | State::Dead | State::Cancelled | State::Expired => true,
+        }
+    }
+
+    /// The transition table: the state after `event`, or `None` where the event cannot happen.
+    pub const fn after(self, event: Event) -> Option<State> {
+        use Event as E;
+        use State as S;
+        match (self, event) {
+            (S::Scheduled, E::Promote) => Some(S::Ready),
+            (S::Ready, E::Claim) => Some(S::Leased),
+            (S::Leased, E::Complete) => Some(S::Completed),
+            (S::Leased, E::Retry | E::Postpone) => Some(S::Scheduled),
+            (S::Leased, E::Release) => Some(S::Ready),
+            (S::Leased, E::Bury) => Some(S::Dead),
+            (S::Scheduled | S::Ready | S::Leased, E::Cancel) => Some(S::Cancelled),
+            (S::Scheduled | S::Ready, E::Expire) => Some(S::Expired),
+            (S::Scheduled | S::Ready, E::Debounce) => Some(S::Scheduled),
+            (S::Dead | S::Cancelled | S::Expired, E::Revive) => Some(S::Ready),
+            (
+                S::Scheduled | S::Ready | S::Leased | S::Completed | S::Dead | S::Cancelled | S::Expired,
+                E::Promote
+                | E::Claim
+                | E::Complete
+                | E::Retry
+                | E::Postpone
+                | E::Release
+                | E::Bury
+                | E::Cancel
+                | E::Expire
+                | E::Debounce
+                | E::Revive,
+            ) => None,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_reads_back() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(State::parse("Ready"), None);
+    }
+
+    #[test]
+    fn a_completed_task_never_moves() {
+        for event in [Event::Claim, Event::Cancel, Event::Revive, Event::Expire, Event::Complete] {
+            assert_eq!(State::Completed.after(event), None);
+        }
+    }
+
+    #[test]
+    fn only_a_ready_task_can_be_claimed_and_only_a_leased_one_completed() {
+        for state in State::ALL {
+            assert_eq!(state.after(Event::Claim).is_some(), state == State::Ready);
+            assert_eq!(state.after(Event::Complete).is_some(), state == State::Leased);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Lease tokens: 128 random bits, shown as 22 characters of URL-safe Base64.
+
+use std::fmt;
+
+/// Proof of a lease. Whoever holds it may complete, fail, release and prolong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token([u8; 16]);
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+impl Token {
+    /// The token of these random bits.
+    pub fn new(random: u128) -> Self {
+        Token(random.to_be_bytes())
+    }
+
+    /// The token whose bytes these are; `None` unless there are sixteen.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Token(bytes.try_into().ok()?))
+    }
+
+    /// The token as it stands in Redis.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes; `None` for anything else, which then is nobody's token.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 22 {
+            return None;
+        }
+        let mut bits = 0u128;
+        let mut last = 0u128;
+        for (place, byte) in text.bytes().enumerate() {
+            last = ALPHABET.iter().position(|&letter| letter == byte)? as u128;
+            bits = if place < 21 { bits << 6 | last } else { bits << 2 | last >> 4 };
+        }
+        // The last character carries two bits; the four below them must be zero, or two texts would be one token.
+        (last & 0b1111 == 0).then_some(Token(bits.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        let bits = u128::from_be_bytes(self.0);
+        for place in 0..22u32 {
+            let six = match place {
+                0..=20 => bits >> (128 - 6 * (place + 1)),
+                _ => bits << 4,
+            } & 63;
+            let letter = ALPHABET.get(six as usize).copied().unwrap_or(b'A');
+            f.write_char(char::from(letter))?;
+        }
+        Ok(())
+    }
+}
+
+/// A token is a secret: logs get its first characters only.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({:.4}…)", self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_token_reads_back(random: u128) {
+            let token = Token::new(random);
+            let text = token.to_string();
+            prop_assert_eq!(text.len(), 22);
+            prop_assert_eq!(Token::parse(&text), Some(token));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,30}") {
+            if let Some(token) = Token::parse(&text) {
+                prop_assert_eq!(token.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Slotwheel: an HTTP task dispatcher over Redis.
+//!
+//! In reading order, from the ground floor up:
+//!
+//! - [`domain`]: the words and rules of tasks, slots and leases. No I/O, no clock.
+//! - [`config`]: settings, as written and as meant.
+//! - [`store`]: the only code that speaks Redis. One transition, one script.
+//! - [`dispatch`]: waiters in memory, one pump per shard, gathering of what comes in together.
+//! - [`upkeep`]: what must happen without anybody asking: delays, leases, deadlines, retention.
+//! - [`api`]: the only code that knows HTTP and JSON.
+//! - [`app`]: wiring. [`cli`]: the command line.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod domain;
+pub mod store;
+pub mod upkeep;

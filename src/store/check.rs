@@ -1,0 +1,67 @@
+//! Whether a Redis is fit to keep tasks: its version and the settings that decide what it may lose.
+
+use deadpool_redis::redis::{Value, cmd};
+
+use super::client::Client;
+use super::error::Result;
+use super::reply::{items, text};
+
+/// What is wrong with a Redis, in words that an operator can act on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Whether a server refuses to start on it.
+    pub fatal: bool,
+    /// What, why, and what to do.
+    pub text: String,
+}
+
+fn fatal(text: String) -> Finding {
+    Finding { fatal: true, text }
+}
+
+fn advice(text: &str) -> Finding {
+    Finding { fatal: false, text: text.to_owned() }
+}
+
+/// All that is wrong with it.
+pub async fn check(client: &Client) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let info = text(client.send(cmd("INFO").arg("server")).await?)?;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if major < 7 {
+        findings.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
+    }
+    let Some(policy) = setting(client, "maxmemory-policy").await else {
+        findings.push(advice(
+            "its settings cannot be read (CONFIG GET is not allowed): see to it that maxmemory-policy is noeviction \
+             and appendonly is yes",
+        ));
+        return Ok(findings);
+    };
+    if policy != "noeviction" {
+        findings.push(fatal(format!(
+            "maxmemory-policy is {policy}: when its memory is full, Redis would throw tasks away. Set it to noeviction"
+        )));
+    }
+    if setting(client, "appendonly").await.as_deref() != Some("yes") {
+        findings.push(advice(
+            "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set appendonly yes",
+        ));
+    }
+    let listpack = setting(client, "hash-max-listpack-value").await.and_then(|value| value.parse::<u64>().ok());
+    if listpack.is_some_and(|limit| limit < 4096) {
+        findings.push(advice(
+            "hash-max-listpack-value is below 4096: tasks with payloads above it take about three times the memory. \
+             Set it to 4096",
+        ));
+    }
+    Ok(findings)
+}
+
+async fn setting(client: &Client, name: &str) -> Option<String> {
+    match client.send(cmd("CONFIG").arg("GET").arg(name)).await.ok()? {
+        Value::Map(pairs) => text(pairs.into_iter().next()?.1).ok(),
+        list => items(list).ok()?.nth(1).and_then(|value| text(value).ok()),
+    }
+}

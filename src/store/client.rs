@@ -1,0 +1,252 @@
+//! Connections to Redis: one shared, multiplexed connection (or a Cluster's), replaced when it breaks.
+//!
+//! The pool makes connections and checks them; calls share a clone of one. Nothing that blocks is ever sent on it.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
+use deadpool_redis::redis::cluster::ClusterClientBuilder;
+use deadpool_redis::redis::cluster_async::ClusterConnection;
+use deadpool_redis::redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use deadpool_redis::redis::io::tcp::TcpSettings;
+use deadpool_redis::redis::{
+    self, AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
+    TlsCertificates, Value, cmd,
+};
+use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
+
+use tokio::time::Instant;
+
+use super::error::{Error, Result};
+use super::script::{Script, Scripts};
+use crate::domain::slot::Slot;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that one command may take; a script's work is bounded far below it.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For how long something is sent again before its outcome is reported as unknown.
+const PATIENCE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What moves a test's time: added to Redis' clock, in ms.
+pub type Offset = Arc<AtomicI64>;
+
+/// Where Redis is, and how to speak to it.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// `redis://`, `rediss://`, `redis+unix://` or `unix://`, with user, password and database.
+    pub url: String,
+    /// Certificates that a server's must descend from, PEM; none: the system's.
+    pub ca_certificates: Option<Vec<u8>>,
+    /// Added to Redis' clock by every script. Zero but in tests.
+    pub offset: Offset,
+    /// Put before every script. Empty but in tests.
+    pub prelude: String,
+}
+
+impl Target {
+    fn info(&self) -> std::result::Result<ConnectionInfo, RedisError> {
+        let url = self.url.as_str();
+        let info = match &self.ca_certificates {
+            Some(pem) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
+                redis::Client::build_with_tls(url, certificates)?.get_connection_info().clone()
+            }
+            None => url.into_connection_info()?,
+        };
+        Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    }
+
+    /// The client for this target.
+    pub(super) fn open(&self) -> Result<redis::Client> {
+        Ok(redis::Client::open(self.info()?)?)
+    }
+}
+
+enum Link {
+    Single { pool: Pool, shared: Mutex<Option<MultiplexedConnection>> },
+    Cluster(ClusterConnection),
+}
+
+/// A Redis, or a Redis Cluster.
+pub struct Client {
+    link: Link,
+    scripts: Scripts,
+    target: Target,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Client {
+    /// Connects, and finds out whether it is a Cluster.
+    pub async fn connect(target: Target) -> Result<Self> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let manager = Manager::new_with_config(target.info()?, config)?;
+        let timeouts =
+            Timeouts { wait: Some(CONNECT_TIMEOUT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
+        let pool = Pool::builder(manager)
+            .max_size(2)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| Error::Unexpected(error.to_string()))?;
+        let scripts = Scripts::new(&target.prelude);
+        let single = Client { link: Link::Single { pool, shared: Mutex::new(None) }, scripts, target };
+        let info: String = redis::from_redis_value(single.send(cmd("INFO").arg("cluster")).await?)
+            .map_err(|error| Error::Unexpected(error.to_string()))?;
+        if !info.contains("cluster_enabled:1") {
+            return Ok(single);
+        }
+        let cluster = single.cluster_builder()?.build()?.get_async_connection().await?;
+        Ok(Client { link: Link::Cluster(cluster), ..single })
+    }
+
+    /// How a Cluster's client is made, for commands and for signals alike.
+    pub(super) fn cluster_builder(&self) -> Result<ClusterClientBuilder> {
+        let info = self.target.info()?;
+        let mut builder = ClusterClientBuilder::new(vec![info])
+            .connection_timeout(CONNECT_TIMEOUT)
+            .response_timeout(RESPONSE_TIMEOUT)
+            .retries(3)
+            .tcp_settings(TcpSettings::default().set_nodelay(true));
+        if let Some(pem) = &self.target.ca_certificates {
+            builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) });
+        }
+        Ok(builder)
+    }
+
+    /// Whether it is a Cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.link, Link::Cluster(_))
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// ms to add to Redis' clock, as scripts take it: empty for none.
+    pub(super) fn offset(&self) -> String {
+        match self.target.offset.load(Ordering::Relaxed) {
+            0 => String::new(),
+            ms => ms.to_string(),
+        }
+    }
+
+    async fn connection(pool: &Pool, shared: &Mutex<Option<MultiplexedConnection>>) -> Result<MultiplexedConnection> {
+        if let Some(connection) = shared.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(connection.clone());
+        }
+        let pooled = pool.get().await.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let connection: MultiplexedConnection = (*pooled).clone();
+        *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// A clone that reports such an error never heals by itself.
+    fn judge(&self, error: RedisError) -> Error {
+        if let Link::Single { shared, .. } = &self.link
+            && (error.is_unrecoverable_error() || error.is_timeout())
+        {
+            *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        error.into()
+    }
+
+    /// Does it again while Redis is away, up to [`PATIENCE`]. All that is sent may be sent twice: it reads, it sets
+    /// what is not set, or it is a script that knows the number of its call.
+    async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
+        let started = Instant::now();
+        loop {
+            match attempt().await {
+                Err(Error::Unavailable(why)) if started.elapsed() < PATIENCE => {
+                    tracing::debug!(why, "sending to Redis again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends one command.
+    pub async fn send(&self, command: &Cmd) -> Result<Value> {
+        self.patiently(|| async { self.attempt(command).await.map_err(|error| self.judge(error)) }).await
+    }
+
+    async fn attempt(&self, command: &Cmd) -> std::result::Result<Value, RedisError> {
+        match &self.link {
+            Link::Single { pool, shared } => {
+                let mut connection = Self::connection(pool, shared).await.map_err(unavailable)?;
+                connection.req_packed_command(command).await.and_then(Value::extract_error)
+            }
+            Link::Cluster(connection) => {
+                connection.clone().req_packed_command(command).await.and_then(Value::extract_error)
+            }
+        }
+    }
+
+    /// Sends a command that names no key to the node that holds `key`.
+    pub(super) async fn send_to(&self, key: &str, command: &Cmd) -> Result<Value> {
+        match &self.link {
+            Link::Single { .. } => self.send(command).await,
+            Link::Cluster(connection) => {
+                let slot = Slot::of_key(key.as_bytes()).number();
+                let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+                let sent = connection.clone().route_command(command.clone(), RoutingInfo::SingleNode(route)).await;
+                sent.and_then(Value::extract_error).map_err(|error| self.judge(error))
+            }
+        }
+    }
+
+    /// Sends commands together; on a Cluster all keys lie in one slot. One answer for each.
+    pub async fn send_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        self.patiently(|| self.attempt_all(pipeline)).await
+    }
+
+    async fn attempt_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        let count = pipeline.len();
+        let sent = match &self.link {
+            Link::Single { pool, shared } => {
+                let mut connection = Self::connection(pool, shared).await?;
+                connection.req_packed_commands(pipeline, 0, count).await
+            }
+            Link::Cluster(connection) => connection.clone().req_packed_commands(pipeline, 0, count).await,
+        };
+        let answers = sent.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
+        answers.map_err(|error| self.judge(error))
+    }
+
+    /// Runs a script whose arguments (declared key first) are `arguments`; loads it where Redis does not know it.
+    pub(super) async fn run(&self, script: &Script, arguments: &[Vec<u8>]) -> Result<Value> {
+        let loaded = self
+            .scripts
+            .get(script)
+            .ok_or_else(|| Error::Unexpected(format!("script {} is not in the list", script.name)))?;
+        let mut call = cmd("EVALSHA");
+        call.arg(&loaded.sha).arg(1).arg(arguments);
+        self.patiently(|| async {
+            let answer = match self.attempt(&call).await {
+                Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                    let mut whole = cmd("EVAL");
+                    whole.arg(&loaded.text).arg(1).arg(arguments);
+                    self.attempt(&whole).await
+                }
+                other => other,
+            };
+            answer.map_err(|error| self.judge(error))
+        })
+        .await
+    }
+}
+
+fn unavailable(error: Error) -> RedisError {
+    RedisError::from((redis::ErrorKind::Io, "no connection", error.to_string()))
+}

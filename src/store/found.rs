@@ -1,0 +1,88 @@
+//! The first start on a data set founds it; every later one must fit what was founded.
+
+use deadpool_redis::redis::{Value, cmd, pipe};
+
+use super::client::Client;
+use super::error::{Error, Result};
+use super::keys::{Keys, tags};
+use super::reply::{int, items, text};
+use crate::domain::slot::Shards;
+
+/// What was decided once for a data set.
+#[derive(Clone, Debug)]
+pub struct Founded {
+    /// How its slots are cut.
+    pub shards: Shards,
+    /// Its name: 32 hexadecimal digits.
+    pub id: String,
+}
+
+/// A start that does not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// Another number of shards was asked for.
+    #[error(
+        "this data set was founded with {founded} shards, and {wanted} are asked for. The number never changes: \
+         start with --shards {founded} or without --shards; for another number, use another --prefix or another Redis"
+    )]
+    Shards {
+        /// As it is.
+        founded: u16,
+        /// As was asked for.
+        wanted: u16,
+    },
+    /// There is no answer.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// Finds what was decided at the first start, or decides it: `wanted` shards, or else 1, or on a Cluster the next
+/// power of two from four times its masters, at least 16.
+pub async fn found(client: &Client, prefix: &str, wanted: Option<Shards>) -> std::result::Result<Founded, Misfit> {
+    let meta = meta(prefix);
+    let proposed = match wanted {
+        Some(shards) => shards,
+        None => fitting(client).await?,
+    };
+    let mut pipeline = pipe();
+    pipeline.cmd("HSETNX").arg(&meta).arg("shards").arg(proposed.count());
+    pipeline.cmd("HSETNX").arg(&meta).arg("id").arg(format!("{:032x}", rand::random::<u128>()));
+    client.send_all(&pipeline).await?;
+    let founded = existing(client, prefix).await?.ok_or_else(|| Error::Unexpected("meta is gone".into()))?;
+    match wanted {
+        Some(wanted) if wanted != founded.shards => {
+            Err(Misfit::Shards { founded: founded.shards.count(), wanted: wanted.count() })
+        }
+        _ => Ok(founded),
+    }
+}
+
+/// What was decided at the first start; `None` if there was none.
+pub async fn existing(client: &Client, prefix: &str) -> Result<Option<Founded>> {
+    let mut fields = items(client.send(cmd("HMGET").arg(meta(prefix)).arg(&["shards", "id"])).await?)?;
+    let count = match fields.value()? {
+        Value::Nil => return Ok(None),
+        count => int(count)?,
+    };
+    let shards = u16::try_from(count).ok().and_then(Shards::new);
+    let shards = shards.ok_or_else(|| Error::Unexpected(format!("meta names {count} shards")))?;
+    Ok(Some(Founded { shards, id: fields.text()? }))
+}
+
+fn meta(prefix: &str) -> Vec<u8> {
+    // The first shard's tag is the same whatever their number.
+    let tag = Shards::new(1).map(tags).and_then(|tags| tags.first().copied()).unwrap_or_default();
+    Keys::new(prefix, tag).meta()
+}
+
+async fn fitting(client: &Client) -> Result<Shards> {
+    let count = if client.is_cluster() {
+        let info = text(client.send(cmd("CLUSTER").arg("INFO")).await?)?;
+        let masters = info.lines().find_map(|line| line.strip_prefix("cluster_size:"));
+        let masters: u16 = masters.and_then(|size| size.trim().parse().ok()).unwrap_or(1);
+        masters.saturating_mul(4).next_power_of_two().clamp(16, Shards::MAX)
+    } else {
+        1
+    };
+    Shards::new(count).ok_or_else(|| Error::Unexpected(format!("{count} is no number of shards")))
+}

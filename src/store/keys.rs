@@ -1,0 +1,246 @@
+//! Every key, its type, its members, and who writes it. Nothing else builds a key but the scripts, which derive theirs
+//! from the same base and name them in their headers.
+//!
+//! All keys of a shard begin with its base, `<prefix>:{<tag>}:`; the tag is a decimal string whose own Redis slot is
+//! the first slot of the shard, so that shards spread over a Cluster's masters as slots do. Ids and digests stand as
+//! 16 raw bytes. No string of a user's stands in a key but the name of a queue, which has neither colon nor brace.
+
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::queue::QueueName;
+use crate::domain::slot::{SLOTS, Shards, Slot};
+use crate::domain::state::State;
+
+/// The Redis type of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Hash,
+    Zset,
+    Set,
+    String,
+    List,
+}
+
+/// One kind of key.
+#[derive(Debug)]
+pub struct Pattern {
+    /// What follows the base; `<…>` stands for the variable parts.
+    pub form: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// What it holds, and who writes it.
+    pub holds: &'static str,
+}
+
+const fn key(form: &'static str, kind: Kind, holds: &'static str) -> Pattern {
+    Pattern { form, kind, holds }
+}
+
+/// All of them. Those marked "reserved" are named here so that nothing else takes their place.
+pub const PATTERNS: &[Pattern] = &[
+    key("task:<id>", Kind::Hash, "a task; fields in record.rs; written by every transition"),
+    key(
+        "slot:<queue>:<priority>:<slot>",
+        Kind::Zset,
+        "ids of ready tasks by seq; whatever makes a task ready or takes it",
+    ),
+    key(
+        "wheel:<queue>",
+        Kind::Zset,
+        "`<priority>:<slot>` of slots with ready tasks, by (9-priority)*2^49 + turn; as above",
+    ),
+    key(
+        "ready",
+        Kind::Zset,
+        "queues with a wheel that is not empty and not paused, by the priority at its front; as above",
+    ),
+    key("scheduled:<queue>", Kind::Zset, "ids by run time; submit, fail, release, reap; promote"),
+    key("leased:<queue>", Kind::Zset, "ids by the end of the lease; claim, heartbeat; all ends of a lease"),
+    key("due", Kind::Zset, "queues by a time not later than their first in scheduled and leased; promote sets it anew"),
+    key("deadline", Kind::Zset, "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not"),
+    key("ended:<queue>:<state>", Kind::Zset, "ids by the time of the end; all ends; retry, remove"),
+    key("retain", Kind::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
+    key("count:<queue>", Kind::Hash, "field for each state, submitted, removed; every transition"),
+    key("count", Kind::Hash, "the same for the whole shard, deleted queues included; every transition"),
+    key(
+        "dedupe:<queue>:<digest>",
+        Kind::String,
+        "id of the holder, then the end of the window in ms if any; submit, all ends",
+    ),
+    key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
+    key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
+    key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
+    key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
+    key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
+    key("seq", Kind::Hash, "seq, turn: counters; whatever queues a task"),
+    key("meta", Kind::Hash, "first shard only: shards, id of the data set; the first start"),
+    key("settings:<queue>", Kind::Hash, "first shard only: master copy of the settings; settings"),
+    key("configured", Kind::Zset, "first shard only: names of queues that have settings, score 0; settings"),
+    key("arc:<queue>", Kind::Zset, "reserved: slots of a queue in order of their number, for affinity"),
+    key("held:<queue>", Kind::Hash, "reserved: slot -> leases or holder, for limits per slot"),
+    key("waking", Kind::Zset, "reserved: queues by the time that frees them"),
+    key("stats:<queue>", Kind::Hash, "reserved: counters of the throughput model"),
+    key("outbox", Kind::List, "reserved: effects on other shards"),
+];
+
+/// The keys of one shard.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    base: String,
+}
+
+impl Keys {
+    /// The keys under `<prefix>:{<tag>}:`.
+    pub fn new(prefix: &str, tag: u32) -> Self {
+        Keys { base: format!("{prefix}:{{{tag}}}:") }
+    }
+
+    /// What every key of the shard begins with.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn plain(&self, rest: &str) -> Vec<u8> {
+        [self.base.as_bytes(), rest.as_bytes()].concat()
+    }
+
+    fn bytes(&self, kind: &str, id: &[u8]) -> Vec<u8> {
+        [self.base.as_bytes(), kind.as_bytes(), id].concat()
+    }
+
+    /// `task:<id>`
+    pub fn task(&self, id: &TaskId) -> Vec<u8> {
+        self.bytes("task:", id.as_bytes())
+    }
+
+    /// `slot:<queue>:<priority>:<slot>`
+    pub fn slot(&self, queue: &QueueName, priority: u8, slot: Slot) -> Vec<u8> {
+        self.plain(&format!("slot:{queue}:{priority}:{}", slot.number()))
+    }
+
+    /// `wheel:<queue>`
+    pub fn wheel(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("wheel:{queue}"))
+    }
+
+    /// `ready`
+    pub fn ready(&self) -> Vec<u8> {
+        self.plain("ready")
+    }
+
+    /// `scheduled:<queue>`
+    pub fn scheduled(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("scheduled:{queue}"))
+    }
+
+    /// `leased:<queue>`
+    pub fn leased(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("leased:{queue}"))
+    }
+
+    /// `ended:<queue>:<state>`
+    pub fn ended(&self, queue: &QueueName, state: State) -> Vec<u8> {
+        self.plain(&format!("ended:{queue}:{state}"))
+    }
+
+    /// `count:<queue>`
+    pub fn count(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("count:{queue}"))
+    }
+
+    /// `count`
+    pub fn total(&self) -> Vec<u8> {
+        self.plain("count")
+    }
+
+    /// `claim:<digest>`
+    pub fn claim(&self, digest: &Digest) -> Vec<u8> {
+        self.bytes("claim:", digest.as_bytes())
+    }
+
+    /// `calls`
+    pub fn calls(&self) -> Vec<u8> {
+        self.plain("calls")
+    }
+
+    /// `queue:<queue>`
+    pub fn queue(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("queue:{queue}"))
+    }
+
+    /// `queues`
+    pub fn queues(&self) -> Vec<u8> {
+        self.plain("queues")
+    }
+
+    /// `retain`
+    pub fn retain(&self) -> Vec<u8> {
+        self.plain("retain")
+    }
+
+    /// `meta`
+    pub fn meta(&self) -> Vec<u8> {
+        self.plain("meta")
+    }
+
+    /// `settings:<queue>`
+    pub fn settings(&self, queue: &QueueName) -> Vec<u8> {
+        self.plain(&format!("settings:{queue}"))
+    }
+
+    /// `configured`
+    pub fn configured(&self) -> Vec<u8> {
+        self.plain("configured")
+    }
+
+    /// The channel on which the shard's scripts publish.
+    pub fn signals(&self) -> String {
+        format!("{}signals", self.base)
+    }
+}
+
+/// For each shard the least decimal string whose Redis slot is the shard's first slot.
+pub fn tags(shards: Shards) -> Vec<u32> {
+    let mut tags = vec![None; usize::from(shards.count())];
+    let mut missing = tags.len();
+    // Strings up to 109757 cover all 16384 slots.
+    for candidate in 0..=109_757u32 {
+        if missing == 0 {
+            break;
+        }
+        let slot = Slot::of_key(candidate.to_string().as_bytes());
+        if !slot.number().is_multiple_of(SLOTS / shards.count()) {
+            continue;
+        }
+        if let Some(tag @ None) = tags.get_mut(shards.of(slot)) {
+            *tag = Some(candidate);
+            missing -= 1;
+        }
+    }
+    tags.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_has_a_tag_in_its_first_slot() {
+        for count in [1, 16, 1024] {
+            let shards = Shards::new(count).unwrap();
+            let tags = tags(shards);
+            assert_eq!(tags.len(), usize::from(count));
+            for (index, tag) in tags.iter().enumerate() {
+                let base = Keys::new("sw", *tag);
+                assert_eq!(Slot::of_key(base.base().as_bytes()).number(), shards.range(index).0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_shard_has_the_same_tag_whatever_their_number() {
+        let first = |count| tags(Shards::new(count).unwrap())[0];
+        assert_eq!(first(1), first(1024));
+    }
+}

@@ -1,0 +1,23 @@
+//! The only code that speaks Redis.
+//!
+//! [`client`] holds the connections, [`Shard`] is what every operation works on. A transition is one script in
+//! [`ops`], reading is in [`views`], [`signal`] hears what scripts publish, [`audit`] checks the whole.
+
+pub mod audit;
+pub mod check;
+pub mod client;
+pub mod error;
+pub mod found;
+pub mod keys;
+pub mod managed;
+pub mod ops;
+pub mod record;
+mod reply;
+pub mod script;
+pub mod shard;
+pub mod signal;
+pub mod views;
+
+pub use client::Client;
+pub use error::{Error, Result};
+pub use shard::{Caller, Shard, Store};

@@ -1,0 +1,42 @@
+//! Cancel: a client calls tasks off.
+
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::state::State;
+use crate::store::error::Result;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script =
+    script!("cancel", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "waiting"]);
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cancelled {
+    /// It is cancelled, now or since before.
+    Now,
+    /// It is leased: its worker will learn of it.
+    Flagged,
+    /// It had ended otherwise.
+    Ended(State),
+    /// No such task.
+    Unknown,
+}
+
+/// Calls tasks off.
+pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Cancelled>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.int(limits::RETAIN_OTHER_MS).count(ids.len());
+    for id in ids {
+        call.arg(id.as_bytes());
+    }
+    super::answers(call.send().await?, ids.len(), |mut item| {
+        Ok(match item.text()?.as_str() {
+            "cancelled" => Cancelled::Now,
+            "flagged" => Cancelled::Flagged,
+            "ended" => Cancelled::Ended(item.state()?),
+            "unknown" => Cancelled::Unknown,
+            other => return super::unexpected(&SCRIPT, other),
+        })
+    })
+}

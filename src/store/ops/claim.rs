@@ -1,0 +1,92 @@
+//! Claim: ready tasks go to those who wait for them.
+
+use crate::domain::digest::Digest;
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::task::Claimed;
+use crate::domain::time::Millis;
+use crate::domain::token::Token;
+use crate::store::error::{Error, Result};
+use crate::store::record;
+use crate::store::reply::items;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("claim", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Somebody who waits for tasks.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// How many at most.
+    pub max: usize,
+    /// For how long, ms.
+    pub lease_ms: i64,
+    /// Under which name.
+    pub worker: String,
+    /// Of the claim id.
+    pub claim: Option<Digest>,
+    /// Places in the call's list of queues, in order of preference.
+    pub queues: Vec<usize>,
+}
+
+/// What a call of claim brought.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// The place of the waiter in the call, and its task.
+    pub tasks: Vec<(usize, Claimed)>,
+    /// A limit of the call ended it: another may bring more.
+    pub more: bool,
+    /// Tasks were passed over because they had expired.
+    pub expired: bool,
+    /// Places of the queues that were looked at, with the priority of what can be claimed next in this shard.
+    pub fronts: Vec<(usize, Option<u8>)>,
+}
+
+/// Hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
+pub async fn claim(shard: &Shard, caller: &mut Caller, queues: &[QueueName], wants: &[Want]) -> Result<Handed> {
+    let wanted: usize = wants.iter().map(|want| want.max).sum();
+    let tokens: Vec<Token> = (0..wanted.min(limits::CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
+    let mut call = shard.call(&SCRIPT, caller);
+    call.count(limits::CALL_BYTES).count(queues.len());
+    for queue in queues {
+        call.arg(queue.as_str());
+    }
+    call.count(tokens.len());
+    for token in &tokens {
+        call.arg(token.as_bytes());
+    }
+    call.count(wants.len());
+    for want in wants {
+        call.count(want.max)
+            .int(want.lease_ms)
+            .arg(&want.worker)
+            .arg(want.claim.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
+            .count(want.queues.len());
+        for queue in &want.queues {
+            call.count(queue + 1);
+        }
+    }
+    let mut reply = items(call.send().await?)?;
+    let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
+    for given in reply.items()? {
+        let mut given = items(given)?;
+        let waiter = place(given.int()?)?;
+        let token = tokens.get(place(given.int()?)?).copied();
+        let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
+        let id = given.id()?;
+        let until = Millis(given.int()?);
+        let queue = queues.get(place(given.int()?)?).cloned();
+        let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
+        handed.tasks.push((waiter, record::handed_out(given, id, queue, until, token)?));
+    }
+    for front in reply.items()? {
+        let mut front = items(front)?;
+        handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
+    }
+    Ok(handed)
+}
+
+/// Lua's places start at 1.
+fn place(number: i64) -> Result<usize> {
+    usize::try_from(number - 1).map_err(|_| Error::Unexpected("a place before the first".into()))
+}

@@ -1,0 +1,23 @@
+//! Configure: a shard's copy of a queue's settings.
+
+use crate::domain::queue::{QueueName, Settings};
+use crate::store::error::Result;
+use crate::store::reply;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("configure", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Brings the copy up to `version`. Whether it was behind.
+pub async fn configure(
+    shard: &Shard,
+    caller: &mut Caller,
+    queue: &QueueName,
+    version: i64,
+    settings: &Settings,
+) -> Result<bool> {
+    let Settings { paused } = settings;
+    let mut call = shard.call(&SCRIPT, caller);
+    call.arg(queue.as_str()).int(version).int(*paused);
+    Ok(reply::int(call.send().await?)? == 1)
+}

@@ -1,0 +1,35 @@
+-- lease: who may act on a leased task, what is remembered of a lease that ended, and how a task ends.
+
+-- Whether `token` may do `verb` to `task` now: nil if it may, else the answer to give.
+-- A lease that has run out is lost, whether or not upkeep has seen it yet.
+local function refusal(task, token, verb)
+  if not task then return { 'unknown' } end
+  if task.S == 'leased' and task.t == token and tonumber(task.u) > now then return nil end
+  if task.T == token and verb then
+    local of, state, run_at = string.match(task.V, '^(%a+) (%a+) (%d*)$')
+    if of == verb then return { 'repeated', state, run_at } end
+  end
+  return { 'lost', task.S }
+end
+
+-- The lease ends. What is staged here is common to all its ends; the caller writes the state.
+-- Returns the fields that remember it: a repetition of `verb` with its token gets the same answer.
+local function end_lease(task, verb, state, run_at)
+  remove(base .. 'leased:' .. task.q, task.id)
+  if task.C and task.C ~= '' then ending('SREM', base .. 'claim:' .. task.C, task.id) end
+  return 'T', task.t, 'V', verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
+end
+
+-- The task has ended in `state`; `retain_ms` holds where it does not say itself. The caller writes the state.
+local function conclude(task, state, retain_ms)
+  add(base .. 'ended:' .. task.q .. ':' .. state, now, task.id)
+  local retain = task.R and task.R ~= '' and task.R or retain_ms
+  add(base .. 'retain', now + tonumber(retain), task.id)
+  if task.D and task.D ~= '' then
+    local key = base .. 'dedupe:' .. task.q .. ':' .. task.D
+    local holder = call('GET', key)
+    touched[key] = true
+    if holder and string.sub(holder, 1, 16) == task.id then ending('DEL', key) end
+  end
+  if task.o then hint('ended ' .. task.id) end
+end

@@ -1,0 +1,162 @@
+-- stage: writes are collected while the script reads, and carried out together at its end by `commit`: first what
+-- adds, then what removes, and a key that a removal may empty is not touched after it; then the hints.
+local adds, removals, writes, endings, hints, touched = {}, {}, {}, {}, {}, {}
+
+local function into(lists, key, a, b)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  list[#list + 1] = a
+  if b then list[#list + 1] = b end
+end
+
+local function add(key, score, member)
+  into(adds, key, score, member)
+end
+
+local function remove(key, member)
+  into(removals, key, member)
+end
+
+-- A write that cannot empty its key.
+local function write(...)
+  writes[#writes + 1] = { ... }
+end
+
+-- A write that may empty its key, or deletes it.
+local function ending(...)
+  endings[#endings + 1] = { ... }
+end
+
+local function hint(text)
+  hints[#hints + 1] = text
+end
+
+-- Counts: of the queue and of the shard, read once, written once.
+local FIELDS = { 'submitted', 'scheduled', 'ready', 'leased', 'completed', 'dead', 'cancelled', 'expired', 'removed' }
+local tallies = {}
+
+local function tally(key)
+  local t = tallies[key]
+  if not t then
+    local values = call('HMGET', key, unpack(FIELDS))
+    t = { had = {}, by = {} }
+    for i = 1, #FIELDS do t.had[FIELDS[i]] = tonumber(values[i] or 0) end
+    tallies[key] = t
+    touched[key] = true
+  end
+  return t.by
+end
+
+local function count(queue, field, by)
+  local own, all = tally(base .. 'count:' .. queue), tally(base .. 'count')
+  own[field] = (own[field] or 0) + by
+  all[field] = (all[field] or 0) + by
+end
+
+local function move(queue, from, to)
+  count(queue, from, -1)
+  count(queue, to, 1)
+end
+
+-- The shard's counters.
+local counters
+local function next_of(name)
+  if not counters then
+    local values = call('HMGET', base .. 'seq', 'seq', 'turn')
+    touched[base .. 'seq'] = true
+    -- Turns begin in the middle of their range, so that there is as much room before the first as after it.
+    counters = { seq = tonumber(values[1] or 0), turn = tonumber(values[2] or 2 ^ 48) }
+  end
+  counters[name] = counters[name] + 1
+  return counters[name]
+end
+
+-- `due` holds for each queue a time not later than its earliest scheduled or leased one.
+local dues = {}
+local function due(queue, at)
+  if not dues[queue] or at < dues[queue] then dues[queue] = at end
+end
+
+-- The task waits for `at`.
+local function postpone(task, at)
+  add(base .. 'scheduled:' .. task.q, at, task.id)
+  due(task.q, at)
+end
+
+-- A task that waits again is under its deadline again.
+local function under_deadline(task)
+  if task.x and task.x ~= '' then add(base .. 'deadline', task.x, task.id) end
+end
+
+local function settle_due()
+  local key, earliest = base .. 'due', nil
+  for queue, at in pairs(dues) do
+    local score = call('ZSCORE', key, queue)
+    touched[key] = true
+    if not score or at < tonumber(score) then
+      add(key, at, queue)
+      if not earliest or at < earliest then earliest = at end
+    end
+  end
+  if earliest then
+    local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if not head[2] or earliest < tonumber(head[2]) then hint('due ' .. digits(earliest)) end
+  end
+end
+
+local function each_chunk(name, lists)
+  for key, list in pairs(lists) do
+    for from = 1, #list, 4000 do
+      call(name, key, unpack(list, from, math.min(from + 3999, #list)))
+    end
+  end
+end
+
+-- `answer`: packed, it is what a repetition of this call gets.
+local function commit(answer)
+  settle_due()
+  local unseen = {}
+  local function see(key)
+    if not touched[key] then
+      touched[key] = true
+      unseen[#unseen + 1] = key
+    end
+  end
+  for key in pairs(adds) do see(key) end
+  for key in pairs(removals) do see(key) end
+  for _, w in ipairs(writes) do see(w[2]) end
+  for _, w in ipairs(endings) do see(w[2]) end
+  for from = 1, #unseen, 4000 do call('EXISTS', unpack(unseen, from, math.min(from + 3999, #unseen))) end
+
+  for _, w in ipairs(writes) do call(unpack(w)) end
+  for key, t in pairs(tallies) do
+    local args = {}
+    for field, by in pairs(t.by) do
+      if by ~= 0 then
+        args[#args + 1] = field
+        args[#args + 1] = t.had[field] + by
+      end
+    end
+    if #args > 0 then call('HSET', key, unpack(args)) end
+  end
+  if counters then call('HSET', base .. 'seq', 'seq', counters.seq, 'turn', counters.turn) end
+  each_chunk('ZADD', adds)
+  call('HSET', calls, pump, number .. ' ' .. digits(now) .. ' ' .. answer)
+  each_chunk('ZREM', removals)
+  for _, w in ipairs(endings) do call(unpack(w)) end
+  for _, text in ipairs(hints) do call('SPUBLISH', base .. 'signals', text) end
+end
+
+-- A task's fields by name, `false` where it has none; nil where there is no such task. `names[1]` is 'S'.
+local function load(id, names)
+  local key = base .. 'task:' .. id
+  touched[key] = true
+  local values = call('HMGET', key, unpack(names))
+  if not values[1] then return nil end
+  local task = { id = id, key = key }
+  for i = 1, #names do task[names[i]] = values[i] end
+  return task
+end

@@ -1,0 +1,113 @@
+//! Transitions: each is one script and, beside it, its only caller.
+//!
+//! Every operation has the same shape: a shard, the caller whose number makes repeating harmless, then what to do.
+//! A list of items gets a list of answers in the same order; no item may name what another item of the call names.
+
+pub mod cancel;
+pub mod claim;
+pub mod complete;
+pub mod configure;
+pub mod expire;
+pub mod fail;
+pub mod heartbeat;
+pub mod promote;
+pub mod reap;
+pub mod release;
+pub mod remember;
+pub mod remove;
+pub mod retry;
+pub mod settings;
+pub mod submit;
+pub mod tidy;
+pub mod watch;
+
+use super::error::{Error, Result};
+use super::reply::{Items, items};
+use super::script::Script;
+use crate::domain::id::TaskId;
+use crate::domain::state::State;
+use crate::domain::time::Millis;
+use crate::domain::token::Token;
+use deadpool_redis::redis::Value;
+
+/// All scripts there are.
+pub static ALL: &[&Script] = &[
+    &cancel::SCRIPT,
+    &claim::SCRIPT,
+    &complete::SCRIPT,
+    &configure::SCRIPT,
+    &expire::SCRIPT,
+    &fail::SCRIPT,
+    &heartbeat::SCRIPT,
+    &promote::SCRIPT,
+    &reap::SCRIPT,
+    &release::SCRIPT,
+    &remember::SCRIPT,
+    &remove::SCRIPT,
+    &retry::SCRIPT,
+    &settings::SCRIPT,
+    &submit::SCRIPT,
+    &tidy::SCRIPT,
+    &watch::SCRIPT,
+    &super::views::horizon::SCRIPT,
+    &super::views::page::SCRIPT,
+];
+
+/// A task with the proof that it is held.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Which.
+    pub id: TaskId,
+    /// `None`: a text that is nobody's token.
+    pub lease: Option<Token>,
+}
+
+impl Held {
+    /// The token as the scripts compare it; the empty string is nobody's.
+    fn proof(&self) -> &[u8] {
+        self.lease.as_ref().map_or(&[], |lease| lease.as_bytes())
+    }
+}
+
+/// What became of a verb that ends a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The lease ended now, or had by the same verb: the task's state, and when it will run, if later.
+    Done {
+        /// Where the task went.
+        state: State,
+        /// When it can be claimed again, if not at once.
+        run_at: Option<Millis>,
+        /// Whether it had happened before.
+        repeated: bool,
+    },
+    /// The token is not, or no longer, that of a live lease.
+    Lost(State),
+    /// No such task.
+    Unknown,
+}
+
+/// The answers to `count` items.
+fn answers<T>(reply: Value, count: usize, read: impl Fn(Items) -> Result<T>) -> Result<Vec<T>> {
+    let list = items(reply)?;
+    if list.len() != count {
+        return Err(Error::Unexpected(format!("{} answers to {count} items", list.len())));
+    }
+    list.map(|item| read(items(item)?)).collect()
+}
+
+fn unexpected<T>(script: &Script, tag: &str) -> Result<T> {
+    Err(Error::Unexpected(format!("{} answers {tag:.40}", script.name)))
+}
+
+/// Reads `{tag, state, run_at}`, where `tag` is the verb's own for success.
+fn ended(script: &Script, done: &str, mut item: Items) -> Result<Ended> {
+    let tag = item.text()?;
+    match tag.as_str() {
+        "repeated" => Ok(Ended::Done { state: item.state()?, run_at: item.time()?, repeated: true }),
+        "lost" => Ok(Ended::Lost(item.state()?)),
+        "unknown" => Ok(Ended::Unknown),
+        tag if tag == done => Ok(Ended::Done { state: item.state()?, run_at: item.time()?, repeated: false }),
+        other => unexpected(script, other),
+    }
+}

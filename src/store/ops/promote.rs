@@ -1,0 +1,17 @@
+//! Promote: tasks whose time has come.
+
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::store::error::Result;
+use crate::store::reply;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("promote", flags = " flags=allow-oom", ["call", "stage", "wheel"]);
+
+/// Makes due tasks of the queue ready, and sets the queue's time in `due` anew. Whether there may be more.
+pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.arg(queue.as_str()).count(limits::CALL_ITEMS);
+    Ok(reply::int(call.send().await?)? >= limits::CALL_ITEMS as i64)
+}

@@ -1,0 +1,41 @@
+//! Reap: leases that ran out.
+
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::task::ErrorReport;
+use crate::domain::token::Token;
+use crate::store::error::Result;
+use crate::store::record;
+use crate::store::reply;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script =
+    script!("reap", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "attempt"]);
+
+/// A lease that ran out when it was looked at.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// Whose.
+    pub id: TaskId,
+    /// Which.
+    pub lease: Token,
+    /// What to remember of it.
+    pub report: ErrorReport,
+    /// When the task is tried again, in ms from now, if attempts are left.
+    pub wait_ms: i64,
+}
+
+/// Ends those leases that have run out (one may have been prolonged since). How many.
+pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Result<u64> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.int(limits::RETAIN_DEAD_MS)
+        .int(limits::RETAIN_OTHER_MS)
+        .int(limits::ERRORS)
+        .count(limits::ERRORS_BYTES)
+        .count(leases.len());
+    for Overdue { id, lease, report, wait_ms } in leases {
+        call.arg(id.as_bytes()).arg(lease.as_bytes()).arg(record::seal_report(report)?).int(*wait_ms);
+    }
+    Ok(reply::int(call.send().await?)?.unsigned_abs())
+}

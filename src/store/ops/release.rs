@@ -1,0 +1,28 @@
+//! Release: leased tasks are handed back uncounted.
+
+use super::{Ended, Held};
+use crate::domain::limits;
+use crate::store::error::Result;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("release", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease"]);
+
+/// A task handed back.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Which, and the proof.
+    pub held: Held,
+    /// When it can be claimed again, in ms from now.
+    pub delay_ms: i64,
+}
+
+/// Ends the tasks' leases; each waits again, at its own place where it has no delay.
+pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -> Result<Vec<Ended>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.int(limits::RETAIN_OTHER_MS).count(releases.len());
+    for Release { held, delay_ms } in releases {
+        call.arg(held.id.as_bytes()).arg(held.proof()).int(*delay_ms);
+    }
+    super::answers(call.send().await?, releases.len(), |item| super::ended(&SCRIPT, "released", item))
+}

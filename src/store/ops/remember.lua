@@ -1,0 +1,43 @@
+--[[ remember: open the record of an Idempotency-Key, or close it with the outcome.
+
+KEYS[1] calls       hash   the declared key that carries the shard's tag
+ARGV[1] base        derives base .. 'idem:' .. digest (hash)        same tag as KEYS[1]
+ARGV[2] pump        who calls
+ARGV[3] number      number of this call: repeated, it answers as before
+ARGV[4] offset_ms   '' in production; tests move time with it
+ARGV[5] keep_ms     how long a record holds
+ARGV[6] count       of records; then for each: digest of the key, digest of the body, id for the task, and '' to open it or
+                    the status to close it
+RETURNS {'open', id} | {'closed', id, status} | {'mismatch'}, each
+MOVES   -
+COST    O(n)
+]]
+if last then return cmsgpack.unpack(last) end
+
+local keep_ms = tonumber(ARGV[5])
+local replies = {}
+for i = 1, tonumber(ARGV[6]) do
+  local at = 3 + 4 * i
+  local key, body, id, status = base .. 'idem:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local record = call('HMGET', key, 'body', 'id', 'status', 'until')
+  touched[key] = true
+  local holds = record[1] and tonumber(record[4]) > now
+  if holds and record[1] ~= body then
+    replies[i] = { 'mismatch' }
+  elseif holds and record[3] then
+    replies[i] = { 'closed', record[2], record[3] }
+  elseif status ~= '' then
+    write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', holds and record[4] or now + keep_ms)
+    write('PEXPIRE', key, ARGV[5])
+    replies[i] = { 'closed', id, status }
+  elseif holds then
+    replies[i] = { 'open', record[2] }
+  else
+    write('HSET', key, 'body', body, 'id', id, 'until', now + keep_ms)
+    write('PEXPIRE', key, ARGV[5])
+    if record[3] then ending('HDEL', key, 'status') end
+    replies[i] = { 'open', id }
+  end
+end
+commit(cmsgpack.pack(replies))
+return replies

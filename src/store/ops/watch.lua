@@ -1,0 +1,23 @@
+--[[ watch: mark tasks whose end somebody waits for, so that it is published.
+
+KEYS[1] calls       hash   the declared key that carries the shard's tag
+ARGV[1] base        derives base .. 'task:' .. id (hash)            same tag as KEYS[1]
+ARGV[2] pump        who calls
+ARGV[3] number      number of this call: repeated, it answers as before
+ARGV[4] offset_ms   '' in production; tests move time with it
+ARGV[5] count       of tasks; then the ids
+RETURNS state of each, '' where there is no such task
+MOVES   -
+COST    O(n)
+]]
+if last then return cmsgpack.unpack(last) end
+
+local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
+local replies = {}
+for i = 1, tonumber(ARGV[5]) do
+  local task = load(ARGV[5 + i], { 'S', 'o' })
+  if task and not ENDED[task.S] and not task.o then write('HSET', task.key, 'o', '1') end
+  replies[i] = task and task.S or ''
+end
+commit(cmsgpack.pack(replies))
+return replies

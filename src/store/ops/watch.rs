@@ -1,0 +1,20 @@
+//! Watch: somebody waits for a task's end.
+
+use crate::domain::id::TaskId;
+use crate::domain::state::State;
+use crate::store::error::Result;
+use crate::store::reply::{items, text};
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("watch", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Has the tasks' ends published, and says how they stand: `None` where there is no such task.
+pub async fn watch(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.count(ids.len());
+    for id in ids {
+        call.arg(id.as_bytes());
+    }
+    items(call.send().await?)?.map(|state| Ok(State::parse(&text(state)?))).collect()
+}

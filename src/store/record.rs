@@ -1,0 +1,309 @@
+//! A task as a Redis hash: the only Rust file that names its fields.
+//!
+//! | field | holds | | field | holds |
+//! |---|---|---|---|---|
+//! | S | state | | t | token of the last lease handed out |
+//! | q | queue | | u | until when it holds, ms |
+//! | s | slot | | h | since when, ms |
+//! | p | priority | | L | its length as asked for, ms |
+//! | n | seq, its place in the slot queue | | W | worker |
+//! | c | created at, ms | | C | digest of the claim id |
+//! | r | ready at, ms, where that is not c | | k | a client wants it called off |
+//! | w | run at, ms | | T | token of the last lease that ended |
+//! | x | expires at, ms | | V | verb, state, run_at: the answer that ended it |
+//! | X | expires in, ms | | o | somebody waits for its end |
+//! | m | max attempts | | f | finished at, ms |
+//! | M | max run, ms | | d | document: labels and payload, opaque |
+//! | R | retain, ms | | b | backoff, opaque |
+//! | a | attempts | | y | result, opaque |
+//! | A | acquired | | g | progress, opaque |
+//! | D | digest of the dedupe key | | e0..e9 | errors: ms, attempt, opaque report |
+//!
+//! An absent field and an empty one mean the same. Opaque values start with a format byte. A field that is not named
+//! here belongs to a later release and is left alone.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::Value;
+use serde_json::value::RawValue;
+
+use super::error::{Error, Result};
+use super::reply::{Items, items, number};
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::retry::Backoff;
+use crate::domain::slot::Slot;
+use crate::domain::state::State;
+use crate::domain::task::{Claimed, DedupeMode, Document, ErrorReport, Labels, NewTask, Task, TaskError};
+use crate::domain::time::Millis;
+use crate::domain::token::Token;
+
+/// Format byte: JSON follows.
+const JSON: u8 = b'1';
+/// Format byte of a document: the length of the labels in four bytes, the labels, the payload.
+const LABELLED: u8 = b'2';
+
+fn broken(id: &TaskId, what: &str) -> Error {
+    Error::Unexpected(format!("task {id}: {what}"))
+}
+
+/// JSON as an opaque value.
+pub(super) fn seal(document: &RawValue) -> Vec<u8> {
+    [&[JSON], document.get().as_bytes()].concat()
+}
+
+/// What [`seal`] made; `None` for the empty value.
+pub(super) fn unseal(bytes: &[u8]) -> Option<Document> {
+    let (&JSON, json) = bytes.split_first()? else { return None };
+    RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
+}
+
+fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
+    if *labels == Labels::default() {
+        return Ok(seal(payload));
+    }
+    let labels = serde_json::to_vec(labels).map_err(|error| Error::Unexpected(error.to_string()))?;
+    let length = (labels.len() as u32).to_be_bytes();
+    Ok([&[LABELLED], &length[..], &labels, payload.get().as_bytes()].concat())
+}
+
+fn unseal_document(bytes: &[u8]) -> Option<(Labels, Document)> {
+    if bytes.first() == Some(&JSON) {
+        return Some((Labels::default(), unseal(bytes)?));
+    }
+    let (length, rest) = bytes.strip_prefix(&[LABELLED])?.split_first_chunk::<4>()?;
+    let (labels, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let payload = RawValue::from_string(String::from_utf8(payload.to_vec()).ok()?).ok()?;
+    Some((serde_json::from_slice(labels).ok()?, payload))
+}
+
+/// A report of an error as an opaque value.
+pub(super) fn seal_report(report: &ErrorReport) -> Result<Vec<u8>> {
+    let json = serde_json::to_vec(report).map_err(|error| Error::Unexpected(error.to_string()))?;
+    Ok([&[JSON], &json[..]].concat())
+}
+
+fn unseal_error(bytes: &[u8]) -> Option<TaskError> {
+    let mut parts = bytes.splitn(3, |&byte| byte == b' ');
+    let at = Millis(number(parts.next()?)?);
+    let attempt = u32::try_from(number(parts.next()?)?).ok()?;
+    let report = serde_json::from_slice(parts.next()?.strip_prefix(&[JSON])?).ok()?;
+    Some(TaskError { at, attempt, report })
+}
+
+/// A backoff as an opaque value.
+fn seal_backoff(backoff: &Backoff) -> Result<Vec<u8>> {
+    let json = serde_json::to_vec(backoff).map_err(|error| Error::Unexpected(error.to_string()))?;
+    Ok([&[JSON], &json[..]].concat())
+}
+
+/// The backoff of a task, from its field.
+pub(super) fn unseal_backoff(bytes: &[u8]) -> Backoff {
+    let json = bytes.strip_prefix(&[JSON]);
+    json.and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
+}
+
+/// The fields of a new task that its submit writes as they are. Where the task may replace another's content, also
+/// the empty ones.
+pub(super) fn fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let NewTask { payload, labels, max_attempts, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
+    let replaces = dedupe.as_ref().is_some_and(|dedupe| match dedupe.mode {
+        DedupeMode::Keep => false,
+        DedupeMode::Replace | DedupeMode::Debounce => true,
+    });
+    let mut fields = vec![("d", seal_document(labels, payload)?), ("m", max_attempts.to_string().into())];
+    let run = if *max_run_ms > 0 { max_run_ms.to_string() } else { String::new() };
+    let retain = retain_ms.map(|ms| ms.to_string()).unwrap_or_default();
+    let backoff = backoff.as_ref().map(seal_backoff).transpose()?.unwrap_or_default();
+    for (name, value) in [("M", run.into()), ("R", retain.into()), ("b", backoff)] {
+        if replaces || !value.is_empty() {
+            fields.push((name, value));
+        }
+    }
+    Ok(fields)
+}
+
+/// A hash as HGETALL answers it: its fields by name, empty ones left out.
+pub(super) struct Fields {
+    id: TaskId,
+    by_name: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Fields {
+    /// `None` where there is no such task.
+    pub(super) fn of(id: TaskId, answer: Value) -> Result<Option<Self>> {
+        let pairs: Vec<(Value, Value)> = match answer {
+            Value::Map(pairs) => pairs,
+            list => {
+                let mut list = items(list)?;
+                let mut pairs = Vec::new();
+                while let Some(name) = list.next() {
+                    pairs.push((name, list.value()?));
+                }
+                pairs
+            }
+        };
+        let mut by_name = HashMap::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            let value = super::reply::bytes(value)?;
+            if !value.is_empty() {
+                by_name.insert(super::reply::bytes(name)?, value);
+            }
+        }
+        Ok((!by_name.is_empty()).then_some(Fields { id, by_name }))
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.by_name.get(name.as_bytes()).map(Vec::as_slice)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.bytes(name)?).ok()
+    }
+
+    pub(super) fn int(&self, name: &str) -> Option<i64> {
+        number(self.bytes(name)?)
+    }
+
+    fn need<T>(&self, name: &str, found: Option<T>) -> Result<T> {
+        found.ok_or_else(|| broken(&self.id, &format!("field {name} is missing or unreadable")))
+    }
+
+    fn small(&self, name: &str) -> u32 {
+        self.int(name).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+    }
+
+    fn time(&self, name: &str) -> Option<Millis> {
+        self.int(name).map(Millis)
+    }
+
+    pub(super) fn state(&self) -> Result<State> {
+        self.need("S", self.text("S").and_then(State::parse))
+    }
+
+    pub(super) fn queue(&self) -> Result<QueueName> {
+        self.need("q", self.text("q").and_then(QueueName::parse))
+    }
+
+    pub(super) fn slot(&self) -> Result<Slot> {
+        self.need("s", self.int("s").and_then(|s| u16::try_from(s).ok()).and_then(Slot::new))
+    }
+
+    pub(super) fn priority(&self) -> Result<u8> {
+        self.need("p", self.int("p").and_then(|p| u8::try_from(p).ok()))
+    }
+
+    /// The task.
+    pub(super) fn task(&self) -> Result<Task> {
+        let document = self.bytes("d").and_then(unseal_document);
+        let (labels, payload) = self.need("d", document)?;
+        let state = self.state()?;
+        let mut errors: Vec<TaskError> =
+            (0..limits::ERRORS).filter_map(|place| unseal_error(self.bytes(&format!("e{place}"))?)).collect();
+        errors.sort_by_key(|error| (error.at, error.attempt));
+        let leased = state == State::Leased;
+        Ok(Task {
+            id: self.id,
+            queue: self.queue()?,
+            slot: self.slot()?,
+            state,
+            priority: self.priority()?,
+            payload,
+            labels,
+            attempts: self.small("a"),
+            max_attempts: self.small("m"),
+            acquired: self.small("A"),
+            progress: self.bytes("g").and_then(unseal),
+            result: self.bytes("y").and_then(unseal),
+            errors,
+            created_at: self.need("c", self.time("c"))?,
+            run_at: self.time("w"),
+            expires_at: self.time("x"),
+            finished_at: self.time("f").filter(|_| state.has_ended()),
+            worker: self.text("W").map(str::to_owned),
+            lease_until: self.time("u").filter(|_| leased),
+            cancel_requested: leased && self.bytes("k").is_some(),
+        })
+    }
+
+    /// The task as its holder sees it; `None` unless it is leased.
+    pub(super) fn claimed(&self) -> Result<Option<Claimed>> {
+        let task = self.task()?;
+        let Some(lease_until) = task.lease_until else { return Ok(None) };
+        let lease = self.need("t", self.bytes("t").and_then(Token::from_bytes))?;
+        Ok(Some(Claimed {
+            id: task.id,
+            queue: task.queue,
+            slot: task.slot,
+            priority: task.priority,
+            payload: task.payload,
+            labels: task.labels,
+            attempt: task.attempts + 1,
+            max_attempts: task.max_attempts,
+            progress: task.progress,
+            created_at: task.created_at,
+            expires_at: task.expires_at,
+            lease,
+            lease_until,
+        }))
+    }
+}
+
+/// A task as the claim script hands it out.
+pub(super) fn handed_out(
+    mut fields: Items,
+    id: TaskId,
+    queue: QueueName,
+    until: Millis,
+    lease: Token,
+) -> Result<Claimed> {
+    let slot = u16::try_from(fields.int()?).ok().and_then(Slot::new).ok_or_else(|| broken(&id, "no slot"))?;
+    let priority = u8::try_from(fields.int()?).map_err(|_| broken(&id, "no priority"))?;
+    let (labels, payload) =
+        unseal_document(&fields.bytes()?).ok_or_else(|| broken(&id, "its document cannot be read"))?;
+    let attempts = u32::try_from(fields.int()?).unwrap_or(0);
+    let max_attempts = u32::try_from(fields.int()?).unwrap_or(0);
+    let progress = unseal(&fields.bytes()?);
+    let created_at = Millis(fields.int()?);
+    let expires_at = fields.time()?;
+    Ok(Claimed {
+        id,
+        queue,
+        slot,
+        priority,
+        payload,
+        labels,
+        attempt: attempts + 1,
+        max_attempts,
+        progress,
+        created_at,
+        expires_at,
+        lease,
+        lease_until: until,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_read_back_byte_for_byte() {
+        let payload = RawValue::from_string(r#"{"a": 12345678901234567890, "b":[ ]}"#.into()).unwrap();
+        let key = Labels { key: Some("k".into()), tags: vec!["t".into()], ..Labels::default() };
+        for labels in [Labels::default(), key] {
+            let (again, document) = unseal_document(&seal_document(&labels, &payload).unwrap()).unwrap();
+            assert_eq!(again, labels);
+            assert_eq!(document.get(), payload.get());
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        for bytes in [&b""[..], b"1", b"1{", b"2", b"2\0\0\0\xffx", b"3abc", b"1\xff"] {
+            assert!(unseal_document(bytes).is_none());
+            assert!(unseal_error(bytes).is_none());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Reads the values that Redis answers with. Whatever is not as it should be is [`Error::Unexpected`].
+
+use deadpool_redis::redis::Value;
+
+use super::error::{Error, Result};
+use crate::domain::id::TaskId;
+use crate::domain::state::State;
+use crate::domain::time::Millis;
+
+fn wrong(wanted: &str, got: &Value) -> Error {
+    let mut got = format!("{got:?}");
+    got.truncate(200);
+    Error::Unexpected(format!("wanted {wanted}, got {got}"))
+}
+
+/// A list, read from its front.
+#[derive(Debug)]
+pub(super) struct Items(std::vec::IntoIter<Value>);
+
+pub(super) fn items(value: Value) -> Result<Items> {
+    match value {
+        Value::Array(list) => Ok(Items(list.into_iter())),
+        Value::Set(list) => Ok(Items(list.into_iter())),
+        other => Err(wrong("a list", &other)),
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Result<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        other => Err(wrong("a string", &other)),
+    }
+}
+
+pub(super) fn text(value: Value) -> Result<String> {
+    String::from_utf8(bytes(value)?).map_err(|error| Error::Unexpected(error.to_string()))
+}
+
+pub(super) fn int(value: Value) -> Result<i64> {
+    let number = match &value {
+        Value::Int(number) => Some(*number),
+        Value::BulkString(bytes) => number(bytes),
+        Value::Double(number) => Some(*number as i64),
+        _ => None,
+    };
+    number.ok_or_else(|| wrong("a number", &value))
+}
+
+/// A number as Redis writes it, a zset's score included.
+pub(super) fn number(bytes: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|number| number as i64))
+}
+
+impl Items {
+    /// The next value, which must be there.
+    pub(super) fn value(&mut self) -> Result<Value> {
+        self.0.next().ok_or_else(|| Error::Unexpected("an answer is too short".into()))
+    }
+
+    pub(super) fn items(&mut self) -> Result<Items> {
+        items(self.value()?)
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>> {
+        bytes(self.value()?)
+    }
+
+    pub(super) fn text(&mut self) -> Result<String> {
+        text(self.value()?)
+    }
+
+    pub(super) fn int(&mut self) -> Result<i64> {
+        int(self.value()?)
+    }
+
+    pub(super) fn id(&mut self) -> Result<TaskId> {
+        let bytes = self.bytes()?;
+        TaskId::from_bytes(&bytes).ok_or_else(|| Error::Unexpected("an id is not of 16 bytes".into()))
+    }
+
+    pub(super) fn state(&mut self) -> Result<State> {
+        let text = self.text()?;
+        State::parse(&text).ok_or_else(|| Error::Unexpected(format!("no state: {text:.40}")))
+    }
+
+    /// A time, or nothing for the empty string.
+    pub(super) fn time(&mut self) -> Result<Option<Millis>> {
+        match self.value()? {
+            Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
+            other => Ok(Some(Millis(int(other)?))),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Iterator for Items {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        self.0.next()
+    }
+}

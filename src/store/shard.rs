@@ -1,0 +1,155 @@
+//! The store as a whole, its shards, and how a mutating call is made so that it may be sent twice.
+
+use std::sync::Arc;
+
+use deadpool_redis::redis::{Pipeline, Value};
+
+use super::client::Client;
+use super::error::Result;
+use super::keys::{Keys, tags};
+use super::script::Script;
+use crate::domain::id::TaskId;
+use crate::domain::slot::{Shards, Slot};
+
+/// All shards of a data set.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shards: Arc<[Shard]>,
+    layout: Shards,
+    client: Arc<Client>,
+}
+
+impl Store {
+    /// The store with this many shards, its keys beginning with `prefix`.
+    pub fn new(client: Arc<Client>, layout: Shards, prefix: &str) -> Self {
+        let shards = tags(layout).into_iter().enumerate();
+        let shards =
+            shards.map(|(index, tag)| Shard { index, keys: Arc::new(Keys::new(prefix, tag)), client: client.clone() });
+        Store { shards: shards.collect(), layout, client }
+    }
+
+    /// How the slots are cut.
+    pub fn layout(&self) -> Shards {
+        self.layout
+    }
+
+    /// The connections.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// All of them, in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The one that holds `slot`.
+    pub fn shard_of(&self, slot: Slot) -> &Shard {
+        let index = self.layout.of(slot).min(self.shards.len() - 1);
+        // There is at least one shard, and `of` answers below their number.
+        #[allow(clippy::indexing_slicing)]
+        &self.shards[index]
+    }
+
+    /// The one that holds the task.
+    pub fn shard_of_id(&self, id: &TaskId) -> &Shard {
+        self.shard_of(id.slot())
+    }
+
+    /// The one that also holds what there is once: meta, master copies of settings.
+    pub fn home(&self) -> &Shard {
+        #[allow(clippy::indexing_slicing)]
+        &self.shards[0]
+    }
+}
+
+/// A range of slots, whose data lies under one tag.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// Its keys.
+    pub keys: Arc<Keys>,
+    client: Arc<Client>,
+}
+
+/// Who calls, and how often it has. Its calls never overlap (each borrows it mutably), so the scripts need to
+/// remember only its last one in order to answer a repetition.
+#[derive(Debug)]
+pub struct Caller {
+    pump: String,
+    number: u64,
+}
+
+impl Caller {
+    /// A caller that nobody else is: a fresh random name.
+    pub fn new() -> Self {
+        Caller { pump: format!("{:016x}", rand::random::<u64>()), number: 0 }
+    }
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Caller::new()
+    }
+}
+
+/// A mutating call on its way.
+pub(super) struct Call<'a> {
+    shard: &'a Shard,
+    script: &'static Script,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call<'_> {
+    pub(super) fn arg(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
+        self.arguments.push(argument.as_ref().to_vec());
+        self
+    }
+
+    pub(super) fn int(&mut self, argument: impl Into<i64>) -> &mut Self {
+        self.arguments.push(argument.into().to_string().into_bytes());
+        self
+    }
+
+    pub(super) fn count(&mut self, argument: usize) -> &mut Self {
+        self.arguments.push(argument.to_string().into_bytes());
+        self
+    }
+
+    /// Sends it. It may be sent again under its number where no answer came: then it may have run, and the script
+    /// knows.
+    pub(super) async fn send(self) -> Result<Value> {
+        self.shard.client.run(self.script, &self.arguments).await
+    }
+}
+
+impl Shard {
+    /// Begins a call of a mutating script.
+    pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> Call<'_> {
+        caller.number += 1;
+        let arguments = vec![
+            self.keys.calls(),
+            self.keys.base().into(),
+            caller.pump.clone().into_bytes(),
+            caller.number.to_string().into_bytes(),
+            self.client.offset().into_bytes(),
+        ];
+        Call { shard: self, script, arguments }
+    }
+
+    /// Runs a script that only reads: ARGV are base, offset_ms, then `arguments`.
+    pub(super) async fn look(&self, script: &'static Script, arguments: Vec<Vec<u8>>) -> Result<Value> {
+        let mut all = vec![self.keys.calls(), self.keys.base().into(), self.client.offset().into_bytes()];
+        all.extend(arguments);
+        self.client.run(script, &all).await
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        self.client.send_all(pipeline).await
+    }
+}

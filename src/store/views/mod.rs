@@ -1,0 +1,8 @@
+//! Reading: nothing here changes anything, and each call's work is bounded.
+
+pub mod claims;
+pub mod horizon;
+pub mod overdue;
+pub mod page;
+pub mod queues;
+pub mod tasks;

@@ -1,0 +1,217 @@
+//! Tasks, one or many, and the ready ones of a queue in their order.
+
+use std::collections::BTreeMap;
+
+use deadpool_redis::redis::{Value, cmd, pipe};
+
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::retry::Backoff;
+use crate::domain::slot::Slot;
+use crate::domain::task::Task;
+use crate::domain::token::Token;
+use crate::store::error::Result;
+use crate::store::record::{Fields, unseal_backoff};
+use crate::store::reply::{Items, bytes, items, number, text};
+use crate::store::shard::{Shard, Store};
+
+/// The task; `None` where there is none.
+pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
+    let shard = store.shard_of_id(&id);
+    let answer = shard.client().send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
+    Fields::of(id, answer)?.map(|fields| fields.task()).transpose()
+}
+
+/// The tasks that are still there, in the order of `ids`, until 2 MiB are read; and how many ids that covers.
+pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> {
+    let (mut found, mut covered, mut length) = (Vec::new(), 0, 0);
+    for chunk in ids.chunks(8) {
+        // Tasks of one shard are read together; on a Cluster a pipeline stays within one slot.
+        let mut by_shard: BTreeMap<usize, Vec<TaskId>> = BTreeMap::new();
+        for id in chunk {
+            by_shard.entry(store.layout().of(id.slot())).or_default().push(*id);
+        }
+        let mut read = BTreeMap::new();
+        for ids in by_shard.values() {
+            let Some(first) = ids.first() else { continue };
+            let shard = store.shard_of_id(first);
+            let mut pipeline = pipe();
+            for id in ids {
+                pipeline.cmd("HGETALL").arg(shard.keys.task(id));
+            }
+            for (id, answer) in ids.iter().zip(shard.read(&pipeline).await?) {
+                if let Some(fields) = Fields::of(*id, answer)? {
+                    read.insert(*id, fields.task()?);
+                }
+            }
+        }
+        for id in chunk {
+            if let Some(task) = read.remove(id) {
+                length += task.payload.get().len() + task.result.as_ref().map_or(0, |result| result.get().len());
+                found.push(task);
+            }
+        }
+        covered += chunk.len();
+        if length >= limits::CALL_BYTES {
+            break;
+        }
+    }
+    Ok((found, covered))
+}
+
+/// A lease, as far as it decides how its task goes on when it ends badly.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// The token of the last lease handed out, live or not; `None`: there was none.
+    pub lease: Option<Token>,
+    /// Who has or had it.
+    pub worker: String,
+    /// When the task is tried again.
+    pub backoff: Backoff,
+    /// Attempts that failed before. They change only when a lease ends.
+    pub attempts: u32,
+}
+
+/// Reads the leases of tasks of one shard; `None` where there is no such task.
+pub async fn holdings(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Holding>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pipeline = pipe();
+    for id in ids {
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "t", "W", "b", "a"]);
+    }
+    shard.read(&pipeline).await?.into_iter().map(holding).collect()
+}
+
+fn holding(answer: Value) -> Result<Option<Holding>> {
+    let mut fields = items(answer)?;
+    let mut next = || match fields.value()? {
+        Value::Nil => Ok(None),
+        other => bytes(other).map(Some),
+    };
+    if next()?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Holding {
+        lease: next()?.and_then(|lease| Token::from_bytes(&lease)),
+        worker: next()?.map(|worker| String::from_utf8_lossy(&worker).into_owned()).unwrap_or_default(),
+        backoff: next()?.map(|policy| unseal_backoff(&policy)).unwrap_or_default(),
+        attempts: next()?.and_then(|count| u32::try_from(number(&count)?).ok()).unwrap_or(0),
+    }))
+}
+
+/// A place among ready tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadyPlace {
+    /// 9 comes first.
+    pub priority: u8,
+    /// Then the lowest slot.
+    pub slot: Slot,
+    /// Then the lowest of these; -1 stands before all.
+    pub seq: i64,
+}
+
+/// How many slots one call looks into where it cannot know which have tasks.
+const PROBES: u16 = 2048;
+/// Up to so many entries of a wheel are read whole.
+const WHEEL: i64 = 1024;
+
+/// Ready tasks of `queue` behind `after`, at most `limit` by (priority, slot, seq), and where to go on; `None`: that
+/// was all. A page may be short, or empty, and have more behind it: a call's work is bounded, whatever there is.
+pub async fn ready(
+    store: &Store,
+    queue: &QueueName,
+    after: Option<ReadyPlace>,
+    limit: usize,
+) -> Result<(Vec<TaskId>, Option<ReadyPlace>)> {
+    let mut ids = Vec::new();
+    let mut probes = PROBES;
+    let start = after.map(|place| place.priority).unwrap_or(9);
+    for priority in (0..=start).rev() {
+        for shard in store.shards() {
+            let (first, last) = store.layout().range(shard.index);
+            let resume = after.filter(|place| place.priority == priority);
+            let from = resume.map_or(first, |place| place.slot.number().max(first));
+            if from > last {
+                continue;
+            }
+            let slots = occupied(shard, queue, priority, from, last).await?;
+            let (known, span) = match &slots {
+                Occupied::These(slots) if slots.is_empty() => continue,
+                Occupied::These(slots) => (true, slots.clone()),
+                Occupied::Many => (false, (from..=last).collect()),
+            };
+            for chunk in span.chunks(64) {
+                let mut pipeline = pipe();
+                for slot in chunk.iter().filter_map(|&number| Slot::new(number)) {
+                    let behind = resume.filter(|place| place.slot == slot).map_or(-1, |place| place.seq);
+                    pipeline
+                        .cmd("ZRANGEBYSCORE")
+                        .arg(shard.keys.slot(queue, priority, slot))
+                        .arg(format!("({behind}"))
+                        .arg("+inf")
+                        .arg(&["WITHSCORES", "LIMIT", "0"])
+                        .arg(if known { limit - ids.len() } else { (limit - ids.len()).min(64) });
+                }
+                let answers = shard.read(&pipeline).await?;
+                for (slot, answer) in chunk.iter().filter_map(|&number| Slot::new(number)).zip(answers) {
+                    let mut list = items(answer)?;
+                    while list.len() > 0 {
+                        ids.push(list.id()?);
+                        let place = ReadyPlace { priority, slot, seq: list.int()? };
+                        if ids.len() == limit {
+                            return Ok((ids, Some(place)));
+                        }
+                    }
+                }
+                probes = probes.saturating_sub(if known { 0 } else { 64 });
+                if probes == 0 {
+                    let slot = chunk.last().and_then(|&number| Slot::new(number));
+                    return Ok((ids, slot.map(|slot| ReadyPlace { priority, slot, seq: i64::MAX >> 11 })));
+                }
+            }
+        }
+    }
+    Ok((ids, None))
+}
+
+enum Occupied {
+    /// Exactly these slots, in order.
+    These(Vec<u16>),
+    /// More than are worth reading: look into each.
+    Many,
+}
+
+/// Which slots from..=last have ready tasks of this priority.
+async fn occupied(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<Occupied> {
+    let span = 1i64 << 49;
+    let low = i64::from(9 - priority) * span;
+    let mut pipeline = pipe();
+    pipeline
+        .cmd("ZRANGEBYSCORE")
+        .arg(shard.keys.wheel(queue))
+        .arg(low)
+        .arg(format!("({}", low + span))
+        .arg(&["LIMIT", "0"])
+        .arg(WHEEL + 1);
+    let entries: Items = match shard.read(&pipeline).await?.pop() {
+        Some(answer) => items(answer)?,
+        None => return Ok(Occupied::These(Vec::new())),
+    };
+    if entries.len() as i64 > WHEEL {
+        return Ok(Occupied::Many);
+    }
+    let mut slots = Vec::new();
+    for entry in entries {
+        let entry = text(entry)?;
+        if let Some(slot) = entry.split_once(':').and_then(|(_, slot)| slot.parse().ok())
+            && (from..=last).contains(&slot)
+        {
+            slots.push(slot);
+        }
+    }
+    slots.sort_unstable();
+    Ok(Occupied::These(slots))
+}

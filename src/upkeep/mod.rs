@@ -1,0 +1,116 @@
+//! What must happen without anybody asking. Each job is bounded and safe on every replica at the same time: two that
+//! do it at once do it once.
+//!
+//! | job | when | does |
+//! |---|---|---|
+//! | [`reap`], [`promote`] | the first time in `due` has come | ends leases that ran out; makes scheduled tasks ready |
+//! | [`expire`] | the first deadline has passed | ends tasks that waited too long |
+//! | [`drop`](mod@drop) | the first retention is over | forgets ended tasks |
+//! | [`settle`] | every 5 s | repairs copies of settings that are behind |
+//! | [`tidy`] | every 10 min | forgets pumps that are gone |
+
+mod drop;
+mod expire;
+mod promote;
+mod reap;
+mod settle;
+mod tidy;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::signal::Signal;
+use crate::store::views::horizon::{Horizon, horizon};
+use crate::store::{Caller, Result, Shard, Store};
+
+/// A pause after a job that found work and could not do it.
+const STUCK: Duration = Duration::from_millis(200);
+
+/// The engine of upkeep.
+#[derive(Debug)]
+pub struct Upkeep {
+    earlier: Vec<Notify>,
+}
+
+impl Upkeep {
+    /// Starts upkeep of every shard. It looks at the latest every `sweep`, give or take a third. Ends after `stop`.
+    pub fn start(store: &Store, sweep: Duration, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+        let earlier = store.shards().iter().map(|_| Notify::new()).collect();
+        let upkeep = Arc::new(Upkeep { earlier });
+        for shard in store.shards() {
+            tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, stop.clone()));
+        }
+        tasks.spawn(settle::run(store.clone(), stop.clone()));
+        tasks.spawn(tidy::run(store.clone(), stop.clone()));
+        upkeep
+    }
+
+    /// Takes note of what a script said.
+    pub fn hear(&self, signal: &Signal) {
+        match signal {
+            Signal::Due { shard } => self.earlier.get(*shard).into_iter().for_each(Notify::notify_one),
+            Signal::Missed => self.earlier.iter().for_each(Notify::notify_one),
+            Signal::Ready { .. } | Signal::Ended(_) => {}
+        }
+    }
+
+    async fn keep(self: Arc<Self>, shard: Shard, sweep: Duration, stop: CancellationToken) {
+        let mut caller = Caller::new();
+        let Some(earlier) = self.earlier.get(shard.index) else { return };
+        loop {
+            let most = sweep.mul_f64(rand::rng().random_range(0.67..1.33));
+            let pause = match turn(&shard, &mut caller).await {
+                Ok(next) => next.map_or(most, |next| next.min(most)),
+                Err(error) => {
+                    tracing::debug!(%error, shard = shard.index, "upkeep failed");
+                    most
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = earlier.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Does what is due; how long until the next is, by Redis' clock. `None`: nothing is in sight.
+async fn turn(shard: &Shard, caller: &mut Caller) -> Result<Option<Duration>> {
+    let seen = horizon(shard).await?;
+    let due = |time: Option<_>| time.is_some_and(|time| time <= seen.now);
+    if due(seen.deadline) {
+        expire::run(shard, caller).await?;
+    }
+    if due(seen.due) {
+        for queue in &seen.queues {
+            reap::run(shard, caller, queue, seen.now).await?;
+            promote::run(shard, caller, queue).await?;
+        }
+    }
+    if due(seen.retain) {
+        drop::run(shard, caller, seen.now).await?;
+    }
+    let (now, after) = if due(seen.deadline) || due(seen.due) || due(seen.retain) {
+        let after = horizon(shard).await?;
+        (after.now, after)
+    } else {
+        (seen.now, seen.clone())
+    };
+    let next = [after.due, after.deadline, after.retain].into_iter().flatten().min();
+    Ok(next.map(|next| match u64::try_from(next.0 - now.0) {
+        Ok(ms) if ms > 0 => Duration::from_millis(ms),
+        // More has come due in the meantime. If it is what was tried just now, not at full speed.
+        _ if same_heads(&seen, &after) => STUCK,
+        _ => Duration::ZERO,
+    }))
+}
+
+fn same_heads(a: &Horizon, b: &Horizon) -> bool {
+    (a.due, a.deadline, a.retain) == (b.due, b.deadline, b.retain)
+}

@@ -1,0 +1,82 @@
+//! Batches: answered in order, each item standing or falling alone.
+
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, report};
+
+#[tokio::test]
+async fn a_thousand_submits_are_answered_in_order() {
+    let fixture = Fixture::start().await;
+    let tasks: Vec<Value> = (0..1000).map(|n| json!({"queue": "q", "key": format!("k{n}"), "payload": n})).collect();
+    let results = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200)["results"].clone();
+    let payloads: Vec<i64> =
+        results.as_array().unwrap().iter().map(|one| one["task"]["payload"].as_i64().unwrap()).collect();
+    assert_eq!(payloads, (0..1000).collect::<Vec<i64>>());
+    assert_eq!(fixture.counts("q").await["ready"], 1000);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_bad_item_falls_alone() {
+    let fixture = Fixture::start().await;
+    let body = json!({"tasks": [{"queue": "q"}, {"queue": "a:b"}, 7, {"queue": "q"}]});
+    let results = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
+    let statuses: Vec<i64> = results.as_array().unwrap().iter().map(|one| one["status"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, [201, 422, 422, 201]);
+    assert_eq!(results[1]["problem"]["errors"][0]["pointer"], "/tasks/1/queue");
+    assert_eq!(fixture.counts("q").await["submitted"], 2);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn hundreds_are_claimed_and_completed_in_batches() {
+    let fixture = Fixture::start().await;
+    let tasks: Vec<Value> = (0..300).map(|n| json!({"queue": "q", "payload": n})).collect();
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    let mut done = 0;
+    let mut held = fixture.claim_now("q", 100).await;
+    while !held.is_empty() {
+        let completions: Vec<Value> = held.iter().map(report).collect();
+        let body = json!({"completions": completions, "claim": {"queues": ["q"], "max": 100}});
+        let answer = fixture.http.post("/complete/batch", &body).await.expect(200);
+        let results = answer["results"].as_array().unwrap();
+        assert!(results.iter().zip(&held).all(|(one, task)| one["id"] == task["id"] && one["state"] == "completed"));
+        done += results.len();
+        held = answer["tasks"].as_array().unwrap().clone();
+    }
+    assert_eq!(done, 300);
+    assert_eq!(fixture.counts("q").await["completed"], 300);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_repeated_batch_of_completions_gets_the_same_tasks() {
+    let fixture = Fixture::with_shards(1).await;
+    for n in 0..6 {
+        fixture.submit("q", json!(n)).await;
+    }
+    let held = fixture.claim_now("q", 3).await;
+    let completions: Vec<Value> = held.iter().map(report).collect();
+    let body = json!({"completions": completions, "claim": {"queues": ["q"], "max": 2}});
+    let mut first = fixture.http.post("/complete/batch", &body).await.expect(200);
+    let mut again = fixture.http.post("/complete/batch", &body).await.expect(200);
+    for answer in [&mut first, &mut again] {
+        answer["tasks"].as_array_mut().unwrap().sort_by_key(|task| task["payload"].as_i64());
+    }
+    assert_eq!(first, again);
+    assert_eq!(fixture.counts("q").await["ready"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_task_completed_twice_in_a_batch_is_completed_once() {
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    let claimed = fixture.claim_one("q").await;
+    let body = json!({"completions": [report(&claimed), {"id": claimed["id"], "lease": "other"}, report(&claimed)]});
+    let results = fixture.http.post("/complete/batch", &body).await.expect(200)["results"].clone();
+    let statuses: Vec<i64> = results.as_array().unwrap().iter().map(|one| one["status"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, [200, 409, 200]);
+    assert_eq!(results[1]["problem"]["state"], "completed");
+    fixture.end().await;
+}

@@ -1,0 +1,74 @@
+//! openapi.yaml says what there is, no more and no less.
+
+use std::collections::BTreeSet;
+
+use slotwheel::api::{problem::Code, table};
+
+use crate::support::Fixture;
+use crate::support::contract::CONTRACT;
+
+#[test]
+fn the_contract_has_exactly_the_routes_of_the_router() {
+    let built: BTreeSet<(String, String)> = table()
+        .into_iter()
+        // An asset of the page that shows the contract.
+        .filter(|(_, path, _)| *path != "/docs/rapidoc.js")
+        .map(|(method, path, _)| (method.as_str().to_lowercase(), path.to_owned()))
+        .collect();
+    let mut written = BTreeSet::new();
+    for (path, operations) in CONTRACT["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys().filter(|name| *name != "parameters") {
+            written.insert((method.clone(), path.clone()));
+        }
+    }
+    assert_eq!(built, written);
+}
+
+#[test]
+fn every_code_is_in_the_contract_with_its_status() {
+    for code in Code::ALL {
+        let row = slotwheel::api::CONTRACT.lines().find(|line| line.contains(&format!("| `{}` |", code.as_str())));
+        let row = row.unwrap_or_else(|| panic!("{} is not in the contract", code.as_str()));
+        assert!(row.contains(code.status().as_str()), "{row}");
+    }
+}
+
+#[test]
+fn bounds_and_defaults_are_those_of_the_table() {
+    use slotwheel::domain::limits::{self, Bound};
+    let submit = &CONTRACT["components"]["schemas"]["SubmitRequest"]["properties"];
+    let claim = &CONTRACT["components"]["schemas"]["ClaimRequest"]["properties"];
+    let check = |properties: &serde_json::Value, name: &str, Bound { min, max, .. }: Bound| {
+        let mut field = &properties[name];
+        if let Some(reference) = field["$ref"].as_str() {
+            field = CONTRACT.pointer(reference.trim_start_matches('#')).unwrap();
+        }
+        assert_eq!((field["minimum"].as_i64(), field["maximum"].as_i64()), (Some(min), Some(max)), "{name}");
+    };
+    for (name, bound) in [
+        ("priority", limits::PRIORITY),
+        ("delay_ms", limits::DELAY_MS),
+        ("expires_in_ms", limits::EXPIRES_IN_MS),
+        ("max_attempts", limits::MAX_ATTEMPTS),
+        ("max_run_ms", limits::MAX_RUN_MS),
+        ("retain_ms", limits::RETAIN_MS),
+    ] {
+        check(submit, name, bound);
+    }
+    for (name, bound) in [("max", limits::CLAIM_MAX), ("wait_ms", limits::WAIT_MS), ("lease_ms", limits::LEASE_MS)] {
+        check(claim, name, bound);
+        assert_eq!(claim[name]["default"].as_i64(), Some(bound.default), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_contract_and_its_page_are_served_with_nothing_from_outside() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.http.get("/openapi.yaml").await.text, slotwheel::api::CONTRACT);
+    let page = fixture.http.get("/docs").await;
+    assert_eq!(page.status, 200);
+    assert!(!page.text.contains("http://") && !page.text.contains("https://"), "an outside asset");
+    let script = reqwest::get(format!("http://{}/docs/rapidoc.js", fixture.http.address)).await.unwrap();
+    assert_eq!(script.headers()["content-type"], "text/javascript");
+    fixture.end().await;
+}

@@ -1,0 +1,140 @@
+//! A dedupe key is held by one task that has not ended.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Fixture, report, text};
+
+fn body(mode: &str, payload: i64, more: Value) -> Value {
+    let mut body = json!({"queue": "q", "payload": payload, "dedupe": {"key": "d", "mode": mode}});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+async fn submit(fixture: &Fixture, body: &Value) -> Answer {
+    fixture.http.post("/tasks", body).await
+}
+
+#[tokio::test]
+async fn keep_answers_with_the_task_that_holds_the_key() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
+    let second = submit(&fixture, &body("keep", 2, json!({}))).await.expect(200);
+    assert_eq!((&second["id"], &second["payload"]), (&first["id"], &json!(1)));
+    assert_eq!((&first["deduplicated"], &second["deduplicated"]), (&json!(false), &json!(true)));
+    assert_eq!(fixture.counts("q").await["submitted"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_key_is_free_once_its_task_has_ended() {
+    let fixture = Fixture::start().await;
+    submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
+    let claimed = fixture.claim_one("q").await;
+    submit(&fixture, &body("keep", 2, json!({}))).await.expect(200);
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    submit(&fixture, &body("keep", 3, json!({}))).await.expect(201);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn keys_are_apart_by_queue_and_routing_key() {
+    let fixture = Fixture::start().await;
+    submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
+    submit(&fixture, &body("keep", 2, json!({"queue": "other"}))).await.expect(201);
+    submit(&fixture, &body("keep", 3, json!({"key": "k"}))).await.expect(201);
+    submit(&fixture, &body("keep", 4, json!({"key": "k"}))).await.expect(200);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replace_gives_the_waiting_task_the_new_content() {
+    let fixture = Fixture::start().await;
+    let full = json!({"expires_in_ms": 60_000, "max_run_ms": 5000, "retain_ms": 10_000, "tags": ["old"]});
+    let first = submit(&fixture, &body("replace", 1, full)).await.expect(201);
+
+    let more = json!({"priority": 9, "tags": ["new"], "max_attempts": 2});
+    let second = submit(&fixture, &body("replace", 2, more)).await.expect(200);
+
+    assert_eq!((&second["id"], &second["payload"], &second["priority"]), (&first["id"], &json!(2), &json!(9)));
+    assert_eq!((&second["tags"], &second["max_attempts"]), (&json!(["new"]), &json!(2)));
+    assert_eq!(second["expires_at"], Value::Null);
+    assert_eq!(fixture.claim_one("q").await["priority"], 9);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn debounce_puts_the_delay_back_to_its_start() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, &body("debounce", 1, json!({"delay_ms": 10_000}))).await.expect(201);
+    fixture.advance(8000);
+    let second = submit(&fixture, &body("debounce", 2, json!({"delay_ms": 10_000}))).await.expect(200);
+    assert_eq!(second["id"], first["id"]);
+    fixture.advance(8000);
+    assert!(fixture.claim_now("q", 1).await.is_empty());
+    fixture.advance(2000);
+    assert_eq!(fixture.claim_one("q").await["payload"], 2);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn debounce_moves_a_ready_task_back_to_waiting_and_forth() {
+    let fixture = Fixture::start().await;
+    submit(&fixture, &body("debounce", 1, json!({}))).await.expect(201);
+    let waiting = submit(&fixture, &body("debounce", 2, json!({"delay_ms": 60_000}))).await.expect(200);
+    assert_eq!(waiting["state"], "scheduled");
+    let ready = submit(&fixture, &body("debounce", 3, json!({}))).await.expect(200);
+    assert_eq!(ready["state"], "ready");
+    assert_eq!(fixture.claim_one("q").await["payload"], 3);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replacing_a_leased_task_makes_a_new_one_that_takes_the_key() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, &body("replace", 1, json!({}))).await.expect(201);
+    let claimed = fixture.claim_one("q").await;
+    let second = submit(&fixture, &body("replace", 2, json!({}))).await.expect(201);
+    assert_ne!(second["id"], first["id"]);
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    let third = submit(&fixture, &body("keep", 3, json!({}))).await.expect(200);
+    assert_eq!(third["id"], second["id"], "the end of the first did not free the second's key");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_window_frees_the_key_before_the_end() {
+    let fixture = Fixture::start().await;
+    let windowed = json!({"queue": "q", "dedupe": {"key": "d", "window_ms": 5000}});
+    submit(&fixture, &windowed).await.expect(201);
+    submit(&fixture, &windowed).await.expect(200);
+    fixture.advance(5000);
+    submit(&fixture, &windowed).await.expect(201);
+    assert_eq!(fixture.claim_now("q", 10).await.len(), 2);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_retry_is_refused_while_another_holds_the_key() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
+    let path = format!("/tasks/{}", text(&first["id"]));
+    fixture.http.post_nothing(&format!("{path}/cancel")).await.expect(200);
+    let second = submit(&fixture, &body("keep", 2, json!({}))).await.expect(201);
+    assert_eq!(fixture.http.post_nothing(&format!("{path}/retry")).await.problem(409).0, "dedupe_conflict");
+    fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&second["id"]))).await.expect(200);
+    fixture.http.post_nothing(&format!("{path}/retry")).await.expect(200);
+    let third = submit(&fixture, &body("keep", 3, json!({}))).await.expect(200);
+    assert_eq!(third["id"], first["id"]);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_batch_may_name_one_key_many_times() {
+    let fixture = Fixture::start().await;
+    let tasks: Vec<Value> = (0..10).map(|n| body("replace", n, json!({}))).collect();
+    let results = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200)["results"].clone();
+    let statuses: Vec<i64> = results.as_array().unwrap().iter().map(|one| one["status"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, [201, 200, 200, 200, 200, 200, 200, 200, 200, 200]);
+    assert_eq!(fixture.claim_one("q").await["payload"], 9);
+    fixture.end().await;
+}

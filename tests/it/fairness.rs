@@ -1,0 +1,104 @@
+//! Every key gets its turn, however many tasks another has piled up.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use slotwheel::domain::slot::{Shards, Slot};
+
+use crate::support::{Fixture, text};
+
+/// Ten keys in ten slots of one shard; the first has 10,000 tasks queued before the others have ten each.
+async fn ten_keys() -> (Fixture, Vec<String>) {
+    let fixture = Fixture::start().await;
+    let shards =
+        Shards::new(if fixture.config.shards.is_none_or(|shards| shards.count() == 1) { 1 } else { 16 }).unwrap();
+    let mut slots = BTreeMap::new();
+    for n in 0.. {
+        let key = format!("key-{n}");
+        let slot = Slot::of_key(key.as_bytes());
+        if shards.of(slot) == 0 {
+            slots.entry(slot.number()).or_insert(key);
+        }
+        if slots.len() == 10 {
+            break;
+        }
+    }
+    let keys: Vec<String> = slots.into_values().collect();
+    for _ in 0..10 {
+        let tasks: Vec<Value> = (0..1000).map(|_| json!({"queue": "q", "key": keys[0]})).collect();
+        fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    }
+    let tasks: Vec<Value> = keys[1..]
+        .iter()
+        .flat_map(|key| (0..10).map(move |n| json!({"queue": "q", "key": key, "payload": n})))
+        .collect();
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    (fixture, keys)
+}
+
+/// The ninety are all among the first 200 claimed, and each key's in order.
+fn check(claimed: &[Value], keys: &[String]) {
+    for key in &keys[1..] {
+        let payloads: Vec<i64> = claimed
+            .iter()
+            .take(200)
+            .filter(|task| text(&task["key"]) == key)
+            .map(|task| task["payload"].as_i64().unwrap())
+            .collect();
+        assert_eq!(payloads.len(), 10, "{key}");
+        let mut sorted = payloads.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..10).collect::<Vec<i64>>());
+    }
+}
+
+#[tokio::test]
+async fn one_at_a_time() {
+    let (fixture, keys) = ten_keys().await;
+    let mut claimed = Vec::new();
+    while claimed.len() < 200 {
+        claimed.extend(fixture.claim_now("q", 1).await);
+    }
+    check(&claimed, &keys);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_hundred_at_a_time() {
+    let (fixture, keys) = ten_keys().await;
+    let mut claimed = Vec::new();
+    while claimed.len() < 200 {
+        claimed.extend(fixture.claim_now("q", 100).await);
+    }
+    check(&claimed, &keys);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn with_64_waiters_gathered_into_one_call() {
+    let (fixture, keys) = ten_keys().await;
+    let mut claimed = Vec::new();
+    while claimed.len() < 192 {
+        let answers = join_all((0..64).map(|_| fixture.claim_now("q", 1))).await;
+        claimed.extend(answers.into_iter().flatten());
+    }
+    check(&claimed, &keys);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_slot_that_was_served_goes_to_the_rear() {
+    let fixture = Fixture::with_shards(1).await;
+    for key in ["a", "b"] {
+        for n in 0..3 {
+            fixture.submit_with(json!({"queue": "q", "key": key, "payload": format!("{key}{n}")})).await;
+        }
+    }
+    let mut got = Vec::new();
+    for max in [1, 2, 3] {
+        got.extend(fixture.claim_now("q", max).await.iter().map(|task| text(&task["payload"]).to_owned()));
+    }
+    assert_eq!(got, ["a0", "b0", "a1", "b1", "a2", "b2"]);
+    fixture.end().await;
+}

@@ -1,0 +1,81 @@
+//! An Idempotency-Key stands for one task, for 24 hours.
+
+use serde_json::json;
+
+use crate::support::{Answer, Fixture, report, text};
+
+async fn submit(fixture: &Fixture, key: &str, body: &str) -> Answer {
+    fixture.http.post_with("/tasks", &[("idempotency-key", key)], body.as_bytes()).await
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_is_the_same_task() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201);
+    let again = submit(&fixture, "\"a\"", r#"{"queue":"q","payload":1}"#).await.expect(201);
+    assert_eq!(first["id"], again["id"]);
+    assert_eq!(fixture.counts("q").await["submitted"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_body_is_refused() {
+    let fixture = Fixture::start().await;
+    submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201);
+    let (code, pointer) = submit(&fixture, "a", r#"{"queue":"q","payload":2}"#).await.problem(422);
+    assert_eq!((code.as_str(), pointer.as_deref()), ("idempotency_mismatch", Some("header:Idempotency-Key")));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_repetition_is_answered_also_when_the_task_is_gone() {
+    let fixture = Fixture::start().await;
+    let body = r#"{"queue":"q","payload":1}"#;
+    let id = submit(&fixture, "a", body).await.expect(201)["id"].clone();
+    let claimed = fixture.claim_one("q").await;
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    assert_eq!(submit(&fixture, "a", body).await.expect(201)["state"], "completed");
+    fixture.http.delete(&format!("/tasks/{}", text(&id))).await;
+    let again = submit(&fixture, "a", body).await.expect(201);
+    assert_eq!((&again["id"], &again["state"]), (&id, &json!(null)));
+    assert_eq!(fixture.counts("q").await["submitted"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_a_day_by_the_times_it_stores() {
+    let fixture = Fixture::start().await;
+    let body = r#"{"queue":"q","payload":1}"#;
+    let first = submit(&fixture, "a", body).await.expect(201);
+    fixture.advance(24 * 3_600_000);
+    assert_ne!(submit(&fixture, "a", body).await.expect(201)["id"], first["id"]);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn at_once_is_still_once() {
+    let fixture = Fixture::start().await;
+    let answers = futures_util::future::join_all((0..20).map(|_| submit(&fixture, "a", r#"{"queue":"q"}"#))).await;
+    let mut ids: Vec<String> = answers.iter().map(|answer| text(&answer.expect(201)["id"]).to_owned()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(fixture.counts("q").await["submitted"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn items_of_a_batch_have_keys_of_their_own() {
+    let fixture = Fixture::start().await;
+    let body = json!({"tasks": [
+        {"queue": "q", "idempotency_key": "a"},
+        {"queue": "q", "idempotency_key": "b"},
+        {"queue": "q", "payload": 1, "idempotency_key": "a"},
+    ]});
+    let results = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
+    assert_eq!(results[2]["problem"]["code"], "idempotency_mismatch");
+    let again = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
+    assert_eq!(again[0]["task"]["id"], results[0]["task"]["id"]);
+    let header = fixture.http.post_with("/tasks/batch", &[("idempotency-key", "a")], body.to_string().as_bytes()).await;
+    assert_eq!(header.problem(400).0, "idempotency_in_batch");
+    fixture.end().await;
+}

@@ -1,0 +1,33 @@
+//! Tests against the real thing: each starts its own redis-server, and its own server in this process.
+//!
+//! `SLOTWHEEL_TEST_ON` says on what: `single` (or nothing), `cluster` (a one-process Redis Cluster, 16 shards), or `shim`
+//! (a single Redis whose every script is watched while it works).
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+mod bad_input;
+mod batches;
+mod cancelling;
+mod claiming;
+mod completing;
+mod contract;
+mod deduplication;
+mod delays;
+mod disconnects;
+mod expiry;
+mod failing;
+mod fairness;
+mod heartbeats;
+mod idempotency;
+mod listing;
+mod lost_replies;
+mod managed;
+mod process;
+mod queues;
+mod retention;
+mod rules;
+mod slots;
+mod starting;
+mod submitting;
+mod waiting;

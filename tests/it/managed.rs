@@ -1,0 +1,130 @@
+//! The Redis that a server brings along.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use slotwheel::store::managed::{Managed, ManagedError};
+use tokio_util::sync::CancellationToken;
+
+use deadpool_redis::redis::{self, cmd};
+
+use crate::support::redis::TempDir;
+
+async fn ask(url: &str, words: &[&str]) -> redis::RedisResult<Vec<String>> {
+    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+}
+
+async fn setting(url: &str, name: &str) -> String {
+    ask(url, &["CONFIG", "GET", name]).await.unwrap()[1].clone()
+}
+
+/// Its process id, as it says itself.
+async fn pid(url: &str) -> String {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
+    info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned()
+}
+
+/// Asks until the answer is as wanted.
+async fn until(url: &str, words: &[&str], wanted: impl Fn(&redis::RedisResult<Vec<String>>) -> bool) {
+    let asking = async {
+        while !wanted(&ask(url, words).await) {
+            // A refused connection answers without giving way to anybody.
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), asking).await.expect("the answer in 20 s");
+}
+
+fn kill(pid: &str) {
+    assert!(std::process::Command::new("kill").args(["-9", pid]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn it_is_private_durable_and_compact() {
+    let directory = TempDir::new();
+    let home = directory.path().join("data");
+    let managed = Managed::start(&home).await.unwrap();
+    let url = managed.url();
+    assert_eq!(std::fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
+    for (name, value) in [
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("maxmemory-policy", "noeviction"),
+        ("hash-max-listpack-value", "4096"),
+        ("port", "0"),
+    ] {
+        assert_eq!(setting(&url, name).await, value, "{name}");
+    }
+    managed.stop().await;
+    assert!(ask(&url, &["PING"]).await.is_err(), "it is stopped");
+}
+
+#[tokio::test]
+async fn two_never_use_one_directory() {
+    let directory = TempDir::new();
+    let managed = Managed::start(directory.path()).await.unwrap();
+    assert!(matches!(Managed::start(directory.path()).await, Err(ManagedError::InUse(_))));
+    managed.stop().await;
+    Managed::start(directory.path()).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn one_that_was_left_running_is_adopted() {
+    let directory = TempDir::new();
+    let first = Managed::start(directory.path()).await.unwrap();
+    let before = pid(&first.url()).await;
+    // As if its server had crashed: the lock goes, the Redis stays.
+    drop(first);
+    let second = Managed::start(directory.path()).await.unwrap();
+    assert_eq!(pid(&second.url()).await, before);
+    let url = second.url();
+    second.stop().await;
+    assert!(ask(&url, &["PING"]).await.is_err());
+}
+
+#[tokio::test]
+async fn one_with_another_data_directory_is_not_adopted() {
+    let (directory, elsewhere) = (TempDir::new(), TempDir::new());
+    let socket = directory.path().join("redis.sock");
+    let mut stranger = std::process::Command::new("redis-server")
+        .args(["--port", "0", "--unixsocket", socket.to_str().unwrap(), "--save", ""])
+        .current_dir(elsewhere.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let url = format!("unix://{}", socket.display());
+    until(&url, &["CONFIG", "GET", "dir"], Result::is_ok).await;
+    let refused = Managed::start(directory.path()).await;
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(matches!(refused, Err(ManagedError::Foreign { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn one_that_dies_is_started_again_with_its_data() {
+    let directory = TempDir::new();
+    for adopted in [false, true] {
+        let mut managed = Managed::start(directory.path()).await.unwrap();
+        if adopted {
+            drop(managed);
+            managed = Managed::start(directory.path()).await.unwrap();
+        }
+        let url = managed.url();
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(managed.keep(stop.clone()));
+        let _ = ask(&url, &["RPUSH", "list", "x"]).await;
+        kill(&pid(&url).await);
+        until(&url, &["LRANGE", "list", "0", "0"], |answer| answer.as_ref().is_ok_and(|list| list == &["x"])).await;
+        stop.cancel();
+        keeper.await.unwrap();
+        assert!(ask(&url, &["PING"]).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_is_refused_with_words() {
+    let directory = TempDir::new();
+    let long = directory.path().join("x".repeat(90));
+    assert!(matches!(Managed::start(&long).await, Err(ManagedError::PathTooLong(_))));
+}

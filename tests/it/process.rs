@@ -1,0 +1,176 @@
+//! The binary as a user runs it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::Http;
+use crate::support::redis::{TempDir, free_port};
+
+fn slotwheel(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(arguments).env_remove("SLOTWHEEL_CONFIG").stdin(Stdio::null());
+    command
+}
+
+struct Running {
+    child: Child,
+    http: Http,
+}
+
+async fn start(data_dir: &Path) -> Running {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let mut child = slotwheel(&["--listen", &listen, "--data-dir", data_dir.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
+    loop {
+        let line = heard.recv_timeout(Duration::from_secs(30)).expect("it says that it listens");
+        if line.contains("listening") {
+            break;
+        }
+    }
+    Running { child, http: Http::new(listen.parse().unwrap()) }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test]
+async fn it_keeps_tasks_over_a_stop_and_over_a_crash() {
+    let directory = TempDir::new();
+    let mut server = start(directory.path()).await;
+    server.http.post("/tasks", &json!({"payload": 1})).await.expect(201);
+    signal(&server.child, "-TERM");
+    assert!(server.child.wait().unwrap().success());
+
+    let mut server = start(directory.path()).await;
+    server.http.post("/tasks", &json!({"payload": 2})).await.expect(201);
+    signal(&server.child, "-KILL");
+    server.child.wait().unwrap();
+
+    let mut server = start(directory.path()).await;
+    let tasks = server.http.post("/claim", &json!({"max": 10})).await.expect(200)["tasks"].clone();
+    let payloads: Vec<_> = tasks.as_array().unwrap().iter().map(|task| task["payload"].clone()).collect();
+    assert_eq!(payloads, [json!(1), json!(2)]);
+    signal(&server.child, "-INT");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn waiters_get_an_empty_answer_when_it_stops() {
+    let directory = TempDir::new();
+    let mut server = start(directory.path()).await;
+    let http = server.http.clone();
+    let waiting = tokio::spawn(async move { http.post("/claim", &json!({"wait_ms": 60_000})).await });
+    // A claim that comes later is answered later: by then the other is in line.
+    server.http.post("/claim", &json!({"queues": ["other"]})).await.expect(200);
+    signal(&server.child, "-TERM");
+    assert_eq!(waiting.await.unwrap().expect(200), json!({"tasks": []}));
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn doctor_and_healthcheck_say_how_it_is() {
+    let directory = TempDir::new();
+    let data_dir = directory.path().to_str().unwrap().to_owned();
+    let nothing = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
+    assert!(text(&nothing).contains("no data set"), "{}", text(&nothing));
+
+    let mut server = start(directory.path()).await;
+    server.http.post("/tasks", &json!({"payload": 1})).await.expect(201);
+    let listen = server.http.address.to_string();
+    let health = slotwheel(&["healthcheck", "--listen", &listen]).output().unwrap();
+    assert!(health.status.success(), "{}", text(&health));
+    let doctor = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
+    assert!(doctor.status.success() && text(&doctor).contains("all is well"), "{}", text(&doctor));
+
+    let socket = format!("unix://{data_dir}/redis.sock");
+    let mut redis = deadpool_redis::redis::Client::open(socket).unwrap().get_connection().unwrap();
+    let key = "sw:{3560}:count:default";
+    let keys: Vec<String> = deadpool_redis::redis::cmd("KEYS").arg("*count:default").query(&mut redis).unwrap();
+    let key = keys.first().map_or(key, String::as_str);
+    deadpool_redis::redis::cmd("HINCRBY").arg(key).arg("ready").arg(1).exec(&mut redis).unwrap();
+    let doctor = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
+    assert!(!doctor.status.success() && text(&doctor).contains("counts 2 ready and has 1"), "{}", text(&doctor));
+
+    signal(&server.child, "-TERM");
+    assert!(server.child.wait().unwrap().success());
+    let health = slotwheel(&["healthcheck", "--listen", &listen]).output().unwrap();
+    assert!(!health.status.success());
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_with_words() {
+    for (arguments, word) in [
+        (&["--listen", "0.0.0.0:0"][..], "--insecure"),
+        (&["--shards", "3"], "power of two"),
+        (&["--config", "/nowhere.toml"], "/nowhere.toml"),
+        (&["--redis-url", "redis://127.0.0.1:1/x"], "redis"),
+        (&["--colour"], "--colour"),
+    ] {
+        let output = slotwheel(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(text(&output).to_lowercase().contains(word), "{arguments:?}: {}", text(&output));
+    }
+}
+
+#[tokio::test]
+async fn without_redis_server_it_says_what_to_install() {
+    let directory = TempDir::new();
+    let data_dir = directory.path().to_str().unwrap().to_owned();
+    let output =
+        slotwheel(&["--listen", "127.0.0.1:0", "--data-dir", &data_dir]).env("PATH", "/nowhere").output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains("apt-get install redis-server"), "{}", text(&output));
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
+    let directory = TempDir::new();
+    let library = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    ];
+    let library = library.iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)");
+    let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let mut child = slotwheel(&["--listen", &listen, "--redis-url", &redis.url, "--sweep-ms", "100"])
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME", "+1d")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .current_dir(directory.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let http = Http::new(listen.parse().unwrap());
+    let up = async { while !http.is_ready().await {} };
+    tokio::time::timeout(Duration::from_secs(30), up).await.expect("a server");
+
+    let real = jiff::Timestamp::now();
+    let task = http.post("/tasks", &json!({"delay_ms": 300, "expires_in_ms": 3_600_000})).await.expect(201);
+    let time = |name: &str| task[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    assert!((time("created_at") - real.as_millisecond()).abs() < 10_000, "created by Redis' clock");
+    assert_eq!(time("run_at") - time("created_at"), 300);
+    assert!(http.post("/claim", &json!({})).await.expect(200)["tasks"].as_array().unwrap().is_empty());
+    let claimed = http.post("/claim", &json!({"wait_ms": 20_000})).await.expect(200)["tasks"][0].clone();
+    assert_eq!(claimed["id"], task["id"]);
+    let until = claimed["lease_until"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    assert!((until - real.as_millisecond()) < 120_000, "leased by Redis' clock");
+    http.post("/complete", &crate::support::report(&claimed)).await.expect(200);
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    redis.stop().await;
+}

@@ -1,0 +1,201 @@
+//! Rules of the house, held by a test.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below `folder` with one of the endings.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// The floor that a module stands on; modules of one floor do not import one another, but for those of the ground.
+fn floor(module: &str) -> Option<u8> {
+    Some(match module {
+        "domain" | "config" => 0,
+        "store" => 1,
+        "dispatch" | "upkeep" => 2,
+        "api" => 3,
+        "app" => 4,
+        "cli" | "main" => 5,
+        _ => return None,
+    })
+}
+
+#[test]
+fn nothing_imports_upwards_or_sideways() {
+    for path in files("src", &["rs"]) {
+        let shown = name(&path);
+        let own = shown.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        if own == "lib" {
+            continue;
+        }
+        let own_floor = floor(&own).unwrap_or_else(|| panic!("{shown} stands on no floor"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for part in line.split("crate::").skip(1) {
+                let other: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let Some(other_floor) = floor(&other) else { continue };
+                let config_reads_domain = own == "config" && other == "domain";
+                assert!(other == own || other_floor < own_floor || config_reads_domain, "{shown} imports {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_outside_world_is_known_to_one_floor() {
+    for (library, folders) in [
+        ("deadpool_redis", &["src/store"][..]),
+        ("axum", &["src/api"]),
+        ("hyper", &["src/api", "src/cli.rs"]),
+        ("clap", &["src/cli.rs", "src/config"]),
+    ] {
+        for path in files("src", &["rs"]) {
+            let shown = name(&path);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let used = text.lines().any(|line| !line.contains("//") && line.contains(&format!("{library}::")));
+            assert!(!used || folders.iter().any(|folder| shown.starts_with(folder)), "{shown} speaks {library}");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    for path in files("src", &["rs", "lua"]).into_iter().chain(files("tests", &["rs", "lua"])) {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 500, "{} has {lines} lines", name(&path));
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//! "), "{}", name(&path));
+    }
+    for path in files("src", &["lua"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let wanted =
+            if path.parent().unwrap().ends_with("lib") { format!("-- {stem}: ") } else { format!("--[[ {stem}: ") };
+        assert!(text.starts_with(&wanted), "{}", name(&path));
+    }
+}
+
+#[test]
+fn no_module_has_a_name_that_says_nothing() {
+    for path in files("src", &["rs"]) {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        for banned in ["util", "utils", "common", "helper", "helpers", "manager", "types", "misc", "service"] {
+            assert_ne!(stem, banned, "{}", name(&path));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later_and_no_test_is_ignored_or_sleeps() {
+    let todo = ["TO", "DO"].concat();
+    let ignored = ["#[ign", "ore"].concat();
+    let sleep = ["sle", "ep("].concat();
+    for path in files("src", &["rs", "lua"]).into_iter().chain(files("tests", &["rs", "lua"])) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(&todo) && !text.contains(&ignored), "{}", name(&path));
+        if name(&path).starts_with("tests") {
+            assert!(!text.contains(&sleep), "{} sleeps", name(&path));
+        }
+    }
+}
+
+/// The words of a script's header between `--[[` and `]]`, and the text behind it.
+fn header(text: &str) -> (&str, &str) {
+    text.trim_start_matches("--[[").split_once("]]").expect("a header")
+}
+
+/// The fixed word of each key that a text builds from the base: 'task:', 'ready', …
+fn keys_built(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for part in text.split("base .. '").skip(1) {
+        let word: String = part.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+        found.insert(word);
+    }
+    found
+}
+
+#[test]
+fn headers_of_scripts_match_their_bodies() {
+    let patterns: BTreeSet<String> = slotwheel::store::keys::PATTERNS
+        .iter()
+        .map(|pattern| pattern.form.split(':').next().unwrap().to_owned())
+        .collect();
+    for script in slotwheel::store::ops::ALL {
+        let folder = if Path::new(&root().join(format!("src/store/ops/{}.lua", script.name))).exists() {
+            "ops"
+        } else {
+            "views"
+        };
+        let file = root().join(format!("src/store/{folder}/{}.lua", script.name));
+        let own = std::fs::read_to_string(&file).unwrap();
+        let (contract, body) = header(&own);
+        assert!(script.text.starts_with("#!lua"), "{}", script.name);
+        assert!(script.text.ends_with(&own), "{}", script.name);
+        for word in ["KEYS[1] calls", "ARGV[1] base", "RETURNS ", "MOVES ", "COST "] {
+            assert!(contract.contains(word), "{}: the header lacks {word}", script.name);
+        }
+        let declared = keys_built(contract);
+        for key in &declared {
+            assert!(patterns.contains(key), "{}: {key} is none of the keys", script.name);
+        }
+        // What the body itself builds is declared; a fragment builds what it is called for.
+        for key in keys_built(body) {
+            // Channels are no keys.
+            assert!(declared.contains(&key) || key == "signals", "{}: {key} is not declared", script.name);
+        }
+        // Arguments are numbered in the header as they are read.
+        for number in 1..12 {
+            let read = body.contains(&format!("ARGV[{number}]"));
+            let said = contract.contains(&format!("ARGV[{number}] "));
+            assert!(!read || said, "{}: ARGV[{number}] is not declared", script.name);
+        }
+    }
+}
+
+#[test]
+fn every_field_that_scripts_write_is_in_the_table_of_fields() {
+    let table = std::fs::read_to_string(root().join("src/store/record.rs")).unwrap();
+    for path in files("src/store/ops", &["lua"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for part in text.split("field('").skip(1) {
+            let field: String = part.chars().take_while(|c| *c != '\'').collect();
+            assert!(table.contains(&format!("| {field} |")), "{}: field {field}", name(&path));
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_shows_the_two_commands_first() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.lines().count() < 150);
+    let (run, test) = (readme.find("make run").unwrap(), readme.find("make test").unwrap());
+    assert!(run < test && test < readme.find("curl").unwrap());
+}

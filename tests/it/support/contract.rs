@@ -1,0 +1,111 @@
+//! Holds answers against openapi.yaml.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+use super::Answer;
+
+/// The contract as it stands.
+pub static CONTRACT: LazyLock<Value> =
+    LazyLock::new(|| serde_saphyr::from_str(slotwheel::api::CONTRACT).expect("openapi.yaml is YAML"));
+
+/// Its schemas, in the words of JSON Schema.
+static COMPONENTS: LazyLock<Value> = LazyLock::new(|| translated(&CONTRACT["components"]));
+
+/// OpenAPI 3.0 says `nullable: true` where JSON Schema names a second type.
+fn translated(schema: &Value) -> Value {
+    match schema {
+        Value::Array(items) => items.iter().map(translated).collect(),
+        Value::Object(fields) => {
+            let mut out: Map<String, Value> = Map::new();
+            for (name, value) in fields {
+                if name != "nullable" && name != "example" && name != "examples" {
+                    out.insert(name.clone(), translated(value));
+                }
+            }
+            if fields.get("nullable") == Some(&json!(true))
+                && let Some(kind) = fields.get("type")
+            {
+                out.insert("type".into(), json!([kind, "null"]));
+                if let Some(Value::Array(values)) = out.get_mut("enum") {
+                    values.push(Value::Null);
+                }
+            }
+            Value::Object(out)
+        }
+        other => other.clone(),
+    }
+}
+
+/// The contract's path that `path` is an instance of.
+fn template(path: &str) -> Option<&'static str> {
+    let path = path.split('?').next().unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').collect();
+    let fits = |template: &&String| {
+        let wanted: Vec<&str> = template.split('/').collect();
+        wanted.len() == parts.len()
+            && wanted.iter().zip(&parts).all(|(wanted, part)| wanted == part || wanted.starts_with('{'))
+    };
+    let paths = CONTRACT["paths"].as_object().expect("paths");
+    // One without a parameter fits better.
+    let mut found: Vec<&String> = paths.keys().filter(fits).collect();
+    found.sort_by_key(|template| template.contains('{'));
+    found.first().map(|template| template.as_str())
+}
+
+fn resolved(mut value: &'static Value) -> &'static Value {
+    while let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+        value = CONTRACT.pointer(reference.trim_start_matches('#')).expect("a reference leads somewhere");
+    }
+    value
+}
+
+/// Fails unless the contract has this answer.
+#[track_caller]
+pub fn check(method: &str, path: &str, answer: &Answer) {
+    let Some(template) = template(path) else {
+        assert_eq!(answer.status, 404, "{method} {path} is not in the contract and answers {}", answer.status);
+        return;
+    };
+    let operation = &CONTRACT["paths"][template][method.to_lowercase()];
+    if operation.is_null() {
+        assert_eq!(answer.status, 405, "{method} {template} is not in the contract");
+        return;
+    }
+    let exact = answer.status.to_string();
+    let range = format!("{}XX", answer.status / 100);
+    let responses = &operation["responses"];
+    let response = responses.get(&exact).or_else(|| responses.get(&range));
+    let response = resolved(response.unwrap_or_else(|| panic!("{method} {template} has no answer {exact}")));
+    let Some(content) = response.get("content").and_then(Value::as_object) else {
+        assert!(answer.text.is_empty(), "{method} {template} {exact} has no content");
+        return;
+    };
+    let kind = answer.header("content-type").expect("a content type");
+    let kind = kind.split(';').next().unwrap_or_default();
+    let media = content.get(kind).unwrap_or_else(|| panic!("{method} {template} {exact} is not of {kind}"));
+    if !kind.ends_with("json") {
+        return;
+    }
+    for header in response.get("headers").and_then(Value::as_object).into_iter().flatten() {
+        if resolved(header.1)["required"] == true {
+            assert!(answer.headers.contains_key(header.0.as_str()), "{method} {template} lacks {}", header.0);
+        }
+    }
+    validate(&format!("{method} {template} {exact}"), &media["schema"], &answer.json());
+}
+
+fn validate(name: &str, schema: &Value, body: &Value) {
+    static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
+    let mut validators = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let validator = validators.entry(name.to_owned()).or_insert_with(|| {
+        let whole = json!({"allOf": [translated(schema)], "components": *COMPONENTS});
+        jsonschema::validator_for(&whole).expect("a schema")
+    });
+    let faults: Vec<String> =
+        validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(faults.is_empty(), "{name} is not as in the contract: {faults:#?}\n{body:#}");
+}

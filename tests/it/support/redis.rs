@@ -1,0 +1,178 @@
+//! A redis-server for one test, on a unix socket in a directory of its own (a Cluster: on a port of its own).
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use deadpool_redis::redis::{self, Cmd, FromRedisValue, cmd};
+use tokio::time::timeout;
+
+/// On what this run tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flavour {
+    Single,
+    Cluster,
+    Shim,
+}
+
+impl Flavour {
+    pub fn of_this_run() -> Self {
+        match std::env::var("SLOTWHEEL_TEST_ON").as_deref() {
+            Err(_) | Ok("single") => Flavour::Single,
+            Ok("cluster") => Flavour::Cluster,
+            Ok("shim") => Flavour::Shim,
+            Ok(other) => panic!("SLOTWHEEL_TEST_ON is {other}: it takes single, cluster or shim"),
+        }
+    }
+}
+
+/// A directory that goes with the test.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("sw{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&path).expect("a directory");
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running redis-server.
+#[derive(Debug)]
+pub struct OwnRedis {
+    pub url: String,
+    child: Child,
+    directory: TempDir,
+    arguments: Vec<String>,
+}
+
+impl OwnRedis {
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With further arguments, like `["--maxmemory-policy", "allkeys-lru"]`.
+    pub async fn with(more: &[&str]) -> Self {
+        let cluster = Flavour::of_this_run() == Flavour::Cluster;
+        let mut patience = 5;
+        loop {
+            match Self::attempt(more, cluster).await {
+                Some(redis) => return redis,
+                // A port that was free is free no more.
+                None if patience > 0 => patience -= 1,
+                None => panic!("redis-server does not start"),
+            }
+        }
+    }
+
+    /// Never a Cluster.
+    pub async fn single(more: &[&str]) -> Self {
+        Self::attempt(more, false).await.expect("redis-server starts")
+    }
+
+    async fn attempt(more: &[&str], cluster: bool) -> Option<Self> {
+        let directory = TempDir::new();
+        let mut arguments: Vec<String> = Vec::new();
+        let mut say = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        // Append-only as in production, but the tests' disk need not be waited for.
+        say(&["--appendonly", "yes", "--appendfsync", "no", "--save", "", "--hash-max-listpack-value", "4096"]);
+        let url = if cluster {
+            let (port, bus) = (free_port().to_string(), free_port().to_string());
+            say(&["--port", &port, "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--cluster-port", &bus]);
+            say(&["--cluster-announce-ip", "127.0.0.1"]);
+            format!("redis://127.0.0.1:{port}")
+        } else {
+            let socket = directory.path().join("s");
+            say(&["--port", "0", "--unixsocket", socket.to_str().expect("a path")]);
+            format!("unix://{}", socket.display())
+        };
+        say(more);
+        let child = launch(&directory, &arguments);
+        let mut redis = OwnRedis { url, child, directory, arguments };
+        if !redis.answers().await {
+            return None;
+        }
+        if cluster {
+            let _: () = redis.ask(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383)).await;
+            let ready =
+                async { while !redis.ask::<String>(cmd("CLUSTER").arg("INFO")).await.contains("cluster_state:ok") {} };
+            timeout(Duration::from_secs(20), ready).await.expect("a Cluster");
+        }
+        Some(redis)
+    }
+
+    async fn answers(&mut self) -> bool {
+        let answers = async {
+            loop {
+                if self.child.try_wait().expect("a child").is_some() {
+                    return false;
+                }
+                if self.try_ask::<String>(&cmd("PING")).await.is_ok() {
+                    return true;
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), answers).await.unwrap_or(false)
+    }
+
+    async fn try_ask<T: FromRedisValue>(&self, command: &Cmd) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.url.as_str())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        command.query_async(&mut connection).await
+    }
+
+    /// The answer to a command.
+    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        self.try_ask(command).await.expect("an answer of Redis")
+    }
+
+    /// Kills it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+    }
+
+    /// Starts it again where it was.
+    pub async fn restart(&mut self) {
+        self.child = launch(&self.directory, &self.arguments);
+        assert!(self.answers().await, "redis-server starts again");
+    }
+
+    pub async fn stop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn launch(directory: &TempDir, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(arguments)
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server on PATH")
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
