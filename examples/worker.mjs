@@ -173,7 +173,8 @@ async function heartbeat() {
   const { status, text } = await send('/heartbeat', { worker, tasks })
   if (status !== 200) return
   JSON.parse(text).tasks.forEach((beat, i) => {
-    if (beat.problem || beat.cancel_requested) {
+    const reported = held.get(beat.id) !== beating[i] // meanwhile
+    if (!reported && (beat.problem || beat.cancel_requested)) {
       log(`${beat.id} is cancelled or lost; leaving it`)
       beating[i].abort.abort()
     }

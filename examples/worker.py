@@ -212,7 +212,7 @@ def heartbeats():
             continue
         if status == 200:
             beat = json.loads(text)["tasks"][0]
-            if beat["problem"] or beat["cancel_requested"]:
+            if task is current and (beat["problem"] or beat["cancel_requested"]):
                 log(f"{task['id']} is cancelled or lost; leaving it")
                 task["abandon"] = True
 

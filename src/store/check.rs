@@ -23,45 +23,51 @@ fn advice(text: &str) -> Finding {
     Finding { fatal: false, text: text.to_owned() }
 }
 
-/// All that is wrong with it.
+/// All that is wrong with it; of a Cluster, with any of its masters.
 pub async fn check(client: &Client) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let info = text(client.send(cmd("INFO").arg("server")).await?)?;
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major < 7 {
-        findings.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
+    for info in client.send_to_masters(cmd("INFO").arg("server")).await? {
+        let info = text(info)?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
+        let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        if major < 7 {
+            findings.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
+        }
     }
-    let Some(policy) = setting(client, "maxmemory-policy").await else {
+    let Ok(policies) = settings(client, "maxmemory-policy").await else {
         findings.push(advice(
             "its settings cannot be read (CONFIG GET is not allowed): see to it that maxmemory-policy is noeviction \
              and appendonly is yes",
         ));
         return Ok(findings);
     };
-    if policy != "noeviction" {
+    for policy in policies.iter().filter(|policy| *policy != "noeviction") {
         findings.push(fatal(format!(
             "maxmemory-policy is {policy}: when its memory is full, Redis would throw tasks away. Set it to noeviction"
         )));
     }
-    if setting(client, "appendonly").await.as_deref() != Some("yes") {
+    if settings(client, "appendonly").await?.iter().any(|setting| setting != "yes") {
         findings.push(advice(
             "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set appendonly yes",
         ));
     }
-    let listpack = setting(client, "hash-max-listpack-value").await.and_then(|value| value.parse::<u64>().ok());
-    if listpack.is_some_and(|limit| limit < 4096) {
+    let compact = |limit: &String| limit.parse::<u64>().is_ok_and(|limit| limit >= 4096);
+    if !settings(client, "hash-max-listpack-value").await?.iter().all(compact) {
         findings.push(advice(
-            "hash-max-listpack-value is below 4096: tasks with payloads above it take about three times the memory. \
+            "hash-max-listpack-value is below 4096: tasks with larger values take about three times the memory. \
              Set it to 4096",
         ));
     }
+    findings.dedup();
     Ok(findings)
 }
 
-async fn setting(client: &Client, name: &str) -> Option<String> {
-    match client.send(cmd("CONFIG").arg("GET").arg(name)).await.ok()? {
-        Value::Map(pairs) => text(pairs.into_iter().next()?.1).ok(),
-        list => items(list).ok()?.nth(1).and_then(|value| text(value).ok()),
-    }
+/// What each master answers to CONFIG GET.
+async fn settings(client: &Client, name: &str) -> Result<Vec<String>> {
+    let answers = client.send_to_masters(cmd("CONFIG").arg("GET").arg(name)).await?;
+    let value = |answer| match answer {
+        Value::Map(pairs) => pairs.into_iter().next().map(|(_name, value)| text(value)),
+        list => items(list).ok()?.nth(1).map(text),
+    };
+    answers.into_iter().filter_map(value).collect()
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use deadpool_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
 use deadpool_redis::redis::cluster::ClusterClientBuilder;
 use deadpool_redis::redis::cluster_async::ClusterConnection;
-use deadpool_redis::redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use deadpool_redis::redis::cluster_routing::{
+    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
     self, AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
@@ -159,6 +161,21 @@ impl Client {
             *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         error.into()
+    }
+
+    /// Sends a command to every master; each one's answer.
+    pub(super) async fn send_to_masters(&self, command: &Cmd) -> Result<Vec<Value>> {
+        match &self.link {
+            Link::Single { .. } => Ok(vec![self.send(command).await?]),
+            Link::Cluster(connection) => {
+                let route = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                let sent = connection.clone().route_command(command.clone(), route).await;
+                match sent.and_then(Value::extract_error).map_err(|error| self.judge(error))? {
+                    Value::Map(answers) => Ok(answers.into_iter().map(|(_node, answer)| answer).collect()),
+                    answer => Ok(vec![answer]),
+                }
+            }
+        }
     }
 
     /// Does it again while Redis is away, up to [`PATIENCE`]. All that is sent may be sent twice: it reads, it sets

@@ -180,13 +180,16 @@ impl Server {
         let stop = CancellationToken::new();
         let running = tokio::spawn(slotwheel::app::run(config.clone(), listener, stop.clone()));
         let http = Http::new(address);
+        let mut server = Server { stop, running };
         let ready = async {
             while !http.is_ready().await {
-                assert!(!running.is_finished(), "the server did not start");
+                if server.running.is_finished() {
+                    panic!("the server did not start: {:?}", (&mut server.running).await);
+                }
             }
         };
         tokio::time::timeout(Duration::from_secs(30), ready).await.expect("a server within 30 s");
-        (Server { stop, running }, http)
+        (server, http)
     }
 }
 
