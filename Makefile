@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check demo figures image-check help
+.PHONY: run build test check demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -25,15 +25,14 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
-	$(CARGO) metadata --locked --format-version 1 > /dev/null
 	.ci/dependencies
 	.ci/contract
 
 demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
 	examples/demo.sh $(DEMO_DIR)
 
-figures: tools-test build ## The figures of docs/figures.md, measured on this machine
-	$(CARGO) test --release --locked --test figures -- --nocapture --test-threads 1
+figures: tools-test ## The figures of docs/figures.md, measured on this machine
+	$(CARGO) bench --locked --bench figures
 
 .PHONY: tools-run tools-build tools-test tools-check tools-demo
 tools-run: ; @.ci/install rust redis

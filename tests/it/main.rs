@@ -27,6 +27,7 @@ mod process;
 mod queues;
 mod retention;
 mod rules;
+mod shimming;
 mod slots;
 mod starting;
 mod submitting;

@@ -21,7 +21,7 @@ pub use http::{Answer, Http};
 use redis::{Flavour, OwnRedis};
 
 /// Put before every script of a run under the shim.
-const SHIM: &str = include_str!("shim.lua");
+pub const SHIM: &str = include_str!("shim.lua");
 
 /// A server and its Redis. Every test ends with [`Fixture::end`], which audits what it left behind.
 pub struct Fixture {

@@ -1,0 +1,254 @@
+//! The figures of docs/figures.md, measured on the machine at hand: `make figures`.
+//!
+//! Ratios come from two stores that are measured in turn in one run: one with a thousand ready tasks, one with a
+//! million. Times are Redis' own, from `INFO commandstats`, so that neither the client nor a busy machine is in them.
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use deadpool_redis::redis::cmd;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use slotwheel::store::ops::expire::expire;
+use slotwheel::store::{Caller, Shard};
+
+use support::{Fixture, report, text};
+
+const FEW: usize = 1_000;
+const MANY: usize = 1_000_000;
+const ROUNDS: usize = 12;
+const PAYLOAD: &str =
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        hand_out().await;
+        delay().await;
+        for keyed in [false, true] {
+            sizes(keyed).await;
+        }
+    });
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// 16 waiting claims and one submit: from sending the submit to a worker holding the task.
+async fn hand_out() {
+    let fixture = Fixture::start().await;
+    let mut taken = Vec::new();
+    for round in 0..50 {
+        let queue = format!("q{round}");
+        let waiting: Vec<_> = (0..16)
+            .map(|_| {
+                let (http, body) = (fixture.http.clone(), json!({"queues": [queue], "wait_ms": 1000}));
+                tokio::spawn(async move {
+                    let answer = http.post("/claim", &body).await.expect(200);
+                    (Instant::now(), answer["tasks"].as_array().unwrap().len())
+                })
+            })
+            .collect();
+        // All 16 are in line when a later one has been looked for.
+        fixture.claim_now(&queue, 1).await;
+        fixture.claim_now(&queue, 1).await;
+        let sent = Instant::now();
+        fixture.submit(&queue, json!(1)).await;
+        let answers: Vec<(Instant, usize)> = join_all(waiting).await.into_iter().map(Result::unwrap).collect();
+        let served: Vec<_> = answers.iter().filter(|(_, tasks)| *tasks == 1).collect();
+        assert_eq!(served.len(), 1, "one gets it");
+        taken.push(served[0].0.duration_since(sent).as_secs_f64() * 1000.0);
+    }
+    let middle = median(&mut taken);
+    println!(
+        "16 waiting claims, one submit: one gets it after {middle:.1} ms (median of 50), {:.1} ms at most",
+        taken[49]
+    );
+    fixture.end().await;
+}
+
+/// A delay of 500 ms: when it can be claimed, counted from its submit by Redis' clock.
+async fn delay() {
+    let fixture = Fixture::with(|written| written.sweep_ms = Some(1500)).await;
+    let mut late = Vec::new();
+    for round in 0..20 {
+        let queue = format!("q{round}");
+        let task = fixture.submit_with(json!({"queue": queue, "delay_ms": 500})).await;
+        let claimed = fixture.claim_one(&queue).await;
+        let ms = |time: &Value| text(time).parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        let held_at = ms(&claimed["lease_until"]) - 60_000;
+        late.push((held_at - ms(&task["created_at"])) as f64);
+    }
+    let middle = median(&mut late);
+    println!("a delay of 500 ms: claimed after {middle:.0} ms (median of 20), {:.0} to {:.0} ms", late[0], late[19]);
+    fixture.end().await;
+}
+
+struct Side {
+    fixture: Fixture,
+    shard: Shard,
+    keyed: bool,
+    count: usize,
+}
+
+impl Side {
+    async fn filled(count: usize, keyed: bool) -> Self {
+        // Upkeep sleeps: what it does is called for where it is measured.
+        let fixture = Fixture::with(|written| {
+            written.shards = Some(1);
+            written.sweep_ms = Some(60_000);
+        })
+        .await;
+        let shard = fixture.store().await.home().clone();
+        let side = Side { fixture, shard, keyed, count };
+        let empty = side.memory().await;
+        let mut left = count;
+        while left > 0 {
+            let size = left.min(1000);
+            let tasks: Vec<Value> = (0..size).map(|_| side.new_task()).collect();
+            side.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+            left -= size;
+        }
+        let each = (side.memory().await - empty) as f64 / count as f64;
+        let payload = PAYLOAD.len() + 2;
+        println!("{}: {each:.0} bytes of Redis a task, {:.0} beyond its payload", side.name(), each - payload as f64);
+        side
+    }
+
+    fn name(&self) -> String {
+        format!("{} {} ready tasks", self.count, if self.keyed { "keyed" } else { "plain" })
+    }
+
+    fn new_task(&self) -> Value {
+        match self.keyed {
+            true => json!({"queue": "q", "payload": PAYLOAD, "key": rand::random::<u64>().to_string()}),
+            false => json!({"queue": "q", "payload": PAYLOAD}),
+        }
+    }
+
+    async fn memory(&self) -> i64 {
+        let info: String = self.fixture.redis.ask(cmd("INFO").arg("memory")).await;
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Microseconds spent so far, by command. What a script calls is in its own time and in the command's.
+    async fn spent(&self) -> HashMap<String, f64> {
+        let info: String = self.fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
+        let line = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let usec = rest.split(',').find_map(|part| part.strip_prefix("usec="))?;
+            Some((name.to_owned(), usec.parse().ok()?))
+        };
+        info.lines().filter_map(line).collect()
+    }
+
+    /// Microseconds that `work` costs in `commands`.
+    async fn cost(&self, commands: &[&str], work: impl AsyncFnOnce()) -> f64 {
+        let before = self.spent().await;
+        work().await;
+        let after = self.spent().await;
+        let of = |times: &HashMap<String, f64>| commands.iter().filter_map(|name| times.get(*name)).sum::<f64>();
+        of(&after) - of(&before)
+    }
+
+    /// A whole life, one task a call.
+    async fn lives(&self) -> f64 {
+        let lives = 100;
+        let cost = self.cost(&["evalsha"], async || {
+            for _ in 0..lives {
+                self.fixture.submit_with(self.new_task()).await;
+                let held = self.fixture.claim_now("q", 1).await;
+                self.fixture.http.post("/complete", &report(&held[0])).await.expect(200);
+            }
+        });
+        cost.await / f64::from(lives)
+    }
+
+    /// The same, a hundred a call.
+    async fn gathered_lives(&self) -> f64 {
+        let cost = self.cost(&["evalsha"], async || {
+            for _ in 0..5 {
+                let tasks: Vec<Value> = (0..100).map(|_| self.new_task()).collect();
+                self.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+                let mut held = Vec::new();
+                while held.len() < 100 {
+                    held.extend(self.fixture.claim_now("q", (100 - held.len()) as u32).await);
+                }
+                let completions: Vec<Value> = held.iter().map(report).collect();
+                self.fixture.http.post("/complete/batch", &json!({"completions": completions})).await.expect(200);
+            }
+        });
+        cost.await / 500.0
+    }
+
+    /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list: in that order.
+    async fn others(&self) -> [f64; 4] {
+        let page = "/tasks?queue=q&state=ready&limit=100";
+        // From about the middle: of one slot by its seq, of many by their number.
+        let middle = match self.keyed {
+            true => format!("{page}&cursor=4-8192-0"),
+            false => {
+                let first = self.fixture.http.get("/tasks?queue=q&state=ready&limit=1").await.expect(200);
+                format!("{page}&cursor=4-{}-{}", first["tasks"][0]["slot"], self.count / 2)
+            }
+        };
+        let victims = self.fixture.http.get(&middle).await.expect(200)["tasks"].as_array().unwrap().clone();
+        assert!(victims.len() >= 50, "there is a middle");
+        let get = self.cost(&["hgetall"], async || {
+            for task in &victims {
+                self.fixture.task(&task["id"]).await;
+            }
+        });
+        let get = get.await / victims.len() as f64;
+        let list =
+            self.cost(&["zrangebyscore", "hgetall"], async || drop(self.fixture.http.get(&middle).await.expect(200)));
+        let list = list.await;
+        let cancel = self.cost(&["evalsha"], async || {
+            for task in &victims {
+                self.fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&task["id"]))).await.expect(200);
+            }
+        });
+        let cancel = cancel.await / victims.len() as f64;
+        let mut tasks: Vec<Value> = (0..100).map(|_| self.new_task()).collect();
+        for task in &mut tasks {
+            task["expires_in_ms"] = json!(1);
+        }
+        self.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+        self.fixture.advance(10);
+        let mut caller = Caller::new();
+        let expiry =
+            self.cost(&["evalsha", "eval"], async || assert!(!expire(&self.shard, &mut caller).await.unwrap()));
+        [cancel, expiry.await / 100.0, get, list]
+    }
+}
+
+/// A million ready tasks against a thousand.
+async fn sizes(keyed: bool) {
+    let (few, many) = (Side::filled(FEW, keyed).await, Side::filled(MANY, keyed).await);
+    let names = ["life, one a call", "life, 100 a call", "cancel from the middle", "expiry", "get", "page of the list"];
+    let mut rows: Vec<[Vec<f64>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    for _ in 0..ROUNDS {
+        for (place, side) in [&few, &many].into_iter().enumerate() {
+            let mut measured = vec![side.lives().await, side.gathered_lives().await];
+            measured.extend(side.others().await);
+            for (row, value) in rows.iter_mut().zip(measured) {
+                row[place].push(value);
+            }
+        }
+    }
+    println!("\n| {} | µs at {FEW} | µs at {MANY} | ratio |\n|---|---|---|---|", if keyed { "keyed" } else { "plain" });
+    for (name, [few, many]) in names.iter().zip(&mut rows) {
+        let mut ratios: Vec<f64> = few.iter().zip(many.iter()).map(|(few, many)| many / few).collect();
+        println!("| {name} | {:.1} | {:.1} | {:.2} |", median(few), median(many), median(&mut ratios));
+    }
+    println!();
+    few.fixture.end().await;
+    // A million tasks are audited too.
+    many.fixture.end().await;
+}

@@ -1,0 +1,32 @@
+//! The shim under which the suite runs once finds what it is there to find.
+
+use deadpool_redis::redis::{self, cmd};
+
+use crate::support::SHIM;
+use crate::support::redis::OwnRedis;
+
+/// What a script with this body is answered under the shim.
+async fn run(redis: &OwnRedis, body: &str) -> redis::RedisResult<redis::Value> {
+    let mut connection = redis::Client::open(redis.url.as_str())?.get_multiplexed_async_connection().await?;
+    let text = format!("#!lua\n{SHIM}\nlocal call, base = redis.call, ARGV[1]\n{body}");
+    cmd("EVAL").arg(text).arg(1).arg("sw:{0}:calls").arg("sw:{0}:").query_async(&mut connection).await
+}
+
+#[tokio::test]
+async fn each_fault_is_found_and_a_script_in_order_is_not() {
+    let redis = OwnRedis::start().await;
+    for (fault, body) in [
+        ("leaves the base", "call('GET', 'elsewhere{0}')"),
+        ("had not read", "call('HGET', base .. 'a', 'f') call('HSET', base .. 'b', 'f', 1)"),
+        ("had not read", "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')"),
+        (
+            "touches what was emptied",
+            "call('EXISTS', base .. 'z') call('ZADD', base .. 'z', 1, 'm') call('ZREM', base .. 'z', 'm') call('ZCARD', base .. 'z')",
+        ),
+    ] {
+        let found = run(&redis, body).await.expect_err(fault).to_string();
+        assert!(found.contains("SHIM") && found.contains(fault), "{body}: {found}");
+    }
+    let body = "call('EXISTS', base .. 'y') call('ZADD', base .. 'y', 1, 'm') call('ZREM', base .. 'y', 'm') return 1";
+    run(&redis, body).await.expect("nothing is found");
+}
