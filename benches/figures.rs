@@ -100,11 +100,12 @@ struct Side {
 impl Side {
     async fn filled(count: usize, keyed: bool) -> Self {
         // Upkeep sleeps: what it does is called for where it is measured.
-        let fixture = Fixture::with(|written| {
+        let mut fixture = Fixture::with(|written| {
             written.shards = Some(1);
             written.sweep_ms = Some(60_000);
         })
         .await;
+        fixture.http.check = |_, _, _| {};
         let shard = fixture.store().await.home().clone();
         let side = Side { fixture, shard, keyed, count };
         let empty = side.memory().await;
@@ -187,34 +188,40 @@ impl Side {
         cost.await / 500.0
     }
 
-    /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list: in that order.
-    async fn others(&self) -> [f64; 4] {
+    /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list; and the last two as the client
+    /// sees them: in that order.
+    async fn others(&self) -> [f64; 6] {
         let page = "/tasks?queue=q&state=ready&limit=100";
         // From about the middle: of one slot by its seq, of many by their number.
+        let first = self.fixture.http.get("/tasks?queue=q&state=ready&limit=1").await.expect(200);
+        let place: Vec<i64> = text(&first["next_cursor"]).split('-').map(|part| part.parse().unwrap()).collect();
         let middle = match self.keyed {
             true => format!("{page}&cursor=4-8192-0"),
-            false => {
-                let first = self.fixture.http.get("/tasks?queue=q&state=ready&limit=1").await.expect(200);
-                format!("{page}&cursor=4-{}-{}", first["tasks"][0]["slot"], self.count / 2)
-            }
+            false => format!("{page}&cursor=4-{}-{}", place[1], place[2] + self.count as i64 / 2),
         };
         let victims = self.fixture.http.get(&middle).await.expect(200)["tasks"].as_array().unwrap().clone();
         assert!(victims.len() >= 50, "there is a middle");
+        let begun = Instant::now();
         let get = self.cost(&["hgetall"], async || {
             for task in &victims {
                 self.fixture.task(&task["id"]).await;
             }
         });
         let get = get.await / victims.len() as f64;
+        let get_request = begun.elapsed().as_micros() as f64 / victims.len() as f64;
+        let begun = Instant::now();
         let list =
             self.cost(&["zrangebyscore", "hgetall"], async || drop(self.fixture.http.get(&middle).await.expect(200)));
         let list = list.await;
+        let list_request = begun.elapsed().as_micros() as f64;
         let cancel = self.cost(&["evalsha"], async || {
             for task in &victims {
                 self.fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&task["id"]))).await.expect(200);
             }
         });
         let cancel = cancel.await / victims.len() as f64;
+        let tasks: Vec<Value> = victims.iter().map(|_| self.new_task()).collect();
+        self.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
         let mut tasks: Vec<Value> = (0..100).map(|_| self.new_task()).collect();
         for task in &mut tasks {
             task["expires_in_ms"] = json!(1);
@@ -224,14 +231,23 @@ impl Side {
         let mut caller = Caller::new();
         let expiry =
             self.cost(&["evalsha", "eval"], async || assert!(!expire(&self.shard, &mut caller).await.unwrap()));
-        [cancel, expiry.await / 100.0, get, list]
+        [cancel, expiry.await / 100.0, get, list, get_request, list_request]
     }
 }
 
 /// A million ready tasks against a thousand.
 async fn sizes(keyed: bool) {
     let (few, many) = (Side::filled(FEW, keyed).await, Side::filled(MANY, keyed).await);
-    let names = ["life, one a call", "life, 100 a call", "cancel from the middle", "expiry", "get", "page of the list"];
+    let names = [
+        "life, one a call",
+        "life, 100 a call",
+        "cancel from the middle",
+        "expiry",
+        "get",
+        "page of the list",
+        "get, the whole request",
+        "page, the whole request",
+    ];
     let mut rows: Vec<[Vec<f64>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for _ in 0..ROUNDS {
         for (place, side) in [&few, &many].into_iter().enumerate() {

@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
+from datetime import datetime
 
 QUEUE = "demo"
 BATCH = 1000
@@ -134,7 +135,7 @@ def expected(links, digests, counts):
 
 
 def seconds(time_text):
-    return time.mktime(time.strptime(time_text[:19], "%Y-%m-%dT%H:%M:%S")) + float(time_text[19:-1])
+    return datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp()
 
 
 def check(url, links, digests, counts):

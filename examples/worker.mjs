@@ -3,8 +3,8 @@
 //
 //     SLOTWHEEL_URL=http://127.0.0.1:8080 node examples/worker.mjs [queue]
 //
-// It works on several tasks at once, one in each of its lanes; the report on a task brings the lane's next one in the same
-// round trip. To make it yours, change `work`.
+// It works on several tasks at once, one in each of its lanes; the report on a task brings the lane's next one in the
+// same round trip. To make it yours, change `work`.
 
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -90,7 +90,7 @@ async function request(path, body) {
       const least = retryAfter ? retryAfter * 1000 + Math.random() * 500 : 0
       await sleep(Math.max(backoff * (0.5 + Math.random() / 2), least))
     }
-    if (tries > 0 && !away) {
+    if (tries > 0 && !away && !stopping) {
       away = true
       log(`${path} gets no answer (${why}); trying again until it does`)
     }
@@ -200,6 +200,7 @@ setInterval(() => heartbeat().catch(() => {}), leaseMs / 3)
 log(`working on queue ${queue} at ${url}`)
 const giveUp = (error) => {
   if (!(error instanceof ServerAway)) throw error
+  away = true
 }
 await Promise.all(Array.from({ length: lanes }, () => lane().catch(giveUp)))
 if (away) log('the server is away; what this worker holds comes back when its lease runs out')

@@ -113,9 +113,11 @@ class Server:
                 retry_after, why = 0, repr(error)
             if stopping and time.monotonic() > stopping + 5:
                 raise ServerAway
-            if tries > 0 or retry_after:  # an idle connection may have been closed meanwhile: at first try at once
+            # An idle connection may have been closed meanwhile: at first try again at once.
+            if tries > 0 or retry_after:
                 backoff = 0.5 if stopping else min(10, 0.5 * 2 ** min(tries, 10))
-                sleep(max(random.uniform(backoff / 2, backoff), retry_after + random.random() / 2 if retry_after else 0))
+                least = retry_after + random.random() / 2 if retry_after else 0
+                sleep(max(random.uniform(backoff / 2, backoff), least))
             if tries == 1:
                 log(f"{path} gets no answer ({why}); trying again until it does")
             tries += 1

@@ -193,12 +193,13 @@ perform() {
 # Runs beside the work for as long as the worker lives. Beats for the task held, every third of a lease, so that two
 # beats may get lost. Ends with the worker, however that ended: nobody must keep the lease of a dead worker.
 heartbeats() {
-    local held=$tmp/held abandon=$tmp/abandon id lease
+    local held=$tmp/held abandon=$tmp/abandon id lease task
     tmp=$tmp/heartbeat
     polling=
     while sleep $((lease_ms / 3000)) && kill -0 $$ 2>/dev/null; do
         read -r id lease <"$held" || continue
-        send /heartbeat "{\"worker\":\"$worker\",\"tasks\":[{\"id\":\"$id\",\"lease\":\"$lease\",\"lease_ms\":$lease_ms}]}"
+        task="{\"id\":\"$id\",\"lease\":\"$lease\",\"lease_ms\":$lease_ms}"
+        send /heartbeat "{\"worker\":\"$worker\",\"tasks\":[$task]}"
         if [[ $answer == *'"cancel_requested":true'* || $answer == *'"code":"lease_lost"'* ]]; then
             # Perhaps the task was reported meanwhile, and another one is held.
             [[ "$id $lease" == "$(<"$held")" ]] && echo yes >"$abandon" && kill -USR1 $$
@@ -214,7 +215,7 @@ stop() {
 }
 abandon() { [[ $job ]] && kill -- "-$job" 2>/dev/null; }
 
-stopping= polling= curl= job=
+stopping='' polling='' curl='' job=''
 tmp=$(mktemp -d) || exit 1
 mkdir "$tmp/heartbeat"
 : >"$tmp/held"

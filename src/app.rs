@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +16,7 @@ use crate::dispatch::Dispatch;
 use crate::store::client::Target;
 use crate::store::found::found;
 use crate::store::managed::Managed;
-use crate::store::{Client, Store, check, signal};
+use crate::store::{self, Client, Store, check, signal};
 use crate::upkeep::Upkeep;
 
 /// How long a Redis that is named may take to answer for the first time.
@@ -108,16 +109,26 @@ pub async fn open(config: &Config, target: Target) -> anyhow::Result<Store> {
     Ok(Store::new(Arc::new(client), founded.shards, &config.prefix))
 }
 
+/// Connects to a Redis that works: one that loads its data is waited for, however long it takes.
 async fn connect(target: Target) -> anyhow::Result<Client> {
-    let started = tokio::time::Instant::now();
+    let mut deadline = Instant::now() + FIRST_ANSWER;
     loop {
-        match Client::connect(target.clone()).await {
-            Ok(client) => return Ok(client),
-            Err(error @ crate::store::Error::Unavailable(_)) if started.elapsed() < FIRST_ANSWER => {
-                tracing::info!(%error, "waiting for Redis");
+        let error = match Client::connect(target.clone()).await {
+            Ok(client) => match client.ping().await {
+                Ok(()) => return Ok(client),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        match error {
+            store::Error::Unavailable(why) if Instant::now() < deadline => {
+                if why.contains("LOADING") {
+                    deadline = Instant::now() + FIRST_ANSWER;
+                }
+                tracing::info!(why, "waiting for Redis");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(error).context("no answer of Redis"),
+            error => return Err(error).context("no answer of Redis"),
         }
     }
 }

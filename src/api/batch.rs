@@ -60,8 +60,11 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
         }
     }
     let mut stored = submit::store(&api, orders).await.into_iter();
-    let outcomes: Vec<Result<Outcome, Problem>> =
-        faults.into_iter().filter_map(|fault| fault.or_else(|| stored.next())).collect();
+    let outcome = |(index, fault): (usize, Option<_>)| {
+        let of_item = |problem: Problem| problem.of_item(&format!("/tasks/{index}"));
+        fault.or_else(|| stored.next().map(|outcome| outcome.map_err(of_item)))
+    };
+    let outcomes: Vec<Result<Outcome, Problem>> = faults.into_iter().enumerate().filter_map(outcome).collect();
     let results = outcomes.iter().map(|outcome| match outcome {
         Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.shape()), problem: None },
         Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },

@@ -1,7 +1,7 @@
 //! The only code that knows HTTP and JSON.
 //!
-//! [`routes`] is the one table. A handler takes apart ([`extract`], [`object`]), makes one call, matches the outcome
-//! and answers ([`shapes`], [`reply`], [`problem`]).
+//! `routes` is the one table. A handler takes apart (`extract`, `object`), makes one call, matches the outcome
+//! and answers (`shapes`, `reply`, [`problem`]).
 
 pub mod accept;
 mod batch;

@@ -92,6 +92,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
     /// The body did not arrive in time
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT;
+    /// The request comes from a page of another site
+    CrossSite = "cross_site", FORBIDDEN;
     /// There is nothing at this path
     RouteNotFound = "route_not_found", NOT_FOUND;
     /// The path does not take this method
@@ -164,6 +166,17 @@ impl Problem {
     /// With the state of the task that it is about.
     pub fn with_state(mut self, state: State) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// The same problem of a request that is one item of a batch, which stands at `item` in the body.
+    pub fn of_item(mut self, item: &str) -> Self {
+        for fault in &mut self.errors {
+            fault.pointer = match fault.pointer.strip_prefix("header:Idempotency-Key") {
+                Some(_) => format!("{item}/idempotency_key"),
+                None => format!("{item}{}", fault.pointer),
+            };
+        }
         self
     }
 

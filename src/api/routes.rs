@@ -2,7 +2,9 @@
 
 use axum::Router;
 use axum::http::{HeaderName, Method};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use tower_http::csrf::CsrfLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::problem::{Code, Problem};
@@ -50,7 +52,13 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
         })
+        .layer(CsrfLayer::new().with_rejection_response(|_| refused_cross_site()))
         .layer(PropagateRequestIdLayer::new(id.clone()))
         .layer(SetRequestIdLayer::new(id, MakeRequestUuid))
         .with_state(api)
+}
+
+/// A page of somebody else's, open in a browser that can reach this server, does not get to steer it.
+fn refused_cross_site() -> Response {
+    Problem::new(Code::CrossSite, "browsers may send this only from a page of this server").into_response()
 }

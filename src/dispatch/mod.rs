@@ -1,8 +1,8 @@
 //! Hands tasks to those who wait, and gathers what concurrent requests want into few calls of Redis.
 //!
-//! Waiters are kept in memory ([`waiters`]); one pump per shard ([`pump`]) looks for them; no connection is held per
+//! Waiters are kept in memory (`waiters`); one pump per shard (`pump`) looks for them; no connection is held per
 //! waiter. Claiming runs in the pump, never in a future that a disconnect can drop: what a waiter that has gone
-//! would have got is given back ([`delivery`]).
+//! would have got is given back (`delivery`).
 
 mod delivery;
 mod ends;

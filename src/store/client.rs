@@ -112,6 +112,11 @@ impl Client {
         Ok(Client { link: Link::Cluster(cluster), ..single })
     }
 
+    /// Whether every master works: one that loads its data answers little else than that.
+    pub async fn ping(&self) -> Result<()> {
+        self.send_to_masters(&cmd("PING")).await.map(drop)
+    }
+
     /// How a Cluster's client is made, for commands and for signals alike.
     pub(super) fn cluster_builder(&self) -> Result<ClusterClientBuilder> {
         let info = self.target.info()?;

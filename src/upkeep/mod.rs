@@ -3,11 +3,11 @@
 //!
 //! | job | when | does |
 //! |---|---|---|
-//! | [`reap`], [`promote`] | the first time in `due` has come | ends leases that ran out; makes scheduled tasks ready |
-//! | [`expire`] | the first deadline has passed | ends tasks that waited too long |
-//! | [`drop`](mod@drop) | the first retention is over | forgets ended tasks |
-//! | [`settle`] | every 5 s | repairs copies of settings that are behind |
-//! | [`tidy`] | every 10 min | forgets pumps that are gone |
+//! | `reap`, `promote` | the first time in `due` has come | ends leases that ran out; makes scheduled tasks ready |
+//! | `expire` | the first deadline has passed | ends tasks that waited too long |
+//! | `drop` | the first retention is over | forgets ended tasks |
+//! | `settle` | every 5 s | repairs copies of settings that are behind |
+//! | `tidy` | every 10 min | forgets pumps that are gone |
 
 mod drop;
 mod expire;

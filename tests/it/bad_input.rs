@@ -227,6 +227,8 @@ async fn media_types_methods_paths_and_headers_are_checked() {
     assert_eq!(method.problem(405).0, "method_not_allowed");
     assert!(method.header("allow").unwrap().contains("POST"));
     assert_eq!(http.get("/nowhere").await.problem(404).0, "route_not_found");
+    let cross = http.post_with("/queues/q/pause", &[("sec-fetch-site", "cross-site")], b"{}").await;
+    assert_eq!(cross.problem(403).0, "cross_site");
     let prefer = http.post_with("/claim", &[("prefer", "wait=soon")], b"{}").await;
     assert_eq!(prefer.problem(400).0, "invalid_header");
     let key = http.post_with("/tasks", &[("idempotency-key", "\"\"")], b"{}").await;

@@ -73,6 +73,7 @@ async fn items_of_a_batch_have_keys_of_their_own() {
     ]});
     let results = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
     assert_eq!(results[2]["problem"]["code"], "idempotency_mismatch");
+    assert_eq!(results[2]["problem"]["errors"][0]["pointer"], "/tasks/2/idempotency_key");
     let again = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
     assert_eq!(again[0]["task"]["id"], results[0]["task"]["id"]);
     let header = fixture.http.post_with("/tasks/batch", &[("idempotency-key", "a")], body.to_string().as_bytes()).await;

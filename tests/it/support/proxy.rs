@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 /// Listens on a port of its own.
 pub struct Proxy {
     pub url: String,
+    lost: Arc<Mutex<HashSet<Vec<u8>>>>,
 }
 
 impl Proxy {
@@ -17,13 +18,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("redis://{}", listener.local_addr().expect("an address"));
         let known: Arc<Mutex<HashSet<Vec<u8>>>> = Arc::default();
+        let lost = known.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let upstream = UnixStream::connect(&socket).await.expect("Redis");
                 tokio::spawn(pass(client, upstream, known.clone()));
             }
         });
-        Proxy { url }
+        Proxy { url, lost }
+    }
+
+    /// How many scripts have lost an answer.
+    pub fn losses(&self) -> usize {
+        self.lost.lock().unwrap().len()
     }
 }
 
