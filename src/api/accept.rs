@@ -22,13 +22,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `stop`; then takes no more connections and gives those that are there `patience` to finish.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, patience: Duration) {
     let graceful = GracefulShutdown::new();
+    let cut = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => connect(stream, peer, router.clone(), &graceful),
+            Ok((stream, peer)) => connect(stream, peer, router.clone(), &graceful, cut.clone()),
             Err(error) => {
                 // Out of descriptors, as a rule: those in use come back.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -39,10 +40,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time and are cut off");
+        cut.cancel();
     }
 }
 
-fn connect(stream: TcpStream, peer: SocketAddr, router: Router, graceful: &GracefulShutdown) {
+fn connect(stream: TcpStream, peer: SocketAddr, router: Router, graceful: &GracefulShutdown, cut: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
@@ -56,8 +58,13 @@ fn connect(stream: TcpStream, peer: SocketAddr, router: Router, graceful: &Grace
         .serve_connection(TokioIo::new(stream), service);
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, %peer, "a connection broke");
+        tokio::select! {
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, %peer, "a connection broke");
+                }
+            }
+            () = cut.cancelled() => {}
         }
     });
 }

@@ -16,7 +16,6 @@ use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::ops::Ended;
-use crate::store::ops::complete::Completion;
 
 #[derive(Serialize)]
 struct Submitted<'a> {
@@ -105,36 +104,45 @@ pub(super) async fn complete(
     let next = object.take("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| claims::read(&next, peer, &headers)).transpose()?;
     object.finish()?;
-    let mut completions: Vec<Completion> = Vec::new();
+    let (mut ids, mut completions, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for item in items.fields() {
         let object = item.object()?;
-        completions.push(claims::completion(&object)?);
-        object.finish()?;
+        ids.push(claims::task_id(&object)?);
+        match claims::completion(&object).and_then(|done| object.finish().map(|()| done)) {
+            Ok(done) => {
+                completions.push(done);
+                refused.push(None);
+            }
+            Err(problem) => refused.push(Some(problem)),
+        }
     }
     let proofs: Vec<u8> = completions
         .iter()
         .flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default())
         .collect();
-    let ids: Vec<TaskId> = completions.iter().map(|done| done.held.id).collect();
-    let ended = api.dispatch.complete(completions).await;
-    let ended: Vec<Ended> = ended.into_iter().collect::<Result<_, _>>()?;
+    let mut ended = api.dispatch.complete(completions).await.into_iter();
+    let outcomes = refused.into_iter().filter_map(|problem| match problem {
+        Some(problem) => Some(Err(problem)),
+        None => ended.next().map(|ended| ended.map_err(Problem::from)),
+    });
+    let outcomes: Vec<Result<Ended, Problem>> = outcomes.collect();
     // One that is refused stands alone; the claim follows if any was accepted.
-    let accepted = ended.iter().any(|ended| matches!(ended, Ended::Done { .. }));
-    let repeated = ended.iter().any(|ended| matches!(ended, Ended::Done { repeated: true, .. }));
+    let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { .. })));
+    let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { repeated: true, .. })));
     let claim = next.map(|next| next.continuing("leases", Digest::of(&[&proofs]).as_bytes(), repeated));
     let delivery = match &claim {
         Some(claim) if accepted => Some(claim.run(&api).await?),
         _ => None,
     };
-    let results = ids.into_iter().zip(ended).map(|(id, ended)| match super::reports::outcome(ended) {
-        Ok(state) => CompleteResult {
-            id: Shown(id),
-            status: StatusCode::OK.as_u16(),
-            state: Some(state.as_str()),
-            problem: None,
-        },
-        Err(problem) => {
-            CompleteResult { id: Shown(id), status: problem.status().as_u16(), state: None, problem: Some(problem) }
+    let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {
+        let id = Shown(id);
+        match outcome.and_then(super::reports::outcome) {
+            Ok(state) => {
+                CompleteResult { id, status: StatusCode::OK.as_u16(), state: Some(state.as_str()), problem: None }
+            }
+            Err(problem) => {
+                CompleteResult { id, status: problem.status().as_u16(), state: None, problem: Some(problem) }
+            }
         }
     });
     let tasks = delivery.as_ref().map(claims::shapes);

@@ -97,11 +97,16 @@ pub(super) fn shapes(delivery: &Delivery) -> Vec<ClaimedShape<'_>> {
     delivery.tasks().iter().map(ClaimedShape::from).collect()
 }
 
+/// The id of the task that a report is about.
+pub(super) fn task_id(object: &Object<'_>) -> Result<TaskId, Problem> {
+    let field = object.need("id")?;
+    let text = field.text(limits::NAME_BYTES)?;
+    TaskId::parse(&text).ok_or_else(|| field.refuse(Code::InvalidId, "an id is a UUID as a claim answers it"))
+}
+
 /// The id and token of a report.
 pub(super) fn held(object: &Object<'_>) -> Result<Held, Problem> {
-    let id = object.need("id")?;
-    let text = id.text(limits::NAME_BYTES)?;
-    let id = TaskId::parse(&text).ok_or_else(|| id.refuse(Code::InvalidId, "an id is a UUID as a claim answers it"))?;
+    let id = task_id(object)?;
     let lease = object.need("lease")?.text(limits::NAME_BYTES)?;
     Ok(Held { id, lease: Token::parse(&lease) })
 }

@@ -33,6 +33,9 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         Problem::at("?state", Code::InvalidValue, format!("state must be one of {all}"))
     })?;
     let tag = query.take("tag");
+    if tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.len() > limits::TAG_BYTES) {
+        return Err(Problem::at("?tag", Code::TooLong, "a tag has 1 to 128 bytes"));
+    }
     let limit = query.int("limit", limits::PAGE)?.unwrap_or(limits::PAGE.default);
     let cursor = query.take("cursor");
     query.finish()?;

@@ -4,7 +4,7 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::claims::held;
+use super::claims::{held, task_id};
 use super::extract::{BatchBody, OneBody};
 use super::object::Object;
 use super::problem::{Code, Problem};
@@ -100,15 +100,24 @@ pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Resu
         return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
     }
     object.finish()?;
-    let mut beats = Vec::new();
+    let (mut ids, mut beats, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for item in list.fields() {
-        beats.push(beat(&item.object()?)?);
+        let object = item.object()?;
+        ids.push(task_id(&object)?);
+        match beat(&object) {
+            Ok(beat) => {
+                beats.push(beat);
+                refused.push(None);
+            }
+            Err(problem) => refused.push(Some(problem)),
+        }
     }
-    let ids: Vec<TaskId> = beats.iter().map(|beat| beat.held.id).collect();
-    let mut tasks = Vec::new();
-    for (id, prolonged) in ids.into_iter().zip(api.dispatch.heartbeat(beats).await) {
-        tasks.push(beaten(id, prolonged?));
-    }
+    let mut prolonged = api.dispatch.heartbeat(beats).await.into_iter();
+    let outcomes = refused.into_iter().filter_map(|problem| match problem {
+        Some(problem) => Some(Err(problem)),
+        None => prolonged.next().map(|prolonged| prolonged.map_err(Problem::from)),
+    });
+    let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
     Ok(reply::ok(&Beats { tasks }))
 }
 
@@ -120,12 +129,13 @@ fn beat(object: &Object<'_>) -> Result<Beat, Problem> {
     Ok(Beat { held, lease_ms, progress })
 }
 
-fn beaten(id: TaskId, prolonged: Prolonged) -> Beaten {
+fn beaten(id: TaskId, outcome: Result<Prolonged, Problem>) -> Beaten {
     let id = Shown(id);
-    let (lease_until, cancel_requested, problem) = match prolonged {
-        Prolonged::Held { until, cancel_requested } => (Some(Shown(until)), Some(cancel_requested), None),
-        Prolonged::Lost(state) => (None, None, Some(Problem::lease_lost(state))),
-        Prolonged::Unknown => (None, None, Some(Problem::no_task())),
+    let (lease_until, cancel_requested, problem) = match outcome {
+        Ok(Prolonged::Held { until, cancel_requested }) => (Some(Shown(until)), Some(cancel_requested), None),
+        Ok(Prolonged::Lost(state)) => (None, None, Some(Problem::lease_lost(state))),
+        Ok(Prolonged::Unknown) => (None, None, Some(Problem::no_task())),
+        Err(problem) => (None, None, Some(problem)),
     };
     Beaten { id, lease_until, cancel_requested, problem }
 }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::domain::id::TaskId;
+use crate::store::Store;
 
 /// Who waits for what.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +44,16 @@ impl Ends {
         }
     }
 
-    /// Somebody's task may have ended: all look again.
+    /// Tasks of this shard may have ended unheard: those who wait for one look again.
+    pub(super) fn wake_in(&self, store: &Store, shard: usize) {
+        for (id, (_, notify)) in self.lock().iter() {
+            if store.layout().of(id.slot()) == shard {
+                notify.notify_waiters();
+            }
+        }
+    }
+
+    /// All look again.
     pub(super) fn wake_all(&self) {
         for (_, notify) in self.lock().values() {
             notify.notify_waiters();

@@ -144,23 +144,22 @@ async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
 
 type Answers<V> = Vec<oneshot::Sender<Result<<V as Verb>::Answer>>>;
 
-/// Takes what makes the next call out of what waits, in order; what must not go with it stays, in order.
+/// Takes what makes the next call from the front of what waits. The first that must not go with it ends it, so that
+/// all stay in order.
 fn next_call<V: Verb>(waiting: &mut VecDeque<Job<V>>) -> (Vec<V::Item>, Answers<V>) {
     let (mut items, mut answers) = (Vec::new(), Vec::new());
-    let (mut keys, mut weight, mut later) = (HashSet::new(), 0, VecDeque::new());
+    let (mut keys, mut weight) = (HashSet::new(), 0);
     while items.len() < ITEMS
         && let Some(job) = waiting.pop_front()
     {
-        let heavy = weight + V::weight(&job.item) > limits::CALL_BYTES && !items.is_empty();
-        if heavy || !keys.insert(V::key(&job.item)) {
-            later.push_back(job);
-            continue;
-        }
         weight += V::weight(&job.item);
+        let too_heavy = weight > limits::CALL_BYTES && !items.is_empty();
+        if too_heavy || !keys.insert(V::key(&job.item)) {
+            waiting.push_front(job);
+            break;
+        }
         items.push(job.item);
         answers.push(job.answer);
     }
-    later.append(waiting);
-    *waiting = later;
     (items, answers)
 }

@@ -7,14 +7,17 @@
 mod delivery;
 mod ends;
 mod gather;
+mod line;
 mod pump;
 mod verbs;
 mod waiters;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +60,8 @@ pub struct Dispatch {
     store: Store,
     waiters: Arc<Waiters>,
     ends: Ends,
+    /// Per shard: signals may have been missed.
+    missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
     completes: Gather<verbs::Complete>,
     fails: Gather<verbs::Fail>,
@@ -81,6 +86,7 @@ impl Dispatch {
         let dispatch = Arc::new(Dispatch {
             waiters,
             ends: Ends::default(),
+            missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
             fails: Gather::new(&store, tasks),
@@ -93,46 +99,52 @@ impl Dispatch {
             watches: Gather::new(&store, tasks),
             store,
         });
-        tasks.spawn(dispatch.clone().sweeps(sweep, stop.clone()));
+        for shard in dispatch.store.shards() {
+            tasks.spawn(dispatch.clone().sweep(shard.clone(), sweep, stop.clone()));
+        }
+        tasks.spawn(dispatch.clone().dismiss(stop.clone()));
         dispatch
     }
 
-    async fn sweeps(self: Arc<Self>, every: Duration, stop: CancellationToken) {
-        loop {
-            let pause = every.mul_f64(rand::rng().random_range(0.67..1.33));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => self.sweep().await,
-                () = stop.cancelled() => break,
+    /// Looks in the shard where there is something to claim for those who wait, again and again, whatever becomes of
+    /// other shards.
+    async fn sweep(self: Arc<Self>, shard: Shard, every: Duration, stop: CancellationToken) {
+        let Some(missed) = self.missed.get(shard.index) else { return };
+        let sweeps = async {
+            loop {
+                let pause = every.mul_f64(rand::rng().random_range(0.67..1.33));
+                // Woken or not, it is time to look.
+                let _ = timeout(pause, missed.notified()).await;
+                let queues = self.waiters.queues();
+                if !queues.is_empty() {
+                    match views::queues::ready(&shard, &queues).await {
+                        Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
+                        Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
+                    }
+                }
+                self.ends.wake_in(&self.store, shard.index);
             }
+        };
+        tokio::select! {
+            () = sweeps => {}
+            () = stop.cancelled() => {}
         }
+    }
+
+    /// At the end, all who wait are answered.
+    async fn dismiss(self: Arc<Self>, stop: CancellationToken) {
+        stop.cancelled().await;
         self.waiters.dismiss();
         self.ends.wake_all();
     }
 
-    /// Looks where there is something to claim for those who wait. Bounded by the queues they wait for.
-    async fn sweep(&self) {
-        let queues = self.waiters.queues();
-        if !queues.is_empty() {
-            for shard in self.store.shards() {
-                match views::queues::ready(shard, &queues).await {
-                    Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
-                    Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
-                }
-            }
-        }
-        self.ends.wake_all();
-    }
-
     /// Takes note of what a script said.
-    pub fn hear(self: &Arc<Self>, signal: &Signal) {
+    pub fn hear(&self, signal: &Signal) {
         match signal {
             Signal::Ready { shard, priority, queue } => self.waiters.hint(*shard, queue, *priority),
             Signal::Ended(id) => self.ends.wake(id),
             Signal::Due { .. } => {}
-            Signal::Missed => {
-                let dispatch = self.clone();
-                tokio::spawn(async move { dispatch.sweep().await });
-            }
+            Signal::Missed => self.missed.iter().for_each(Notify::notify_one),
         }
     }
 
@@ -152,13 +164,17 @@ impl Dispatch {
 
     /// The same for a request that may be a repetition: what is leased under its claim id already is the answer.
     pub async fn claim_again(&self, request: Request, wait: Duration) -> Result<Delivery> {
-        if let Some(claim) = &request.claim {
-            let again = views::claims::claimed(&self.store, claim).await?;
-            if !again.is_empty() {
-                return Ok(Delivery::again(again));
-            }
+        let Some(claim) = request.claim else { return self.claim(request, wait).await };
+        let before = views::claims::claimed(&self.store, &claim).await?;
+        if !before.is_empty() {
+            return Ok(Delivery::again(before));
         }
-        self.claim(request, wait).await
+        let delivery = self.claim(request, wait).await?;
+        if !delivery.tasks().is_empty() {
+            return Ok(delivery);
+        }
+        // The earlier one may have been on its way still.
+        Ok(Delivery::again(views::claims::claimed(&self.store, &claim).await?))
     }
 
     /// How many claims wait.
@@ -247,10 +263,12 @@ impl Dispatch {
     pub async fn configure(&self, queue: &QueueName, settings: Settings) -> Result<()> {
         let mut caller = Caller::new();
         let version = ops::settings::set(&self.store, &mut caller, queue, &settings).await?;
+        let mut outcome = Ok(());
         for shard in self.store.shards() {
-            ops::configure::configure(shard, &mut caller, queue, version, &settings).await?;
+            let configured = ops::configure::configure(shard, &mut caller, queue, version, &settings).await;
+            outcome = outcome.and(configured.map(drop));
         }
-        Ok(())
+        outcome
     }
 
     /// Forgets the queue's tasks in these states, at most 10,000: how many, and whether there may be more.
@@ -261,7 +279,10 @@ impl Dispatch {
         for shard in self.store.shards() {
             for state in states {
                 loop {
-                    let ids = views::queues::purgeable(shard, queue, *state, limits::CALL_ITEMS).await?;
+                    let mut ids = views::queues::purgeable(shard, queue, *state, limits::CALL_ITEMS).await?;
+                    // One that moved while its queue was read may stand in it twice.
+                    let mut seen = HashSet::new();
+                    ids.retain(|id| seen.insert(*id));
                     if ids.is_empty() {
                         break;
                     }

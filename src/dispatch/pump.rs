@@ -1,14 +1,18 @@
 //! One per shard: looks in it for those who wait, as long as there is anybody to serve. Its calls never overlap.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, GiveBack};
 use super::waiters::{Batch, Waiters};
-use crate::store::ops::claim::claim;
+use crate::store::ops::claim::{Claim, Handed};
 use crate::store::ops::expire::expire;
-use crate::store::{Caller, Shard};
+use crate::store::{Caller, Error, Shard};
+
+/// How long a call whose outcome is not known rests before it is sent again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Ends after `stop`.
 pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<GiveBack>, stop: CancellationToken) {
@@ -20,31 +24,61 @@ pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<Give
                 () = stop.cancelled() => return,
             }
         };
-        serve(&shard, &mut caller, &waiters, &give_back, batch).await;
+        let claim = Claim::new(&shard, &mut caller, &batch.queues, &batch.wants);
+        match claim.send().await {
+            Ok(handed) => {
+                let expired = handed.expired;
+                serve(shard.index, &waiters, &give_back, &batch, handed);
+                if expired && let Err(error) = expire(&shard, &mut caller).await {
+                    tracing::debug!(%error, "expired tasks are left to upkeep");
+                }
+            }
+            Err(error) => {
+                waiters.fail(shard.index, &batch, &error);
+                if matches!(error, Error::Unavailable(_)) {
+                    if resolve(&claim, &give_back, &stop).await.is_none() {
+                        return;
+                    }
+                    waiters.up(shard.index);
+                }
+            }
+        }
     }
 }
 
-async fn serve(shard: &Shard, caller: &mut Caller, waiters: &Waiters, give_back: &Arc<GiveBack>, batch: Batch) {
-    match claim(shard, caller, &batch.queues, &batch.wants).await {
-        Ok(handed) => {
-            let mut served: Vec<Vec<_>> = batch.wants.iter().map(|_| Vec::new()).collect();
-            for (place, task) in handed.tasks {
-                if let Some(tasks) = served.get_mut(place) {
-                    tasks.push(task);
-                }
+fn serve(shard: usize, waiters: &Waiters, give_back: &Arc<GiveBack>, batch: &Batch, handed: Handed) {
+    let mut served: Vec<Vec<_>> = batch.wants.iter().map(|_| Vec::new()).collect();
+    for (place, task) in handed.tasks {
+        if let Some(tasks) = served.get_mut(place) {
+            tasks.push(task);
+        }
+    }
+    for (id, tasks) in batch.ids.iter().zip(served) {
+        if !tasks.is_empty() {
+            waiters.serve(*id, Delivery::new(tasks, give_back));
+        }
+    }
+    waiters.put_back(shard, batch, &handed.fronts, handed.more);
+}
+
+/// Sends a call that may have run until it is answered, and gives back what it got: those who wanted it were told that
+/// there is nothing. `None`: the server stops first, and leases that nobody knows of run out.
+async fn resolve(claim: &Claim<'_>, give_back: &Arc<GiveBack>, stop: &CancellationToken) -> Option<()> {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stop.cancelled() => return None,
+        }
+        match claim.send().await {
+            Ok(handed) => {
+                drop(Delivery::new(handed.tasks.into_iter().map(|(_, task)| task).collect(), give_back));
+                return Some(());
             }
-            for (id, tasks) in batch.ids.iter().zip(served) {
-                if !tasks.is_empty() {
-                    waiters.serve(*id, Delivery::new(tasks, give_back));
-                }
-            }
-            waiters.put_back(shard.index, &batch, &handed.fronts, handed.more);
-            if handed.expired
-                && let Err(error) = expire(shard, caller).await
-            {
-                tracing::debug!(%error, "expired tasks are left to upkeep");
+            Err(Error::Unavailable(_)) => {}
+            Err(error) => {
+                tracing::error!(%error, "a claim could not be resolved");
+                return Some(());
             }
         }
-        Err(error) => waiters.fail(shard.index, &batch, &error),
     }
 }

@@ -69,6 +69,10 @@ impl Backoff {
     pub fn wait_ms(&self, attempt: u32, random: f64) -> i64 {
         let wait = match &self.growth {
             Growth::Exponential { base_ms, factor, max_ms } => {
+                // Nothing grows from nothing, however often; and zero times infinity is no number.
+                if *base_ms == 0 {
+                    return 0;
+                }
                 let steps = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
                 (*base_ms as f64 * factor.powi(steps)).min(*max_ms as f64)
             }

@@ -19,6 +19,19 @@ pub enum Error {
     Unexpected(String),
 }
 
+/// Words of errors that pass by themselves, or once an operator has mended something; nothing was written.
+const PASSING: [&str; 8] = [
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+    "LOADING",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    // A script met a slot on the move.
+    "non local key",
+    "UNBLOCKED",
+];
+
 impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
@@ -38,7 +51,7 @@ impl From<RedisError> for Error {
                 | ServerErrorKind::Ask
                 | ServerErrorKind::ReadOnly,
             ) => Error::Unavailable(text),
-            _ if text.contains("MISCONF") || text.contains("BUSY") => Error::Unavailable(text),
+            _ if PASSING.iter().any(|word| text.contains(word)) => Error::Unavailable(text),
             _ => Error::Unexpected(text),
         }
     }

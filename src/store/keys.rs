@@ -71,6 +71,7 @@ pub const PATTERNS: &[Pattern] = &[
     key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
     key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
+    key("void", Kind::String, "never exists; declared by every call, see client.rs"),
     key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
     key("seq", Kind::Hash, "seq, turn: counters; whatever queues a task"),
@@ -162,6 +163,11 @@ impl Keys {
     /// `calls`
     pub fn calls(&self) -> Vec<u8> {
         self.plain("calls")
+    }
+
+    /// `void`
+    pub fn void(&self) -> Vec<u8> {
+        self.plain("void")
     }
 
     /// `queue:<queue>`

@@ -103,24 +103,26 @@ impl Managed {
         url_of(&self.socket)
     }
 
-    /// Whether one answers on the socket and is ours.
+    /// Whether one answers on the socket and is ours. One that is there and does not answer is waited for: a second
+    /// one beside it would write into its files.
     async fn adopt(&self) -> Result<bool, ManagedError> {
-        if !self.socket.exists() {
-            return Ok(false);
-        }
-        match self.ask(&["CONFIG", "GET", "dir"]).await {
-            Ok(answer) => {
-                let theirs = redis::from_redis_value::<Vec<String>>(answer).unwrap_or_default();
-                let theirs = theirs.get(1).cloned().unwrap_or_default();
-                if Path::new(&theirs) == self.directory {
-                    return Ok(true);
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            match self.ask(&["CONFIG", "GET", "dir"]).await {
+                Ok(answer) => {
+                    let theirs = redis::from_redis_value::<Vec<String>>(answer).unwrap_or_default();
+                    let theirs = theirs.get(1).cloned().unwrap_or_default();
+                    if Path::new(&theirs) == self.directory {
+                        return Ok(true);
+                    }
+                    return Err(ManagedError::Foreign { theirs, socket: self.socket.clone() });
                 }
-                Err(ManagedError::Foreign { theirs, socket: self.socket.clone() })
+                Err(error) if error.is_connection_refusal() => return Ok(false),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(ManagedError::NotStarted(format!("one that runs already does not answer: {error}")));
+                }
+                Err(_) => sleep(POLL).await,
             }
-            // It lives, and is ours if it loads: nobody else knows the directory. CONFIG answers while loading, so
-            // this is a Redis that fails otherwise.
-            Err(error) if is_loading(&error) => Ok(true),
-            Err(_) => Ok(false),
         }
     }
 
@@ -144,7 +146,10 @@ impl Managed {
             match self.ask(&["PING"]).await {
                 Ok(_) => break,
                 Err(error) if is_loading(&error) => deadline = Instant::now() + START_TIMEOUT,
-                Err(error) if Instant::now() > deadline => return Err(ManagedError::NotStarted(error.to_string())),
+                Err(error) if Instant::now() > deadline => {
+                    let _ = child.kill().await;
+                    return Err(ManagedError::NotStarted(error.to_string()));
+                }
                 Err(_) => {}
             }
             if let Ok(Some(status)) = child.try_wait() {

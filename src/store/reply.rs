@@ -8,8 +8,7 @@ use crate::domain::state::State;
 use crate::domain::time::Millis;
 
 fn wrong(wanted: &str, got: &Value) -> Error {
-    let mut got = format!("{got:?}");
-    got.truncate(200);
+    let got: String = format!("{got:?}").chars().take(200).collect();
     Error::Unexpected(format!("wanted {wanted}, got {got}"))
 }
 

@@ -119,7 +119,7 @@ impl Call<'_> {
 
     /// Sends it. It may be sent again under its number where no answer came: then it may have run, and the script
     /// knows.
-    pub(super) async fn send(self) -> Result<Value> {
+    pub(super) async fn send(&self) -> Result<Value> {
         self.shard.client.run(self.script, &self.arguments).await
     }
 }
@@ -130,6 +130,7 @@ impl Shard {
         caller.number += 1;
         let arguments = vec![
             self.keys.calls(),
+            self.keys.void(),
             self.keys.base().into(),
             caller.pump.clone().into_bytes(),
             caller.number.to_string().into_bytes(),
@@ -140,7 +141,8 @@ impl Shard {
 
     /// Runs a script that only reads: ARGV are base, offset_ms, then `arguments`.
     pub(super) async fn look(&self, script: &'static Script, arguments: Vec<Vec<u8>>) -> Result<Value> {
-        let mut all = vec![self.keys.calls(), self.keys.base().into(), self.client.offset().into_bytes()];
+        let mut all =
+            vec![self.keys.calls(), self.keys.void(), self.keys.base().into(), self.client.offset().into_bytes()];
         all.extend(arguments);
         self.client.run(script, &all).await
     }

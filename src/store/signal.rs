@@ -45,7 +45,7 @@ pub async fn hear(store: Store, out: mpsc::UnboundedSender<Signal>) {
         if let Err(error) = hear_once(&store, &channels, &out).await {
             tracing::debug!(%error, "signals of Redis are not heard");
         }
-        if out.send(Signal::Missed).is_err() {
+        if out.is_closed() {
             return;
         }
         tokio::time::sleep(RETRY).await;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::queue::{QueueName, Settings};
 use crate::store::ops::configure::configure;
 use crate::store::views::queues::{copies, settings};
-use crate::store::{Caller, Result, Store};
+use crate::store::{Caller, Result, Shard, Store};
 
 const EVERY: Duration = Duration::from_secs(5);
 /// Queues looked at in one go.
@@ -32,11 +33,9 @@ async fn settle(store: &Store, caller: &mut Caller) -> Result<()> {
         let masters = settings(store, after.as_ref(), PAGE).await?;
         let names: Vec<_> = masters.iter().map(|(name, _, _)| name.clone()).collect();
         for shard in store.shards() {
-            let copies = copies(shard, &names).await?;
-            for (name, version, settings) in &masters {
-                if copies.get(name).is_none_or(|copy| copy < version) {
-                    configure(shard, caller, name, *version, settings).await?;
-                }
+            // One that is away does not keep the others from theirs.
+            if let Err(error) = bring_up(shard, caller, &names, &masters).await {
+                tracing::debug!(%error, shard = shard.index, "settings could not be compared");
             }
         }
         if masters.len() < PAGE {
@@ -44,4 +43,19 @@ async fn settle(store: &Store, caller: &mut Caller) -> Result<()> {
         }
         after = names.into_iter().next_back();
     }
+}
+
+async fn bring_up(
+    shard: &Shard,
+    caller: &mut Caller,
+    names: &[QueueName],
+    masters: &[(QueueName, i64, Settings)],
+) -> Result<()> {
+    let copies = copies(shard, names).await?;
+    for (name, version, settings) in masters {
+        if copies.get(name).is_none_or(|copy| copy < version) {
+            configure(shard, caller, name, *version, settings).await?;
+        }
+    }
+    Ok(())
 }

@@ -80,3 +80,37 @@ async fn one_task_completed_twice_in_a_batch_is_completed_once() {
     assert_eq!(results[1]["problem"]["state"], "completed");
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn order_holds_however_large_the_items_are() {
+    let fixture = Fixture::with_shards(1).await;
+    let large = "x".repeat(250 * 1024);
+    let mut tasks: Vec<Value> = (0..9).map(|n| json!({"queue": "q", "payload": [n, large]})).collect();
+    tasks.extend((9..12).map(|n| json!({"queue": "q", "payload": [n]})));
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    let mut got = Vec::new();
+    while got.len() < 12 {
+        got.extend(fixture.claim_now("q", 100).await.iter().map(|task| task["payload"][0].as_i64().unwrap()));
+    }
+    assert_eq!(got, (0..12).collect::<Vec<i64>>());
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_completion_or_heartbeat_that_is_wrong_falls_alone() {
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    let claimed = fixture.claim_one("q").await;
+    let id = &claimed["id"];
+    let large = "x".repeat(256 * 1024);
+    let wrong = [json!({"id": id}), json!({"id": id, "lease": "x", "progress": large})];
+    let beats = json!({"tasks": [wrong[0], wrong[1], report(&claimed)]});
+    let beaten = fixture.http.post("/heartbeat", &beats).await.expect(200)["tasks"].clone();
+    assert_eq!(beaten[0]["problem"]["errors"][0]["pointer"], "/tasks/0/lease");
+    assert_eq!(beaten[1]["problem"]["code"], "payload_too_large");
+    assert!(beaten[2]["lease_until"].is_string());
+    let body = json!({"completions": [{"id": id, "lease": "x", "result": large}, report(&claimed)]});
+    let results = fixture.http.post("/complete/batch", &body).await.expect(200)["results"].clone();
+    assert_eq!((&results[0]["status"], &results[1]["status"]), (&json!(413), &json!(200)));
+    fixture.end().await;
+}

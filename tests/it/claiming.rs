@@ -242,3 +242,21 @@ async fn published(fixture: &Fixture) -> u64 {
     let calls = line.split(['=', ',']).nth(1).unwrap_or("0");
     calls.parse().unwrap()
 }
+
+#[tokio::test]
+async fn a_claim_repeated_under_its_id_takes_the_place_of_the_first() {
+    let fixture = Fixture::start().await;
+    let claim = || {
+        let http = fixture.http.clone();
+        let body = json!({"queues": ["q"], "claim_id": "mine", "wait_ms": 20_000});
+        tokio::spawn(async move { http.post("/claim", &body).await.expect(200)["tasks"].clone() })
+    };
+    let first = claim();
+    // A claim that comes later is answered later: by then the first is in line.
+    fixture.claim_now("q", 1).await;
+    let second = claim();
+    assert_eq!(first.await.unwrap(), json!([]));
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    assert_eq!(second.await.unwrap()[0]["id"], id);
+    fixture.end().await;
+}

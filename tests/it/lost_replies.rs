@@ -141,3 +141,22 @@ async fn a_redis_that_was_killed_and_came_back_is_used_again() {
     assert_eq!(fixture.claim_one("q").await["id"], id);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn a_claim_that_was_given_up_and_ran_all_the_same_is_given_back() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 1})).await["id"].clone();
+    fixture.redis.freeze();
+    let refused = fixture.http.post("/claim", &json!({"queues": ["q"]})).await;
+    assert_eq!(refused.problem(503).0, "unavailable");
+    fixture.redis.thaw();
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    let claimed = fixture
+        .until(|| async {
+            let answer = fixture.http.post("/claim", &json!({"queues": ["q"], "wait_ms": 1000})).await;
+            answer.json()["tasks"].get(0).cloned()
+        })
+        .await;
+    assert_eq!((&claimed["id"], &claimed["attempt"]), (&id, &json!(1)));
+    fixture.end().await;
+}

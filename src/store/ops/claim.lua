@@ -139,10 +139,10 @@ local function take(q)
         if task then passed_over = 1 end
         entry.at, entry.skipped = entry.at + 1, true
         full = looked_at >= 500
-      elseif taken_tasks > 0 and #task.d > bytes_left then
+      elseif taken_tasks > 0 and #task.d + #(task.g or '') > bytes_left then
         full = true
       else
-        bytes_left = bytes_left - #task.d
+        bytes_left = bytes_left - #task.d - #(task.g or '')
         entry.at, entry.served = entry.at + 1, true
         remove(entry.key, id)
         pass(q, entry, again)

@@ -8,9 +8,9 @@ use crate::domain::time::Millis;
 use crate::domain::token::Token;
 use crate::store::error::{Error, Result};
 use crate::store::record;
-use crate::store::reply::items;
+use crate::store::reply::{Items, items};
 use crate::store::script::{Script, script};
-use crate::store::shard::{Caller, Shard};
+use crate::store::shard::{Call, Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("claim", flags = " flags=allow-oom", ["call", "stage"]);
 
@@ -42,48 +42,72 @@ pub struct Handed {
     pub fronts: Vec<(usize, Option<u8>)>,
 }
 
-/// Hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
-pub async fn claim(shard: &Shard, caller: &mut Caller, queues: &[QueueName], wants: &[Want]) -> Result<Handed> {
-    let wanted: usize = wants.iter().map(|want| want.max).sum();
-    let tokens: Vec<Token> = (0..wanted.min(limits::CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
-    let mut call = shard.call(&SCRIPT, caller);
-    call.count(limits::CALL_BYTES).count(queues.len());
-    for queue in queues {
-        call.arg(queue.as_str());
-    }
-    call.count(tokens.len());
-    for token in &tokens {
-        call.arg(token.as_bytes());
-    }
-    call.count(wants.len());
-    for want in wants {
-        call.count(want.max)
-            .int(want.lease_ms)
-            .arg(&want.worker)
-            .arg(want.claim.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
-            .count(want.queues.len());
-        for queue in &want.queues {
-            call.count(queue + 1);
+/// A call of claim, which may be sent until it is answered: it hands out the same leases each time.
+pub struct Claim<'a> {
+    call: Call<'a>,
+    queues: &'a [QueueName],
+    tokens: Vec<Token>,
+}
+
+impl<'a> Claim<'a> {
+    /// The call that hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
+    pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], wants: &[Want]) -> Self {
+        let wanted: usize = wants.iter().map(|want| want.max).sum();
+        let tokens: Vec<Token> = (0..wanted.min(limits::CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
+        let mut call = shard.call(&SCRIPT, caller);
+        call.count(limits::CALL_BYTES).count(queues.len());
+        for queue in queues {
+            call.arg(queue.as_str());
         }
+        call.count(tokens.len());
+        for token in &tokens {
+            call.arg(token.as_bytes());
+        }
+        call.count(wants.len());
+        for want in wants {
+            call.count(want.max)
+                .int(want.lease_ms)
+                .arg(&want.worker)
+                .arg(want.claim.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
+                .count(want.queues.len());
+            for queue in &want.queues {
+                call.count(queue + 1);
+            }
+        }
+        Claim { call, queues, tokens }
     }
-    let mut reply = items(call.send().await?)?;
-    let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
-    for given in reply.items()? {
-        let mut given = items(given)?;
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// After [`Unavailable`](Error::Unavailable) it may have run: what it handed out is known when it is sent again.
+    pub async fn send(&self) -> Result<Handed> {
+        let mut reply = items(self.call.send().await?)?;
+        let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
+        for given in reply.items()? {
+            match self.task(items(given)?) {
+                Ok(task) => handed.tasks.push(task),
+                // Its lease will run out; the others are not held up by it.
+                Err(error) => tracing::error!(%error, "a claimed task cannot be read"),
+            }
+        }
+        for front in reply.items()? {
+            let mut front = items(front)?;
+            handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
+        }
+        Ok(handed)
+    }
+
+    fn task(&self, mut given: Items) -> Result<(usize, Claimed)> {
         let waiter = place(given.int()?)?;
-        let token = tokens.get(place(given.int()?)?).copied();
+        let token = self.tokens.get(place(given.int()?)?).copied();
         let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
         let id = given.id()?;
         let until = Millis(given.int()?);
-        let queue = queues.get(place(given.int()?)?).cloned();
+        let queue = self.queues.get(place(given.int()?)?).cloned();
         let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
-        handed.tasks.push((waiter, record::handed_out(given, id, queue, until, token)?));
+        Ok((waiter, record::handed_out(given, id, queue, until, token)?))
     }
-    for front in reply.items()? {
-        let mut front = items(front)?;
-        handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
-    }
-    Ok(handed)
 }
 
 /// Lua's places start at 1.

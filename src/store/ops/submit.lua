@@ -107,7 +107,7 @@ local function replace(task, item)
 end
 
 local function submit(item)
-  if item.run and math.abs(item.run - now) > within then return { 'too_far' } end
+  if item.run and item.run - now > within then return { 'too_far' } end
   if item.run and item.run <= now then item.run = nil end
   item.key = base .. 'task:' .. item.id
   touched[item.key] = true

@@ -15,9 +15,11 @@ if last then return cmsgpack.unpack(last) end
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 local replies = {}
 for i = 1, tonumber(ARGV[5]) do
-  local task = load(ARGV[5 + i], { 'S', 'o' })
-  if task and not ENDED[task.S] and not task.o then write('HSET', task.key, 'o', '1') end
-  replies[i] = task and task.S or ''
+  local key = base .. 'task:' .. ARGV[5 + i]
+  local task = call('HMGET', key, 'S', 'o')
+  touched[key] = true
+  if task[1] and not ENDED[task[1]] and not task[2] then write('HSET', key, 'o', '1') end
+  replies[i] = task[1] or ''
 end
 commit(cmsgpack.pack(replies))
 return replies

@@ -2,6 +2,7 @@
 
 use deadpool_redis::redis::{cmd, pipe};
 
+use super::horizon::horizon;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::task::Claimed;
@@ -27,11 +28,13 @@ async fn in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<Claimed>> {
     for id in &ids {
         pipeline.cmd("HGETALL").arg(shard.keys.task(id));
     }
+    let now = horizon(shard).await?.now;
     let mut found = Vec::new();
     for (id, answer) in ids.iter().zip(shard.read(&pipeline).await?) {
         let Some(fields) = Fields::of(*id, answer)? else { continue };
         if fields.bytes("C") == Some(claim.as_bytes())
             && let Some(task) = fields.claimed()?
+            && task.lease_until > now
         {
             found.push(task);
         }

@@ -138,6 +138,21 @@ impl OwnRedis {
         self.try_ask(command).await.expect("an answer of Redis")
     }
 
+    /// Stops it where it stands; what is sent to it waits.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(done.expect("kill").success());
+    }
+
     /// Kills it at once, as a crash would.
     pub fn kill(&mut self) {
         self.child.kill().expect("a kill");

@@ -151,8 +151,10 @@ local function commit(answer)
 end
 
 -- A task's fields by name, `false` where it has none; nil where there is no such task. `names[1]` is 'S'.
+-- Writes being staged, a task that is loaded twice would be moved twice.
 local function load(id, names)
   local key = base .. 'task:' .. id
+  if touched[key] then error('TWICE one task in a call') end
   touched[key] = true
   local values = call('HMGET', key, unpack(names))
   if not values[1] then return nil end
