@@ -25,6 +25,7 @@ mod lost_replies;
 mod managed;
 mod process;
 mod queues;
+mod resharding;
 mod retention;
 mod rules;
 mod shimming;
