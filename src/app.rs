@@ -40,7 +40,10 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
 }
 
 async fn serve(config: &Config, target: Target, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let store = open(config, target).await?;
+    let store = tokio::select! {
+        opened = open(config, target) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let tasks = TaskTracker::new();
     let dispatch = Dispatch::start(store.clone(), config.sweep, &tasks, &stop);
     let upkeep = Upkeep::start(&store, config.sweep, &tasks, &stop);

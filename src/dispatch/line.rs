@@ -258,3 +258,83 @@ impl Line {
         ids.into_iter().take(BATCH).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(name: &str) -> QueueName {
+        QueueName::parse(name).unwrap()
+    }
+
+    fn enter(line: &mut Line, queues: &[&str]) -> (u64, oneshot::Receiver<Result<Delivery>>) {
+        let (answer, answered) = oneshot::channel();
+        let queues = queues.iter().map(|name| queue(name)).collect();
+        let request = Request { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim: None };
+        (line.enter(request, answer, true), answered)
+    }
+
+    #[test]
+    fn a_new_waiter_is_looked_for_in_every_shard_and_then_rests() {
+        let mut line = Line::new(4);
+        let (id, _answer) = enter(&mut line, &["q"]);
+        let mut seen = BTreeSet::new();
+        while let Some(shard) = line.target(id) {
+            assert_eq!(line.eligible(shard), [id]);
+            line.unfree(id);
+            line.all.get_mut(&id).unwrap().unseen.remove(&shard);
+            line.free(id);
+            seen.insert(shard);
+        }
+        assert_eq!(seen, BTreeSet::from([0, 1, 2, 3]));
+        assert!(!line.is_done(id));
+    }
+
+    #[test]
+    fn a_waiter_is_sent_where_its_preferred_queue_shows_the_best_priority() {
+        let mut line = Line::new(4);
+        let (id, _answer) = enter(&mut line, &["first", "second"]);
+        line.set_ready(&queue("second"), 0, 9);
+        assert_eq!(line.target(id), Some(0));
+        line.set_ready(&queue("first"), 1, 2);
+        line.set_ready(&queue("first"), 2, 7);
+        assert_eq!(line.target(id), Some(2));
+        assert!(line.eligible(0).is_empty() && line.eligible(1).is_empty());
+    }
+
+    #[test]
+    fn a_hint_during_a_call_outlives_what_the_call_did_not_find() {
+        let mut line = Line::new(1);
+        let (_, _answer) = enter(&mut line, &["q"]);
+        line.begin_call(0);
+        line.hint(&queue("q"), 0, 4);
+        line.unset_ready(&queue("q"), 0);
+        assert!(line.is_ready(&queue("q"), 0));
+        line.begin_call(0);
+        line.unset_ready(&queue("q"), 0);
+        assert!(!line.is_ready(&queue("q"), 0));
+    }
+
+    #[test]
+    fn a_shard_that_is_away_is_not_waited_for() {
+        let mut line = Line::new(2);
+        let (id, _answer) = enter(&mut line, &["q"]);
+        let away = Error::Unavailable("away".into());
+        assert!(line.set_down(0, &away).is_empty());
+        assert_eq!(line.target(id), Some(1));
+        assert_eq!(line.set_down(1, &away), [id], "nowhere is left to look");
+        line.set_up(0);
+        assert_eq!(line.target(id), Some(0));
+        assert!(!line.is_done(id));
+    }
+
+    #[test]
+    fn a_queue_that_nobody_waits_for_is_not_remembered() {
+        let mut line = Line::new(1);
+        let (id, _answer) = enter(&mut line, &["q"]);
+        line.set_ready(&queue("other"), 0, 4);
+        line.set_ready(&queue("q"), 0, 4);
+        drop(line.forget(id));
+        assert!(!line.is_ready(&queue("q"), 0) && !line.is_ready(&queue("other"), 0));
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::Http;
-use crate::support::redis::{TempDir, free_port};
+use crate::support::redis::TempDir;
 
 fn slotwheel(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
@@ -22,21 +22,19 @@ struct Running {
 }
 
 async fn start(data_dir: &Path) -> Running {
-    let listen = format!("127.0.0.1:{}", free_port());
-    let mut child = slotwheel(&["--listen", &listen, "--data-dir", data_dir.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    start_with(&mut slotwheel(&["--data-dir", data_dir.to_str().unwrap()])).await
+}
+
+/// Starts it on a port that the system chooses, which it says itself.
+async fn start_with(command: &mut Command) -> Running {
+    let mut child = command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (said, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
-    loop {
-        let line = heard.recv_timeout(Duration::from_secs(30)).expect("it says that it listens");
-        if line.contains("listening") {
-            break;
-        }
-    }
-    Running { child, http: Http::new(listen.parse().unwrap()) }
+    let line = || heard.recv_timeout(Duration::from_secs(30)).expect("it says that it listens");
+    let address = |line: String| line.split_once("listening address=")?.1.split(' ').next()?.parse().ok();
+    let address = std::iter::repeat_with(line).find_map(address).unwrap();
+    Running { child, http: Http::new(address) }
 }
 
 fn signal(child: &Child, name: &str) {
@@ -145,18 +143,9 @@ async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
     ];
     let library = library.iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)");
     let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
-    let listen = format!("127.0.0.1:{}", free_port());
-    let mut child = slotwheel(&["--listen", &listen, "--redis-url", &redis.url, "--sweep-ms", "100"])
-        .env("LD_PRELOAD", library)
-        .env("FAKETIME", "+1d")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .current_dir(directory.path())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let http = Http::new(listen.parse().unwrap());
-    let up = async { while !http.is_ready().await {} };
-    tokio::time::timeout(Duration::from_secs(30), up).await.expect("a server");
+    let mut command = slotwheel(&["--redis-url", &redis.url, "--sweep-ms", "100"]);
+    command.env("LD_PRELOAD", library).env("FAKETIME", "+1d").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let Running { mut child, http } = start_with(command.current_dir(directory.path())).await;
 
     let real = jiff::Timestamp::now();
     let task = http.post("/tasks", &json!({"delay_ms": 300, "expires_in_ms": 3_600_000})).await.expect(201);
