@@ -177,11 +177,6 @@ impl Dispatch {
         Ok(Delivery::again(views::claims::claimed(&self.store, &claim).await?))
     }
 
-    /// How many claims wait.
-    pub fn waiting(&self) -> usize {
-        self.waiters.count()
-    }
-
     /// Stores tasks, in their order.
     pub async fn submit(&self, tasks: Vec<NewTask>) -> Vec<Result<Submitted>> {
         self.submits.send_all(tasks.into_iter().map(|task| (task.id.slot(), task)).collect()).await

@@ -213,10 +213,6 @@ impl Waiters {
         self.lock().interest.keys().cloned().collect()
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.lock().all.len()
-    }
-
     /// All get an empty answer, and so does whoever comes later.
     pub(super) fn dismiss(&self) {
         let mut line = self.lock();

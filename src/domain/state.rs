@@ -32,6 +32,8 @@ pub enum Event {
     Complete,
     /// An attempt ended badly (reported, or the lease ran out) and another one follows.
     Retry,
+    /// The same, and it follows at once.
+    RetryNow,
     /// An attempt ended badly and none follows.
     Bury,
     /// Its worker gave it back, to be run at once.
@@ -44,8 +46,27 @@ pub enum Event {
     Expire,
     /// A client wants an ended task run again.
     Revive,
-    /// A submit with the same dedupe key put its delay back.
+    /// A submit with the same dedupe key put its delay back: a ready task waits again. One whose new delay is nothing is
+    /// promoted.
     Debounce,
+}
+
+impl Event {
+    /// All events.
+    pub const ALL: [Event; 12] = [
+        Event::Promote,
+        Event::Claim,
+        Event::Complete,
+        Event::Retry,
+        Event::RetryNow,
+        Event::Bury,
+        Event::Release,
+        Event::Postpone,
+        Event::Cancel,
+        Event::Expire,
+        Event::Revive,
+        Event::Debounce,
+    ];
 }
 
 impl State {
@@ -95,7 +116,7 @@ impl State {
             (S::Ready, E::Claim) => Some(S::Leased),
             (S::Leased, E::Complete) => Some(S::Completed),
             (S::Leased, E::Retry | E::Postpone) => Some(S::Scheduled),
-            (S::Leased, E::Release) => Some(S::Ready),
+            (S::Leased, E::Release | E::RetryNow) => Some(S::Ready),
             (S::Leased, E::Bury) => Some(S::Dead),
             (S::Scheduled | S::Ready | S::Leased, E::Cancel) => Some(S::Cancelled),
             (S::Scheduled | S::Ready, E::Expire) => Some(S::Expired),
@@ -107,6 +128,7 @@ impl State {
                 | E::Claim
                 | E::Complete
                 | E::Retry
+                | E::RetryNow
                 | E::Postpone
                 | E::Release
                 | E::Bury

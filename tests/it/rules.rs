@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use slotwheel::domain::state::{Event, State};
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -178,6 +180,49 @@ fn headers_of_scripts_match_their_bodies() {
             assert!(!read || said, "{}: ARGV[{number}] is not declared", script.name);
         }
     }
+}
+
+/// The moves that a header names, like "leased -> ready | dead, ready <-> scheduled"; "-" is no task at all.
+fn moves(contract: &str) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    let line = contract.lines().find_map(|line| line.strip_prefix("MOVES")).expect("a line of moves").trim();
+    for part in line.split([',', ';']) {
+        let (both, arrow) = (part.contains("<->"), if part.contains("<->") { "<->" } else { "->" });
+        let Some((from, to)) = part.split_once(arrow) else { continue };
+        let from = from.rsplit(": ").next().unwrap().trim();
+        let from: Vec<&str> = match from {
+            "every state but leased" => {
+                State::ALL.iter().map(|state| state.as_str()).filter(|s| *s != "leased").collect()
+            }
+            one => vec![one],
+        };
+        for (from, to) in from.iter().flat_map(|from| to.split('|').map(move |to| (*from, to.trim()))) {
+            found.insert((from.to_owned(), to.to_owned()));
+            if both {
+                found.insert((to.to_owned(), from.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn scripts_move_tasks_as_the_table_of_states_says_and_the_table_has_no_other_moves() {
+    let mut built = BTreeSet::new();
+    for script in slotwheel::store::ops::ALL {
+        let start = script.text.find("--[[").expect("a header");
+        built.extend(moves(header(&script.text[start..]).0));
+    }
+    // Tasks come from nowhere and go to nowhere; the table is about those that are there.
+    built.retain(|(from, to)| from != "-" && to != "-");
+    let mut table = BTreeSet::new();
+    for state in State::ALL {
+        for event in Event::ALL {
+            table.extend(state.after(event).map(|after| (state.to_string(), after.to_string())));
+        }
+    }
+    table.retain(|(from, to)| from != to);
+    assert_eq!(built, table);
 }
 
 #[test]
