@@ -62,6 +62,20 @@ async fn ready_tasks_over_many_slots_are_all_listed() {
 }
 
 #[tokio::test]
+async fn full_slots_among_many_are_listed_whole() {
+    let fixture = Fixture::with_shards(1).await;
+    let mut tasks: Vec<Value> = (0..1800).map(|n| json!({"queue": "q", "key": format!("k{n}")})).collect();
+    tasks.extend((0..150).map(|_| json!({"queue": "q", "key": "full"})));
+    for chunk in tasks.chunks(1000) {
+        fixture.http.post("/tasks/batch", &json!({"tasks": chunk})).await.expect(200);
+    }
+    let listed = pages(&fixture, "queue=q&state=ready", 400).await;
+    assert_eq!(listed.len(), 1950);
+    assert_eq!(listed.iter().filter(|task| task["key"] == "full").count(), 150);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn other_states_are_listed_by_their_time() {
     let fixture = Fixture::start().await;
     for n in 0..30 {

@@ -13,7 +13,7 @@ use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::Result;
 use crate::store::record::{Fields, unseal_backoff};
-use crate::store::reply::{Items, bytes, items, number, text};
+use crate::store::reply::{bytes, int, items, number, text};
 use crate::store::shard::{Shard, Store};
 
 /// The task; `None` where there is none.
@@ -126,9 +126,8 @@ pub async fn ready(
     after: Option<ReadyPlace>,
     limit: usize,
 ) -> Result<(Vec<TaskId>, Option<ReadyPlace>)> {
-    let mut ids = Vec::new();
-    let mut probes = PROBES;
-    let start = after.map(|place| place.priority).unwrap_or(9);
+    let mut page = Page { queue, after, limit, probes: PROBES, ids: Vec::new() };
+    let start = after.map_or(9, |place| place.priority);
     for priority in (0..=start).rev() {
         for shard in store.shards() {
             let (first, last) = store.layout().range(shard.index);
@@ -137,45 +136,72 @@ pub async fn ready(
             if from > last {
                 continue;
             }
-            let slots = occupied(shard, queue, priority, from, last).await?;
-            let (known, span) = match &slots {
-                Occupied::These(slots) if slots.is_empty() => continue,
-                Occupied::These(slots) => (true, slots.clone()),
-                Occupied::Many => (false, (from..=last).collect()),
+            let end = match occupied(shard, queue, priority, from, last).await? {
+                Occupied::These(slots) => page.fill(shard, priority, &slots, false).await?,
+                Occupied::Many => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
             };
-            for chunk in span.chunks(64) {
-                let mut pipeline = pipe();
-                for slot in chunk.iter().filter_map(|&number| Slot::new(number)) {
-                    let behind = resume.filter(|place| place.slot == slot).map_or(-1, |place| place.seq);
-                    pipeline
-                        .cmd("ZRANGEBYSCORE")
-                        .arg(shard.keys.slot(queue, priority, slot))
-                        .arg(format!("({behind}"))
-                        .arg("+inf")
-                        .arg(&["WITHSCORES", "LIMIT", "0"])
-                        .arg(if known { limit - ids.len() } else { (limit - ids.len()).min(64) });
-                }
-                let answers = shard.read(&pipeline).await?;
-                for (slot, answer) in chunk.iter().filter_map(|&number| Slot::new(number)).zip(answers) {
-                    let mut list = items(answer)?;
-                    while list.len() > 0 {
-                        ids.push(list.id()?);
-                        let place = ReadyPlace { priority, slot, seq: list.int()? };
-                        if ids.len() == limit {
-                            return Ok((ids, Some(place)));
-                        }
-                    }
-                }
-                probes = probes.saturating_sub(if known { 0 } else { 64 });
-                if probes == 0 {
-                    let slot = chunk.last().and_then(|&number| Slot::new(number));
-                    return Ok((ids, slot.map(|slot| ReadyPlace { priority, slot, seq: i64::MAX >> 11 })));
-                }
+            if end.is_some() {
+                return Ok((page.ids, end));
             }
         }
     }
-    Ok((ids, None))
+    Ok((page.ids, None))
 }
+
+/// A page of ready tasks that is being filled.
+struct Page<'a> {
+    queue: &'a QueueName,
+    after: Option<ReadyPlace>,
+    limit: usize,
+    /// Slots that may still be looked into without knowing that they have tasks.
+    probes: u16,
+    ids: Vec<TaskId>,
+}
+
+impl Page<'_> {
+    /// Takes the tasks of these slots, a few slots at first and more where they have little. Where the page ends, if
+    /// it does: it is full, or has looked into as many slots as it may.
+    async fn fill(&mut self, shard: &Shard, priority: u8, slots: &[u16], probing: bool) -> Result<Option<ReadyPlace>> {
+        let (mut rest, mut step) = (slots, 2);
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at(step.min(rest.len()));
+            (rest, step) = (behind, (step * 2).min(64));
+            let chunk: Vec<Slot> = chunk.iter().filter_map(|&number| Slot::new(number)).collect();
+            let mut pipeline = pipe();
+            for slot in &chunk {
+                let resume = self.after.filter(|place| place.priority == priority && place.slot == *slot);
+                pipeline
+                    .cmd("ZRANGEBYSCORE")
+                    .arg(shard.keys.slot(self.queue, priority, *slot))
+                    .arg(format!("({}", resume.map_or(-1, |place| place.seq)))
+                    .arg("+inf")
+                    .arg(&["WITHSCORES", "LIMIT", "0"])
+                    .arg(self.limit - self.ids.len());
+            }
+            for (slot, answer) in chunk.iter().zip(shard.read(&pipeline).await?) {
+                let mut list = items(answer)?;
+                while list.len() > 0 {
+                    self.ids.push(list.id()?);
+                    let place = ReadyPlace { priority, slot: *slot, seq: list.int()? };
+                    if self.ids.len() == self.limit {
+                        return Ok(Some(place));
+                    }
+                }
+            }
+            if probing {
+                self.probes = self.probes.saturating_sub(chunk.len() as u16);
+            }
+            if self.probes == 0 {
+                // Behind all that the last slot has.
+                return Ok(chunk.last().map(|slot| ReadyPlace { priority, slot: *slot, seq: LAST_SEQ }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// No task stands behind this one: scores are exact up to here.
+const LAST_SEQ: i64 = (1 << 53) - 1;
 
 enum Occupied {
     /// Exactly these slots, in order.
@@ -188,21 +214,13 @@ enum Occupied {
 async fn occupied(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<Occupied> {
     let span = 1i64 << 49;
     let low = i64::from(9 - priority) * span;
-    let mut pipeline = pipe();
-    pipeline
-        .cmd("ZRANGEBYSCORE")
-        .arg(shard.keys.wheel(queue))
-        .arg(low)
-        .arg(format!("({}", low + span))
-        .arg(&["LIMIT", "0"])
-        .arg(WHEEL + 1);
-    let entries: Items = match shard.read(&pipeline).await?.pop() {
-        Some(answer) => items(answer)?,
-        None => return Ok(Occupied::These(Vec::new())),
-    };
-    if entries.len() as i64 > WHEEL {
+    let wheel = shard.keys.wheel(queue);
+    let end = format!("({}", low + span);
+    let count = int(shard.client().send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
+    if count > WHEEL {
         return Ok(Occupied::Many);
     }
+    let entries = items(shard.client().send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
     let mut slots = Vec::new();
     for entry in entries {
         let entry = text(entry)?;
