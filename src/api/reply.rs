@@ -35,10 +35,12 @@ pub(super) fn handing_out(json: Bytes, delivery: Delivery) -> Response {
     response
 }
 
-/// `value` as bytes of JSON.
+/// `value` as bytes of JSON, with a newline behind it: for those who read it in a terminal.
 pub(super) fn encode(value: &impl Serialize) -> Bytes {
     // Our own shapes have string keys and no failing parts.
-    serde_json::to_vec(value).unwrap_or_default().into()
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    json.into()
 }
 
 struct HandingOut {
