@@ -1,7 +1,7 @@
 # One container is a whole system: the server and, unless SLOTWHEEL_REDIS_URL names another, its Redis.
 #
 #   docker build -t slotwheel .
-#   docker run --read-only -v slotwheel:/data -p 127.0.0.1:8080:8080 slotwheel
+#   docker run --read-only --stop-timeout 30 -v slotwheel:/data -p 127.0.0.1:8080:8080 slotwheel
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
@@ -10,7 +10,8 @@ COPY assets assets
 COPY src src
 COPY benches benches
 COPY tests tests
-RUN cargo build --release --locked --bin slotwheel
+RUN cargo build --release --locked --bin slotwheel \
+ && strip --strip-debug target/release/slotwheel
 
 FROM debian:bookworm-slim
 RUN apt-get update \

@@ -236,7 +236,10 @@ impl From<store::Error> for Problem {
         match error {
             store::Error::Unavailable(why) => {
                 tracing::warn!(why, "Redis is not available");
-                Problem::new(Code::Unavailable, "Redis does not answer; whether the request took effect is not known")
+                Problem::new(
+                    Code::Unavailable,
+                    "Redis is away or refuses writes; whether the request took effect is not known",
+                )
             }
             store::Error::Full(why) => {
                 tracing::warn!(why, "Redis is full");

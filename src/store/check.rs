@@ -51,6 +51,11 @@ pub async fn check(client: &Client) -> Result<Vec<Finding>> {
             "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set appendonly yes",
         ));
     }
+    if settings(client, "save").await?.iter().any(|times| !times.is_empty()) {
+        findings.push(advice(
+            "save is on: Redis also writes snapshots, and when one fails it refuses all writes. Set save \"\"",
+        ));
+    }
     let compact = |limit: &String| limit.parse::<u64>().is_ok_and(|limit| limit >= 4096);
     if !settings(client, "hash-max-listpack-value").await?.iter().all(compact) {
         findings.push(advice(

@@ -71,7 +71,10 @@ impl Managed {
         let failed = |error| ManagedError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        if let Err(error) = fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)) {
+            // A volume may belong to another user and be ours through its group. What Redis writes is its own to judge.
+            tracing::warn!(%error, directory = %directory.display(), "the data directory cannot be made private");
+        }
         let lock = File::create(directory.join("slotwheel.lock")).map_err(failed)?;
         lock.try_lock().map_err(|_| ManagedError::InUse(directory.clone()))?;
         let socket = directory.join("redis.sock");
