@@ -32,7 +32,7 @@ demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three 
 	examples/demo.sh $(DEMO_DIR)
 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
-	$(CARGO) bench --locked --bench figures
+	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
 .PHONY: tools-run tools-build tools-test tools-check tools-demo
 tools-run: ; @.ci/install rust redis

@@ -25,12 +25,19 @@ const PAYLOAD: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
 fn main() {
+    // `make figures ONLY=keyed` measures that alone.
+    let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        hand_out().await;
-        delay().await;
-        for keyed in [false, true] {
-            sizes(keyed).await;
+        if wanted("waiting") {
+            hand_out().await;
+            delay().await;
+        }
+        for (name, keyed) in [("plain", false), ("keyed", true)] {
+            if wanted(name) {
+                sizes(keyed).await;
+            }
         }
     });
 }
