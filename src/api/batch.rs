@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::{BatchBody, Peer};
+use super::items::Items;
 use super::object::{Field, List, Object};
 use super::problem::{Code, Problem};
 use super::reply::Shown;
@@ -47,23 +48,16 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     let object = body.object()?;
     let items = list(&object, "tasks")?;
     object.finish()?;
-    let read: Vec<_> = items.fields().zip(items.raw()).map(|(item, raw)| item_of(&api, &item, raw)).collect();
-    let (mut orders, mut faults) = (Vec::new(), Vec::new());
-    for item in read {
-        match item {
-            Ok(order) => {
-                orders.push(order);
-                faults.push(None);
-            }
-            Err(problem) => faults.push(Some(Err(problem))),
-        }
+    let mut orders = Items::new();
+    for (item, raw) in items.fields().zip(items.raw()) {
+        orders.add(item_of(&api, &item, raw));
     }
-    let mut stored = submit::store(&api, orders).await.into_iter();
-    let outcome = |(index, fault): (usize, Option<_>)| {
-        let of_item = |problem: Problem| problem.of_item(&format!("/tasks/{index}"));
-        fault.or_else(|| stored.next().map(|outcome| outcome.map_err(of_item)))
-    };
-    let outcomes: Vec<Result<Outcome, Problem>> = faults.into_iter().enumerate().filter_map(outcome).collect();
+    let open = orders.take_open();
+    // What is refused when it is read names its place itself.
+    let places: Vec<usize> = orders.places().collect();
+    let stored = submit::store(&api, open).await.into_iter().zip(places);
+    let stored = stored.map(|(outcome, place)| outcome.map_err(|problem| problem.of_item(&format!("/tasks/{place}"))));
+    let outcomes: Vec<Result<Outcome, Problem>> = orders.outcomes(stored);
     let results = outcomes.iter().map(|outcome| match outcome {
         Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.shape()), problem: None },
         Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },
@@ -104,28 +98,16 @@ pub(super) async fn complete(
     let next = object.take("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| claims::read(&next, peer, &headers)).transpose()?;
     object.finish()?;
-    let (mut ids, mut completions, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ids, mut completions) = (Vec::new(), Items::new());
     for item in items.fields() {
         let object = item.object()?;
         ids.push(claims::task_id(&object)?);
-        match claims::completion(&object).and_then(|done| object.finish().map(|()| done)) {
-            Ok(done) => {
-                completions.push(done);
-                refused.push(None);
-            }
-            Err(problem) => refused.push(Some(problem)),
-        }
+        completions.add(claims::completion(&object).and_then(|done| object.finish().map(|()| done)));
     }
-    let proofs: Vec<u8> = completions
-        .iter()
-        .flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default())
-        .collect();
-    let mut ended = api.dispatch.complete(completions).await.into_iter();
-    let outcomes = refused.into_iter().filter_map(|problem| match problem {
-        Some(problem) => Some(Err(problem)),
-        None => ended.next().map(|ended| ended.map_err(Problem::from)),
-    });
-    let outcomes: Vec<Result<Ended, Problem>> = outcomes.collect();
+    let open = completions.take_open();
+    let proofs: Vec<u8> =
+        open.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();
+    let outcomes: Vec<Result<Ended, Problem>> = completions.outcomes(api.dispatch.complete(open).await);
     // One that is refused stands alone; the claim follows if any was accepted.
     let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { .. })));
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { repeated: true, .. })));

@@ -142,8 +142,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathQueue {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = parameter(parts, state).await?;
-        let rule = "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
-        QueueName::parse(&text).map(PathQueue).ok_or_else(|| Problem::at(":queue", Code::InvalidQueue, rule))
+        QueueName::parse(&text).map(PathQueue).ok_or_else(|| Problem::invalid_queue(":queue"))
     }
 }
 

@@ -26,7 +26,7 @@ struct Page<'a> {
 }
 
 pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
-    let queue = queue_parameter(&query.need("queue")?)?;
+    let queue = QueueName::parse(&query.need("queue")?).ok_or_else(|| Problem::invalid_queue("?queue"))?;
     let state = query.need("state")?;
     let state = State::parse(&state).ok_or_else(|| {
         let all = State::ALL.map(State::as_str).join(", ");
@@ -53,14 +53,6 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         mark_next(&mut response, &link);
     }
     Ok(response)
-}
-
-/// A queue's name in a query parameter.
-fn queue_parameter(text: &str) -> Result<QueueName, Problem> {
-    QueueName::parse(text).ok_or_else(|| {
-        let rule = "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
-        Problem::at("?queue", Code::InvalidQueue, rule)
-    })
 }
 
 fn encoded(text: &str) -> String {

@@ -9,6 +9,7 @@ mod claims;
 mod docs;
 mod extract;
 mod health;
+mod items;
 mod listing;
 mod object;
 pub mod problem;

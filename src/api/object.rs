@@ -201,11 +201,7 @@ impl<'o> Field<'o> {
 
     pub(super) fn queue(&self) -> Result<QueueName, Problem> {
         let text: String = self.read("a string")?;
-        QueueName::parse(&text).ok_or_else(|| {
-            let rule =
-                "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
-            self.refuse(Code::InvalidQueue, rule)
-        })
+        QueueName::parse(&text).ok_or_else(|| Problem::invalid_queue(self.at()))
     }
 
     pub(super) fn time(&self) -> Result<Millis, Problem> {

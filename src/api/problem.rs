@@ -180,6 +180,12 @@ impl Problem {
         self
     }
 
+    /// What stands at `pointer` is no queue's name.
+    pub fn invalid_queue(pointer: impl Into<String>) -> Self {
+        let rule = "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
+        Problem::at(pointer, Code::InvalidQueue, rule)
+    }
+
     /// No task has the id.
     pub fn no_task() -> Self {
         Problem::new(Code::TaskNotFound, "no task has this id; ended ones are dropped after their retention")

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::claims::{held, task_id};
 use super::extract::{BatchBody, OneBody};
+use super::items::Items;
 use super::object::Object;
 use super::problem::{Code, Problem};
 use super::reply::Shown;
@@ -100,23 +101,14 @@ pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Resu
         return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
     }
     object.finish()?;
-    let (mut ids, mut beats, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ids, mut beats) = (Vec::new(), Items::new());
     for item in list.fields() {
         let object = item.object()?;
         ids.push(task_id(&object)?);
-        match beat(&object) {
-            Ok(beat) => {
-                beats.push(beat);
-                refused.push(None);
-            }
-            Err(problem) => refused.push(Some(problem)),
-        }
+        beats.add(beat(&object));
     }
-    let mut prolonged = api.dispatch.heartbeat(beats).await.into_iter();
-    let outcomes = refused.into_iter().filter_map(|problem| match problem {
-        Some(problem) => Some(Err(problem)),
-        None => prolonged.next().map(|prolonged| prolonged.map_err(Problem::from)),
-    });
+    let open = beats.take_open();
+    let outcomes = beats.outcomes(api.dispatch.heartbeat(open).await);
     let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
     Ok(reply::ok(&Beats { tasks }))
 }

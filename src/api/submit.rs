@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::extract::OneBody;
+use super::items::Items;
 use super::object::{Field, Object};
 use super::problem::{Code, Problem};
 use super::shapes::{SubmittedShape, TaskShape};
@@ -106,35 +107,25 @@ pub(super) type Order = (NewTask, Option<Idempotency>);
 /// then the outcomes into the records.
 pub(super) async fn store(api: &Api, orders: Vec<Order>) -> Vec<Result<Outcome, Problem>> {
     let mut opened = open(api, &orders).await.into_iter();
-    let (mut settled, mut tasks) = (Vec::new(), Vec::new());
+    let mut items = Items::new();
     for (mut task, once) in orders {
-        let remembered = once.and_then(|_| opened.next());
-        match remembered {
-            None => {}
+        match once.and_then(|_| opened.next()) {
+            None => items.add(Ok((task, once))),
             Some(Ok(Remembered::Open(id))) => {
                 task.id = id;
                 task.slot = id.slot();
+                items.add(Ok((task, once)));
             }
             Some(Ok(Remembered::Closed(id, status))) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-                settled.push(Some(found(api, task, id, status).await));
-                continue;
+                items.settle(found(api, task, id, status).await);
             }
-            Some(Ok(Remembered::Mismatch)) => {
-                settled.push(Some(Err(mismatch())));
-                continue;
-            }
-            Some(Err(error)) => {
-                settled.push(Some(Err(error.into())));
-                continue;
-            }
+            Some(Ok(Remembered::Mismatch)) => items.settle(Err(mismatch())),
+            Some(Err(error)) => items.settle(Err(error.into())),
         }
-        settled.push(None);
-        tasks.push((task, once));
     }
-    let mut stored = store_new(api, tasks).await.into_iter();
-    let outcomes = settled.into_iter().filter_map(|settled| settled.or_else(|| stored.next()));
-    outcomes.collect()
+    let stored = store_new(api, items.take_open()).await;
+    items.outcomes(stored)
 }
 
 async fn open(api: &Api, orders: &[Order]) -> Vec<store::Result<Remembered>> {
