@@ -129,6 +129,7 @@ impl Waiters {
             }
         }
         self.return_to_places(line, shard, batch, |waiter| {
+            waiter.failed.remove(&shard);
             if !cut {
                 waiter.unseen.remove(&shard);
             }
