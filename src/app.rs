@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api, accept};
-use crate::config::{Config, Redis};
+use crate::config::{Config, Durability, Redis};
 use crate::dispatch::Dispatch;
 use crate::store::client::Target;
-use crate::store::found::found;
+use crate::store::found::{Founded, found};
 use crate::store::managed::Managed;
-use crate::store::{self, Client, Store, check, signal};
+use crate::store::replicas::Replicas;
+use crate::store::{self, Client, Store, check, pulse, signal};
 use crate::upkeep::Upkeep;
 
 /// How long a Redis that is named may take to answer for the first time.
@@ -40,15 +41,15 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
 }
 
 async fn serve(config: &Config, target: Target, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let store = tokio::select! {
+    let (store, founded) = tokio::select! {
         opened = open(config, target) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let tasks = TaskTracker::new();
     let dispatch = Dispatch::start(store.clone(), config.sweep, &tasks, &stop);
-    let upkeep = Upkeep::start(&store, config.sweep, &tasks, &stop);
+    let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &stop);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
-    let router = api::router(Api { dispatch: dispatch.clone(), stopping: stop.clone() });
+    let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, stopping: stop.clone() });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     accept::serve(listener, router, stop, config.shutdown).await;
     // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
@@ -78,7 +79,7 @@ pub async fn attach(config: &Config) -> anyhow::Result<(Target, Option<Managed>)
 pub async fn redis(config: &Config) -> anyhow::Result<(Target, Option<Managed>)> {
     let (url, ca, managed) = match &config.redis {
         Redis::Managed(directory) => {
-            let managed = Managed::start(directory).await?;
+            let managed = Managed::start(directory, config.durability).await?;
             (managed.url(), None, Some(managed))
         }
         Redis::At { url, ca } => (url.clone(), ca.clone(), None),
@@ -100,16 +101,22 @@ pub async fn redis(config: &Config) -> anyhow::Result<(Target, Option<Managed>)>
 ///
 /// # Errors
 /// When Redis does not answer, is not fit, or the data set does not fit the settings.
-pub async fn open(config: &Config, target: Target) -> anyhow::Result<Store> {
-    let client = connect(target).await?;
-    for finding in check::check(&client).await? {
+async fn open(config: &Config, target: Target) -> anyhow::Result<(Store, Founded)> {
+    let client = connect(target.clone()).await?;
+    for finding in check::check(&client, config.durability).await? {
         if finding.fatal {
             anyhow::bail!("this Redis cannot keep tasks: {}", finding.text);
         }
         tracing::warn!("about this Redis: {}", finding.text);
     }
     let founded = found(&client, &config.prefix, config.shards).await?;
-    Ok(Store::new(Arc::new(client), founded.shards, &config.prefix))
+    let replicas = match config.durability {
+        Durability::AsRedis | Durability::Fsync | Durability::Everysec => None,
+        Durability::Replicated(wanted) => Some(Replicas::connect(&target, wanted).await?),
+    };
+    let store = Store::new(Arc::new(client), founded.shards, &config.prefix).with_replicas(replicas);
+    pulse::begin(&store, &founded).await?;
+    Ok((store, founded))
 }
 
 /// Connects to a Redis that works: one that loads its data is waited for, however long it takes.

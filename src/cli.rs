@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 use crate::config::{Config, LogFormat, Written};
 use crate::store::client::Target;
-use crate::store::found::existing;
-use crate::store::{Client, Store, audit, check};
+use crate::store::found::{existing, found};
+use crate::store::{Client, Store, audit, check, pulse};
 
 /// An HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -32,9 +32,18 @@ enum Command {
     /// Serve; what happens when no command is given
     Serve(Settings),
     /// Check a Redis and the data set on it, and say what is wrong
-    Doctor(Settings),
+    Doctor(Examination),
     /// Exit with 0 if the server answers /readyz with 200
     Healthcheck(Settings),
+}
+
+#[derive(Debug, Args)]
+struct Examination {
+    /// Take the data set as it is for the servers' own, although data was lost
+    #[arg(long)]
+    accept_loss: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +76,8 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => begin(settings, serve),
-        Command::Doctor(settings) => begin(settings, doctor),
+        Command::Doctor(Examination { accept_loss: false, settings }) => begin(settings, doctor),
+        Command::Doctor(Examination { accept_loss: true, settings }) => begin(settings, accept_loss),
         Command::Healthcheck(settings) => begin(settings, healthcheck),
     };
     match outcome {
@@ -137,11 +147,31 @@ async fn doctor(config: Config) -> anyhow::Result<ExitCode> {
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Has the servers take the data set as it is; one that is gone is founded anew.
+async fn accept_loss(config: Config) -> anyhow::Result<ExitCode> {
+    let (target, managed) = app::attach(&config).await?;
+    let outcome = accept(&config, target).await;
+    if let Some(managed) = managed {
+        managed.stop().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn accept(config: &Config, target: Target) -> anyhow::Result<()> {
+    let client = Client::connect(target).await.context("no answer of Redis")?;
+    let founded = found(&client, &config.prefix, config.shards).await?;
+    let store = Store::new(Arc::new(client), founded.shards, &config.prefix);
+    pulse::accept(&store, &founded).await?;
+    println!("data set {} with {} shards is accepted as it is", founded.id, founded.shards.count());
+    println!("servers that had another number of shards do not take it: start them again");
+    Ok(())
+}
+
 /// Prints what is wrong; how much.
 async fn examine(config: &Config, target: Target) -> anyhow::Result<usize> {
     let client = Client::connect(target).await.context("no answer of Redis")?;
     let mut wrong = 0;
-    for finding in check::check(&client).await? {
+    for finding in check::check(&client, config.durability).await? {
         println!("{} {}", if finding.fatal { "WRONG " } else { "ADVICE" }, finding.text);
         wrong += usize::from(finding.fatal);
     }
@@ -159,6 +189,10 @@ async fn examine(config: &Config, target: Target) -> anyhow::Result<usize> {
         wrong += 1;
     }
     let store = Store::new(Arc::new(client), founded.shards, &config.prefix);
+    for (shard, loss) in pulse::strangers(&store, &founded).await? {
+        println!("WRONG  shard {shard}: {}", loss.explain());
+        wrong += 1;
+    }
     let first = audit::audit(&store).await?;
     // Others may be writing: only what a second look confirms is wrong.
     let second = match first.findings.is_empty() {

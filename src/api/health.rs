@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::{Api, reply};
-use crate::store::check::check;
+use crate::store::{self, check::check};
 
 #[derive(Serialize)]
 struct Status {
@@ -23,7 +23,10 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     }
     // A watch of a task that cannot be is a write like any other.
     api.dispatch.probe().await?;
-    let wrong = check(api.store().client()).await?;
+    if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.gate.loss()) {
+        return Err(store::Error::Lost(loss).into());
+    }
+    let wrong = check(api.store().client(), api.durability).await?;
     if let Some(finding) = wrong.into_iter().find(|finding| finding.fatal) {
         return Err(Problem::new(Code::Unavailable, finding.text));
     }

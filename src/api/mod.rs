@@ -11,6 +11,7 @@ mod extract;
 mod health;
 mod items;
 mod listing;
+mod metrics;
 mod object;
 pub mod problem;
 mod queues;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
 
@@ -39,6 +41,8 @@ pub use routes::{router, table};
 pub struct Api {
     /// The engine.
     pub dispatch: Arc<Dispatch>,
+    /// What an accepted submit survives.
+    pub durability: Durability,
     /// Set when the server is going down.
     pub stopping: CancellationToken,
 }

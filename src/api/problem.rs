@@ -116,6 +116,12 @@ codes! {
     StoreFull = "store_full", INSUFFICIENT_STORAGE;
     /// Redis does not answer
     Unavailable = "unavailable", SERVICE_UNAVAILABLE;
+    /// Redis cannot write to its disk
+    DiskError = "disk_error", SERVICE_UNAVAILABLE;
+    /// The data in Redis is not what this server knows
+    DataLost = "data_lost", SERVICE_UNAVAILABLE;
+    /// Too few replicas have it
+    NotReplicated = "not_replicated", SERVICE_UNAVAILABLE;
     /// The server is going down
     Stopping = "stopping", SERVICE_UNAVAILABLE;
     /// Something went wrong that should not have
@@ -250,6 +256,18 @@ impl From<store::Error> for Problem {
             store::Error::Full(why) => {
                 tracing::warn!(why, "Redis is full");
                 Problem::new(Code::StoreFull, "nothing was stored; workers can go on")
+            }
+            store::Error::Disk(why) => {
+                tracing::warn!(why, "Redis cannot write to its disk");
+                Problem::new(Code::DiskError, "nothing was changed; it goes on once the disk takes writes again")
+            }
+            store::Error::Lost(loss) => Problem::new(Code::DataLost, loss.explain()),
+            store::Error::Unconfirmed(why) => {
+                tracing::warn!(why, "too few replicas have a submit");
+                Problem::new(
+                    Code::NotReplicated,
+                    "it is stored and may be lost with this Redis; with an Idempotency-Key it can be sent again",
+                )
             }
             store::Error::Unexpected(why) => {
                 tracing::error!(why, "an answer of Redis was not expected");

@@ -32,6 +32,13 @@ pub struct Written {
     /// PEM file with the certificates from which a rediss:// server's must descend
     #[arg(long, env = "SLOTWHEEL_REDIS_CA", value_name = "FILE")]
     pub redis_ca: Option<PathBuf>,
+    /// What an accepted submit survives: fsync, everysec or replicated; empty: fsync with the managed Redis, else
+    /// what the Redis is set up for
+    #[arg(long, env = "SLOTWHEEL_DURABILITY", value_name = "LEVEL")]
+    pub durability: Option<String>,
+    /// With --durability replicated: how many replicas must have a submit before it is accepted
+    #[arg(long, env = "SLOTWHEEL_REPLICAS", value_name = "COUNT")]
+    pub replicas: Option<u8>,
     /// What every key begins with
     #[arg(long, env = "SLOTWHEEL_PREFIX", value_name = "WORD")]
     pub prefix: Option<String>,
@@ -66,6 +73,19 @@ pub enum Redis {
     },
 }
 
+/// What an accepted submit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// What the Redis is set up for; nothing is checked.
+    AsRedis,
+    /// It is on disk: nothing is lost, if the disk honours fsync.
+    Fsync,
+    /// It is in the append-only file, flushed each second: a power failure loses about two seconds.
+    Everysec,
+    /// So many replicas have it.
+    Replicated(u8),
+}
+
 /// Form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -91,6 +111,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Which Redis.
     pub redis: Redis,
+    /// What an accepted submit survives.
+    pub durability: Durability,
     /// What keys begin with.
     pub prefix: String,
     /// As asked for; `None`: as founded.
@@ -143,6 +165,8 @@ impl Written {
             data_dir: self.data_dir.or(below.data_dir),
             redis_url: self.redis_url.or(below.redis_url),
             redis_ca: self.redis_ca.or(below.redis_ca),
+            durability: self.durability.or(below.durability),
+            replicas: self.replicas.or(below.replicas),
             prefix: self.prefix.or(below.prefix),
             shards: self.shards.or(below.shards),
             sweep_ms: self.sweep_ms.or(below.sweep_ms),
@@ -194,9 +218,26 @@ impl Written {
             Some(url) => Redis::At { url, ca: all.redis_ca.filter(not_empty) },
             None => Redis::Managed(all.data_dir.unwrap_or_default()),
         };
+        let level = all.durability.unwrap_or_default();
+        let durability = match (level.as_str(), &redis, all.replicas.unwrap_or_default()) {
+            ("", Redis::Managed(_), _) | ("fsync", _, _) => Durability::Fsync,
+            ("", Redis::At { .. }, _) => Durability::AsRedis,
+            ("everysec", _, _) => Durability::Everysec,
+            ("replicated", Redis::Managed(_), _) => {
+                return bad(
+                    "durability",
+                    level,
+                    "the managed Redis has no replicas: name one that has with --redis-url",
+                );
+            }
+            ("replicated", Redis::At { .. }, 0) => return bad("replicas", 0, "it takes 1 to 255"),
+            ("replicated", Redis::At { .. }, replicas) => Durability::Replicated(replicas),
+            _ => return bad("durability", level, "it takes fsync, everysec or replicated"),
+        };
         Ok(Config {
             listen: address,
             redis,
+            durability,
             prefix,
             shards,
             sweep: Duration::from_millis(sweep_ms),
@@ -239,6 +280,9 @@ mod tests {
             "prefix = \"a:b\"",
             "sweep_ms = 1",
             "log_format = \"xml\"",
+            "durability = \"always\"",
+            "durability = \"replicated\"",
+            "durability = \"replicated\"\nredis_url = \"redis://a\"\nreplicas = 0",
         ] {
             assert!(written(text).meant().is_err(), "{text}");
         }

@@ -3,8 +3,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::limits;
@@ -15,6 +18,8 @@ use crate::store::{Caller, Error, Result, Shard, Store};
 const ITEMS: usize = 100;
 /// Requests that may wait for a lane before further ones wait to get in.
 const BACKLOG: usize = 4096;
+/// The deadline of a request, its time in line included; that of a single call lies well below.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// An operation that takes a list of items.
 pub(super) trait Verb: Send + Sync + 'static {
@@ -63,19 +68,23 @@ impl<V: Verb> Gather<V> {
 
     /// Does it in the shard of `slot`. Dropping the future does not undo it.
     pub(super) async fn send(&self, slot: Slot, item: V::Item) -> Result<V::Answer> {
-        self.enter(slot, item).await?.await.map_err(|_| gone())?
+        timeout(DEADLINE, async { self.enter(slot, item).await?.await.map_err(|_| gone())? }).await.map_err(late)?
     }
 
     /// Does all of it, in each shard in order; the answers in order.
     pub(super) async fn send_all(&self, items: Vec<(Slot, V::Item)>) -> Vec<Result<V::Answer>> {
+        let deadline = Instant::now() + DEADLINE;
         let mut entered = Vec::with_capacity(items.len());
         for (slot, item) in items {
-            entered.push(self.enter(slot, item).await);
+            entered.push(timeout_at(deadline, self.enter(slot, item)).await.map_err(late).and_then(|entered| entered));
         }
         let mut answers = Vec::with_capacity(entered.len());
         for answered in entered {
             answers.push(match answered {
-                Ok(answered) => answered.await.unwrap_or_else(|_| Err(gone())),
+                Ok(answered) => match timeout_at(deadline, answered).await {
+                    Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+                    Err(elapsed) => Err(late(elapsed)),
+                },
                 Err(error) => Err(error),
             });
         }
@@ -98,6 +107,11 @@ impl<V: Verb> Gather<V> {
 
 fn gone() -> Error {
     Error::Unavailable("the server is stopping".into())
+}
+
+/// It may be done yet.
+fn late(_: Elapsed) -> Error {
+    Error::Unavailable(format!("no answer within {} s", DEADLINE.as_secs()))
 }
 
 /// Ends when the gather is dropped.
@@ -128,7 +142,7 @@ async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
             Err(error) => {
                 let mut failed = answers;
                 // Those behind would wait as long for the same: Redis has been given its time.
-                if matches!(error, Error::Unavailable(_)) {
+                if error.is_outage() {
                     failed.extend(waiting.drain(..).map(|job| job.answer));
                     while let Ok(job) = jobs.try_recv() {
                         failed.push(job.answer);

@@ -59,7 +59,7 @@ pub(super) struct Line {
     /// Per shard: queues that were hinted at while its call was under way.
     hinted: HashMap<usize, HashSet<QueueName>>,
     /// Shards that are away.
-    down: BTreeMap<usize, Error>,
+    pub(super) down: BTreeMap<usize, Error>,
     pub(super) dismissed: bool,
 }
 

@@ -242,8 +242,11 @@ impl Dispatch {
         waited.await.unwrap_or(Ok(()))
     }
 
-    /// Does a write that changes no task, as proof that writes work.
+    /// Does a write that changes no task, as proof that writes work, and sees that no shard is left out by claims.
     pub async fn probe(&self) -> Result<()> {
+        if let Some(error) = self.waiters.down() {
+            return Err(error);
+        }
         for shard in self.store.shards() {
             let (first, _) = self.store.layout().range(shard.index);
             if let Some(slot) = Slot::new(first) {
@@ -295,6 +298,11 @@ impl Dispatch {
             }
         }
         Ok((gone, false))
+    }
+
+    /// How many claims wait.
+    pub fn waiting(&self) -> usize {
+        self.waiters.count()
     }
 
     /// The store, for reading.

@@ -9,7 +9,7 @@ use super::delivery::{Delivery, GiveBack};
 use super::waiters::{Batch, Waiters};
 use crate::store::ops::claim::{Claim, Handed};
 use crate::store::ops::expire::expire;
-use crate::store::{Caller, Error, Shard};
+use crate::store::{Caller, Shard};
 
 /// How long a call whose outcome is not known rests before it is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<Give
             }
             Err(error) => {
                 waiters.fail(shard.index, &batch, &error);
-                if matches!(error, Error::Unavailable(_)) {
+                if error.is_outage() {
                     if resolve(&claim, &give_back, &stop).await.is_none() {
                         return;
                     }
@@ -74,7 +74,7 @@ async fn resolve(claim: &Claim<'_>, give_back: &Arc<GiveBack>, stop: &Cancellati
                 drop(Delivery::new(handed.tasks.into_iter().map(|(_, task)| task).collect(), give_back));
                 return Some(());
             }
-            Err(Error::Unavailable(_)) => {}
+            Err(error) if error.is_outage() => {}
             Err(error) => {
                 tracing::error!(%error, "a claim could not be resolved");
                 return Some(());

@@ -141,7 +141,7 @@ impl Waiters {
     pub(super) fn fail(&self, shard: usize, batch: &Batch, error: &Error) {
         let mut line = self.lock();
         let mut done = Vec::new();
-        if matches!(error, Error::Unavailable(_)) {
+        if error.is_outage() {
             done = line.set_down(shard, error);
         } else {
             batch.queues.iter().for_each(|queue| line.unset_ready(queue, shard));
@@ -212,6 +212,16 @@ impl Waiters {
     /// The queues that somebody waits for.
     pub(super) fn queues(&self) -> Vec<QueueName> {
         self.lock().interest.keys().cloned().collect()
+    }
+
+    /// Why a shard is left out, if one is.
+    pub(super) fn down(&self) -> Option<Error> {
+        self.lock().down.values().next().cloned()
+    }
+
+    /// How many wait.
+    pub(super) fn count(&self) -> usize {
+        self.lock().all.len()
     }
 
     /// All get an empty answer, and so does whoever comes later.

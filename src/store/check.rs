@@ -5,6 +5,7 @@ use deadpool_redis::redis::{Value, cmd};
 use super::client::Client;
 use super::error::Result;
 use super::reply::{items, text};
+use crate::config::Durability;
 
 /// What is wrong with a Redis, in words that an operator can act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,8 +24,8 @@ fn advice(text: &str) -> Finding {
     Finding { fatal: false, text: text.to_owned() }
 }
 
-/// All that is wrong with it; of a Cluster, with any of its masters.
-pub async fn check(client: &Client) -> Result<Vec<Finding>> {
+/// All that is wrong with it for this durability; of a Cluster, with any of its masters.
+pub async fn check(client: &Client, durability: Durability) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for info in client.send_to_masters(cmd("INFO").arg("server")).await? {
         let info = text(info)?;
@@ -46,11 +47,7 @@ pub async fn check(client: &Client) -> Result<Vec<Finding>> {
             "maxmemory-policy is {policy}: when its memory is full, Redis would throw tasks away. Set it to noeviction"
         )));
     }
-    if settings(client, "appendonly").await?.iter().any(|setting| setting != "yes") {
-        findings.push(advice(
-            "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set appendonly yes",
-        ));
-    }
+    findings.extend(keeps(client, durability).await?);
     if settings(client, "save").await?.iter().any(|times| !times.is_empty()) {
         findings.push(advice(
             "save is on: Redis also writes snapshots, and when one fails it refuses all writes. Set save \"\"",
@@ -64,6 +61,54 @@ pub async fn check(client: &Client) -> Result<Vec<Finding>> {
         ));
     }
     findings.dedup();
+    Ok(findings)
+}
+
+/// What keeps the Redis from the durability that is asked for.
+async fn keeps(client: &Client, durability: Durability) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut need = async |name: &'static str, level: &str, allowed: &[&str]| -> Result<()> {
+        for found in settings(client, name).await?.iter().filter(|found| !allowed.contains(&found.as_str())) {
+            findings.push(fatal(format!(
+                "{name} is {found}, and the durability {level} needs {}. Set it, or choose another durability",
+                allowed.join(" or ")
+            )));
+        }
+        Ok(())
+    };
+    match durability {
+        Durability::Fsync => {
+            need("appendonly", "fsync", &["yes"]).await?;
+            need("appendfsync", "fsync", &["always"]).await?;
+            need("no-appendfsync-on-rewrite", "fsync", &["no"]).await?;
+        }
+        Durability::Everysec => {
+            need("appendonly", "everysec", &["yes"]).await?;
+            need("appendfsync", "everysec", &["everysec", "always"]).await?;
+        }
+        Durability::Replicated(_) if client.is_cluster() => {
+            findings.push(fatal("the durability replicated does not work on a Cluster yet".into()));
+        }
+        Durability::Replicated(wanted) => {
+            let least = settings(client, "min-replicas-to-write").await?;
+            let enough = |least: &String| least.parse::<u8>().is_ok_and(|least| least >= wanted);
+            if !least.iter().all(enough) {
+                findings.push(fatal(format!(
+                    "min-replicas-to-write is {}, and the durability replicated needs {wanted}: a master that is cut \
+                     off from its replicas would go on accepting what is then lost",
+                    least.join(", ")
+                )));
+            }
+        }
+        Durability::AsRedis => {
+            if settings(client, "appendonly").await?.iter().any(|setting| setting != "yes") {
+                findings.push(advice(
+                    "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set \
+                     appendonly yes",
+                ));
+            }
+        }
+    }
     Ok(findings)
 }
 

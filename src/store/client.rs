@@ -18,8 +18,8 @@ use deadpool_redis::redis::{
     TlsCertificates, Value, cmd,
 };
 use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
-
-use tokio::time::Instant;
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Error, Result};
 use super::script::{Script, Scripts};
@@ -29,9 +29,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that one command may take; a script's work is bounded far below it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For how long something is sent again before its outcome is reported as unknown.
+/// The deadline of every call: for how long something is sent again before its outcome is reported as unknown.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Between two sendings, at first and at most; half of it is chance, so that servers do not come back in step.
 const PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// What moves a test's time: added to Redis' clock, in ms.
 pub type Offset = Arc<AtomicI64>;
@@ -160,12 +162,17 @@ impl Client {
 
     /// A clone that reports such an error never heals by itself.
     fn judge(&self, error: RedisError) -> Error {
-        if let Link::Single { shared, .. } = &self.link
-            && (error.is_unrecoverable_error() || error.is_timeout())
-        {
-            *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if error.is_unrecoverable_error() || error.is_timeout() {
+            self.discard();
         }
         error.into()
+    }
+
+    /// The next call takes another connection.
+    fn discard(&self) {
+        if let Link::Single { shared, .. } = &self.link {
+            *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Sends a command to every master; each one's answer.
@@ -186,15 +193,24 @@ impl Client {
     /// Does it again while Redis is away, up to [`PATIENCE`]. All that is sent may be sent twice: it reads, it sets
     /// what is not set, or it is a script that knows the number of its call.
     async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
-        let started = Instant::now();
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = PAUSE;
         loop {
-            match attempt().await {
-                Err(Error::Unavailable(why)) if started.elapsed() < PATIENCE => {
-                    tracing::debug!(why, "sending to Redis again");
-                    tokio::time::sleep(PAUSE).await;
+            let why = match timeout_at(deadline, attempt()).await {
+                Ok(Err(Error::Unavailable(why))) => why,
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    self.discard();
+                    return Err(Error::Unavailable(format!("no answer within {} s", PATIENCE.as_secs())));
                 }
-                other => return other,
+            };
+            let rest = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            if Instant::now() + rest >= deadline {
+                return Err(Error::Unavailable(why));
             }
+            tracing::debug!(why, "sending to Redis again");
+            sleep(rest).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

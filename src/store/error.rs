@@ -2,6 +2,8 @@
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::gate::Loss;
+
 /// The result of everything that speaks Redis.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -14,14 +16,22 @@ pub enum Error {
     /// It refuses writes because its memory is full. Nothing was written.
     #[error("Redis is full: {0}")]
     Full(String),
+    /// It refuses writes because it cannot write to its disk. Nothing was written.
+    #[error("Redis cannot write to its disk: {0}")]
+    Disk(String),
+    /// The data set is not the one that this server knows. Nothing was asked of it.
+    #[error("{}", .0.explain())]
+    Lost(Loss),
+    /// It was written, and fewer replicas than wanted have said in time that they have it.
+    #[error("too few replicas have it: {0}")]
+    Unconfirmed(String),
     /// It answered what it should not: a bug, or somebody else's data under our names.
     #[error("unexpected answer of Redis: {0}")]
     Unexpected(String),
 }
 
 /// Words of errors that pass by themselves, or once an operator has mended something; nothing was written.
-const PASSING: [&str; 8] = [
-    "MISCONF",
+const PASSING: [&str; 7] = [
     "NOREPLICAS",
     "BUSY",
     "LOADING",
@@ -32,6 +42,16 @@ const PASSING: [&str; 8] = [
     "UNBLOCKED",
 ];
 
+impl Error {
+    /// Whether the shard is of no use for now, also to whoever comes next.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Error::Unavailable(_) | Error::Disk(_) | Error::Lost(_) => true,
+            Error::Full(_) | Error::Unconfirmed(_) | Error::Unexpected(_) => false,
+        }
+    }
+}
+
 impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
@@ -39,6 +59,7 @@ impl From<RedisError> for Error {
             ErrorKind::Server(ServerErrorKind::ResponseError) | ErrorKind::Extension if text.contains("OOM") => {
                 Error::Full(text)
             }
+            _ if text.contains("MISCONF") => Error::Disk(text),
             ErrorKind::Io
             | ErrorKind::ClusterConnectionNotFound
             | ErrorKind::AuthenticationFailed

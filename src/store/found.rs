@@ -1,5 +1,7 @@
 //! The first start on a data set founds it; every later one must fit what was founded.
 
+use std::fmt;
+
 use deadpool_redis::redis::{Value, cmd, pipe};
 
 use super::client::Client;
@@ -15,6 +17,22 @@ pub struct Founded {
     pub shards: Shards,
     /// Its name: 32 hexadecimal digits.
     pub id: String,
+    /// Whether every shard has got its pulse.
+    pub has_pulse: bool,
+}
+
+/// As in the pulse of each shard: `<id>/<shards>`.
+impl fmt::Display for Founded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.id, self.shards.count())
+    }
+}
+
+impl Founded {
+    /// Whether a set of this name, as in a pulse, is cut as this one is.
+    pub(super) fn fits(&self, set: &str) -> bool {
+        set.split_once('/').is_some_and(|(_, shards)| shards == self.shards.count().to_string())
+    }
 }
 
 /// A start that does not fit.
@@ -59,14 +77,15 @@ pub async fn found(client: &Client, prefix: &str, wanted: Option<Shards>) -> std
 
 /// What was decided at the first start; `None` if there was none.
 pub async fn existing(client: &Client, prefix: &str) -> Result<Option<Founded>> {
-    let mut fields = items(client.send(cmd("HMGET").arg(meta(prefix)).arg(&["shards", "id"])).await?)?;
+    let mut fields = items(client.send(cmd("HMGET").arg(meta(prefix)).arg(&["shards", "id", "pulse"])).await?)?;
     let count = match fields.value()? {
         Value::Nil => return Ok(None),
         count => int(count)?,
     };
     let shards = u16::try_from(count).ok().and_then(Shards::new);
     let shards = shards.ok_or_else(|| Error::Unexpected(format!("meta names {count} shards")))?;
-    Ok(Some(Founded { shards, id: fields.text()? }))
+    let id = fields.text()?;
+    Ok(Some(Founded { shards, id, has_pulse: fields.value()? != Value::Nil }))
 }
 
 fn meta(prefix: &str) -> Vec<u8> {

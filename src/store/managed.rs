@@ -1,6 +1,7 @@
 //! The Redis that a server brings along: started, watched, started again, stopped.
 //!
-//! It lives in the data directory (0700), on a unix socket, append-only with an fsync before every answer. It outlives
+//! It lives in the data directory (0700), on a unix socket, append-only with an fsync before every answer unless
+//! the settings ask for less. It outlives
 //! a crash of its server; the next start adopts it. A lock on the data directory keeps a second server away.
 
 use std::fs::{self, File};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::config::Durability;
 use deadpool_redis::redis::{self, Client, ErrorKind, ServerErrorKind, cmd};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -60,6 +62,7 @@ pub struct Managed {
     directory: PathBuf,
     socket: PathBuf,
     program: PathBuf,
+    appendfsync: &'static str,
     /// `None`: adopted.
     child: Option<Child>,
     _lock: File,
@@ -67,7 +70,7 @@ pub struct Managed {
 
 impl Managed {
     /// Starts one in `directory`, or adopts the one that a crashed server left there, and waits until it answers.
-    pub async fn start(directory: &Path) -> Result<Self, ManagedError> {
+    pub async fn start(directory: &Path, durability: Durability) -> Result<Self, ManagedError> {
         let failed = |error| ManagedError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
@@ -82,8 +85,15 @@ impl Managed {
             return Err(ManagedError::PathTooLong(socket));
         }
         let program = program().ok_or(ManagedError::NotInstalled)?;
-        let mut managed = Managed { directory, socket, program, child: None, _lock: lock };
+        let appendfsync = match durability {
+            Durability::AsRedis | Durability::Fsync | Durability::Replicated(_) => "always",
+            Durability::Everysec => "everysec",
+        };
+        let mut managed = Managed { directory, socket, program, appendfsync, child: None, _lock: lock };
         if managed.adopt().await? {
+            // It may have been started for another level.
+            let set = managed.ask(&["CONFIG", "SET", "appendfsync", appendfsync]).await;
+            set.map_err(|error| ManagedError::NotStarted(error.to_string()))?;
             tracing::info!("took over the redis-server that an earlier server left running");
         } else {
             managed.launch().await?;
@@ -175,11 +185,12 @@ impl Managed {
              unixsocketperm 700\n\
              daemonize no\n\
              appendonly yes\n\
-             appendfsync always\n\
+             appendfsync {}\n\
              save \"\"\n\
              maxmemory-policy noeviction\n\
              # Task hashes stay compact up to this size of a value.\n\
-             hash-max-listpack-value 4096\n"
+             hash-max-listpack-value 4096\n",
+            self.appendfsync
         )
     }
 

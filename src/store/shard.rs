@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use deadpool_redis::redis::{Pipeline, Value};
+use deadpool_redis::redis::{Cmd, Pipeline, Value};
 
 use super::client::Client;
 use super::error::Result;
+use super::gate::Gate;
 use super::keys::{Keys, tags};
+use super::replicas::Replicas;
 use super::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::slot::{Shards, Slot};
@@ -23,9 +25,21 @@ impl Store {
     /// The store with this many shards, its keys beginning with `prefix`.
     pub fn new(client: Arc<Client>, layout: Shards, prefix: &str) -> Self {
         let shards = tags(layout).into_iter().enumerate();
-        let shards =
-            shards.map(|(index, tag)| Shard { index, keys: Arc::new(Keys::new(prefix, tag)), client: client.clone() });
+        let shards = shards.map(|(index, tag)| Shard {
+            index,
+            keys: Arc::new(Keys::new(prefix, tag)),
+            gate: Arc::default(),
+            client: client.clone(),
+            replicas: None,
+        });
         Store { shards: shards.collect(), layout, client }
+    }
+
+    /// The same, where a submit is accepted once replicas have it.
+    pub fn with_replicas(self, replicas: Option<Replicas>) -> Self {
+        let replicas = replicas.map(Arc::new);
+        let shards = self.shards.iter().map(|shard| Shard { replicas: replicas.clone(), ..shard.clone() });
+        Store { shards: shards.collect(), ..self }
     }
 
     /// How the slots are cut.
@@ -70,7 +84,10 @@ pub struct Shard {
     pub index: usize,
     /// Its keys.
     pub keys: Arc<Keys>,
+    /// Whether it is worth calling.
+    pub gate: Arc<Gate>,
     client: Arc<Client>,
+    replicas: Option<Arc<Replicas>>,
 }
 
 /// Who calls, and how often it has. Its calls never overlap (each borrows it mutably), so the scripts need to
@@ -120,6 +137,15 @@ impl Call<'_> {
     /// Sends it. It may be sent again under its number where no answer came: then it may have run, and the script
     /// knows.
     pub(super) async fn send(&self) -> Result<Value> {
+        self.shard.gate.pass(self.run()).await
+    }
+
+    /// The same for the call that finds out whether the shard's data is what it was.
+    pub(super) async fn send_in_spite_of_loss(&self) -> Result<Value> {
+        self.shard.gate.pass_in_spite_of_loss(self.run()).await
+    }
+
+    async fn run(&self) -> Result<Value> {
         self.shard.client.run(self.script, &self.arguments).await
     }
 }
@@ -144,7 +170,20 @@ impl Shard {
         let mut all =
             vec![self.keys.calls(), self.keys.void(), self.keys.base().into(), self.client.offset().into_bytes()];
         all.extend(arguments);
-        self.client.run(script, &all).await
+        self.gate.pass(self.client.run(script, &all)).await
+    }
+
+    /// Sends one command, which may be sent twice.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
+        self.gate.pass(self.client.send(command)).await
+    }
+
+    /// Returns once the replicas that are wanted have all that this shard has answered so far.
+    pub(super) async fn confirm(&self) -> Result<()> {
+        match &self.replicas {
+            Some(replicas) => replicas.confirm(&self.keys).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -152,6 +191,6 @@ impl Shard {
     }
 
     pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.client.send_all(pipeline).await
+        self.gate.pass(self.client.send_all(pipeline)).await
     }
 }

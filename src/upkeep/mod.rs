@@ -7,11 +7,13 @@
 //! | `expire` | the first deadline has passed | ends tasks that waited too long |
 //! | `drop` | the first retention is over | forgets ended tasks |
 //! | `settle` | every 5 s | repairs copies of settings that are behind |
+//! | `pulse` | every second | proves that writes work, and notices a loss of data |
 //! | `tidy` | every 10 min | forgets pumps that are gone |
 
 mod drop;
 mod expire;
 mod promote;
+mod pulse;
 mod reap;
 mod settle;
 mod tidy;
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::store::found::Founded;
 use crate::store::signal::Signal;
 use crate::store::views::horizon::{Horizon, horizon};
 use crate::store::{Caller, Result, Shard, Store};
@@ -39,11 +42,18 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Starts upkeep of every shard. It looks at the latest every `sweep`, give or take a third. Ends after `stop`.
-    pub fn start(store: &Store, sweep: Duration, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+    pub fn start(
+        store: &Store,
+        founded: &Founded,
+        sweep: Duration,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
         let earlier = store.shards().iter().map(|_| Notify::new()).collect();
         let upkeep = Arc::new(Upkeep { earlier });
         for shard in store.shards() {
             tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, stop.clone()));
+            tasks.spawn(pulse::run(shard.clone(), founded.clone(), stop.clone()));
         }
         tasks.spawn(settle::run(store.clone(), stop.clone()));
         tasks.spawn(tidy::run(store.clone(), stop.clone()));

@@ -3,6 +3,7 @@
 //! Every operation has the same shape: a shard, the caller whose number makes repeating harmless, then what to do.
 //! A list of items gets a list of answers in the same order; no item may name what another item of the call names.
 
+pub mod beat;
 pub mod cancel;
 pub mod claim;
 pub mod complete;
@@ -32,6 +33,7 @@ use deadpool_redis::redis::Value;
 
 /// All scripts there are.
 pub static ALL: &[&Script] = &[
+    &beat::SCRIPT,
     &cancel::SCRIPT,
     &claim::SCRIPT,
     &complete::SCRIPT,

@@ -40,6 +40,7 @@ pub enum Submitted {
 ///
 /// # Errors
 /// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was stored.
+/// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than wanted.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.int(limits::RUN_AT_WITHIN_MS).count(tasks.len());
@@ -72,7 +73,10 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
             call.arg(name).arg(value);
         }
     }
-    super::answers(call.send().await?, tasks.len(), |mut item| {
+    let answer = call.send().await?;
+    // Also where nothing is new: what is known may be from a sending that was not confirmed.
+    shard.confirm().await?;
+    super::answers(answer, tasks.len(), |mut item| {
         Ok(match item.text()?.as_str() {
             "created" => Submitted::Created {
                 state: item.state()?,

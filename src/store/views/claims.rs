@@ -19,7 +19,7 @@ pub async fn claimed(store: &Store, claim: &Digest) -> Result<Vec<Claimed>> {
 }
 
 async fn in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<Claimed>> {
-    let members = items(shard.client().send(cmd("SMEMBERS").arg(shard.keys.claim(claim))).await?)?;
+    let members = items(shard.send(cmd("SMEMBERS").arg(shard.keys.claim(claim))).await?)?;
     let ids: Vec<TaskId> = members.filter_map(|id| TaskId::from_bytes(&bytes(id).ok()?)).collect();
     if ids.is_empty() {
         return Ok(Vec::new());

@@ -15,7 +15,7 @@ use crate::store::shard::Shard;
 pub async fn overdue(shard: &Shard, queue: &QueueName, now: Millis) -> Result<Vec<(TaskId, Holding)>> {
     let mut command = cmd("ZRANGEBYSCORE");
     command.arg(shard.keys.leased(queue)).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::CALL_ITEMS);
-    let list = items(shard.client().send(&command).await?)?;
+    let list = items(shard.send(&command).await?)?;
     let ids: Vec<TaskId> = list.filter_map(|id| TaskId::from_bytes(&bytes(id).ok()?)).collect();
     let found = holdings(shard, &ids).await?;
     Ok(ids.into_iter().zip(found).filter_map(|(id, holding)| Some((id, holding?))).collect())

@@ -75,6 +75,6 @@ pub async fn by_time(
 pub async fn past_retention(shard: &Shard, now: Millis) -> Result<Vec<TaskId>> {
     let mut command = cmd("ZRANGEBYSCORE");
     command.arg(shard.keys.retain()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::CALL_ITEMS);
-    let list = items(shard.client().send(&command).await?)?;
+    let list = items(shard.send(&command).await?)?;
     Ok(list.filter_map(|id| TaskId::from_bytes(&bytes(id).ok()?)).collect())
 }

@@ -160,7 +160,7 @@ pub async fn names(store: &Store, after: Option<&QueueName>, limit: usize) -> Re
         let mut command = cmd("ZRANGEBYLEX");
         let from = after.map_or("-".to_owned(), |name| format!("({name}"));
         command.arg(shard.keys.queues()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-        items(shard.client().send(&command).await?)
+        items(shard.send(&command).await?)
     });
     let mut names = BTreeSet::new();
     for list in try_join_all(looks).await? {
@@ -178,7 +178,7 @@ pub async fn ready(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName
         for queue in chunk {
             command.arg(queue.as_str());
         }
-        for (queue, score) in chunk.iter().zip(items(shard.client().send(&command).await?)?) {
+        for (queue, score) in chunk.iter().zip(items(shard.send(&command).await?)?) {
             if !matches!(score, Value::Nil) {
                 found.push((queue.clone(), u8::try_from(int(score)?).unwrap_or(0)));
             }
@@ -190,7 +190,7 @@ pub async fn ready(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName
 /// The counts of the whole shard.
 pub async fn totals(shard: &Shard) -> Result<Counts> {
     let mut counts = Counts::default();
-    counts.add(shard.client().send(cmd("HMGET").arg(shard.keys.total()).arg(&Counts::NAMES)).await?)?;
+    counts.add(shard.send(cmd("HMGET").arg(shard.keys.total()).arg(&Counts::NAMES)).await?)?;
     Ok(counts)
 }
 
@@ -204,7 +204,7 @@ pub async fn settings(
     let from = after.map_or("-".to_owned(), |name| format!("({name}"));
     let mut command = cmd("ZRANGEBYLEX");
     command.arg(home.keys.configured()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-    let list = items(home.client().send(&command).await?)?;
+    let list = items(home.send(&command).await?)?;
     let names: Vec<QueueName> = list.filter_map(|name| QueueName::parse(&text(name).ok()?)).collect();
     versions(home, &names, |name| home.keys.settings(name)).await
 }
@@ -251,13 +251,13 @@ pub async fn purgeable(shard: &Shard, queue: &QueueName, state: State, limit: us
 
 async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<Vec<TaskId>> {
     let mut ids = Vec::new();
-    let wheel = items(shard.client().send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
+    let wheel = items(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
     for entry in wheel {
         let entry = text(entry)?;
         let (priority, slot) = entry.split_once(':').unwrap_or_default();
         let (Ok(priority), Some(slot)) = (priority.parse(), slot.parse().ok().and_then(Slot::new)) else { continue };
         let key = shard.keys.slot(queue, priority, slot);
-        let list = items(shard.client().send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
+        let list = items(shard.send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
         ids.extend(list.filter_map(|id| TaskId::from_bytes(&crate::store::reply::bytes(id).ok()?)));
         if ids.len() >= limit {
             break;

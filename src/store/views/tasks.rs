@@ -19,7 +19,7 @@ use crate::store::shard::{Shard, Store};
 /// The task; `None` where there is none.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
     let shard = store.shard_of_id(&id);
-    let answer = shard.client().send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
+    let answer = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
     Fields::of(id, answer)?.map(|fields| fields.task()).transpose()
 }
 
@@ -216,11 +216,11 @@ async fn occupied(shard: &Shard, queue: &QueueName, priority: u8, from: u16, las
     let low = i64::from(9 - priority) * span;
     let wheel = shard.keys.wheel(queue);
     let end = format!("({}", low + span);
-    let count = int(shard.client().send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
+    let count = int(shard.send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
     if count > WHEEL {
         return Ok(Occupied::Many);
     }
-    let entries = items(shard.client().send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
+    let entries = items(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
     let mut slots = Vec::new();
     for entry in entries {
         let entry = text(entry)?;

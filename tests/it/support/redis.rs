@@ -82,6 +82,11 @@ impl OwnRedis {
         Self::attempt(more, false).await.expect("redis-server starts")
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     async fn attempt(more: &[&str], cluster: bool) -> Option<Self> {
         let directory = TempDir::new();
         let mut arguments: Vec<String> = Vec::new();
@@ -178,7 +183,9 @@ impl Drop for OwnRedis {
 }
 
 fn launch(directory: &TempDir, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+    // A file that it may not let grow is an error to it then, as a full disk is, and no deadly signal.
+    Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "redis-server"])
         .args(arguments)
         .current_dir(directory.path())
         .stdin(Stdio::null())

@@ -1,0 +1,46 @@
+//! Waits until replicas have what was written: the durability `replicated`.
+//!
+//! WAIT blocks the connection that it is sent on, and speaks only of what that connection has written. So it has a
+//! connection of its own, on which a write of its own goes ahead: replicas get writes in order, and who has this one
+//! has all before it.
+
+use deadpool_redis::redis::pipe;
+
+use super::client::{Client, Target};
+use super::error::{Error, Result};
+use super::keys::Keys;
+use super::reply::int;
+
+/// How long replicas may take, ms; below the time in which a call must be answered.
+const WITHIN_MS: u32 = 1000;
+
+/// The connection on which replicas are waited for.
+#[derive(Debug)]
+pub struct Replicas {
+    client: Client,
+    wanted: u8,
+}
+
+impl Replicas {
+    /// Connects in order to wait for `wanted` replicas.
+    pub async fn connect(target: &Target, wanted: u8) -> Result<Self> {
+        Ok(Replicas { client: Client::connect(target.clone()).await?, wanted })
+    }
+
+    /// Returns once so many replicas have everything that was answered before this call.
+    ///
+    /// # Errors
+    /// [`Error::Unconfirmed`] when fewer say so in time: it is written all the same.
+    pub(super) async fn confirm(&self, keys: &Keys) -> Result<()> {
+        let mut pipeline = pipe();
+        pipeline.cmd("HINCRBY").arg(keys.pulse()).arg("waits").arg(1);
+        pipeline.cmd("WAIT").arg(self.wanted).arg(WITHIN_MS);
+        let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}, {} are wanted", self.wanted));
+        let answers = self.client.send_all(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
+        let have = answers.into_iter().next_back().map_or(Ok(0), int)?;
+        if have < i64::from(self.wanted) {
+            return Err(unconfirmed(format!("{have} have it after {WITHIN_MS} ms")));
+        }
+        Ok(())
+    }
+}

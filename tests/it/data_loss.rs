@@ -1,0 +1,117 @@
+//! A data set that is gone, another, or older than it was is noticed, and served again once an operator accepts it.
+
+use deadpool_redis::redis::{Value, cmd};
+use serde_json::json;
+
+use crate::support::redis::{Flavour, OwnRedis};
+use crate::support::{Fixture, text};
+
+/// Returns when the server is not ready because of a loss; what it says.
+async fn noticed(fixture: &Fixture) -> String {
+    fixture
+        .until(|| async {
+            let answer = fixture.http.get("/readyz").await;
+            (answer.status == 503 && answer.json()["code"] == "data_lost")
+                .then(|| text(&answer.json()["detail"]).to_owned())
+        })
+        .await
+}
+
+async fn ready(fixture: &Fixture) {
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+}
+
+fn accept(fixture: &Fixture) -> String {
+    let shards = fixture.config.shards.expect("a number").count().to_string();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
+        .args(["doctor", "--accept-loss", "--redis-url", &fixture.redis.url, "--shards", &shards])
+        .output()
+        .expect("doctor");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test]
+async fn a_flushed_redis_is_no_silent_empty_queue() {
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    fixture.redis.ask::<()>(cmd("FLUSHALL").arg("SYNC")).await;
+
+    assert!(noticed(&fixture).await.contains("gone"));
+    for (path, body) in [("/tasks", json!({"queue": "q"})), ("/claim", json!({"queues": ["q"]}))] {
+        assert_eq!(fixture.http.post(path, &body).await.problem(503).0, "data_lost");
+    }
+    assert!(fixture.http.get("/livez").await.status == 200);
+    let metrics = fixture.http.get("/metrics").await.text;
+    assert!(metrics.contains("slotwheel_data_loss{reason=\"gone\"}"), "{metrics}");
+    assert!(!metrics.contains("slotwheel_data_loss{reason=\"gone\"} 0"), "{metrics}");
+
+    assert!(accept(&fixture).contains("accepted"));
+    ready(&fixture).await;
+    fixture.submit("q", json!(2)).await;
+    assert_eq!(fixture.claim_one("q").await["payload"], json!(2));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_data_set_that_has_gone_back_in_time_is_noticed_and_served() {
+    let fixture = Fixture::with_shards(1).await;
+    fixture.submit("q", json!(1)).await;
+    let key = fixture.store().await.home().keys.pulse();
+    let beats = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("beats")).await };
+    fixture.until(|| async { (beats().await > 3).then_some(()) }).await;
+    // As a restored copy of yesterday would have it.
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("beats").arg(1)).await;
+
+    assert!(noticed(&fixture).await.contains("back in time"));
+    fixture.claim_one("q").await;
+    let seen = beats().await;
+    fixture.until(|| async { (beats().await > seen + 6).then_some(()) }).await;
+    assert!(noticed(&fixture).await.contains("back in time"), "that it goes on does not bring back what was lost");
+
+    accept(&fixture);
+    ready(&fixture).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn another_data_set_under_the_same_name_is_noticed_until_the_own_is_back() {
+    if Flavour::of_this_run() == Flavour::Cluster {
+        // A Cluster has one database.
+        return;
+    }
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    fixture.redis.ask::<Value>(cmd("SWAPDB").arg(0).arg(1)).await;
+    noticed(&fixture).await;
+    // Somebody starts a server there, which founds a data set of its own.
+    let mut other = Fixture::on(OwnRedis::single(&[]).await, fixture.redis.url.clone(), |_| {}).await;
+    fixture.until(|| async { fixture.http.get("/readyz").await.text.contains("another data set").then_some(()) }).await;
+    other.redis.url = fixture.redis.url.clone();
+    other.end().await;
+
+    fixture.redis.ask::<Value>(cmd("SWAPDB").arg(0).arg(1)).await;
+    ready(&fixture).await;
+    assert_eq!(fixture.claim_one("q").await["payload"], json!(1));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_data_set_of_which_a_shard_is_gone_is_not_ready() {
+    let mut fixture = Fixture::with_shards(16).await;
+    fixture.submit("q", json!(1)).await;
+    fixture.stop_servers().await;
+    let key = fixture.store().await.shards()[5].keys.pulse();
+    fixture.redis.ask::<()>(cmd("DEL").arg(key)).await;
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
+        .args(["doctor", "--redis-url", &fixture.redis.url])
+        .output()
+        .expect("doctor");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("shard 5") && said.contains("gone"), "{said}");
+
+    accept(&fixture);
+    fixture.http = fixture.another_server().await;
+    fixture.claim_one("q").await;
+    fixture.end().await;
+}

@@ -1,0 +1,106 @@
+//! The levels of durability: what each needs at the start, and what it waits for.
+
+use deadpool_redis::redis::cmd;
+use serde_json::json;
+use slotwheel::config::{Durability, Written};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::Fixture;
+use crate::support::redis::{OwnRedis, free_port};
+
+/// Why a server with this level does not start on this Redis.
+async fn refusal(redis: &OwnRedis, level: &str) -> String {
+    let written = Written {
+        listen: Some("127.0.0.1:0".into()),
+        redis_url: Some(redis.url.clone()),
+        durability: Some(level.into()),
+        ..Written::default()
+    };
+    let config = written.meant().expect("settings");
+    let listener = TcpListener::bind(config.listen).await.unwrap();
+    let error = slotwheel::app::run(config, listener, CancellationToken::new()).await.expect_err("no start");
+    format!("{error:#}")
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_keep_the_level_is_refused_with_what_to_set() {
+    for (arguments, level, word) in [
+        (&["--appendonly", "no"][..], "fsync", "appendonly is no"),
+        (&["--appendfsync", "everysec"], "fsync", "appendfsync is everysec"),
+        (
+            &["--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"],
+            "fsync",
+            "no-appendfsync-on-rewrite is yes",
+        ),
+        (&["--appendonly", "no"], "everysec", "appendonly is no"),
+        (&["--appendfsync", "no"], "everysec", "appendfsync is no"),
+        (&[], "replicated", "min-replicas-to-write is 0"),
+    ] {
+        let redis = OwnRedis::single(arguments).await;
+        let why = refusal(&redis, level).await;
+        assert!(why.contains(word) && why.contains(level), "{level} on {arguments:?}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn each_level_is_kept_by_the_redis_that_is_set_up_for_it() {
+    for (appendfsync, level, meant) in
+        [("always", "fsync", Durability::Fsync), ("everysec", "everysec", Durability::Everysec)]
+    {
+        let redis = OwnRedis::single(&["--appendfsync", appendfsync]).await;
+        let url = redis.url.clone();
+        let fixture = Fixture::on(redis, url, |written| written.durability = Some(level.into())).await;
+        assert_eq!(fixture.config.durability, meant);
+        fixture.submit("q", json!(1)).await;
+        fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("appendfsync").arg("no")).await;
+        assert!(fixture.http.get("/readyz").await.text.contains("appendfsync is no"));
+        fixture.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_replicated_submit_is_accepted_once_a_replica_has_it_and_not_before() {
+    // A replica connects by TCP.
+    let port = free_port().to_string();
+    let master = ["--port", &port, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10"];
+    let master = OwnRedis::single(&master).await;
+    let replica = OwnRedis::single(&["--replicaof", "127.0.0.1", &port]).await;
+    let linked = async {
+        while !replica.ask::<String>(cmd("INFO").arg("replication")).await.contains("master_link_status:up") {}
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), linked).await.expect("a replica");
+    let url = master.url.clone();
+    let fixture = Fixture::on(master, url, |written| {
+        written.durability = Some("replicated".into());
+        written.replicas = Some(1);
+    })
+    .await;
+    let task = fixture.submit("q", json!("here and there")).await;
+    let there: usize = replica.ask(cmd("EXISTS").arg(task_key(&fixture, &task).await)).await;
+    assert_eq!(there, 1, "accepted is replicated");
+
+    // It is silent, and the master has not noticed yet: what is written is not confirmed.
+    replica.freeze();
+    let body = json!({"queue": "q", "payload": "here"}).to_string();
+    let key = [("idempotency-key", "once"), ("content-type", "application/json")];
+    let answer = fixture.http.post_with("/tasks", &key, body.as_bytes()).await;
+    assert_eq!(answer.problem(503).0, "not_replicated");
+    replica.thaw();
+    let accepted = fixture
+        .until(|| async {
+            let answer = fixture.http.post_with("/tasks", &key, body.as_bytes()).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await;
+    assert!(accepted.status < 300, "{}", accepted.text);
+    let there: usize = replica.ask(cmd("EXISTS").arg(task_key(&fixture, &accepted.json()).await)).await;
+    assert_eq!(there, 1);
+    assert_eq!(fixture.counts("q").await["submitted"], 2, "sent twice, stored once");
+    fixture.end().await;
+}
+
+async fn task_key(fixture: &Fixture, task: &serde_json::Value) -> Vec<u8> {
+    let id = slotwheel::domain::id::TaskId::parse(task["id"].as_str().expect("an id")).expect("an id");
+    fixture.store().await.shard_of_id(&id).keys.task(&id)
+}

@@ -1,0 +1,174 @@
+//! Redis is away, frozen, full, or its disk is: requests are answered in time, nothing piles up, and all goes on by
+//! itself afterwards.
+
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::cmd;
+use serde_json::{Value, json};
+
+use crate::support::redis::{Flavour, OwnRedis};
+use crate::support::{Fixture, report, report_with};
+
+/// A request that fails while Redis is away may take one call's time, 4 s; the machine may be busy.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_redis_that_was_killed_is_a_fast_503_and_is_found_again() {
+    let mut fixture = Fixture::start().await;
+    let kept = fixture.submit("q", json!(1)).await;
+    fixture.redis.kill();
+
+    let began = Instant::now();
+    let first = fixture.http.post("/tasks", &json!({})).await;
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+    assert_eq!(first.problem(503).0, "unavailable");
+    assert!(first.header("retry-after").is_some());
+    // From now on nobody waits: two hundred together take no longer than one may.
+    let began = Instant::now();
+    let many = (0..200).map(|number| {
+        let http = fixture.http.clone();
+        async move {
+            let answer = match number % 3 {
+                0 => http.post("/tasks", &json!({})).await,
+                1 => http.post("/claim", &json!({"wait_ms": 30_000})).await,
+                _ => http.get("/queues/q").await,
+            };
+            assert_eq!(answer.problem(503).0, "unavailable");
+        }
+    });
+    futures_util::future::join_all(many).await;
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+    assert_eq!(fixture.http.get("/readyz").await.status, 503);
+    assert_eq!(fixture.http.get("/livez").await.status, 200);
+    assert!(!fixture.http.get("/metrics").await.text.contains("slotwheel_shards_away 0\n"));
+
+    fixture.redis.restart().await;
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    assert_eq!(fixture.claim_one("q").await["id"], kept["id"]);
+    assert!(fixture.http.get("/metrics").await.text.contains("slotwheel_shards_away 0\n"));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_is_answered_for_in_time_and_serves_on_when_it_thaws() {
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    fixture.redis.freeze();
+    let began = Instant::now();
+    let many = (0..50).map(|_| {
+        let http = fixture.http.clone();
+        async move { http.post("/tasks", &json!({"queue": "q", "payload": 2})).await.problem(503).0 }
+    });
+    futures_util::future::join_all(many).await;
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+    fixture.redis.thaw();
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    let new = fixture.submit("q", json!(3)).await;
+    assert_eq!(fixture.task(&new["id"]).await["state"], "ready");
+    fixture.end().await;
+}
+
+/// Submits until Redis refuses; what it accepted.
+async fn fill(fixture: &Fixture, code: &str, status: u16) -> Vec<Value> {
+    let payload = json!("x".repeat(50_000));
+    let mut accepted = Vec::new();
+    loop {
+        let answer = fixture.http.post("/tasks", &json!({"queue": "q", "payload": payload, "retain_ms": 10_000})).await;
+        if answer.status != 201 {
+            assert_eq!(answer.problem(status).0, code);
+            return accepted;
+        }
+        accepted.push(answer.json()["id"].clone());
+        assert!(accepted.len() < 2000, "it never fills");
+    }
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_new_tasks_and_drains_to_empty() {
+    let fixture = Fixture::start().await;
+    let used: String = fixture.redis.ask(cmd("INFO").arg("memory")).await;
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
+    fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(used + 3_000_000)).await;
+    let accepted = fill(&fixture, "store_full", 507).await;
+    assert!(!accepted.is_empty());
+
+    let failed = fixture.claim_one("q").await;
+    fixture
+        .http
+        .post("/fail", &report_with(&failed, json!({"error": {"type": "e", "message": "m"}, "retry": false})))
+        .await
+        .expect(200);
+    let released = fixture.claim_one("q").await;
+    fixture.http.post("/release", &report(&released)).await.expect(200);
+    let beaten = fixture.claim_one("q").await;
+    let beat = json!({"worker": "w", "tasks": [report(&beaten)]});
+    assert!(fixture.http.post("/heartbeat", &beat).await.expect(200)["tasks"][0]["lease_until"].is_string());
+    fixture.http.post("/complete", &report(&beaten)).await.expect(200);
+    for _ in 2..accepted.len() {
+        let task = fixture.claim_one("q").await;
+        fixture.http.post("/complete", &report(&task)).await.expect(200);
+    }
+    assert_eq!(fixture.counts("q").await["ready"], 0);
+    fixture.advance(20_000);
+    fixture.until(|| async { (fixture.counts("q").await["completed"] == 0).then_some(()) }).await;
+    fixture.submit("q", json!("there is room again")).await;
+    fixture.end().await;
+}
+
+/// How large a file may grow that `process` writes.
+fn limit_files(process: u32, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let done = std::process::Command::new("prlimit").args(["--pid", &process.to_string(), &limit]).status();
+    assert!(done.expect("prlimit").success());
+}
+
+#[tokio::test]
+async fn a_full_disk_has_a_code_of_its_own_and_ends_by_itself() {
+    // Files that may not grow are to a process what a full disk is.
+    if Flavour::of_this_run() == Flavour::Cluster {
+        return;
+    }
+    let redis = OwnRedis::single(&["--appendfsync", "everysec"]).await;
+    let (url, process) = (redis.url.clone(), redis.process());
+    let fixture = Fixture::on(redis, url, |_| {}).await;
+    fixture.submit("q", json!(1)).await;
+    limit_files(process, "300000");
+    let accepted = fill(&fixture, "disk_error", 503).await;
+    assert_eq!(fixture.http.get("/readyz").await.problem(503).0, "disk_error");
+    assert_eq!(fixture.http.post("/claim", &json!({"queues": ["q"]})).await.problem(503).0, "disk_error");
+    for id in &accepted {
+        fixture.task(id).await;
+    }
+    limit_files(process, "unlimited");
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    for _ in 0..=accepted.len() {
+        fixture.claim_one("q").await;
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
+    let fixture = Fixture::start().await;
+    let url = fixture.redis.url.clone();
+    let flushing = async {
+        let client = deadpool_redis::redis::Client::open(url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        loop {
+            cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+        }
+    };
+    let working = async {
+        for number in 0..100 {
+            fixture.submit("q", json!(number)).await;
+            let task = fixture.claim_one("q").await;
+            fixture.http.post("/complete", &report(&task)).await.expect(200);
+        }
+    };
+    tokio::select! {
+        () = flushing => {}
+        () = working => {}
+    }
+    assert_eq!(fixture.counts("q").await["completed"], 100);
+    fixture.end().await;
+}
