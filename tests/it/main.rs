@@ -35,4 +35,5 @@ mod slots;
 mod starting;
 mod submitting;
 mod trouble;
+mod upgrading;
 mod waiting;
