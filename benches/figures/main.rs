@@ -4,8 +4,9 @@
 //! million. Times are Redis' own, from `INFO commandstats`, so that neither the client nor a busy machine is in them.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/it/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
+mod waiters;
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -33,6 +34,9 @@ fn main() {
         if wanted("waiting") {
             hand_out().await;
             delay().await;
+        }
+        if wanted("waiters") {
+            waiters::measure().await;
         }
         for (name, keyed) in [("plain", false), ("keyed", true)] {
             if wanted(name) {
