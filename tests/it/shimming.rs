@@ -20,6 +20,10 @@ async fn each_fault_is_found_and_a_script_in_order_is_not() {
         ("had not read", "call('HGET', base .. 'a', 'f') call('HSET', base .. 'b', 'f', 1)"),
         ("had not read", "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')"),
         (
+            "writes after a hint",
+            "call('EXISTS', base .. 'a') call('SPUBLISH', base .. 's', 1) call('SET', base .. 'a', 1)",
+        ),
+        (
             "touches what was emptied",
             "call('EXISTS', base .. 'z') call('ZADD', base .. 'z', 1, 'm') call('ZREM', base .. 'z', 'm') call('ZCARD', base .. 'z')",
         ),
