@@ -4,6 +4,8 @@
 //! million. Times are Redis' own, from `INFO commandstats`, so that neither the client nor a busy machine is in them.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod faults;
+mod server;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 mod waiters;
@@ -37,6 +39,9 @@ fn main() {
         }
         if wanted("waiters") {
             waiters::measure().await;
+        }
+        if wanted("faults") {
+            faults::measure().await;
         }
         for (name, keyed) in [("plain", false), ("keyed", true)] {
             if wanted(name) {

@@ -247,7 +247,8 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Unavailable(why) => {
-                tracing::warn!(why, "Redis is not available");
+                // Said once, when it is found out (`store/gate.rs`): here it would be said for each request.
+                tracing::debug!(why, "Redis is not available");
                 Problem::new(
                     Code::Unavailable,
                     "Redis is away or refuses writes; whether the request took effect is not known",
@@ -258,7 +259,7 @@ impl From<store::Error> for Problem {
                 Problem::new(Code::StoreFull, "nothing was stored; workers can go on")
             }
             store::Error::Disk(why) => {
-                tracing::warn!(why, "Redis cannot write to its disk");
+                tracing::debug!(why, "Redis cannot write to its disk");
                 Problem::new(Code::DiskError, "nothing was changed; it goes on once the disk takes writes again")
             }
             store::Error::Lost(loss) => Problem::new(Code::DataLost, loss.explain()),

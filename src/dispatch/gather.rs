@@ -94,6 +94,7 @@ impl<V: Verb> Gather<V> {
     /// Puts it into the lane, where it is its turn after all that came before.
     async fn enter(&self, slot: Slot, item: V::Item) -> Result<oneshot::Receiver<Result<V::Answer>>> {
         let shard = self.store.shard_of(slot);
+        shard.gate.admit()?;
         let lane = self.lanes.get(shard.index).ok_or_else(gone)?.get_or_init(|| {
             let (lane, jobs) = mpsc::channel(BACKLOG);
             self.tasks.spawn(run::<V>(shard.clone(), jobs));

@@ -70,8 +70,11 @@ struct State {
 }
 
 /// The gate of one shard.
-#[derive(Debug, Default)]
-pub struct Gate(Mutex<State>);
+#[derive(Debug)]
+pub struct Gate {
+    shard: usize,
+    state: Mutex<State>,
+}
 
 /// Somebody who may call although the shard is away. Dropped, another may.
 struct Probe<'a>(&'a Gate);
@@ -83,8 +86,13 @@ impl Drop for Probe<'_> {
 }
 
 impl Gate {
+    /// Open, of the shard of this number.
+    pub(super) fn new(shard: usize) -> Self {
+        Gate { shard, state: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes `call` if the shard is worth calling, and learns from its outcome.
@@ -100,14 +108,35 @@ impl Gate {
         let _probe = self.enter()?;
         let outcome = call.await;
         match &outcome {
-            Err(Error::Unavailable(why)) => self.lock().away = Some(why.clone()),
+            Err(Error::Unavailable(why)) => self.set_away(Some(why.clone())),
             // It answers, if only to refuse.
             Ok(_)
             | Err(Error::Full(_) | Error::Disk(_) | Error::Lost(_) | Error::Unconfirmed(_) | Error::Unexpected(_)) => {
-                self.lock().away = None
+                self.set_away(None)
             }
         }
         outcome
+    }
+
+    fn set_away(&self, away: Option<String>) {
+        let before = std::mem::replace(&mut self.lock().away, away.clone());
+        match (before, away) {
+            (None, Some(why)) => tracing::warn!(shard = self.shard, why, "Redis is away"),
+            (Some(_), None) => tracing::info!(shard = self.shard, "Redis answers again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// Whether a request may get in line: not while somebody finds out already whether the shard is back.
+    ///
+    /// # Errors
+    /// Why the shard is not worth waiting for.
+    pub fn admit(&self) -> Result<()> {
+        let state = self.lock();
+        match &state.away {
+            Some(why) if state.probing => Err(Error::Unavailable(why.clone())),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn enter(&self) -> Result<Option<Probe<'_>>> {
@@ -152,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn while_a_shard_is_away_one_at_a_time_tries_it_and_the_first_answer_opens_it() {
-        let gate = Gate::default();
+        let gate = Gate::new(0);
         assert!(gate.pass(away()).await.is_err());
         let (answer, answered) = tokio::sync::oneshot::channel::<()>();
         let probe = gate.pass(async {
@@ -171,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_who_gives_up_trying_lets_another_try() {
-        let gate = Gate::default();
+        let gate = Gate::new(0);
         assert!(gate.pass(away()).await.is_err());
         {
             let probe = gate.pass(std::future::pending::<Result<()>>());
@@ -183,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_data_set_that_is_gone_is_not_served_and_an_older_one_is() {
-        let gate = Gate::default();
+        let gate = Gate::new(0);
         gate.set_loss(Some(Loss::Gone));
         assert!(matches!(gate.pass(well()).await, Err(Error::Lost(Loss::Gone))));
         assert!(gate.pass_in_spite_of_loss(well()).await.is_ok());

@@ -28,7 +28,7 @@ impl Store {
         let shards = shards.map(|(index, tag)| Shard {
             index,
             keys: Arc::new(Keys::new(prefix, tag)),
-            gate: Arc::default(),
+            gate: Arc::new(Gate::new(index)),
             client: client.clone(),
             replicas: None,
         });

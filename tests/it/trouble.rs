@@ -23,7 +23,7 @@ async fn a_redis_that_was_killed_is_a_fast_503_and_is_found_again() {
     assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
     assert_eq!(first.problem(503).0, "unavailable");
     assert!(first.header("retry-after").is_some());
-    // From now on nobody waits: two hundred together take no longer than one may.
+    // From now on one at a time waits: two hundred together take no longer than one may.
     let began = Instant::now();
     let many = (0..200).map(|number| {
         let http = fixture.http.clone();

@@ -1,0 +1,130 @@
+//! What clients see of faults of Redis: a server that is a process of its own, 50 submits a second, and something that
+//! goes wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::{Client, cmd};
+use serde_json::json;
+use tokio::time::{interval, sleep};
+
+use crate::median;
+use crate::server::Server;
+use crate::support::redis::OwnRedis;
+
+/// One request: when it was sent, how long it took, what came.
+type Seen = (Instant, Duration, u16);
+
+/// 50 submits a second, each on its own, until it is told that it is over.
+async fn load(server: &Server, over: Arc<AtomicBool>) -> Vec<Seen> {
+    let mut ticks = interval(Duration::from_millis(20));
+    let mut requests = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        let http = server.http.clone();
+        requests.push(tokio::spawn(async move {
+            let sent = Instant::now();
+            let answer = http.post("/tasks", &json!({"queue": "q", "payload": 1})).await;
+            (sent, sent.elapsed(), answer.status)
+        }));
+    }
+    let mut seen = Vec::new();
+    for request in requests {
+        seen.push(request.await.unwrap());
+    }
+    seen
+}
+
+/// What the load sees while `fault` goes on and for three seconds after.
+async fn under_load(name: &str, server: &Server, fault: impl Future<Output = ()>) {
+    let over = Arc::new(AtomicBool::new(false));
+    let faulting = async {
+        sleep(Duration::from_secs(1)).await;
+        fault.await;
+        let mended = Instant::now();
+        sleep(Duration::from_secs(3)).await;
+        over.store(true, Ordering::Relaxed);
+        mended
+    };
+    let (seen, mended) = tokio::join!(load(server, over.clone()), faulting);
+    let refused: Vec<&Seen> = seen.iter().filter(|(_, _, status)| *status == 503).collect();
+    let other = seen.iter().filter(|(_, _, status)| *status != 503 && *status != 201).count();
+    let slowest = seen.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
+    let fast = refused.iter().filter(|(_, took, _)| *took < Duration::from_millis(50)).count();
+    let last = refused.iter().map(|(sent, took, _)| *sent + *took).max();
+    let after = last.map_or(0.0, |last| last.saturating_duration_since(mended).as_secs_f64() * 1000.0);
+    println!(
+        "{name}: {} submits, {} answered 503 ({fast} of them within 50 ms), {other} otherwise; the slowest answer took \
+         {:.0} ms; the last 503 came {after:.0} ms after it was over",
+        seen.len(),
+        refused.len(),
+        slowest.as_secs_f64() * 1000.0
+    );
+}
+
+pub async fn measure() {
+    let mut redis = OwnRedis::single(&["--appendfsync", "everysec"]).await;
+    let server = Server::start(&redis, &[]).await;
+    for seconds in [1, 5, 30] {
+        let freeze = async {
+            redis.freeze();
+            sleep(Duration::from_secs(seconds)).await;
+            redis.thaw();
+        };
+        under_load(&format!("Redis frozen for {seconds} s"), &server, freeze).await;
+    }
+    for seconds in [1, 10] {
+        let kill = async {
+            redis.kill();
+            sleep(Duration::from_secs(seconds)).await;
+            redis.restart().await;
+        };
+        under_load(&format!("Redis killed, started again after {seconds} s"), &server, kill).await;
+    }
+    let client = Client::open(redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let flush = async {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+        }
+    };
+    under_load("SCRIPT FLUSH in a loop for 5 s", &server, flush).await;
+    cut_signals(&server, &redis).await;
+}
+
+/// The connection on which signals are heard is cut every 100 ms: hints come late or not at all.
+async fn cut_signals(server: &Server, redis: &OwnRedis) {
+    let client = Client::open(redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let cutting = tokio::spawn(async move {
+        loop {
+            let _: i64 =
+                cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut taken = Vec::new();
+    for round in 0..100 {
+        let queue = format!("cut{round}");
+        let (http, body) = (server.http.clone(), json!({"queues": [queue], "wait_ms": 30_000}));
+        let waiting = tokio::spawn(async move {
+            let answer = http.post("/claim", &body).await.expect(200);
+            (Instant::now(), answer["tasks"].as_array().unwrap().len())
+        });
+        sleep(Duration::from_millis(50)).await;
+        let sent = Instant::now();
+        server.http.post("/tasks", &json!({"queue": queue})).await.expect(201);
+        let (at, tasks) = waiting.await.unwrap();
+        assert_eq!(tasks, 1);
+        taken.push(at.duration_since(sent).as_secs_f64() * 1000.0);
+    }
+    cutting.abort();
+    let middle = median(&mut taken);
+    println!(
+        "pub/sub cut every 100 ms: 100 waiting claims got their task after {middle:.0} ms (median), {:.0} ms at most; \
+         the sweep is every 1500 ms",
+        taken[99]
+    );
+}
