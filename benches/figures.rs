@@ -7,6 +7,9 @@
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
+#[path = "figures/slow.rs"]
+mod slow;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -30,6 +33,9 @@ fn main() {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        if wanted("slow") {
+            slow::measure().await;
+        }
         if wanted("waiting") {
             hand_out().await;
             delay().await;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
+use super::Api;
 use super::accept::{Door, Share, TooSlow};
 use super::object::Object;
 use super::problem::{Code, Problem};
@@ -39,10 +40,10 @@ pub(super) type OneBody = JsonBody<{ limits::BODY_BYTES }>;
 /// The body of a request about many.
 pub(super) type BatchBody = JsonBody<{ limits::BATCH_BODY_BYTES }>;
 
-impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
+impl<const LIMIT: usize> FromRequest<Api> for JsonBody<LIMIT> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(is_json) {
             return Err(Problem::new(
@@ -50,7 +51,7 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
                 "the body must be sent with Content-Type: application/json",
             ));
         }
-        Ok(JsonBody(read(request, LIMIT).await?))
+        Ok(JsonBody(read(request.into_body(), LIMIT, &api.door).await?))
     }
 }
 
@@ -58,11 +59,11 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
 #[derive(Debug)]
 pub(super) struct NoBody;
 
-impl<S: Send + Sync> FromRequest<S> for NoBody {
+impl FromRequest<Api> for NoBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let text = read(request, 1024).await?;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let text = read(request.into_body(), 1024, &api.door).await?;
         if !text.text.trim().is_empty() {
             JsonBody::<1024>(text).object()?.finish()?;
         }
@@ -76,10 +77,7 @@ fn is_json(kind: &str) -> bool {
 }
 
 /// Reads a body of at most `limit` bytes. One that says that it is larger is not read at all.
-async fn read(request: Request, limit: usize) -> Result<Text, Problem> {
-    let door = request.extensions().get::<Arc<Door>>().cloned();
-    let door = door.ok_or_else(|| Problem::new(Code::Internal, "the request came through no door"))?;
-    let mut body = request.into_body();
+async fn read(mut body: Body, limit: usize, door: &Door) -> Result<Text, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is over {limit} bytes"));
     let said = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
     if said > limit {

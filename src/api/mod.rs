@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatch;
 use crate::store::Store;
+use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
@@ -41,6 +42,8 @@ pub struct Api {
     pub dispatch: Arc<Dispatch>,
     /// Set when the server is going down.
     pub stopping: CancellationToken,
+    /// Through which requests come.
+    pub door: Arc<Door>,
 }
 
 impl Api {

@@ -240,7 +240,6 @@ async fn answer(
     let has_body = request.method() == Method::POST || is_one;
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(Peer(peer));
-    parts.extensions.insert(door.clone());
     // Only what is posted is read. Over HTTP/2 the rest would be kept until the answer.
     let whole = large.then(Arc::<AtomicBool>::default);
     let body = if has_body { Body::new(Arriving::new(body, &door.limits, whole.clone())) } else { Body::empty() };
