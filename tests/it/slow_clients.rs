@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use slotwheel::config::WrittenLimits;
-use tokio::net::TcpSocket;
+use slotwheel::config::{Written, WrittenLimits};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::Fixture;
 use crate::support::raw::{Raw, get, post};
@@ -237,4 +238,70 @@ async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
     eprintln!("{lives} lives of tasks while 200 slow clients were held");
     assert!(lives > 20, "{lives}");
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_the_door_sees_is_counted() {
+    use slotwheel::api::accept::{self, Door, Stop};
+    let limits = WrittenLimits {
+        first_byte_ms: Some(200),
+        head_ms: Some(200),
+        age_ms: Some(1000),
+        connections: Some(2),
+        connections_per_address: Some(1),
+        ..WrittenLimits::default()
+    };
+    let config = Written { limits, ..Written::default() }.meant().unwrap();
+    let door = Door::new(&config.limits);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
+    let both = Stop::new(stop.clone(), stop.clone());
+    let serving = tokio::spawn(accept::serve(listener, router, door.clone(), both, Duration::from_secs(1)));
+
+    let mut silent = Raw::connect(address).await;
+    let mut beyond = Raw::connect(address).await;
+    assert_eq!(beyond.answer().await.unwrap().status, 503);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = Raw::over(socket.connect(address).await.unwrap());
+    other.send("GET").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+    let mut full = Raw::over(socket.connect(address).await.unwrap());
+    assert_eq!(full.answer().await.unwrap().status, 503);
+    assert_eq!(door.connections(), 2);
+    silent.closed().await;
+    assert_eq!(other.answer().await.unwrap().status, 408);
+    drop((silent, beyond, other, full));
+    for (request, status) in [("GET / HTTP/1.1\r\n\r\n".to_owned(), 400), (get(&"/".repeat(40_000)), 431)] {
+        let mut raw = in_turn(address, &door).await;
+        raw.send(&request).await;
+        assert_eq!(raw.answer().await.unwrap().status, status);
+    }
+    let mut old = in_turn(address, &door).await;
+    old.send(&get("/")).await;
+    assert_eq!(old.answer().await.unwrap().text, "here");
+    old.closed().await;
+    drop(old);
+
+    let counts = door.counts().read();
+    let of = |name: &str| counts.iter().find(|(own, _)| *own == name).unwrap().1;
+    assert_eq!((of("connections_refused_full"), of("connections_refused_address")), (1, 1));
+    assert_eq!(of("connections_accepted"), 5);
+    assert_eq!((of("closed_silent"), of("closed_slow_head")), (1, 1));
+    assert_eq!((of("heads_malformed"), of("heads_too_large")), (1, 1));
+    assert_eq!((of("ended_by_age"), of("closed_idle"), of("closed_unread")), (1, 0, 0));
+    stop.cancel();
+    serving.await.unwrap();
+    assert_eq!((door.connections(), door.body_bytes()), (0, 0));
+}
+
+/// A connection that finds a place: those before it have given theirs up.
+async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::api::accept::Door) -> Raw {
+    while door.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    Raw::connect(address).await
 }

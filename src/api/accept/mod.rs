@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -126,20 +127,21 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
     let connections = TaskTracker::new();
     let farewells = Arc::new(Semaphore::new(FAREWELLS));
     let mut quiet_until = Instant::now();
+    let take_in = |stream: TcpStream, peer: SocketAddr| match door.places.enter(peer.ip()) {
+        Ok(place) => {
+            count(&door.counts.connections_accepted);
+            prepare(&stream);
+            connections.spawn(hold(place, stream, peer, router.clone(), door.clone(), stop.clone()));
+        }
+        Err(refused) => turn_away(stream, refused, &door, &farewells),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match door.places.enter(peer.ip()) {
-                Ok(place) => {
-                    count(&door.counts.connections_accepted);
-                    prepare(&stream);
-                    connections.spawn(hold(place, stream, peer, router.clone(), door.clone(), stop.clone()));
-                }
-                Err(refused) => turn_away(stream, refused, &door, &farewells),
-            },
+            Ok((stream, peer)) => take_in(stream, peer),
             Err(error) if is_of_one(&error) => {}
             Err(error) => {
                 // Out of descriptors, as a rule: those in use come back, and to ask again at once would only spin.
@@ -150,6 +152,10 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+    // Those that the system has accepted for us would be reset.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        take_in(stream, peer);
     }
     drop(listener);
     let closed = Instant::now();
