@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api, accept};
+use crate::api::accept::{self, Door, Stop};
+use crate::api::{self, Api};
 use crate::config::{Config, Durability, Redis};
 use crate::dispatch::Dispatch;
 use crate::store::client::Target;
@@ -46,22 +47,39 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
         () = stop.cancelled() => return Ok(()),
     };
     let tasks = TaskTracker::new();
-    let dispatch = Dispatch::start(store.clone(), config.sweep, &tasks, &stop);
-    let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &stop);
+    // Told to stop, it first says so and serves on, so that others see it; then it closes.
+    let closing = CancellationToken::new();
+    tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
+    let dispatch = Dispatch::start(store.clone(), config.sweep, config.limits.waiting_polls, &tasks, &closing);
+    let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
-    let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, stopping: stop.clone() });
+    let door = Door::new(&config.limits);
+    let router = api::router(Api {
+        dispatch: dispatch.clone(),
+        durability: config.durability,
+        stopping: stop.clone(),
+        door: door.clone(),
+    });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
-    accept::serve(listener, router, stop, config.shutdown).await;
+    // A part of the time is kept for what those who were cut off have begun.
+    let closed = accept::serve(listener, router, door, Stop::new(stop, closing), config.shutdown.mul_f64(0.8)).await;
     // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
     hearing.abort();
     let _ = hearing.await;
     drop(dispatch);
     tasks.close();
-    if tokio::time::timeout(config.shutdown, tasks.wait()).await.is_err() {
+    if tokio::time::timeout_at(closed + config.shutdown, tasks.wait()).await.is_err() {
         tracing::warn!("some work was not finished in time");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Ends the second step of stopping's wait for the first.
+async fn close_later(stop: CancellationToken, drain: Duration, closing: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(drain).await;
+    closing.cancel();
 }
 
 /// The Redis of the settings for somebody who looks at it beside a server: the managed one is started only if no

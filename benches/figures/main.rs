@@ -6,6 +6,7 @@
 
 mod faults;
 mod server;
+mod slow;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 mod waiters;
@@ -33,6 +34,9 @@ fn main() {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        if wanted("slow") {
+            slow::measure().await;
+        }
         if wanted("waiting") {
             hand_out().await;
             delay().await;

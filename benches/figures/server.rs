@@ -45,7 +45,7 @@ impl Server {
 
     pub async fn waiting(&self) -> usize {
         let metrics = self.http.get("/metrics").await.text;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("slotwheel_waiting_claims "));
+        let line = metrics.lines().find_map(|line| line.strip_prefix("slotwheel_waiting_polls "));
         line.and_then(|number| number.parse().ok()).unwrap()
     }
 

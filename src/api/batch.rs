@@ -113,7 +113,7 @@ pub(super) async fn complete(
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { repeated: true, .. })));
     let claim = next.map(|next| next.continuing("leases", Digest::of(&[&proofs]).as_bytes(), repeated));
     let delivery = match &claim {
-        Some(claim) if accepted => Some(claim.run(&api).await?),
+        Some(claim) if accepted => Some(claim.follow(&api).await?),
         _ => None,
     };
     let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {

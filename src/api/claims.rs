@@ -80,7 +80,7 @@ pub(super) async fn complete(
     let proof = held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default();
     let claim = next.map(|next| next.continuing("lease", &proof, repeated));
     let delivery = match &claim {
-        Some(claim) => Some(claim.run(&api).await?),
+        Some(claim) => Some(claim.follow(&api).await?),
         None => None,
     };
     let tasks = delivery.as_ref().map(shapes);
@@ -173,6 +173,15 @@ impl Claim {
             false => api.dispatch.claim(request, self.wait).await?,
         };
         Ok(delivery)
+    }
+
+    /// Runs the claim of a request that has ended leases. That is done and must not look undone: when too many wait, it
+    /// gets what was there at once, which is nothing.
+    pub(super) async fn follow(&self, api: &Api) -> Result<Delivery, Problem> {
+        match self.run(api).await {
+            Err(problem) if problem.code() == Code::TooManyWaiting => Ok(Delivery::default()),
+            other => other,
+        }
     }
 
     /// Says which preference was applied.

@@ -8,9 +8,11 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
+use super::Api;
+use super::accept::{Door, Share, TooSlow};
 use super::object::Object;
 use super::problem::{Code, Problem};
 use super::scan::{Flaw, scan};
@@ -18,26 +20,30 @@ use crate::domain::id::TaskId;
 use crate::domain::limits::{self, Bound};
 use crate::domain::queue::QueueName;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The peer's address; the accept loop puts it into each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
 /// A JSON body of at most `LIMIT` bytes.
 #[derive(Debug)]
-pub(super) struct JsonBody<const LIMIT: usize>(String);
+pub(super) struct JsonBody<const LIMIT: usize>(Text);
+
+/// A body's text, which counts as memory of the server's as long as it is there.
+#[derive(Debug)]
+struct Text {
+    text: String,
+    _share: Share,
+}
 
 /// The body of a request about one task or a few.
 pub(super) type OneBody = JsonBody<{ limits::BODY_BYTES }>;
 /// The body of a request about many.
 pub(super) type BatchBody = JsonBody<{ limits::BATCH_BODY_BYTES }>;
 
-impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
+impl<const LIMIT: usize> FromRequest<Api> for JsonBody<LIMIT> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(is_json) {
             return Err(Problem::new(
@@ -45,7 +51,7 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
                 "the body must be sent with Content-Type: application/json",
             ));
         }
-        Ok(JsonBody(read(request.into_body(), LIMIT).await?))
+        Ok(JsonBody(read(request.into_body(), LIMIT, &api.door).await?))
     }
 }
 
@@ -53,12 +59,12 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<LIMIT> {
 #[derive(Debug)]
 pub(super) struct NoBody;
 
-impl<S: Send + Sync> FromRequest<S> for NoBody {
+impl FromRequest<Api> for NoBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let text = read(request.into_body(), 1024).await?;
-        if !text.trim().is_empty() {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let text = read(request.into_body(), 1024, &api.door).await?;
+        if !text.text.trim().is_empty() {
             JsonBody::<1024>(text).object()?.finish()?;
         }
         Ok(NoBody)
@@ -70,22 +76,33 @@ fn is_json(kind: &str) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-async fn read(body: Body, limit: usize) -> Result<String, Problem> {
+/// Reads a body of at most `limit` bytes. One that says that it is larger is not read at all.
+async fn read(mut body: Body, limit: usize, door: &Door) -> Result<Text, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is over {limit} bytes"));
-    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+    let said = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    if said > limit {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
-    let collected = collected.map_err(|_| Problem::new(Code::RequestTimeout, "the body did not arrive in 60 s"))?;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(_) => return Err(Problem::new(Code::MalformedJson, "the body ended before its end")),
-    };
-    let text = String::from_utf8(bytes.into())
+    let mut share = door.share(said)?;
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.into_inner().is::<TooSlow>() {
+            true => door.too_slow(),
+            false => Problem::new(Code::MalformedJson, "the body ended before its end"),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(too_large());
+        }
+        if !share.grow(data.len()) {
+            return Err(door.overloaded());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    let text = String::from_utf8(bytes)
         .map_err(|error| malformed(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))?;
     match scan(text.as_bytes(), limits::DEPTH) {
-        Ok(()) => Ok(text),
+        Ok(()) => Ok(Text { text, _share: share }),
         Err(Flaw::TooDeep(at)) => {
             Err(Problem::at("", Code::TooDeep, format!("byte {at} opens more than {} brackets", limits::DEPTH)))
         }
@@ -103,13 +120,13 @@ fn malformed(detail: String) -> Problem {
 impl<const LIMIT: usize> JsonBody<LIMIT> {
     /// The body, which must be an object.
     pub(super) fn object(&self) -> Result<Object<'_>, Problem> {
-        let raw: &RawValue = serde_json::from_str(&self.0).map_err(|error| malformed(error.to_string()))?;
+        let raw: &RawValue = serde_json::from_str(&self.0.text).map_err(|error| malformed(error.to_string()))?;
         Object::parse(raw, String::new())
     }
 
     /// Its bytes.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.0.text.as_bytes()
     }
 }
 

@@ -5,9 +5,10 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -44,8 +45,27 @@ fn registry(api: &Api) -> Registry {
     let help = "Shards whose data is not what it was, until an operator accepts it";
     registry.register("data_loss", help, lost);
 
+    let connections = Gauge::<i64>::default();
+    connections.set(count(api.door.connections()));
+    registry.register("connections", "Connections that are open", connections);
+
+    let bodies = Gauge::<i64>::default();
+    bodies.set(count(api.door.body_bytes()));
+    registry.register_with_unit("body", "Memory that request bodies take", Unit::Bytes, bodies);
+
+    // Each stands on its own: what they count is of different kinds, and their sum means nothing.
+    for (name, number) in api.door.counts().read() {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(number);
+        registry.register(name, "How often it happened since the start; see docs/guarantees.md", counter);
+    }
+
     let waiting = Gauge::<i64>::default();
-    waiting.set(count(api.dispatch.waiting()));
-    registry.register("waiting_claims", "Claims that wait for a task", waiting);
+    waiting.set(count(api.dispatch.polls().waiting()));
+    registry.register("waiting_polls", "Requests that wait, for tasks or for a task's end", waiting);
+
+    let refused = Counter::<u64>::default();
+    refused.inc_by(api.dispatch.polls().refused());
+    registry.register("polls_refused", "Requests that were not let wait because too many did", refused);
     registry
 }

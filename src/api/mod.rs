@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
+use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
@@ -45,6 +46,8 @@ pub struct Api {
     pub durability: Durability,
     /// Set when the server is going down.
     pub stopping: CancellationToken,
+    /// Through which requests come.
+    pub door: Arc<Door>,
 }
 
 impl Api {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::problem::{Code, Problem};
@@ -28,6 +28,10 @@ pub(super) struct Field<'o> {
     parent: &'o str,
     name: Cow<'o, str>,
 }
+
+/// Fields that are looked at. No object has so many, so among the first ones is one that stands twice or that nobody
+/// asked for: what comes behind them changes nothing, and takes no memory.
+const MOST_FIELDS: usize = 64;
 
 struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>);
 
@@ -68,9 +72,11 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 let mut entries = Vec::new();
-                while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                while entries.len() < MOST_FIELDS {
+                    let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? else { break };
                     entries.push((name.0, value, Cell::new(false)));
                 }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Entries(entries))
             }
         }
@@ -235,9 +241,11 @@ impl<'o> Field<'o> {
 
     /// The values of a list of at most `max`.
     pub(super) fn list(&self, max: usize, over: Code) -> Result<List<'o>, Problem> {
-        let values: Vec<&'o RawValue> = self.read("a list")?;
-        if values.len() > max {
-            let detail = format!("this has {} items; at most {max} are taken", values.len());
+        let mut json = serde_json::Deserializer::from_str(self.raw.get());
+        let wrong = |_| self.refuse(Code::WrongType, "this must be a list");
+        let (values, more) = Values(max).deserialize(&mut json).map_err(wrong)?;
+        if more > 0 {
+            let detail = format!("this has {} items; at most {max} are taken", values.len() + more);
             return Err(self.refuse(over, detail));
         }
         Ok(List { values, at: self.at() })
@@ -263,6 +271,37 @@ fn is_whole_but_huge(number: &serde_json::Number) -> bool {
     number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
 }
 
+/// Reads the first so many values of a list, and counts the others: they take no memory.
+struct Values(usize);
+
+impl<'de> DeserializeSeed<'de> for Values {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Values {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let (mut values, mut more) = (Vec::new(), 0);
+        while values.len() < self.0 {
+            let Some(value) = list.next_element::<&'de RawValue>()? else { return Ok((values, 0)) };
+            values.push(value);
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            more += 1;
+        }
+        Ok((values, more))
+    }
+}
+
 /// The values of a list.
 pub(super) struct List<'o> {
     values: Vec<&'o RawValue>,
@@ -285,5 +324,28 @@ impl<'o> List<'o> {
     /// Each value's own bytes.
     pub(super) fn raw(&self) -> impl Iterator<Item = &'o str> {
         self.values.iter().map(|raw| raw.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_a_limit_takes_no_memory() {
+        let many = format!("{{\"list\":[{}1]}}", "1,".repeat(100_000));
+        let raw: &RawValue = serde_json::from_str(&many).unwrap();
+        let object = Object::parse(raw, String::new()).unwrap();
+        let mut json = serde_json::Deserializer::from_str(object.take("list").unwrap().raw.get());
+        let (values, more) = Values(10).deserialize(&mut json).unwrap();
+        assert_eq!((values.len(), more), (10, 99_991));
+        assert!(values.capacity() < 100);
+
+        let fields: Vec<String> = (0..100_000).map(|n| format!("\"f{n}\":1")).collect();
+        let many = format!("{{{}}}", fields.join(","));
+        let raw: &RawValue = serde_json::from_str(&many).unwrap();
+        let object = Object::parse(raw, String::new()).unwrap();
+        assert_eq!(object.fields.len(), MOST_FIELDS);
+        assert!(object.finish().is_err());
     }
 }

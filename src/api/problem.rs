@@ -2,9 +2,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::reply;
+use crate::dispatch::Refusal;
 use crate::domain::state::State;
 use crate::store;
 
@@ -62,6 +64,8 @@ codes! {
     InvalidHeader = "invalid_header", BAD_REQUEST;
     /// In a batch each item has its own idempotency_key
     IdempotencyInBatch = "idempotency_in_batch", BAD_REQUEST;
+    /// The request is not HTTP, or can be read in two ways
+    MalformedRequest = "malformed_request", BAD_REQUEST;
     /// A field has the wrong type
     WrongType = "wrong_type", UNPROCESSABLE_ENTITY;
     /// A field is not known here
@@ -90,7 +94,9 @@ codes! {
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
     /// The body is not sent as application/json
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
-    /// The body did not arrive in time
+    /// The head of the request is over its limit
+    HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// The request did not arrive in time
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT;
     /// The request comes from a page of another site
     CrossSite = "cross_site", FORBIDDEN;
@@ -122,6 +128,12 @@ codes! {
     DataLost = "data_lost", SERVICE_UNAVAILABLE;
     /// Too few replicas have it
     NotReplicated = "not_replicated", SERVICE_UNAVAILABLE;
+    /// There are as many connections as there may be
+    TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE;
+    /// As many requests wait as may wait
+    TooManyWaiting = "too_many_waiting", SERVICE_UNAVAILABLE;
+    /// Request bodies take all the memory that they may take
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE;
     /// The server is going down
     Stopping = "stopping", SERVICE_UNAVAILABLE;
     /// Something went wrong that should not have
@@ -203,6 +215,11 @@ impl Problem {
         Problem::new(Code::LeaseLost, detail).with_state(state)
     }
 
+    /// As bytes of JSON.
+    pub(super) fn to_json(&self) -> Bytes {
+        reply::encode(self)
+    }
+
     /// Its code.
     pub fn code(&self) -> Code {
         self.code
@@ -240,6 +257,15 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Crowded => Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait"),
+            Refusal::Store(error) => error.into(),
+        }
     }
 }
 

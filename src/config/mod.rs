@@ -1,5 +1,7 @@
 //! Settings, in two stages: what was written ([`Written`]), then what it means ([`Config`]).
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::domain::slot::Shards;
+
+pub use limits::{Limits, WrittenLimits};
 
 /// The defaults, which document every setting.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -51,12 +55,19 @@ pub struct Written {
     /// How long, in ms, requests may take to finish once the server is told to stop
     #[arg(long, env = "SLOTWHEEL_SHUTDOWN_MS", value_name = "MS")]
     pub shutdown_ms: Option<u64>,
+    /// How long, in ms, a server that is told to stop still serves, so that others see that it is not ready
+    #[arg(long, env = "SLOTWHEEL_DRAIN_MS", value_name = "MS")]
+    pub drain_ms: Option<u64>,
     /// What is logged: error, warn, info, debug or trace, also per module
     #[arg(long, env = "SLOTWHEEL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// Form of the log: text or json
     #[arg(long, env = "SLOTWHEEL_LOG_FORMAT", value_name = "FORM")]
     pub log_format: Option<String>,
+    /// How much it bears.
+    #[command(flatten)]
+    #[serde(default)]
+    pub limits: WrittenLimits,
 }
 
 /// Which Redis.
@@ -121,6 +132,10 @@ pub struct Config {
     pub sweep: Duration,
     /// For what is under way at the end.
     pub shutdown: Duration,
+    /// Before that, for others to see that it stops.
+    pub drain: Duration,
+    /// How much it bears.
+    pub limits: Limits,
     /// Filter of the log.
     pub log: String,
     /// Form of the log.
@@ -171,8 +186,10 @@ impl Written {
             shards: self.shards.or(below.shards),
             sweep_ms: self.sweep_ms.or(below.sweep_ms),
             shutdown_ms: self.shutdown_ms.or(below.shutdown_ms),
+            drain_ms: self.drain_ms.or(below.drain_ms),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
+            limits: self.limits.or(below.limits),
         }
     }
 
@@ -242,6 +259,8 @@ impl Written {
             shards,
             sweep: Duration::from_millis(sweep_ms),
             shutdown: Duration::from_millis(all.shutdown_ms.unwrap_or_default()),
+            drain: Duration::from_millis(all.drain_ms.unwrap_or_default()),
+            limits: all.limits.meant()?,
             log: all.log.unwrap_or_default(),
             log_format,
             testing: Testing::default(),
@@ -263,6 +282,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.redis, Redis::Managed("./slotwheel-data".into()));
         assert_eq!(config.shards, None);
+        assert_eq!(config.limits.connections_per_address, config.limits.connections);
     }
 
     #[test]
@@ -283,10 +303,12 @@ mod tests {
             "durability = \"always\"",
             "durability = \"replicated\"",
             "durability = \"replicated\"\nredis_url = \"redis://a\"\nreplicas = 0",
+            "[limits]\nhead_ms = 0",
         ] {
             assert!(written(text).meant().is_err(), "{text}");
         }
         assert!(Written::from_toml(Path::new("test"), "colour = 1").is_err());
+        assert!(Written::from_toml(Path::new("test"), "[limits]\ncolour = 1").is_err());
         assert!(written("listen = \"0.0.0.0:80\"\ninsecure = true").meant().is_ok());
     }
 }

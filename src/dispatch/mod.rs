@@ -8,6 +8,7 @@ mod delivery;
 mod ends;
 mod gather;
 mod line;
+mod polls;
 mod pump;
 mod verbs;
 mod waiters;
@@ -41,15 +42,19 @@ use crate::store::ops::retry::Revived;
 use crate::store::ops::submit::Submitted;
 use crate::store::ops::{self, Ended};
 use crate::store::signal::Signal;
-use crate::store::{Caller, Result, Shard, Store, views};
+use crate::store::{Caller, Error, Shard, Store, views};
 
 pub use delivery::Delivery;
+pub use polls::Polls;
 pub use waiters::Request;
 
 use delivery::GiveBack;
 use ends::Ends;
 use gather::Gather;
 use waiters::Waiters;
+
+/// What comes of a call, or what the store has against it.
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Calls of one purge, each of up to 500 tasks.
 const PURGE_CALLS: u32 = 20;
@@ -60,6 +65,7 @@ pub struct Dispatch {
     store: Store,
     waiters: Arc<Waiters>,
     ends: Ends,
+    polls: Arc<Polls>,
     /// Per shard: signals may have been missed.
     missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
@@ -74,10 +80,31 @@ pub struct Dispatch {
     watches: Gather<verbs::Watch>,
 }
 
+/// Why a request does not get what it waits for.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// As many wait as may.
+    Crowded,
+    /// The store.
+    Store(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Store(error)
+    }
+}
+
 impl Dispatch {
     /// Starts a pump for each shard, and the sweep: every `sweep`, give or take a third, what hints may have missed is
-    /// looked for. All of it ends after `stop`, once what was begun is done.
-    pub fn start(store: Store, sweep: Duration, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+    /// looked for. At most `waiting` requests wait at once. All of it ends after `stop`, once what was begun is done.
+    pub fn start(
+        store: Store,
+        sweep: Duration,
+        waiting: usize,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::new(store.shards().len()));
         let give_back = GiveBack::new(&store, tasks);
         for shard in store.shards() {
@@ -86,6 +113,7 @@ impl Dispatch {
         let dispatch = Arc::new(Dispatch {
             waiters,
             ends: Ends::default(),
+            polls: Polls::new(waiting),
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
@@ -149,21 +177,28 @@ impl Dispatch {
     }
 
     /// Ready tasks for the request, or none once `wait` has passed. What the delivery holds goes back if it is dropped
-    /// before it is taken.
-    pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery> {
-        let mut waiter = self.waiters.register(request, !wait.is_zero());
+    /// before it is taken. When as many wait as may, there is still what is ready at once.
+    pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
         if wait.is_zero() {
-            return waiter.answer().await;
+            return Ok(self.waiters.register(request, false).answer().await?);
         }
-        match timeout(wait, waiter.answer()).await {
-            Ok(answer) => answer,
+        let Some(_place) = self.polls.enter() else {
+            let delivery = self.waiters.register(request, false).answer().await?;
+            return match delivery.tasks().is_empty() {
+                false => Ok(delivery),
+                true => Err(self.crowded()),
+            };
+        };
+        let mut waiter = self.waiters.register(request, true);
+        Ok(match timeout(wait, waiter.answer()).await {
+            Ok(answer) => answer?,
             // Not before a call that is looking for it has come back.
-            Err(_) => waiter.leave().await,
-        }
+            Err(_) => waiter.leave().await?,
+        })
     }
 
     /// The same for a request that may be a repetition: what is leased under its claim id already is the answer.
-    pub async fn claim_again(&self, request: Request, wait: Duration) -> Result<Delivery> {
+    pub async fn claim_again(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
         let Some(claim) = request.claim else { return self.claim(request, wait).await };
         let before = views::claims::claimed(&self.store, &claim).await?;
         if !before.is_empty() {
@@ -175,6 +210,16 @@ impl Dispatch {
         }
         // The earlier one may have been on its way still.
         Ok(Delivery::again(views::claims::claimed(&self.store, &claim).await?))
+    }
+
+    fn crowded(&self) -> Refusal {
+        self.polls.refuse();
+        Refusal::Crowded
+    }
+
+    /// Those who wait, counted.
+    pub fn polls(&self) -> &Polls {
+        &self.polls
     }
 
     /// Stores tasks, in their order.
@@ -224,7 +269,12 @@ impl Dispatch {
     }
 
     /// Returns when the task has ended or is gone, at the latest after `wait`.
-    pub async fn ended(&self, id: TaskId, wait: Duration) -> Result<()> {
+    pub async fn ended(&self, id: TaskId, wait: Duration) -> Result<(), Refusal> {
+        let Some(_place) = self.polls.enter() else {
+            // One that has ended is not waited for.
+            let state = self.watches.send(id.slot(), id).await?;
+            return if state.is_none_or(State::has_ended) { Ok(()) } else { Err(self.crowded()) };
+        };
         let wakeup = self.ends.register(id);
         let waited = timeout(wait, async {
             loop {
@@ -298,11 +348,6 @@ impl Dispatch {
             }
         }
         Ok((gone, false))
-    }
-
-    /// How many claims wait.
-    pub fn waiting(&self) -> usize {
-        self.waiters.count()
     }
 
     /// The store, for reading.

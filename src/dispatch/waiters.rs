@@ -219,11 +219,6 @@ impl Waiters {
         self.lock().down.values().next().cloned()
     }
 
-    /// How many wait.
-    pub(super) fn count(&self) -> usize {
-        self.lock().all.len()
-    }
-
     /// All get an empty answer, and so does whoever comes later.
     pub(super) fn dismiss(&self) {
         let mut line = self.lock();

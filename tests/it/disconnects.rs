@@ -1,73 +1,182 @@
-//! A client that has gone holds nothing.
+//! A client that has gone holds nothing. Each way to go prints how long it took until another could have the task.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use slotwheel::config::WrittenLimits;
 use tokio::net::TcpStream;
 
 use crate::support::Fixture;
+use crate::support::raw::{Raw, get, post};
+
+const POLL: &str = r#"{"queues":["q"],"wait_ms":60000,"lease_ms":1000}"#;
 
 /// A long poll on a connection of its own. Returns when the server has it in line.
-async fn poll(fixture: &Fixture, address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let body = json!({"queues": ["q"], "wait_ms": 60_000}).to_string();
-    let head = format!(
-        "POST /claim HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    // A claim that comes later is answered later: by then the poll is in line.
+async fn poll(fixture: &Fixture, address: SocketAddr) -> Raw {
+    let mut raw = Raw::connect(address).await;
+    raw.send(&post("/claim", POLL)).await;
+    in_line(fixture).await;
+    raw
+}
+
+/// A claim that comes later is answered later: by then those that came before are in line.
+async fn in_line(fixture: &Fixture) {
     assert!(fixture.claim_now("q", 1).await.is_empty());
-    stream
 }
 
 /// What is submitted right after goes to another at once, attempts uncounted.
-async fn check(fixture: &Fixture) {
+async fn check(fixture: &Fixture, name: &str) {
+    let begun = Instant::now();
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claim = fixture.claim_one("q");
     let claimed = tokio::time::timeout(std::time::Duration::from_secs(5), claim).await.expect("at once");
+    eprintln!("a client that {name}: another has the task {:.1} ms after its submit", ms(begun));
     assert_eq!(claimed["id"], id);
     assert_eq!(fixture.task(&id).await["attempts"], 0);
+}
+
+fn ms(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1000.0
 }
 
 #[tokio::test]
 async fn one_that_closed() {
     let fixture = Fixture::start().await;
-    let stream = poll(&fixture, fixture.http.address).await;
-    drop(stream);
-    check(&fixture).await;
+    drop(poll(&fixture, fixture.http.address).await);
+    check(&fixture, "closed").await;
     fixture.end().await;
 }
 
 #[tokio::test]
 async fn one_that_reset() {
     let fixture = Fixture::start().await;
-    let stream = poll(&fixture, fixture.http.address).await;
-    stream.set_zero_linger().unwrap();
-    drop(stream);
-    check(&fixture).await;
+    let raw = poll(&fixture, fixture.http.address).await;
+    raw.stream.set_zero_linger().unwrap();
+    drop(raw);
+    check(&fixture, "reset").await;
     fixture.end().await;
 }
 
 #[tokio::test]
 async fn one_that_closed_its_half() {
     let fixture = Fixture::start().await;
-    let mut stream = poll(&fixture, fixture.http.address).await;
-    stream.shutdown().await.unwrap();
-    check(&fixture).await;
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest).await;
+    let mut raw = poll(&fixture, fixture.http.address).await;
+    raw.shut().await;
+    check(&fixture, "closed its half").await;
+    raw.closed().await;
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_went_with_more_requests_behind_its_poll() {
+    let fixture = Fixture::start().await;
+    // Few, and more than any reader would take in advance; they came with the poll, or later.
+    for (more, later) in [(1, false), (1, true), (2000, false), (2000, true)] {
+        let behind = get("/livez").repeat(more);
+        let mut raw = Raw::connect(fixture.http.address).await;
+        raw.send(&post("/claim", POLL)).await;
+        if later {
+            in_line(&fixture).await;
+        }
+        raw.send(&behind).await;
+        in_line(&fixture).await;
+        drop(raw);
+        check(&fixture, &format!("closed with {more} requests behind its poll")).await;
+    }
+    // Whoever stays gets what it asked for, in order.
+    let mut raw = poll(&fixture, fixture.http.address).await;
+    raw.send(&get("/livez").repeat(50)).await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    assert_eq!(raw.answer().await.unwrap().expect(200)["tasks"][0]["id"], id);
+    for _ in 0..50 {
+        raw.answer().await.unwrap().expect(200);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_is_frozen_holds_its_task_until_the_lease_is_over() {
+    let fixture = Fixture::start().await;
+    let raw = poll(&fixture, fixture.http.address).await;
+    let begun = Instant::now();
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    // The socket takes the answer: nothing tells that nobody reads it.
+    fixture.until_state(&id, "leased").await;
+    let claimed = fixture.claim_one("q").await;
+    eprintln!("a client that froze: another has the task {:.1} ms after its submit, at a lease of 1000 ms", ms(begun));
+    assert_eq!((&claimed["id"], &claimed["attempt"]), (&id, &json!(2)), "the lease that ran out counts");
+    drop(raw);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_reset_its_stream() {
+    let fixture = Fixture::start().await;
+    let mut sender = http2(fixture.http.address).await;
+    let poll = tokio::spawn(sender.send_request(request(&fixture, "/claim", POLL)));
+    in_line_over(&mut sender, &fixture).await;
+    // The client library resets the stream of a request that nobody waits for.
+    poll.abort();
+    let _ = poll.await;
+    in_line_over(&mut sender, &fixture).await;
+    check(&fixture, "reset its HTTP/2 stream").await;
+    // The connection serves on.
+    let answer = sender.send_request(request(&fixture, "/tasks", "{}")).await.unwrap();
+    assert_eq!(answer.status(), 201);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_closed_its_connection_with_many_streams() {
+    let fixture = Fixture::with(|written| {
+        written.limits = WrittenLimits { streams: Some(5), ..WrittenLimits::default() };
+    })
+    .await;
+    let mut sender = http2(fixture.http.address).await;
+    let polls: Vec<_> = (0..4).map(|_| tokio::spawn(sender.send_request(request(&fixture, "/claim", POLL)))).collect();
+    in_line_over(&mut sender, &fixture).await;
+    drop(sender);
+    for poll in polls {
+        poll.abort();
+        let _ = poll.await;
+    }
+    check(&fixture, "closed its HTTP/2 connection with four polls").await;
+    fixture.end().await;
+}
+
+async fn http2(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request(fixture: &Fixture, path: &str, body: &str) -> hyper::Request<Full<Bytes>> {
+    hyper::Request::post(format!("http://{}{path}", fixture.http.address))
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_owned()))
+        .unwrap()
+}
+
+/// The same over a connection's later stream.
+async fn in_line_over(sender: &mut http2::SendRequest<Full<Bytes>>, fixture: &Fixture) {
+    let answer = sender.send_request(request(fixture, "/claim", r#"{"queues":["q"]}"#)).await.unwrap();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), json!({"tasks": []}));
 }
 
 #[tokio::test]
 async fn many_that_leave_while_tasks_come() {
     let fixture = Fixture::start().await;
     for round in 0..20 {
-        let stream = poll(&fixture, fixture.http.address).await;
+        let raw = poll(&fixture, fixture.http.address).await;
         let submit = fixture.submit("q", json!(round));
-        let (_, task) = tokio::join!(async { drop(stream) }, submit);
+        let (_, task) = tokio::join!(async { drop(raw) }, submit);
         // Whichever came first, the task is to be had and was not counted.
         let claimed: Value = fixture.claim_one("q").await;
         assert_eq!(claimed["id"], task["id"]);

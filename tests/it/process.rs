@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::Http;
+use crate::support::raw::{Raw, get};
 use crate::support::redis::TempDir;
 
 fn slotwheel(arguments: &[&str]) -> Command {
@@ -159,6 +160,34 @@ async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
     assert!((until - real.as_millisecond()) < 120_000, "leased by Redis' clock");
     http.post("/complete", &crate::support::report(&claimed)).await.expect(200);
 
+    child.kill().unwrap();
+    child.wait().unwrap();
+    redis.stop().await;
+}
+
+#[tokio::test]
+async fn with_few_files_to_open_it_turns_connections_away_and_serves_on() {
+    let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
+    let binary = env!("CARGO_BIN_EXE_slotwheel");
+    let mut command = Command::new("bash");
+    // 256 files are kept for other uses.
+    command.args(["-c", "ulimit -n 276 && exec \"$0\" \"$@\"", binary, "--redis-url", &redis.url]);
+    command.env_remove("SLOTWHEEL_CONFIG").stdin(Stdio::null());
+    let Running { mut child, http } = start_with(&mut command).await;
+    http.post("/tasks", &json!({})).await.expect(201);
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..100 {
+        let mut raw = Raw::connect(http.address).await;
+        if held.len() < 19 {
+            raw.send(&get("/livez")).await;
+            assert_eq!(raw.answer().await.expect("an answer").status, 200);
+            held.push(raw);
+        } else if raw.answer().await.is_none_or(|answer| answer.status == 503) {
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 81);
+    http.post("/claim", &json!({})).await.expect(200);
     child.kill().unwrap();
     child.wait().unwrap();
     redis.stop().await;

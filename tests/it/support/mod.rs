@@ -3,6 +3,7 @@
 pub mod contract;
 pub mod http;
 pub mod proxy;
+pub mod raw;
 pub mod redis;
 
 use std::sync::Arc;
@@ -94,6 +95,11 @@ impl Fixture {
         let client = Client::connect(target).await.expect("a connection past the server");
         let founded = found::existing(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
+    }
+
+    /// Tells the servers to stop, as a signal would, and does not wait for it.
+    pub fn tell_to_stop(&self) {
+        self.servers.iter().for_each(|server| server.stop.cancel());
     }
 
     /// Stops the servers as a signal would.

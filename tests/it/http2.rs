@@ -1,0 +1,200 @@
+//! HTTP/2 without a word before (prior knowledge), and its bounds. Frames are written by hand where no client library
+//! would write them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use slotwheel::config::WrittenLimits;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::Fixture;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM_AND_HEADERS: u8 = 5;
+/// GET, http, /, and a host, in the words of HPACK.
+const GET: &[u8] = b"\x82\x86\x84\x41\x01x";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A connection whose settings are sent.
+async fn connect(fixture: &Fixture) -> TcpStream {
+    let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
+    stream
+}
+
+/// Reads to the end; the kinds of the frames that came, with what was in them.
+async fn frames(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await;
+    // However it was closed.
+    let _ = read.expect("an end in time");
+    let (mut found, mut rest) = (Vec::new(), &bytes[..]);
+    while rest.len() >= 9 {
+        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        let end = (9 + length).min(rest.len());
+        found.push((rest[3], rest[9..end].to_vec()));
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// The reason of the last GOAWAY.
+fn reason(frames: &[(u8, Vec<u8>)]) -> Option<u32> {
+    let (_, payload) = frames.iter().rev().find(|(kind, _)| *kind == GOAWAY)?;
+    Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
+}
+
+async fn client<B>(fixture: &Fixture) -> http2::SendRequest<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = TcpStream::connect(fixture.http.address).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request<B>(fixture: &Fixture, path: &str, body: B) -> hyper::Request<B> {
+    let url = format!("http://{}{path}", fixture.http.address);
+    hyper::Request::post(url).header("content-type", "application/json").body(body).unwrap()
+}
+
+async fn read(answer: hyper::Response<hyper::body::Incoming>) -> (u16, Value) {
+    let status = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn a_task_lives_its_life_over_one_connection() {
+    let fixture = Fixture::start().await;
+    let mut sender = client::<Full<Bytes>>(&fixture).await;
+    let mut post = async |path: &str, body: Value| {
+        read(sender.send_request(request(&fixture, path, Full::from(body.to_string()))).await.unwrap()).await
+    };
+    let large = "x".repeat(250_000);
+    assert_eq!(post("/tasks", json!({"payload": large})).await.0, 201);
+    let (_, claimed) = post("/claim", json!({})).await;
+    assert_eq!(claimed["tasks"][0]["payload"], large.as_str());
+    assert_eq!(post("/complete", crate::support::report(&claimed["tasks"][0])).await.0, 200);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn who_resets_all_that_it_asks_for_is_sent_away() {
+    let fixture = Fixture::start().await;
+    let mut stream = connect(&fixture).await;
+    let mut storm = Vec::new();
+    for number in 0..5000 {
+        storm.extend(frame(HEADERS, END_STREAM_AND_HEADERS, 2 * number + 1, GET));
+        storm.extend(frame(RST_STREAM, 0, 2 * number + 1, &8u32.to_be_bytes()));
+    }
+    // It may close before all is sent.
+    let _ = stream.write_all(&storm).await;
+    let came = frames(&mut stream).await;
+    assert_eq!(reason(&came), Some(11), "ENHANCE_YOUR_CALM: {came:?}");
+    fixture.submit("q", json!(1)).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_refused_and_those_within_are_answered() {
+    let limits = WrittenLimits { streams: Some(2), idle_ms: Some(1500), ..WrittenLimits::default() };
+    let fixture = Fixture::with(|written| written.limits = limits).await;
+    let mut stream = connect(&fixture).await;
+    let mut all = Vec::new();
+    for number in 0..3 {
+        // With a body to come, each is under way when the next comes.
+        all.extend(frame(HEADERS, 4, 2 * number + 1, b"\x83\x86\x84\x41\x01x"));
+    }
+    stream.write_all(&all).await.unwrap();
+    let came = frames(&mut stream).await;
+    let refused = came.iter().filter(|(kind, payload)| *kind == RST_STREAM && payload[3] == 7).count();
+    let answered = came.iter().filter(|(kind, _)| *kind == HEADERS).count();
+    assert_eq!((refused, answered), (1, 2), "{came:?}");
+    assert_eq!(reason(&came), Some(0), "an orderly end when nothing more was asked for");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused() {
+    let fixture = Fixture::start().await;
+    let mut sender = client::<Full<Bytes>>(&fixture).await;
+    let mut large = request(&fixture, "/tasks", Full::from("{}"));
+    for number in 0..10 {
+        large.headers_mut().insert(
+            hyper::header::HeaderName::try_from(format!("x-{number}")).unwrap(),
+            "x".repeat(4000).parse().unwrap(),
+        );
+    }
+    match sender.send_request(large).await {
+        Ok(answer) => assert_eq!(answer.status(), 431),
+        Err(error) => panic!("{error}"),
+    }
+    let answer = sender.send_request(request(&fixture, "/tasks", Full::from("{}"))).await.unwrap();
+    assert_eq!(answer.status(), 201);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed() {
+    let limits = WrittenLimits { head_ms: Some(300), ..WrittenLimits::default() };
+    let fixture = Fixture::with(|written| written.limits = limits).await;
+    let mut stream = connect(&fixture).await;
+    let begun = std::time::Instant::now();
+    let came = frames(&mut stream).await;
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(came.iter().all(|(kind, _)| matches!(*kind, SETTINGS | 6 | GOAWAY | 8)), "nothing of HTTP/1: {came:?}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_answered_408_and_others_are_not_disturbed() {
+    let limits = WrittenLimits { body_ms: Some(500), ..WrittenLimits::default() };
+    let fixture = Fixture::with(|written| written.limits = limits).await;
+    type Body = StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
+    let mut sender = client::<Body>(&fixture).await;
+    let never = || StreamBody::new(Box::pin(futures_util::stream::pending()) as _);
+    let slow = tokio::spawn(sender.send_request(request(&fixture, "/tasks", never())));
+    let whole = futures_util::stream::once(async { Ok(Frame::data(Bytes::from("{}"))) });
+    let quick = sender.send_request(request(&fixture, "/tasks", StreamBody::new(Box::pin(whole) as _))).await.unwrap();
+    assert_eq!(quick.status(), 201);
+    let (status, problem) = read(slow.await.unwrap().unwrap()).await;
+    assert_eq!((status, &problem["code"]), (408, &json!("request_timeout")));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn who_opens_no_window_for_its_answer_is_closed() {
+    let limits = WrittenLimits { unread_ms: Some(500), ..WrittenLimits::default() };
+    let fixture = Fixture::with(|written| written.limits = limits).await;
+    let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE 0.
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    stream.write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, 1, GET)).await.unwrap();
+    let begun = std::time::Instant::now();
+    frames(&mut stream).await;
+    assert!((Duration::from_millis(500)..Duration::from_secs(6)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    fixture.end().await;
+}

@@ -1,0 +1,307 @@
+//! Clients that say nothing, say it slowly, or do not listen hold a connection no longer than its bounds, which are
+//! small here; whoever keeps to them is not disturbed.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use slotwheel::config::{Written, WrittenLimits};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::Fixture;
+use crate::support::raw::{Raw, get, post};
+
+const MS: Duration = Duration::from_millis(1);
+/// What a busy machine may add to a bound.
+const SLACK: Duration = Duration::from_secs(5);
+
+async fn limited(limits: WrittenLimits) -> Fixture {
+    Fixture::with(|written| written.limits = limits).await
+}
+
+#[track_caller]
+fn check(took: Duration, bound_ms: u32) {
+    let bound = MS * bound_ms;
+    assert!((bound..bound + SLACK).contains(&took), "{took:?} for a bound of {bound:?}");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let fixture = limited(WrittenLimits { first_byte_ms: Some(300), ..WrittenLimits::default() }).await;
+    let mut raw = Raw::connect(fixture.http.address).await;
+    check(raw.closed().await, 300);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_head_byte_by_byte_is_answered_408_however_steady() {
+    let limits = WrittenLimits { head_ms: Some(500), first_byte_ms: Some(100), ..WrittenLimits::default() };
+    let fixture = limited(limits).await;
+    for (prefix, next) in
+        [("", get("/livez")), ("PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n".into()), ("\r\n", "\r\n".into())]
+    {
+        let mut raw = Raw::connect(fixture.http.address).await;
+        raw.send(prefix).await;
+        raw.dribble(&next.repeat(3)[..next.len() - 1], MS * 100).await;
+        let answer = raw.answer().await.expect("408");
+        (fixture.http.check)("POST", "/tasks", &answer);
+        assert_eq!(answer.problem(408).0, "request_timeout");
+        assert_eq!(answer.header("connection"), Some("close"));
+        check(raw.closed().await, 500);
+    }
+    // So is one behind another.
+    let mut raw = Raw::connect(fixture.http.address).await;
+    raw.send(&format!("{}GET /li", get("/livez"))).await;
+    raw.answer().await.unwrap().expect(200);
+    assert_eq!(raw.answer().await.unwrap().status, 408);
+    check(raw.closed().await, 500);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_body_byte_by_byte_is_answered_408_and_stores_nothing() {
+    let fixture = limited(WrittenLimits { body_ms: Some(400), ..WrittenLimits::default() }).await;
+    let sized = post("/tasks", &" ".repeat(5000));
+    let (head, body) = sized.split_once("\r\n\r\n").unwrap();
+    let chunked =
+        "POST /tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (head, body) in [(format!("{head}\r\n\r\n"), body.to_owned()), (chunked.into(), "1\r\n \r\n".repeat(500))] {
+        let mut raw = Raw::connect(fixture.http.address).await;
+        raw.send(&head).await;
+        raw.dribble(&body, MS * 20).await;
+        let answer = raw.answer().await.expect("408");
+        (fixture.http.check)("POST", "/tasks", &answer);
+        assert_eq!(answer.problem(408).0, "request_timeout");
+        assert_eq!(answer.header("connection"), Some("close"));
+        check(raw.closed().await, 400);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_keeps_its_rate_may_take_longer_but_not_for_ever() {
+    let limits = WrittenLimits {
+        body_ms: Some(1000),
+        body_rate: Some(10_000),
+        body_total_ms: Some(4000),
+        ..WrittenLimits::default()
+    };
+    let fixture = limited(limits).await;
+    // 50 kB at 25 kB/s: twice the first bound.
+    let body = json!({"payload": "x".repeat(50_000)}).to_string();
+    let pieces = async |raw: &mut Raw, text: &str| {
+        let mut pulse = tokio::time::interval(MS * 100);
+        for piece in text.as_bytes().chunks(2500) {
+            pulse.tick().await;
+            raw.send(std::str::from_utf8(piece).unwrap()).await;
+        }
+    };
+    let mut raw = Raw::connect(fixture.http.address).await;
+    pieces(&mut raw, &post("/tasks", &body)).await;
+    raw.answer().await.unwrap().expect(201);
+    assert!(raw.opened.elapsed() > MS * 1500);
+    // 500 kB at that rate: over the last bound.
+    let mut raw = Raw::connect(fixture.http.address).await;
+    let text = post("/tasks", &" ".repeat(500_000));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    raw.send(&format!("{head}\r\n\r\n")).await;
+    let mut pulse = tokio::time::interval(MS * 100);
+    for piece in body.as_bytes().chunks(2500) {
+        tokio::select! {
+            _ = pulse.tick() => raw.send(std::str::from_utf8(piece).unwrap()).await,
+            _ = raw.stream.readable() => break,
+        }
+    }
+    assert_eq!(raw.answer().await.unwrap().problem(408).0, "request_timeout");
+    check(raw.opened.elapsed(), 4000);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
+    let limits = WrittenLimits { idle_ms: Some(600), first_byte_ms: Some(200), ..WrittenLimits::default() };
+    let fixture = limited(limits).await;
+    let mut raw = Raw::connect(fixture.http.address).await;
+    let mut pulse = tokio::time::interval(MS * 200);
+    for _ in 0..5 {
+        pulse.tick().await;
+        raw.send(&get("/livez")).await;
+        raw.answer().await.unwrap().expect(200);
+    }
+    // A long poll is not idle.
+    raw.send(&post("/claim", "{\"wait_ms\":1000}")).await;
+    raw.answer().await.unwrap().expect(200);
+    let since = Instant::now();
+    raw.closed().await;
+    check(since.elapsed() + MS, 600);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_closed() {
+    let fixture = limited(WrittenLimits { unread_ms: Some(500), ..WrittenLimits::default() }).await;
+    let payload = "x".repeat(250_000);
+    let tasks = vec![json!({"queue": "q", "payload": payload}); 25];
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut raw = Raw::over(socket.connect(fixture.http.address).await.unwrap());
+    let large = "/tasks?queue=q&state=ready&limit=100";
+    raw.send(&get(large).repeat(5)).await;
+    // Five pages of 4 MB find no room in any buffer. A reset is how the server shows that it has given up.
+    let gone = tokio::time::timeout(Duration::from_secs(20), raw.stream.ready(tokio::io::Interest::ERROR)).await;
+    gone.expect("a reset in time").unwrap();
+    check(raw.opened.elapsed(), 500);
+    // Whoever reads gets the same whole.
+    let mut reader = Raw::connect(fixture.http.address).await;
+    reader.send(&get(large).repeat(5)).await;
+    for _ in 0..5 {
+        assert!(reader.answer().await.unwrap().text.len() > 4_000_000);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_answer_after_its_age_and_never_in_a_request() {
+    let fixture = limited(WrittenLimits { age_ms: Some(500), ..WrittenLimits::default() }).await;
+    let address = fixture.http.address;
+    let waiting = async {
+        let mut raw = Raw::connect(address).await;
+        raw.send(&get("/livez")).await;
+        assert_eq!(raw.answer().await.unwrap().header("connection"), None);
+        raw.send(&post("/claim", "{\"queues\":[\"other\"],\"wait_ms\":1500}")).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        assert!(raw.closed().await > MS * 1500, "it waited to the end");
+    };
+    let sending = async {
+        let mut raw = Raw::connect(address).await;
+        raw.dribble(&get("/livez")[..20], MS * 60).await;
+        raw.send(&get("/livez")[20..]).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        raw.closed().await;
+    };
+    let idle = async {
+        let mut raw = Raw::connect(address).await;
+        raw.send(&get("/livez")).await;
+        raw.answer().await.unwrap().expect(200);
+        check(raw.closed().await + MS * 50, 500);
+    };
+    tokio::join!(waiting, sending, idle);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
+    let limits = WrittenLimits {
+        first_byte_ms: Some(3000),
+        head_ms: Some(3000),
+        body_ms: Some(3000),
+        idle_ms: Some(3000),
+        ..WrittenLimits::default()
+    };
+    let fixture = limited(limits).await;
+    let mut slow: Vec<Raw> = join_all((0..200).map(|_| Raw::connect(fixture.http.address))).await;
+    for (number, raw) in slow.iter_mut().enumerate() {
+        match number % 4 {
+            0 => {}
+            1 => raw.send("GET /livez HT").await,
+            2 => raw.send(&post("/tasks", "{}").replace("length: 2", "length: 9")).await,
+            _ => {
+                raw.send(&get("/livez")).await;
+                raw.answer().await.unwrap().expect(200);
+            }
+        }
+    }
+    let mut lives = 0;
+    let held = join_all(slow.iter_mut().enumerate().map(async |(number, raw)| {
+        if matches!(number % 4, 1 | 2) {
+            assert_eq!(raw.answer().await.expect("an answer").status, 408);
+        }
+        raw.closed().await
+    }));
+    let work = async {
+        loop {
+            fixture.submit("q", json!(1)).await;
+            let task = fixture.claim_one("q").await;
+            fixture.http.post("/complete", &crate::support::report(&task)).await.expect(200);
+            lives += 1;
+        }
+    };
+    let held = tokio::select! {
+        held = held => held,
+        () = work => unreachable!(),
+    };
+    held.into_iter().for_each(|took| check(took, 3000));
+    eprintln!("{lives} lives of tasks while 200 slow clients were held");
+    assert!(lives > 20, "{lives}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_the_door_sees_is_counted() {
+    use slotwheel::api::accept::{self, Door, Stop};
+    let limits = WrittenLimits {
+        first_byte_ms: Some(200),
+        head_ms: Some(200),
+        age_ms: Some(1000),
+        connections: Some(2),
+        connections_per_address: Some(1),
+        ..WrittenLimits::default()
+    };
+    let config = Written { limits, ..Written::default() }.meant().unwrap();
+    let door = Door::new(&config.limits);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
+    let both = Stop::new(stop.clone(), stop.clone());
+    let serving = tokio::spawn(accept::serve(listener, router, door.clone(), both, Duration::from_secs(1)));
+
+    let mut silent = Raw::connect(address).await;
+    let mut beyond = Raw::connect(address).await;
+    assert_eq!(beyond.answer().await.unwrap().status, 503);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = Raw::over(socket.connect(address).await.unwrap());
+    other.send("GET").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+    let mut full = Raw::over(socket.connect(address).await.unwrap());
+    assert_eq!(full.answer().await.unwrap().status, 503);
+    assert_eq!(door.connections(), 2);
+    silent.closed().await;
+    assert_eq!(other.answer().await.unwrap().status, 408);
+    drop((silent, beyond, other, full));
+    for (request, status) in [("GET / HTTP/1.1\r\n\r\n".to_owned(), 400), (get(&"/".repeat(40_000)), 431)] {
+        let mut raw = in_turn(address, &door).await;
+        raw.send(&request).await;
+        assert_eq!(raw.answer().await.unwrap().status, status);
+    }
+    let mut old = in_turn(address, &door).await;
+    old.send(&get("/")).await;
+    assert_eq!(old.answer().await.unwrap().text, "here");
+    old.closed().await;
+    drop(old);
+
+    let counts = door.counts().read();
+    let of = |name: &str| counts.iter().find(|(own, _)| *own == name).unwrap().1;
+    assert_eq!((of("connections_refused_full"), of("connections_refused_address")), (1, 1));
+    assert_eq!(of("connections_accepted"), 5);
+    assert_eq!((of("closed_silent"), of("closed_slow_head")), (1, 1));
+    assert_eq!((of("heads_malformed"), of("heads_too_large")), (1, 1));
+    assert_eq!((of("ended_by_age"), of("closed_idle"), of("closed_unread")), (1, 0, 0));
+    stop.cancel();
+    serving.await.unwrap();
+    assert_eq!((door.connections(), door.body_bytes()), (0, 0));
+}
+
+/// A connection that finds a place: those before it have given theirs up.
+async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::api::accept::Door) -> Raw {
+    while door.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    Raw::connect(address).await
+}
