@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
+SECONDS := 20
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check demo figures help
+.PHONY: run build test check fuzz demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -27,6 +28,9 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	.ci/dependencies
 	.ci/contract
+
+fuzz: tools-build ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
+	.ci/fuzz $(SECONDS)
 
 demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
 	examples/demo.sh $(DEMO_DIR)

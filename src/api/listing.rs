@@ -82,11 +82,15 @@ async fn in_order(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: usi
         (ids, next) = ready(api.store(), queue, after, covered).await?;
         (found, covered) = tasks(api.store(), &ids).await?;
     }
-    let next = next.map(|ReadyPlace { priority, slot, seq }| format!("{priority}-{}-{seq}", slot.number()));
+    let next = next.map(write_ready);
     Ok((found, next))
 }
 
-fn read_ready(cursor: &str) -> Option<ReadyPlace> {
+pub(super) fn write_ready(ReadyPlace { priority, slot, seq }: ReadyPlace) -> String {
+    format!("{priority}-{}-{seq}", slot.number())
+}
+
+pub(super) fn read_ready(cursor: &str) -> Option<ReadyPlace> {
     let mut parts = cursor.splitn(3, '-');
     let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
     let slot = Slot::new(parts.next()?.parse().ok()?)?;
@@ -120,10 +124,14 @@ async fn timed(
         false if more => places.last(),
         false => None,
     };
-    Ok((found, last.map(|Place { score, id }| format!("{score}_{id}"))))
+    Ok((found, last.copied().map(write_place)))
 }
 
-fn read_place(cursor: &str) -> Option<Place> {
+pub(super) fn write_place(Place { score, id }: Place) -> String {
+    format!("{score}_{id}")
+}
+
+pub(super) fn read_place(cursor: &str) -> Option<Place> {
     let (score, id) = cursor.split_once('_')?;
     let score: i64 = score.parse().ok()?;
     Some(Place { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? })

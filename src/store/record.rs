@@ -59,7 +59,7 @@ pub(super) fn unseal(bytes: &[u8]) -> Option<Document> {
     RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
 }
 
-fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
+pub(super) fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
     if *labels == Labels::default() {
         return Ok(seal(payload));
     }
@@ -68,7 +68,7 @@ fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
     Ok([&[LABELLED], &length[..], &labels, payload.get().as_bytes()].concat())
 }
 
-fn unseal_document(bytes: &[u8]) -> Option<(Labels, Document)> {
+pub(super) fn unseal_document(bytes: &[u8]) -> Option<(Labels, Document)> {
     if bytes.first() == Some(&JSON) {
         return Some((Labels::default(), unseal(bytes)?));
     }
