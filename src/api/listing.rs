@@ -95,7 +95,8 @@ pub(super) fn read_ready(cursor: &str) -> Option<ReadyPlace> {
     let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
     let slot = Slot::new(parts.next()?.parse().ok()?)?;
     let seq: i64 = parts.next()?.parse().ok()?;
-    Some(ReadyPlace { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? })
+    let place = ReadyPlace { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
+    (write_ready(place) == cursor).then_some(place)
 }
 
 /// Other tasks, by a time.
@@ -134,5 +135,23 @@ pub(super) fn write_place(Place { score, id }: Place) -> String {
 pub(super) fn read_place(cursor: &str) -> Option<Place> {
     let (score, id) = cursor.split_once('_')?;
     let score: i64 = score.parse().ok()?;
-    Some(Place { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? })
+    let place = Place { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? };
+    (write_place(place) == cursor).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_one_cursor() {
+        assert!(read_ready("9-16383-7").is_some());
+        for other in ["+9-16383-7", "9-016383-7", "9-16383-07", "9-16383--7", "10-0-0"] {
+            assert!(read_ready(other).is_none(), "{other}");
+        }
+        assert!(read_place("7_019cadd4-669a-7438-89af-2a74de452329").is_some());
+        for other in ["+7_019cadd4-669a-7438-89af-2a74de452329", "7_019CADD4-669a-7438-89af-2a74de452329"] {
+            assert!(read_place(other).is_none(), "{other}");
+        }
+    }
 }
