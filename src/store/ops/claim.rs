@@ -119,5 +119,16 @@ fn task(mut given: Items, queues: &[QueueName], tokens: &[Token]) -> Result<(usi
 
 /// Lua's places start at 1.
 fn place(number: i64) -> Result<usize> {
-    usize::try_from(number - 1).map_err(|_| Error::Unexpected("a place before the first".into()))
+    usize::try_from(number.saturating_sub(1)).map_err(|_| Error::Unexpected("a place before the first".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_start_at_1() {
+        assert_eq!(place(1).ok(), Some(0));
+        assert!(place(0).is_err() && place(i64::MIN).is_err());
+    }
 }
