@@ -3,9 +3,11 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
+SECONDS := 20
+EXAMPLES := 50
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check demo figures help
+.PHONY: run build test check fuzz schemathesis demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -28,15 +30,23 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	.ci/dependencies
 	.ci/contract
 
+fuzz: tools-build ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
+	.ci/fuzz $(SECONDS)
+
+schemathesis: tools-schemathesis ## A server held against openapi.yaml, EXAMPLES (50) requests an operation and more
+	$(CARGO) build --locked
+	.ci/schemathesis $(EXAMPLES)
+
 demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
 	examples/demo.sh $(DEMO_DIR)
 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
-.PHONY: tools-run tools-build tools-test tools-check tools-demo
+.PHONY: tools-run tools-build tools-test tools-check tools-schemathesis tools-demo
 tools-run: ; @.ci/install rust redis
 tools-build: ; @.ci/install rust
 tools-test: ; @.ci/install rust redis openssl faketime
 tools-check: ; @.ci/install rust python node
+tools-schemathesis: ; @.ci/install rust redis python curl
 tools-demo: ; @.ci/install rust redis python node curl

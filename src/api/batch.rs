@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::claims::Claim;
 use super::extract::{BatchBody, Peer};
 use super::items::Items;
 use super::object::{Field, List, Object};
@@ -16,7 +17,9 @@ use super::{Api, claims, reply, submit};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
+use crate::domain::slot::Shards;
 use crate::store::ops::Ended;
+use crate::store::ops::complete::Completion;
 
 #[derive(Serialize)]
 struct Submitted<'a> {
@@ -31,7 +34,7 @@ struct SubmitResult<'a> {
 }
 
 /// The items of a batch's list, 1 to 1000.
-fn list<'o>(object: &'o Object<'_>, name: &'static str) -> Result<List<'o>, Problem> {
+pub(super) fn list<'o>(object: &'o Object<'_>, name: &'static str) -> Result<List<'o>, Problem> {
     let field = object.need(name)?;
     let list = field.list(limits::BATCH, Code::BatchTooLarge)?;
     if list.is_empty() {
@@ -50,7 +53,7 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     object.finish()?;
     let mut orders = Items::new();
     for (item, raw) in items.fields().zip(items.raw()) {
-        orders.add(item_of(&api, &item, raw));
+        orders.add(item_of(api.store().layout(), &item, raw));
     }
     let open = orders.take_open();
     // What is refused when it is read names its place itself.
@@ -65,9 +68,10 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     Ok(reply::ok(&Submitted { results: results.collect() }))
 }
 
-fn item_of(api: &Api, item: &Field<'_>, raw: &str) -> Result<Order, Problem> {
+/// Reads one item.
+pub(super) fn item_of(shards: Shards, item: &Field<'_>, raw: &str) -> Result<Order, Problem> {
     let object = item.object()?;
-    let task = submit::read(&object, api.store().layout())?;
+    let task = submit::read(&object, shards)?;
     let key = object.take("idempotency_key").map(|field| field.name(limits::NAME_BYTES)).transpose()?;
     object.finish()?;
     Ok((task, key.map(|key| Idempotency::new(&key, raw.as_bytes()))))
@@ -87,16 +91,19 @@ struct CompleteResult {
     problem: Option<Problem>,
 }
 
-pub(super) async fn complete(
-    Shared(api): Shared<Api>,
-    Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
-    body: BatchBody,
-) -> Result<Response, Problem> {
-    let object = body.object()?;
-    let items = list(&object, "completions")?;
+/// Completions as they were asked for, and the claim that follows.
+#[derive(Debug)]
+pub(super) struct Completing {
+    pub(super) ids: Vec<TaskId>,
+    pub(super) completions: Items<Completion, Ended>,
+    pub(super) next: Option<Claim>,
+}
+
+/// Reads a batch of completions.
+pub(super) fn completing(object: &Object<'_>, peer: Peer, headers: &HeaderMap) -> Result<Completing, Problem> {
+    let items = list(object, "completions")?;
     let next = object.take("claim").map(|field| field.object()).transpose()?;
-    let next = next.map(|next| claims::read(&next, peer, &headers)).transpose()?;
+    let next = next.map(|next| claims::read(&next, peer, headers)).transpose()?;
     object.finish()?;
     let (mut ids, mut completions) = (Vec::new(), Items::new());
     for item in items.fields() {
@@ -104,6 +111,16 @@ pub(super) async fn complete(
         ids.push(claims::task_id(&object)?);
         completions.add(claims::completion(&object).and_then(|done| object.finish().map(|()| done)));
     }
+    Ok(Completing { ids, completions, next })
+}
+
+pub(super) async fn complete(
+    Shared(api): Shared<Api>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: BatchBody,
+) -> Result<Response, Problem> {
+    let Completing { ids, mut completions, next } = completing(&body.object()?, peer, &headers)?;
     let open = completions.take_open();
     let proofs: Vec<u8> =
         open.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();

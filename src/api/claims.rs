@@ -24,8 +24,8 @@ use crate::store::ops::{Ended, Held};
 /// A claim as it was asked for.
 #[derive(Debug)]
 pub(super) struct Claim {
-    request: Request,
-    wait: Duration,
+    pub(super) request: Request,
+    pub(super) wait: Duration,
     /// For the header that says so.
     preference: Option<HeaderValue>,
     /// Whether a claim under the same id may have been answered before.
@@ -65,11 +65,7 @@ pub(super) async fn complete(
     headers: HeaderMap,
     body: OneBody,
 ) -> Result<Response, Problem> {
-    let object = body.object()?;
-    let completion = completion(&object)?;
-    let next = object.take("claim").map(|field| field.object()).transpose()?;
-    let next = next.map(|next| read(&next, peer, &headers)).transpose()?;
-    object.finish()?;
+    let (completion, next) = completing(&body.object()?, peer, &headers)?;
     let held = completion.held.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
     let (state, repeated) = match ended.ok_or_else(|| Problem::new(Code::Internal, "a completion had no outcome"))?? {
@@ -119,6 +115,19 @@ pub(super) fn completion(object: &Object<'_>) -> Result<Completion, Problem> {
         None => serde_json::value::RawValue::NULL.to_owned(),
     };
     Ok(Completion { held, result })
+}
+
+/// Reads a completion, and the claim that follows.
+pub(super) fn completing(
+    object: &Object<'_>,
+    peer: Peer,
+    headers: &HeaderMap,
+) -> Result<(Completion, Option<Claim>), Problem> {
+    let completion = completion(object)?;
+    let next = object.take("claim").map(|field| field.object()).transpose()?;
+    let next = next.map(|next| read(&next, peer, headers)).transpose()?;
+    object.finish()?;
+    Ok((completion, next))
 }
 
 /// Reads a claim.

@@ -99,10 +99,15 @@ async fn read(mut body: Body, limit: usize, door: &Door) -> Result<Text, Problem
         }
         bytes.extend_from_slice(&data);
     }
+    Ok(Text { text: text(bytes)?, _share: share })
+}
+
+/// The text of a body, if it is one that may be parsed: UTF-8, not too deep, no halves of surrogate pairs.
+fn text(bytes: Vec<u8>) -> Result<String, Problem> {
     let text = String::from_utf8(bytes)
         .map_err(|error| malformed(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))?;
     match scan(text.as_bytes(), limits::DEPTH) {
-        Ok(()) => Ok(Text { text, _share: share }),
+        Ok(()) => Ok(text),
         Err(Flaw::TooDeep(at)) => {
             Err(Problem::at("", Code::TooDeep, format!("byte {at} opens more than {} brackets", limits::DEPTH)))
         }
@@ -118,6 +123,12 @@ fn malformed(detail: String) -> Problem {
 }
 
 impl<const LIMIT: usize> JsonBody<LIMIT> {
+    /// The body that has these bytes.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(bytes: Vec<u8>) -> Result<Self, Problem> {
+        Ok(JsonBody(Text { _share: Share::free(), text: text(bytes)? }))
+    }
+
     /// The body, which must be an object.
     pub(super) fn object(&self) -> Result<Object<'_>, Problem> {
         let raw: &RawValue = serde_json::from_str(&self.0.text).map_err(|error| malformed(error.to_string()))?;
@@ -171,7 +182,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let text = parts.uri.query().unwrap_or_default();
+        Query::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+/// How a query parameter is pointed at.
+fn pointer(name: &str) -> String {
+    format!("?{:.100}", name)
+}
+
+impl Query {
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         let unreadable = || Problem::new(Code::InvalidQuery, "the query string cannot be read");
         let mut parameters = BTreeMap::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -187,14 +208,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
         }
         Ok(Query(parameters))
     }
-}
 
-/// How a query parameter is pointed at.
-fn pointer(name: &str) -> String {
-    format!("?{:.100}", name)
-}
-
-impl Query {
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }

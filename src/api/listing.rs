@@ -82,16 +82,21 @@ async fn in_order(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: usi
         (ids, next) = ready(api.store(), queue, after, covered).await?;
         (found, covered) = tasks(api.store(), &ids).await?;
     }
-    let next = next.map(|ReadyPlace { priority, slot, seq }| format!("{priority}-{}-{seq}", slot.number()));
+    let next = next.map(write_ready);
     Ok((found, next))
 }
 
-fn read_ready(cursor: &str) -> Option<ReadyPlace> {
+pub(super) fn write_ready(ReadyPlace { priority, slot, seq }: ReadyPlace) -> String {
+    format!("{priority}-{}-{seq}", slot.number())
+}
+
+pub(super) fn read_ready(cursor: &str) -> Option<ReadyPlace> {
     let mut parts = cursor.splitn(3, '-');
     let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
     let slot = Slot::new(parts.next()?.parse().ok()?)?;
     let seq: i64 = parts.next()?.parse().ok()?;
-    Some(ReadyPlace { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? })
+    let place = ReadyPlace { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
+    (write_ready(place) == cursor).then_some(place)
 }
 
 /// Other tasks, by a time.
@@ -120,11 +125,33 @@ async fn timed(
         false if more => places.last(),
         false => None,
     };
-    Ok((found, last.map(|Place { score, id }| format!("{score}_{id}"))))
+    Ok((found, last.copied().map(write_place)))
 }
 
-fn read_place(cursor: &str) -> Option<Place> {
+pub(super) fn write_place(Place { score, id }: Place) -> String {
+    format!("{score}_{id}")
+}
+
+pub(super) fn read_place(cursor: &str) -> Option<Place> {
     let (score, id) = cursor.split_once('_')?;
     let score: i64 = score.parse().ok()?;
-    Some(Place { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? })
+    let place = Place { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? };
+    (write_place(place) == cursor).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_one_cursor() {
+        assert!(read_ready("9-16383-7").is_some());
+        for other in ["+9-16383-7", "9-016383-7", "9-16383-07", "9-16383--7", "10-0-0"] {
+            assert!(read_ready(other).is_none(), "{other}");
+        }
+        assert!(read_place("7_019cadd4-669a-7438-89af-2a74de452329").is_some());
+        for other in ["+7_019cadd4-669a-7438-89af-2a74de452329", "7_019CADD4-669a-7438-89af-2a74de452329"] {
+            assert!(read_place(other).is_none(), "{other}");
+        }
+    }
 }

@@ -8,6 +8,9 @@ mod batch;
 mod claims;
 mod docs;
 mod extract;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod items;
 mod listing;

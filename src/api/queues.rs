@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::extract::{NoBody, OneBody, PathQueue, Query};
 use super::listing::{bad_cursor, mark_next};
+use super::object::Object;
 use super::problem::{Code, Problem};
 use super::shapes::QueueShape;
 use super::{Api, reply};
@@ -91,7 +92,13 @@ pub(super) async fn purge(
     PathQueue(name): PathQueue,
     body: OneBody,
 ) -> Result<Response, Problem> {
-    let object = body.object()?;
+    let states = purged(&body.object()?)?;
+    let (moved, more) = api.dispatch.purge(&name, &states).await?;
+    Ok(reply::ok(&Purged { moved, more }))
+}
+
+/// Reads which states are to be purged.
+pub(super) fn purged(object: &Object<'_>) -> Result<Vec<State>, Problem> {
     let field = object.need("states")?;
     let list = field.list(PURGEABLE.len(), Code::TooLong)?;
     if list.is_empty() {
@@ -99,6 +106,5 @@ pub(super) async fn purge(
     }
     let states: Vec<State> = list.fields().map(|state| state.one_of(&PURGEABLE)).collect::<Result<_, _>>()?;
     object.finish()?;
-    let (moved, more) = api.dispatch.purge(&name, &states).await?;
-    Ok(reply::ok(&Purged { moved, more }))
+    Ok(states)
 }

@@ -4,11 +4,12 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::batch::list;
 use super::claims::{held, task_id};
 use super::extract::{BatchBody, OneBody};
 use super::items::Items;
 use super::object::Object;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::reply::Shown;
 use super::{Api, reply};
 use crate::domain::id::TaskId;
@@ -39,19 +40,33 @@ fn moved(id: TaskId, ended: Ended) -> Result<Response, Problem> {
     }
 }
 
-pub(super) async fn fail(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
-    let object = body.object()?;
-    let held = held(&object)?;
+/// A failure as it was reported.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) held: Held,
+    pub(super) report: ErrorReport,
+    pub(super) retry: bool,
+    /// In ms.
+    pub(super) retry_in: Option<i64>,
+}
+
+/// Reads a failure.
+pub(super) fn failed(object: &Object<'_>) -> Result<Failed, Problem> {
+    let held = held(object)?;
     let report = report(&object.need("error")?.object()?)?;
     let retry = object.take("retry").map_or(Ok(true), |field| field.bool())?;
     let retry_in = object.take("retry_in_ms").map(|field| field.int(limits::RETRY_IN_MS)).transpose()?;
     object.finish()?;
+    Ok(Failed { held, report, retry, retry_in })
+}
+
+pub(super) async fn fail(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
+    let Failed { held, report, retry, retry_in } = failed(&body.object()?)?;
     let id = held.id;
     // If the token holds, all this is still what was read here: it changes only when a lease begins or ends.
     let holding = views::tasks::holdings(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
     let holding = holding.ok_or_else(Problem::no_task)?;
-    let wait_ms =
-        retry.then(|| retry_in.unwrap_or_else(|| holding.backoff.wait_ms(holding.attempts + 1, rand::random())));
+    let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.wait_ms(rand::random())));
     let report = ErrorReport { worker: holding.worker, ..report };
     moved(id, api.dispatch.fail(Failure { held, report, wait_ms }).await?)
 }
@@ -69,12 +84,16 @@ fn report(object: &Object<'_>) -> Result<ErrorReport, Problem> {
 }
 
 pub(super) async fn release(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
-    let object = body.object()?;
-    let held = held(&object)?;
+    let release = released(&body.object()?)?;
+    moved(release.held.id, api.dispatch.release(release).await?)
+}
+
+/// Reads a release.
+pub(super) fn released(object: &Object<'_>) -> Result<Release, Problem> {
+    let held = held(object)?;
     let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
     object.finish()?;
-    let id = held.id;
-    moved(id, api.dispatch.release(Release { held, delay_ms }).await?)
+    Ok(Release { held, delay_ms })
 }
 
 #[derive(Serialize)]
@@ -91,15 +110,19 @@ struct Beats {
 }
 
 pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Result<Response, Problem> {
-    let object = body.object()?;
+    let (ids, mut beats) = beats(&body.object()?)?;
+    let open = beats.take_open();
+    let outcomes = beats.outcomes(api.dispatch.heartbeat(open).await);
+    let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
+    Ok(reply::ok(&Beats { tasks }))
+}
+
+/// Reads a heartbeat: which tasks it names, and what it says of each.
+pub(super) fn beats(object: &Object<'_>) -> Result<(Vec<TaskId>, Items<Beat, Prolonged>), Problem> {
     if let Some(worker) = object.take("worker") {
         worker.name(limits::NAME_BYTES)?;
     }
-    let field = object.need("tasks")?;
-    let list = field.list(limits::BATCH, Code::BatchTooLarge)?;
-    if list.is_empty() {
-        return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
-    }
+    let list = list(object, "tasks")?;
     object.finish()?;
     let (mut ids, mut beats) = (Vec::new(), Items::new());
     for item in list.fields() {
@@ -107,10 +130,7 @@ pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Resu
         ids.push(task_id(&object)?);
         beats.add(beat(&object));
     }
-    let open = beats.take_open();
-    let outcomes = beats.outcomes(api.dispatch.heartbeat(open).await);
-    let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
-    Ok(reply::ok(&Beats { tasks }))
+    Ok((ids, beats))
 }
 
 fn beat(object: &Object<'_>) -> Result<Beat, Problem> {

@@ -82,7 +82,10 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let Ok(text) = value.to_str() else { return refuse("the key must be visible ASCII") };
     let text = text.trim();
-    let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let bare = match text.strip_prefix('"') {
+        None => text,
+        Some(rest) => rest.strip_suffix('"').unwrap_or_default(),
+    };
     if bare.is_empty() || bare.len() > limits::NAME_BYTES {
         return refuse("the key must have 1 to 256 bytes");
     }

@@ -3,6 +3,9 @@
 //! Nothing here reads a clock, waits, or talks to anything: every function's answer follows from its arguments.
 
 pub mod digest;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 pub mod limits;
 pub mod queue;

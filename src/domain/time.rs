@@ -11,13 +11,34 @@ pub struct Millis(pub i64);
 impl Millis {
     /// Reads RFC 3339 with any offset; digits beyond the millisecond are dropped. `None` where it does not parse.
     pub fn parse(text: &str) -> Option<Self> {
-        // RFC 3339 has neither bracketed zones nor a blank between date and time, which the parser would take.
-        let is_rfc3339 = text.len() <= 64 && text.as_bytes().get(10).is_some_and(|b| matches!(b, b'T' | b't'));
-        if !is_rfc3339 || text.contains('[') {
+        // The parser takes more: hours without minutes, a blank or nothing between date and time, zones by name.
+        if text.len() > 64 || !is_rfc3339(text) {
             return None;
         }
-        Some(Millis(text.parse::<Timestamp>().ok()?.as_millisecond()))
+        let ms = text.parse::<Timestamp>().ok()?.as_millisecond();
+        (ms >= YEAR_0_MS).then_some(Millis(ms))
     }
+}
+
+/// What comes before it, as an offset can bring about, has no form in RFC 3339.
+const YEAR_0_MS: i64 = -62_167_219_200_000;
+
+/// Whether it has the form of section 5.6; what its numbers say is not looked at.
+fn is_rfc3339(text: &str) -> bool {
+    let form = text.bytes().map(|byte| match byte {
+        b'0'..=b'9' => b'0',
+        other => other.to_ascii_uppercase(),
+    });
+    let form: Vec<u8> = form.collect();
+    let Some(rest) = form.strip_prefix(b"0000-00-00T00:00:00") else { return false };
+    let zone = match rest.strip_prefix(b".0") {
+        None => rest,
+        Some(fraction) => {
+            let digits = fraction.iter().take_while(|byte| **byte == b'0').count();
+            fraction.get(digits..).unwrap_or_default()
+        }
+    };
+    matches!(zone, b"Z" | b"+00:00" | b"-00:00")
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -47,6 +68,12 @@ mod tests {
         for bad in ["", "now", "1970-01-01", "1970-01-01 00:00:00Z", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z"] {
             assert_eq!(Millis::parse(bad), None, "{bad}");
         }
+        for other_iso_8601 in ["1970-01-01T00Z", "1970-01-01T0000Z", "1970-01-01T00:00:00,5Z", "1970-01-01T00:00:00+01"]
+        {
+            assert_eq!(Millis::parse(other_iso_8601), None, "{other_iso_8601}");
+        }
+        assert_eq!(Millis::parse("0000-01-01T00:00:00Z").map(|time| time.0), Some(YEAR_0_MS));
+        assert_eq!(Millis::parse("0000-01-01T00:00:00+00:01"), None);
     }
 
     proptest! {

@@ -8,6 +8,9 @@ pub mod check;
 pub mod client;
 pub mod error;
 pub mod found;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 pub mod keys;
 pub mod managed;

@@ -30,7 +30,7 @@ use serde_json::value::RawValue;
 use super::error::{Error, Result};
 use super::reply::{Items, items, number};
 use crate::domain::id::TaskId;
-use crate::domain::limits;
+use crate::domain::limits::{self, Bound};
 use crate::domain::queue::QueueName;
 use crate::domain::retry::Backoff;
 use crate::domain::slot::Slot;
@@ -43,6 +43,11 @@ use crate::domain::token::Token;
 const JSON: u8 = b'1';
 /// Format byte of a document: the length of the labels in four bytes, the labels, the payload.
 const LABELLED: u8 = b'2';
+
+fn one_priority(number: i64) -> Option<u8> {
+    let Bound { min, max, .. } = limits::PRIORITY;
+    u8::try_from(number).ok().filter(|_| (min..=max).contains(&number))
+}
 
 fn broken(id: &TaskId, what: &str) -> Error {
     Error::Unexpected(format!("task {id}: {what}"))
@@ -59,7 +64,7 @@ pub(super) fn unseal(bytes: &[u8]) -> Option<Document> {
     RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
 }
 
-fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
+pub(super) fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
     if *labels == Labels::default() {
         return Ok(seal(payload));
     }
@@ -68,7 +73,7 @@ fn seal_document(labels: &Labels, payload: &RawValue) -> Result<Vec<u8>> {
     Ok([&[LABELLED], &length[..], &labels, payload.get().as_bytes()].concat())
 }
 
-fn unseal_document(bytes: &[u8]) -> Option<(Labels, Document)> {
+pub(super) fn unseal_document(bytes: &[u8]) -> Option<(Labels, Document)> {
     if bytes.first() == Some(&JSON) {
         return Some((Labels::default(), unseal(bytes)?));
     }
@@ -191,7 +196,7 @@ impl Fields {
     }
 
     pub(super) fn priority(&self) -> Result<u8> {
-        self.need("p", self.int("p").and_then(|p| u8::try_from(p).ok()))
+        self.need("p", self.int("p").and_then(one_priority))
     }
 
     /// The task.
@@ -239,7 +244,7 @@ impl Fields {
             priority: task.priority,
             payload: task.payload,
             labels: task.labels,
-            attempt: task.attempts + 1,
+            attempt: task.attempts.saturating_add(1),
             max_attempts: task.max_attempts,
             progress: task.progress,
             created_at: task.created_at,
@@ -259,7 +264,7 @@ pub(super) fn handed_out(
     lease: Token,
 ) -> Result<Claimed> {
     let slot = u16::try_from(fields.int()?).ok().and_then(Slot::new).ok_or_else(|| broken(&id, "no slot"))?;
-    let priority = u8::try_from(fields.int()?).map_err(|_| broken(&id, "no priority"))?;
+    let priority = one_priority(fields.int()?).ok_or_else(|| broken(&id, "no priority"))?;
     let (labels, payload) =
         unseal_document(&fields.bytes()?).ok_or_else(|| broken(&id, "its document cannot be read"))?;
     let attempts = u32::try_from(fields.int()?).unwrap_or(0);
@@ -274,7 +279,7 @@ pub(super) fn handed_out(
         priority,
         payload,
         labels,
-        attempt: attempts + 1,
+        attempt: attempts.saturating_add(1),
         max_attempts,
         progress,
         created_at,
@@ -297,6 +302,23 @@ mod tests {
             assert_eq!(again, labels);
             assert_eq!(document.get(), payload.get());
         }
+    }
+
+    #[test]
+    fn numbers_that_no_task_has_are_refused_or_held_at_the_end_of_their_range() {
+        let id = TaskId::from_bytes(&[7; 16]).unwrap();
+        let hash = |priority: &str, attempts: &str| {
+            let fields =
+                [("S", "leased"), ("q", "q"), ("s", "1"), ("p", priority), ("a", attempts), ("c", "1"), ("d", "1{}")];
+            let lease = [("t", "0123456789abcdef"), ("u", "2")];
+            let pairs = fields.into_iter().chain(lease);
+            let text = |text: &str| Value::BulkString(text.into());
+            Value::Map(pairs.map(|(name, value)| (text(name), text(value))).collect())
+        };
+        let fields = |priority, attempts| Fields::of(id, hash(priority, attempts)).unwrap().unwrap();
+        assert!(fields("9", "0").task().is_ok());
+        assert!(fields("10", "0").task().is_err());
+        assert_eq!(fields("9", "4294967295").claimed().unwrap().unwrap().attempt, u32::MAX);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reads the values that Redis answers with. Whatever is not as it should be is [`Error::Unexpected`].
 
+use std::fmt::{self, Write};
+
 use deadpool_redis::redis::Value;
 
 use super::error::{Error, Result};
@@ -8,8 +10,25 @@ use crate::domain::state::State;
 use crate::domain::time::Millis;
 
 fn wrong(wanted: &str, got: &Value) -> Error {
-    let got: String = format!("{got:?}").chars().take(200).collect();
-    Error::Unexpected(format!("wanted {wanted}, got {got}"))
+    let mut start = Start(String::new());
+    // It stops when it has enough.
+    let _ = write!(start, "{got:?}");
+    Error::Unexpected(format!("wanted {wanted}, got {}", start.0))
+}
+
+/// The first 200 bytes or so of a text, which may be long.
+struct Start(String);
+
+impl Write for Start {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for letter in text.chars() {
+            if self.0.len() >= 200 {
+                return Err(fmt::Error);
+            }
+            self.0.push(letter);
+        }
+        Ok(())
+    }
 }
 
 /// A list, read from its front.
@@ -102,5 +121,17 @@ impl Iterator for Items {
 
     fn next(&mut self) -> Option<Value> {
         self.0.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_large_answer_the_start_is_told() {
+        let large = Value::Array(vec![Value::Int(7); 1_000_000]);
+        let Error::Unexpected(why) = int(large).unwrap_err() else { panic!("another error") };
+        assert!(why.starts_with("wanted a number, got ") && why.len() < 250, "{why}");
     }
 }

@@ -113,7 +113,7 @@ async fn turn(shard: &Shard, caller: &mut Caller) -> Result<Option<Duration>> {
         (seen.now, seen.clone())
     };
     let next = [after.due, after.deadline, after.retain].into_iter().flatten().min();
-    Ok(next.map(|next| match u64::try_from(next.0 - now.0) {
+    Ok(next.map(|next| match u64::try_from(next.0.saturating_sub(now.0)) {
         Ok(ms) if ms > 0 => Duration::from_millis(ms),
         // More has come due in the meantime. If it is what was tried just now, not at full speed.
         _ if same_heads(&seen, &after) => STUCK,

@@ -17,13 +17,13 @@ pub(super) async fn run(shard: &Shard, caller: &mut Caller, queue: &QueueName, n
         let leases: Vec<Overdue> = leases
             .into_iter()
             .filter_map(|(id, holding)| {
+                let wait_ms = holding.wait_ms(rand::random());
                 let report = ErrorReport {
                     worker: holding.worker,
                     kind: "lease_expired".into(),
                     message: "the lease ran out before the worker reported".into(),
                     details: None,
                 };
-                let wait_ms = holding.backoff.wait_ms(holding.attempts + 1, rand::random());
                 Some(Overdue { id, lease: holding.lease?, report, wait_ms })
             })
             .collect();

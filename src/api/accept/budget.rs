@@ -35,6 +35,12 @@ impl Budget {
 }
 
 impl Share {
+    /// One that holds nothing of any server's.
+    #[cfg(any(test, fuzzing))]
+    pub(in crate::api) fn free() -> Self {
+        Share { budget: Budget::new(0), bytes: 0 }
+    }
+
     /// Takes `bytes` more; whether there was room.
     pub(in crate::api) fn grow(&mut self, bytes: usize) -> bool {
         let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.budget.total);

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 
+/// How long a connection that was opened while the server closes may take to begin its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// What is due when its time has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Due {
@@ -127,13 +130,15 @@ impl Pace {
         serving
     }
 
-    /// Whether the connection should end now, since it is at no request; if not, `waker` is woken when it should.
+    /// Whether the connection should end now, since it is at no request; if not, `waker` is woken when it should. One
+    /// that has just been opened is given a moment: its first request may be on its way.
     pub(super) fn should_end(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        if !state.closing {
+        let should = state.closing && state.phase != Phase::Opened;
+        if !should {
             state.wake_later(waker);
         }
-        state.closing
+        should
     }
 
     /// Has the connection end as soon as no request is under way.
@@ -158,6 +163,7 @@ impl Pace {
         let state = self.lock();
         let at = |since: Option<Instant>, bound: Duration, due: Due| since.map(|since| (since + bound, due));
         let own = match state.phase {
+            Phase::Opened if state.closing => at(Some(state.since), limits.first_byte.min(FIRST_REQUEST), Due::Silent),
             Phase::Opened => at(Some(state.since), limits.first_byte, Due::Silent),
             Phase::Head => at(Some(state.since), limits.head, Due::SlowHead),
             Phase::Serving => None,

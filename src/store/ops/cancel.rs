@@ -4,6 +4,7 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -30,13 +31,16 @@ pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resul
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "cancelled" => Cancelled::Now,
-            "flagged" => Cancelled::Flagged,
-            "ended" => Cancelled::Ended(item.state()?),
-            "unknown" => Cancelled::Unknown,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, ids.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Cancelled> {
+    Ok(match item.text()?.as_str() {
+        "cancelled" => Cancelled::Now,
+        "flagged" => Cancelled::Flagged,
+        "ended" => Cancelled::Ended(item.state()?),
+        "unknown" => Cancelled::Unknown,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

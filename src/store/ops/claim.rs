@@ -1,5 +1,7 @@
 //! Claim: ready tasks go to those who wait for them.
 
+use deadpool_redis::redis::Value;
+
 use crate::domain::digest::Digest;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -82,35 +84,51 @@ impl<'a> Claim<'a> {
     /// # Errors
     /// After [`Unavailable`](Error::Unavailable) it may have run: what it handed out is known when it is sent again.
     pub async fn send(&self) -> Result<Handed> {
-        let mut reply = items(self.call.send().await?)?;
-        let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
-        for given in reply.items()? {
-            match self.task(items(given)?) {
-                Ok(task) => handed.tasks.push(task),
-                // Its lease will run out; the others are not held up by it.
-                Err(error) => tracing::error!(%error, "a claimed task cannot be read"),
-            }
-        }
-        for front in reply.items()? {
-            let mut front = items(front)?;
-            handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
-        }
-        Ok(handed)
+        answer(self.call.send().await?, self.queues, &self.tokens)
     }
+}
 
-    fn task(&self, mut given: Items) -> Result<(usize, Claimed)> {
-        let waiter = place(given.int()?)?;
-        let token = self.tokens.get(place(given.int()?)?).copied();
-        let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
-        let id = given.id()?;
-        let until = Millis(given.int()?);
-        let queue = self.queues.get(place(given.int()?)?).cloned();
-        let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
-        Ok((waiter, record::handed_out(given, id, queue, until, token)?))
+/// Reads the answer to a call that sent these queues and tokens.
+pub(in crate::store) fn answer(reply: Value, queues: &[QueueName], tokens: &[Token]) -> Result<Handed> {
+    let mut reply = items(reply)?;
+    let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
+    for given in reply.items()? {
+        match task(items(given)?, queues, tokens) {
+            Ok(task) => handed.tasks.push(task),
+            // Its lease will run out; the others are not held up by it.
+            Err(error) => tracing::error!(%error, "a claimed task cannot be read"),
+        }
     }
+    for front in reply.items()? {
+        let mut front = items(front)?;
+        handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
+    }
+    Ok(handed)
+}
+
+fn task(mut given: Items, queues: &[QueueName], tokens: &[Token]) -> Result<(usize, Claimed)> {
+    let waiter = place(given.int()?)?;
+    let token = tokens.get(place(given.int()?)?).copied();
+    let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
+    let id = given.id()?;
+    let until = Millis(given.int()?);
+    let queue = queues.get(place(given.int()?)?).cloned();
+    let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
+    Ok((waiter, record::handed_out(given, id, queue, until, token)?))
 }
 
 /// Lua's places start at 1.
 fn place(number: i64) -> Result<usize> {
-    usize::try_from(number - 1).map_err(|_| Error::Unexpected("a place before the first".into()))
+    usize::try_from(number.saturating_sub(1)).map_err(|_| Error::Unexpected("a place before the first".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_start_at_1() {
+        assert_eq!(place(1).ok(), Some(0));
+        assert!(place(0).is_err() && place(i64::MIN).is_err());
+    }
 }

@@ -8,6 +8,7 @@ use crate::domain::state::State;
 use crate::domain::task::Document;
 use crate::store::error::Result;
 use crate::store::record;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -30,13 +31,16 @@ pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Complet
         let nothing = result.get() == RawValue::NULL.get();
         call.arg(held.id.as_bytes()).arg(held.proof()).arg(if nothing { Vec::new() } else { record::seal(result) });
     }
-    super::answers(call.send().await?, completions.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "completed" => Ended::Done { state: State::Completed, run_at: None, repeated: false },
-            "repeated" => Ended::Done { state: item.state()?, run_at: item.time()?, repeated: true },
-            "lost" => Ended::Lost(item.state()?),
-            "unknown" => Ended::Unknown,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, completions.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Ended> {
+    Ok(match item.text()?.as_str() {
+        "completed" => Ended::Done { state: State::Completed, run_at: None, repeated: false },
+        "repeated" => Ended::Done { state: item.state()?, run_at: item.time()?, repeated: true },
+        "lost" => Ended::Lost(item.state()?),
+        "unknown" => Ended::Unknown,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

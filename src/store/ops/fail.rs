@@ -5,6 +5,7 @@ use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::store::error::Result;
 use crate::store::record;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -36,5 +37,10 @@ pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> R
             .arg(record::seal_report(report)?)
             .arg(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
     }
-    super::answers(call.send().await?, failures.len(), |item| super::ended(&SCRIPT, "failed", item))
+    super::answers(call.send().await?, failures.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(item: Items) -> Result<Ended> {
+    super::ended(&SCRIPT, "failed", item)
 }

@@ -6,6 +6,7 @@ use crate::domain::task::Document;
 use crate::domain::time::Millis;
 use crate::store::error::Result;
 use crate::store::record;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -48,12 +49,15 @@ pub async fn heartbeat(shard: &Shard, caller: &mut Caller, beats: &[Beat]) -> Re
             .arg(lease_ms.map(|ms| ms.to_string()).unwrap_or_default())
             .arg(progress.as_ref().map(|progress| record::seal(progress)).unwrap_or_default());
     }
-    super::answers(call.send().await?, beats.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "held" => Prolonged::Held { until: Millis(item.int()?), cancel_requested: item.int()? == 1 },
-            "lost" => Prolonged::Lost(item.state()?),
-            "unknown" => Prolonged::Unknown,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, beats.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Prolonged> {
+    Ok(match item.text()?.as_str() {
+        "held" => Prolonged::Held { until: Millis(item.int()?), cancel_requested: item.int()? == 1 },
+        "lost" => Prolonged::Lost(item.state()?),
+        "unknown" => Prolonged::Unknown,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

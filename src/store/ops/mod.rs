@@ -90,7 +90,7 @@ pub enum Ended {
 }
 
 /// The answers to `count` items.
-fn answers<T>(reply: Value, count: usize, read: impl Fn(Items) -> Result<T>) -> Result<Vec<T>> {
+pub(super) fn answers<T>(reply: Value, count: usize, read: impl Fn(Items) -> Result<T>) -> Result<Vec<T>> {
     let list = items(reply)?;
     if list.len() != count {
         return Err(Error::Unexpected(format!("{} answers to {count} items", list.len())));

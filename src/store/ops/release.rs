@@ -3,6 +3,7 @@
 use super::{Ended, Held};
 use crate::domain::limits;
 use crate::store::error::Result;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -24,5 +25,10 @@ pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -
     for Release { held, delay_ms } in releases {
         call.arg(held.id.as_bytes()).arg(held.proof()).int(*delay_ms);
     }
-    super::answers(call.send().await?, releases.len(), |item| super::ended(&SCRIPT, "released", item))
+    super::answers(call.send().await?, releases.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(item: Items) -> Result<Ended> {
+    super::ended(&SCRIPT, "released", item)
 }

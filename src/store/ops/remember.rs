@@ -4,6 +4,7 @@ use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::error::Result;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -46,12 +47,15 @@ pub async fn remember(shard: &Shard, caller: &mut Caller, notes: &[Note]) -> Res
             .arg(id.as_bytes())
             .arg(status.map(|status| status.to_string()).unwrap_or_default());
     }
-    super::answers(call.send().await?, notes.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "open" => Remembered::Open(item.id()?),
-            "closed" => Remembered::Closed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
-            "mismatch" => Remembered::Mismatch,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, notes.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Remembered> {
+    Ok(match item.text()?.as_str() {
+        "open" => Remembered::Open(item.id()?),
+        "closed" => Remembered::Closed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
+        "mismatch" => Remembered::Mismatch,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

@@ -3,6 +3,7 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -47,12 +48,15 @@ pub async fn remove(shard: &Shard, caller: &mut Caller, reason: &Reason, ids: &[
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "removed" => Removed::Gone,
-            "refused" => Removed::Refused(item.state()?),
-            "unknown" => Removed::Unknown,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, ids.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Removed> {
+    Ok(match item.text()?.as_str() {
+        "removed" => Removed::Gone,
+        "refused" => Removed::Refused(item.state()?),
+        "unknown" => Removed::Unknown,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

@@ -3,6 +3,7 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -28,13 +29,16 @@ pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "revived" => Revived::Ready,
-            "unretryable" => Revived::Unretryable(item.state()?),
-            "key_held" => Revived::KeyHeld(item.state()?),
-            "unknown" => Revived::Unknown,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(call.send().await?, ids.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Revived> {
+    Ok(match item.text()?.as_str() {
+        "revived" => Revived::Ready,
+        "unretryable" => Revived::Unretryable(item.state()?),
+        "key_held" => Revived::KeyHeld(item.state()?),
+        "unknown" => Revived::Unknown,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

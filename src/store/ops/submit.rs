@@ -7,6 +7,7 @@ use crate::domain::task::{DedupeMode, NewTask, Start};
 use crate::domain::time::Millis;
 use crate::store::error::Result;
 use crate::store::record;
+use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -73,22 +74,25 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
             call.arg(name).arg(value);
         }
     }
-    let answer = call.send().await?;
+    let stored = call.send().await?;
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
     shard.confirm().await?;
-    super::answers(answer, tasks.len(), |mut item| {
-        Ok(match item.text()?.as_str() {
-            "created" => Submitted::Created {
-                state: item.state()?,
-                at: Millis(item.int()?),
-                run_at: item.time()?,
-                expires_at: item.time()?,
-            },
-            "known" => Submitted::Known,
-            "kept" => Submitted::Kept(item.id()?),
-            "replaced" => Submitted::Replaced(item.id()?),
-            "too_far" => Submitted::TooFar,
-            other => return super::unexpected(&SCRIPT, other),
-        })
+    super::answers(stored, tasks.len(), answer)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn answer(mut item: Items) -> Result<Submitted> {
+    Ok(match item.text()?.as_str() {
+        "created" => Submitted::Created {
+            state: item.state()?,
+            at: Millis(item.int()?),
+            run_at: item.time()?,
+            expires_at: item.time()?,
+        },
+        "known" => Submitted::Known,
+        "kept" => Submitted::Kept(item.id()?),
+        "replaced" => Submitted::Replaced(item.id()?),
+        "too_far" => Submitted::TooFar,
+        other => return super::unexpected(&SCRIPT, other),
     })
 }

@@ -1,5 +1,7 @@
 //! Watch: somebody waits for a task's end.
 
+use deadpool_redis::redis::Value;
+
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
@@ -16,5 +18,10 @@ pub async fn watch(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result
     for id in ids {
         call.arg(id.as_bytes());
     }
-    items(call.send().await?)?.map(|state| Ok(State::parse(&text(state)?))).collect()
+    answer(call.send().await?)
+}
+
+/// Reads the answer.
+pub(in crate::store) fn answer(reply: Value) -> Result<Vec<Option<State>>> {
+    items(reply)?.map(|state| Ok(State::parse(&text(state)?))).collect()
 }

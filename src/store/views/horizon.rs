@@ -1,5 +1,7 @@
 //! What comes next in a shard, and when.
 
+use deadpool_redis::redis::Value;
+
 use crate::domain::queue::QueueName;
 use crate::domain::time::Millis;
 use crate::store::error::Result;
@@ -30,7 +32,12 @@ pub struct Horizon {
 
 /// Reads it.
 pub async fn horizon(shard: &Shard) -> Result<Horizon> {
-    let mut reply = items(shard.look(&SCRIPT, vec![QUEUES.to_string().into()]).await?)?;
+    answer(shard.look(&SCRIPT, vec![QUEUES.to_string().into()]).await?)
+}
+
+/// Reads the answer.
+pub(in crate::store) fn answer(reply: Value) -> Result<Horizon> {
+    let mut reply = items(reply)?;
     Ok(Horizon {
         now: Millis(reply.int()?),
         due: reply.time()?,

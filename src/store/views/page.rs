@@ -1,6 +1,6 @@
 //! Pages of an index by time.
 
-use deadpool_redis::redis::cmd;
+use deadpool_redis::redis::{Value, cmd};
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -63,7 +63,12 @@ pub async fn by_time(
         id,
         limit.to_string().into_bytes(),
     ];
-    let mut reply = items(shard.look(&SCRIPT, arguments).await?)?;
+    answer(shard.look(&SCRIPT, arguments).await?)
+}
+
+/// Reads the places of a page.
+pub(in crate::store) fn answer(reply: Value) -> Result<Vec<Place>> {
+    let mut reply = items(reply)?;
     let mut places = Vec::with_capacity(reply.len() / 2);
     while reply.len() > 0 {
         places.push(Place { id: reply.id()?, score: reply.int()? });

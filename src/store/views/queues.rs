@@ -42,7 +42,7 @@ impl Counts {
     /// Adds the counts of another queue or shard.
     pub fn join(&mut self, mut other: Counts) {
         for (sum, count) in self.each().into_iter().zip(other.each()) {
-            *sum += *count;
+            *sum = sum.saturating_add(*count);
         }
     }
 
@@ -50,7 +50,7 @@ impl Counts {
     pub(in crate::store) fn add(&mut self, answer: Value) -> Result<()> {
         for (count, value) in self.each().into_iter().zip(items(answer)?) {
             if let Value::BulkString(digits) = value {
-                *count += number(&digits).unwrap_or(0);
+                *count = count.saturating_add(number(&digits).unwrap_or(0));
             }
         }
         Ok(())
@@ -151,7 +151,7 @@ async fn oldest(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<O
     }
     let Some(first) = first else { return Ok(None) };
     let now = super::horizon::horizon(shard).await?.now;
-    Ok(Some((now.0 - first).max(0)))
+    Ok(Some(now.0.saturating_sub(first).max(0)))
 }
 
 /// Names of queues behind `after`, in their order, at most `limit`.

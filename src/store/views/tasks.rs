@@ -73,6 +73,13 @@ pub struct Holding {
     pub attempts: u32,
 }
 
+impl Holding {
+    /// How long its task waits if it ends badly, ms; `random` is drawn from 0..1.
+    pub fn wait_ms(&self, random: f64) -> i64 {
+        self.backoff.wait_ms(self.attempts.saturating_add(1), random)
+    }
+}
+
 /// Reads the leases of tasks of one shard; `None` where there is no such task.
 pub async fn holdings(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Holding>>> {
     if ids.is_empty() {
@@ -85,7 +92,7 @@ pub async fn holdings(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Holdin
     shard.read(&pipeline).await?.into_iter().map(holding).collect()
 }
 
-fn holding(answer: Value) -> Result<Option<Holding>> {
+pub(in crate::store) fn holding(answer: Value) -> Result<Option<Holding>> {
     let mut fields = items(answer)?;
     let mut next = || match fields.value()? {
         Value::Nil => Ok(None),

@@ -1,0 +1,227 @@
+//! What the fuzz targets `replies` and `records` call: whatever Redis answers is read into what it should be, or is
+//! unexpected. Compiled for fuzzing and for tests only.
+
+use deadpool_redis::redis::Value;
+use serde_json::value::RawValue;
+
+use super::error::{Error, Result};
+use super::ops::{answers, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
+use super::record::{Fields, seal_document, unseal_document};
+use super::views::queues::Counts;
+use super::views::{horizon, page, tasks};
+use super::{ops, reply};
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::token::Token;
+
+/// What an error says at most, in bytes: it stands in the log, and the answer may have been large.
+const ERROR_BYTES: usize = 1024;
+
+/// Words that scripts answer with, and other texts that mean something.
+const WORDS: [&str; 24] = [
+    "created",
+    "known",
+    "kept",
+    "replaced",
+    "too_far",
+    "cancelled",
+    "flagged",
+    "ended",
+    "unknown",
+    "completed",
+    "repeated",
+    "lost",
+    "failed",
+    "released",
+    "held",
+    "open",
+    "closed",
+    "mismatch",
+    "removed",
+    "refused",
+    "revived",
+    "ready",
+    "leased",
+    "",
+];
+
+/// Bytes as choices, one after another; zeros when they are used up.
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken.to_vec()
+    }
+
+    fn number(&mut self) -> i64 {
+        let mut bytes = [0; 8];
+        bytes.fill_with(|| self.byte());
+        i64::from_le_bytes(bytes)
+    }
+
+    fn short(&mut self) -> Vec<u8> {
+        let length = self.byte().into();
+        self.bytes(length)
+    }
+
+    fn text(&mut self) -> String {
+        String::from_utf8_lossy(&self.short()).into_owned()
+    }
+
+    fn word(&mut self) -> String {
+        let place = usize::from(self.byte()) % WORDS.len();
+        WORDS.get(place).copied().unwrap_or_default().to_owned()
+    }
+
+    fn values(&mut self, depth: usize) -> Vec<Value> {
+        (0..self.byte() % 24).map(|_| self.value(depth + 1)).collect()
+    }
+
+    /// Any tree of values.
+    fn value(&mut self, depth: usize) -> Value {
+        let kinds = if depth < 6 { 16 } else { 10 };
+        match self.byte() % kinds {
+            0 => Value::Nil,
+            1 => Value::Int(self.number()),
+            2 => Value::Int((self.byte() as i8).into()),
+            3 => Value::BulkString(self.short()),
+            4 => Value::BulkString(self.word().into_bytes()),
+            5 => Value::BulkString(self.bytes(16)),
+            6 => Value::SimpleString(self.text()),
+            7 => Value::Double(f64::from_bits(self.number() as u64)),
+            8 => Value::Boolean(self.byte() & 1 == 1),
+            9 => Value::Okay,
+            10 => Value::Set(self.values(depth)),
+            11 => {
+                let pairs = (0..self.byte() % 24).map(|_| (self.value(depth + 1), self.value(depth + 1)));
+                Value::Map(pairs.collect())
+            }
+            _ => Value::Array(self.values(depth)),
+        }
+    }
+}
+
+/// What was read; what was not is unexpected, in few words.
+fn read<T>(read: Result<T>) -> Option<T> {
+    match read {
+        Ok(read) => Some(read),
+        Err(Error::Unexpected(why)) => {
+            assert!(why.len() <= ERROR_BYTES, "{} bytes", why.len());
+            None
+        }
+        Err(
+            error @ (Error::Unavailable(_) | Error::Full(_) | Error::Disk(_) | Error::Lost(_) | Error::Unconfirmed(_)),
+        ) => {
+            assert_eq!(error.to_string(), "", "an answer was there");
+            None
+        }
+    }
+}
+
+/// Answers of scripts and commands.
+pub fn replies(bytes: &[u8]) {
+    let value = Choices(bytes).value(0);
+    let any = || value.clone();
+    read(reply::text(any()));
+    read(reply::int(any()));
+    let items = read(reply::items(any())).map_or(0, |items| items.len());
+    read(answers(any(), items, cancel::answer));
+    read(answers(any(), items, complete::answer));
+    read(answers(any(), items, fail::answer));
+    read(answers(any(), items, heartbeat::answer));
+    read(answers(any(), items, release::answer));
+    read(answers(any(), items, remember::answer));
+    read(answers(any(), items, remove::answer));
+    read(answers(any(), items, retry::answer));
+    read(answers(any(), items, submit::answer));
+    read(watch::answer(any()));
+    read(page::answer(any()));
+    read(horizon::answer(any()));
+    if let Some(Some(holding)) = read(tasks::holding(any())) {
+        let _: i64 = holding.wait_ms(0.5);
+    }
+    let mut counts = Counts::default();
+    for _ in 0..2 {
+        read(counts.add(any()));
+    }
+    let (queues, tokens) = ([QueueName::default_queue()], [Token::new(1), Token::new(2)]);
+    if let Some(ops::claim::Handed { tasks, .. }) = read(claim::answer(any(), &queues, &tokens)) {
+        for (_, task) in tasks {
+            assert!(i64::from(task.priority) <= limits::PRIORITY.max);
+            assert!(task.attempt > 0);
+        }
+    }
+}
+
+/// Fields of a task's hash, as in the table of [`super::record`].
+const NAMES: [&str; 36] = [
+    "S", "q", "s", "p", "n", "c", "r", "w", "x", "X", "m", "M", "R", "a", "A", "D", "t", "u", "h", "L", "W", "C", "k",
+    "T", "V", "o", "f", "d", "b", "y", "g", "e0", "e1", "e9", "z", "",
+];
+
+/// Hashes of tasks: a good one, with fields put in the place of its own as the bytes say.
+pub fn records(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let as_map = choices.byte() & 1 == 1;
+    let good: [(&str, &[u8]); 9] = [
+        ("S", b"leased"),
+        ("q", b"mail"),
+        ("s", b"7"),
+        ("p", b"4"),
+        ("c", b"1700000000000"),
+        ("m", b"5"),
+        ("t", &[7; 16]),
+        ("u", b"1700000060000"),
+        ("d", b"1{}"),
+    ];
+    let mut pairs: Vec<(Value, Value)> = Vec::new();
+    for (name, value) in good {
+        pairs.push((Value::BulkString(name.into()), Value::BulkString(value.into())));
+    }
+    while !choices.0.is_empty() {
+        let place = usize::from(choices.byte()) % NAMES.len();
+        let name = NAMES.get(place).copied().unwrap_or_default();
+        pairs.push((Value::BulkString(name.into()), Value::BulkString(choices.short())));
+    }
+    let answer = match as_map {
+        true => Value::Map(pairs),
+        false => Value::Array(pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()),
+    };
+    let Some(id) = TaskId::from_bytes(&[7; 16]) else { return };
+    let Some(Some(fields)) = read(Fields::of(id, answer)) else { return };
+    if let Some(task) = read(fields.task()) {
+        assert!(i64::from(task.priority) <= limits::PRIORITY.max);
+        assert!(task.errors.len() <= limits::ERRORS as usize);
+        for time in [Some(task.created_at), task.run_at, task.expires_at, task.finished_at, task.lease_until] {
+            assert!(time.is_none_or(|time| time.to_string().len() <= 32));
+        }
+        let labels = task.labels;
+        let again = read(seal_document(&labels, &task.payload)).and_then(|sealed| unseal_document(&sealed));
+        let same = again.is_some_and(|(again, payload)| again == labels && payload.get() == task.payload.get());
+        assert!(same, "a document does not read back");
+    }
+    if let Some(Some(claimed)) = read(fields.claimed()) {
+        assert!(claimed.attempt > 0);
+        assert!(serde_json::from_str::<&RawValue>(claimed.payload.get()).is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::fuzz::replay;
+
+    #[test]
+    fn seeds_of_replies_and_records_hold() {
+        replay("replies", super::replies);
+        replay("records", super::records);
+    }
+}
