@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check demo figures help
+.PHONY: run build test chaos check demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -20,6 +20,10 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	$(CARGO) test --locked
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+
+chaos: tools-test ## Faults by a seed, under load, for SECONDS: make chaos SECONDS=600 SEED=7
+	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
+		$(CARGO) test --locked --test it -- --exact --nocapture chaos::nothing_is_lost_and_nobody_served_twice
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
