@@ -34,8 +34,10 @@ pub async fn work(mut client: Client, polite: Arc<AtomicBool>, stop: Cancellatio
 fn wanted(client: &mut Client) -> (i64, Value) {
     let lease_ms = client.rng.random_range(1000..3000);
     let max = if client.chance(60) { 1 } else { client.rng.random_range(2..10) };
+    let mut queues = QUEUES;
+    queues.rotate_left(client.rng.random_range(0..QUEUES.len()));
     let body = json!({
-        "queues": QUEUES, "worker": client.name, "max": max, "wait_ms": WAIT_MS, "lease_ms": lease_ms,
+        "queues": queues, "worker": client.name, "max": max, "wait_ms": WAIT_MS, "lease_ms": lease_ms,
     });
     (lease_ms, body)
 }
@@ -71,11 +73,11 @@ async fn handle(client: &mut Client, task: &Value, polite: bool) -> Vec<Value> {
         return complete(client, task, false).await;
     }
     match client.rng.random_range(0..100) {
-        0..50 => return complete(client, task, false).await,
-        50..74 => return complete(client, task, true).await,
-        74..80 => fail(client, task).await,
-        80..86 => release(client, task).await,
-        86..92 => {
+        0..52 => return complete(client, task, false).await,
+        52..80 => return complete(client, task, true).await,
+        80..86 => fail(client, task).await,
+        86..91 => release(client, task).await,
+        91..94 => {
             for _ in 0..client.rng.random_range(1..4) {
                 let rest = client.rng.random_range(100..600);
                 pause(Duration::from_millis(rest)).await;
@@ -83,12 +85,12 @@ async fn handle(client: &mut Client, task: &Value, polite: bool) -> Vec<Value> {
             }
             return complete(client, task, false).await;
         }
-        92..96 => {
+        94..95 => {
             // Frozen: it wakes when its lease has gone, and does not know.
             pause(Duration::from_millis(3200)).await;
             return complete(client, task, false).await;
         }
-        96..98 => {
+        95..98 => {
             complete(client, task, false).await;
             // Another verb with a token that has had its end.
             fail(client, task).await;
