@@ -3,11 +3,9 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
-SECONDS := 20
-EXAMPLES := 50
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check fuzz schemathesis demo figures help
+.PHONY: run build test check chaos fuzz schemathesis demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -23,6 +21,10 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
 
+chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
+	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
+		$(CARGO) test --locked --test it -- --exact --nocapture chaos::nothing_is_lost_and_nobody_served_twice
+
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -31,11 +33,11 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	.ci/contract
 
 fuzz: tools-build ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
-	.ci/fuzz $(SECONDS)
+	.ci/fuzz $(or $(SECONDS),20)
 
 schemathesis: tools-schemathesis ## A server held against openapi.yaml, EXAMPLES (50) requests an operation and more
 	$(CARGO) build --locked
-	.ci/schemathesis $(EXAMPLES)
+	.ci/schemathesis $(or $(EXAMPLES),50)
 
 demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
 	examples/demo.sh $(DEMO_DIR)

@@ -1,0 +1,222 @@
+//! What goes wrong, when, and for how long: all of it follows from the seed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{self, cmd};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::pause;
+use super::processes::{Crew, Server};
+use super::proxy::{Cut, Proxy};
+use super::record::Recorder;
+use crate::support::redis::OwnRedis;
+
+/// Which proxy of a server: between it and its clients, or between it and Redis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    Front,
+    Back,
+}
+
+/// Times are ms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    KillServer { server: usize, down: u64 },
+    StopServer { server: usize, down: u64 },
+    FreezeServer { server: usize, time: u64 },
+    KillRedis { down: u64 },
+    FreezeRedis { time: u64 },
+    Cut { server: usize, side: Side, how: Cut },
+    Delay { server: usize, side: Side, by: u64, time: u64 },
+    FreezeLink { server: usize, side: Side, time: u64 },
+    LoseReplies { server: usize, side: Side, count: u32 },
+    CutSignals { time: u64 },
+    FlushScripts { time: u64 },
+    FreezeCrew { crew: usize, time: u64 },
+    KillCrew { crew: usize },
+}
+
+/// The faults of a run of this length, each with its time from the start in ms.
+///
+/// The generator is `StdRng` of the version of rand that Cargo.lock names: with it a seed is a schedule.
+pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Vec<(u64, Fault)> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let end = u64::try_from(length.as_millis()).expect("a short run");
+    let (mut at, mut faults) = (500, Vec::new());
+    while at < end {
+        let server = rng.random_range(0..servers);
+        let crew = rng.random_range(0..crews);
+        let side = if rng.random_bool(0.5) { Side::Front } else { Side::Back };
+        let how = [Cut::Fin, Cut::Rst, Cut::Half][rng.random_range(0..3)];
+        let down = rng.random_range(0..800);
+        // Mostly a second, seldom longer than what a server waits for.
+        let long = [1000, 1000, 1500, 2000, 5000][rng.random_range(0..5)];
+        let some = rng.random_range(200..2500);
+        faults.push((
+            at,
+            match rng.random_range(0..100) {
+                0..28 => Fault::KillServer { server, down },
+                28..33 => Fault::StopServer { server, down },
+                33..38 => Fault::FreezeServer { server, time: long },
+                38..43 => Fault::KillRedis { down },
+                43..45 => Fault::FreezeRedis { time: long },
+                45..54 => Fault::Cut { server, side, how },
+                54..62 => Fault::Delay { server, side, by: rng.random_range(5..300), time: some },
+                62..67 => Fault::FreezeLink { server, side, time: some },
+                67..80 => Fault::LoseReplies { server, side, count: rng.random_range(1..5) },
+                80..84 => Fault::CutSignals { time: some },
+                84..88 => Fault::FlushScripts { time: some },
+                88..94 => Fault::FreezeCrew { crew, time: long },
+                _ => Fault::KillCrew { crew },
+            },
+        ));
+        at += rng.random_range(200..1300);
+    }
+    faults
+}
+
+/// All that can go wrong.
+pub struct World {
+    pub redis: Mutex<OwnRedis>,
+    pub url: String,
+    pub servers: Vec<Server>,
+    pub crews: Vec<Crew>,
+    pub recorder: Arc<Recorder>,
+}
+
+impl World {
+    /// Does what the schedule says. Faults overlap; two of one process come one after the other. Returns when the last
+    /// is over and all processes run.
+    pub async fn suffer(self: &Arc<Self>, faults: Vec<(u64, Fault)>) {
+        let began = Instant::now();
+        let mut under_way = JoinSet::new();
+        for (at, fault) in faults {
+            pause((began + Duration::from_millis(at)).saturating_duration_since(Instant::now())).await;
+            let world = self.clone();
+            under_way.spawn(async move { world.befall(fault).await });
+        }
+        while let Some(done) = under_way.join_next().await {
+            done.expect("no panic");
+        }
+        for server in &self.servers {
+            server.front.heal();
+            server.back.heal();
+        }
+    }
+
+    fn proxy(&self, server: usize, side: Side) -> &Proxy {
+        match side {
+            Side::Front => &self.servers[server].front,
+            Side::Back => &self.servers[server].back,
+        }
+    }
+
+    async fn befall(&self, fault: Fault) {
+        let ms = Duration::from_millis;
+        let (what, by) = match fault {
+            Fault::KillServer { server, down } => {
+                self.servers[server].restart(true, ms(down)).await;
+                ("server kills", 1)
+            }
+            Fault::StopServer { server, down } => {
+                self.servers[server].restart(false, ms(down)).await;
+                ("server stops", 1)
+            }
+            Fault::FreezeServer { server, time } => {
+                self.servers[server].freeze(ms(time)).await;
+                ("server freezes", 1)
+            }
+            Fault::KillRedis { down } => {
+                let mut redis = self.redis.lock().await;
+                redis.kill();
+                pause(ms(down)).await;
+                redis.restart().await;
+                ("Redis kills", 1)
+            }
+            Fault::FreezeRedis { time } => {
+                let redis = self.redis.lock().await;
+                redis.freeze();
+                pause(ms(time)).await;
+                redis.thaw();
+                ("Redis freezes", 1)
+            }
+            Fault::Cut { server, side, how } => ("connections cut", self.proxy(server, side).cut(how)),
+            Fault::Delay { server, side, by, time } => {
+                self.proxy(server, side).delay(by);
+                pause(ms(time)).await;
+                self.proxy(server, side).delay(0);
+                ("delays", 1)
+            }
+            Fault::FreezeLink { server, side, time } => {
+                self.proxy(server, side).freeze(true);
+                pause(ms(time)).await;
+                self.proxy(server, side).freeze(false);
+                ("links frozen", 1)
+            }
+            // How many were, the proxies count.
+            Fault::LoseReplies { server, side, count } => {
+                self.proxy(server, side).lose_replies(count);
+                ("rounds of lost replies", 1)
+            }
+            Fault::CutSignals { time } => {
+                let mut cut = 0;
+                for _ in 0..=time / 100 {
+                    cut += self.servers.iter().map(|server| server.back.cut_signals()).sum::<usize>();
+                    pause(ms(100)).await;
+                }
+                ("signal connections cut", cut)
+            }
+            Fault::FlushScripts { time } => ("script flushes", self.flush(ms(time)).await),
+            Fault::FreezeCrew { crew, time } => {
+                self.crews[crew].freeze(ms(time)).await;
+                ("worker freezes", 1)
+            }
+            Fault::KillCrew { crew } => {
+                self.crews[crew].kill().await;
+                ("worker kills", 1)
+            }
+        };
+        self.recorder.count(what, by as u64);
+    }
+
+    /// Flushes scripts as fast as Redis does it; how often it did.
+    async fn flush(&self, time: Duration) -> usize {
+        let end = Instant::now() + time;
+        let mut flushed = 0;
+        while Instant::now() < end {
+            let client = redis::Client::open(self.url.as_str()).expect("a URL");
+            let flush = async {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                while Instant::now() < end {
+                    cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await?;
+                    flushed += 1;
+                    pause(Duration::from_millis(2)).await;
+                }
+                redis::RedisResult::Ok(())
+            };
+            // Redis may be away just now.
+            let _ = flush.await;
+            pause(Duration::from_millis(20)).await;
+        }
+        flushed
+    }
+}
+
+#[test]
+fn a_seed_is_a_schedule() {
+    let length = Duration::from_secs(60);
+    assert_eq!(schedule(7, length, 3, 3), schedule(7, length, 3, 3));
+    assert_ne!(schedule(7, length, 3, 3), schedule(8, length, 3, 3));
+    // Ten minutes have enough of those that matter most, whatever the seed.
+    for seed in 0..20 {
+        let faults = schedule(seed, length * 10, 3, 3);
+        let count = |which: fn(&Fault) -> bool| faults.iter().filter(|(_, fault)| which(fault)).count();
+        assert!(count(|fault| matches!(fault, Fault::KillServer { .. })) >= 120, "seed {seed}");
+        assert!(count(|fault| matches!(fault, Fault::KillRedis { .. })) >= 20, "seed {seed}");
+    }
+}

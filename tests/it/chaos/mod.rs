@@ -1,0 +1,226 @@
+//! Chaos: a Redis, several servers and worker processes under load, while a schedule of faults that follows from a seed
+//! kills, freezes, cuts, delays and loses; then all is read back, and the history of it all is checked.
+//!
+//! `make chaos SECONDS=600 SEED=7` runs it for long; with the other tests it runs for a few seconds. The seed decides
+//! the faults and what each client does next; what meets what is the machine's doing, so a seed is a good start for
+//! looking, no replay. What it found is kept where it says when it fails: the history, and the logs of the servers.
+//!
+//! Redis runs with `appendfsync always`: at a kill -9 nothing that was acknowledged may be lost.
+
+mod client;
+mod ending;
+mod faults;
+mod processes;
+mod producer;
+mod proxy;
+mod record;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::{Duration, Instant};
+
+use slotwheel::store::client::Target;
+use slotwheel::store::{Client as Redis, Store, audit, found};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::history::event::Event;
+use crate::history::{self, Invariant, Verdict};
+use crate::support::redis::OwnRedis;
+use client::Client;
+use faults::World;
+use processes::{Crew, Orders, Server};
+use record::Recorder;
+
+const SERVERS: usize = 3;
+const CREWS: usize = 2;
+const PRODUCERS: usize = 8;
+const WORKERS: usize = 24;
+const RUDE: usize = 2;
+
+/// How long it goes on when nobody says: long enough for a fault of most kinds.
+const SECONDS: u64 = 5;
+
+/// Here time itself is what is wanted: a schedule is about when.
+pub async fn pause(time: Duration) {
+    let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}: it takes a number")))
+}
+
+/// What a worker process runs: nothing, unless it is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_process() {
+    if let Ok(orders) = std::env::var(processes::WORKER) {
+        processes::obey(serde_json::from_str(&orders).expect("orders")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nobody_served_twice() {
+    let seed = from_environment("SLOTWHEEL_CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let length = Duration::from_secs(from_environment("SLOTWHEEL_CHAOS_SECONDS").unwrap_or(SECONDS));
+    let folder = std::env::temp_dir().join(format!("slotwheel-chaos-{seed}-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    // Also for a run that does not come to its end.
+    println!("chaos: seed {seed}, {} s, history and logs in {}", length.as_secs(), folder.display());
+    let recorder = Arc::new(Recorder::new(&folder, "main"));
+    let troubles = run(seed, length, &folder, &recorder).await;
+
+    let events = recorded(&folder);
+    let began = Instant::now();
+    let verdict = history::check(&events);
+    let checked = began.elapsed();
+    print_figures(seed, length, &recorder, &events, &verdict, checked);
+    let mut wrong = troubles;
+    wrong.extend(recorder.strange());
+    for (invariant, _) in history::CHECKS {
+        let found = verdict.findings.iter().filter(|finding| finding.invariant == invariant);
+        wrong.extend(found.map(|finding| format!("{invariant:?}: {}", finding.text)).take(5));
+    }
+    if !wrong.is_empty() {
+        let all = wrong.join("\n  ");
+        panic!("chaos with seed {seed} found:\n  {all}\nhistory and logs: {}", folder.display());
+    }
+    std::fs::remove_dir_all(&folder).expect("to leave nothing");
+}
+
+/// Load and faults, and the end; what went wrong beside the history.
+async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder>) -> Vec<String> {
+    let redis = OwnRedis::single(&["--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb"]).await;
+    let url = redis.url.clone();
+    let socket = PathBuf::from(url.strip_prefix("unix://").expect("a socket"));
+    recorder.read_clock(&socket).await;
+    let mut servers = Vec::new();
+    for number in 0..SERVERS {
+        servers.push(Server::start(number, folder, &socket, recorder).await);
+    }
+    let addresses: Vec<_> = servers.iter().map(|server| server.front.address).collect();
+    let mut crews = Vec::new();
+    for number in 0..CREWS {
+        let (servers, redis, folder) = (addresses.clone(), socket.clone(), folder.to_owned());
+        crews.push(Crew::start(Orders { seed, name: format!("crew{number}"), servers, redis, folder }).await);
+    }
+    let world =
+        Arc::new(World { redis: Mutex::new(redis), url: url.clone(), servers, crews, recorder: recorder.clone() });
+
+    let client = |name: String| Client::new(name, seed, &addresses, recorder);
+    let waiting = Arc::new(AtomicI64::new(0));
+    let polite = Arc::new(AtomicBool::new(false));
+    let (stop_load, stop_work) = (CancellationToken::new(), CancellationToken::new());
+    let (mut load, mut work) = (JoinSet::new(), JoinSet::new());
+    for number in 0..PRODUCERS {
+        load.spawn(producer::produce(client(format!("p{number}")), waiting.clone(), stop_load.clone()));
+    }
+    for number in 0..RUDE {
+        load.spawn(worker::be_rude(client(format!("r{number}")), stop_load.clone()));
+    }
+    for number in 0..WORKERS {
+        work.spawn(worker::work(client(format!("w{number}")), polite.clone(), stop_work.clone()));
+    }
+    work.spawn(ending::watch(client("watch".into()), waiting, stop_work.clone()));
+    world.suffer(faults::schedule(seed, length, SERVERS, CREWS)).await;
+
+    stop_load.cancel();
+    let mut troubles = Vec::new();
+    ended(load, &mut troubles).await;
+    for crew in &world.crews {
+        if !crew.stop().await {
+            troubles.push("a worker process failed, see its log".into());
+        }
+    }
+    polite.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut reader = client("reader".into());
+    troubles.extend(ending::drained(&mut reader).await.err());
+    // What was on its way arrives or is gone once the servers have ended; what arrived is worked off.
+    for server in &world.servers {
+        server.stop().await;
+    }
+    for server in &world.servers {
+        server.resume().await;
+    }
+    if troubles.is_empty() {
+        troubles.extend(ending::drained(&mut reader).await.err());
+    }
+    stop_work.cancel();
+    ended(work, &mut troubles).await;
+    ending::read_back(&mut reader).await;
+    recorder.read_clock(&socket).await;
+    for server in &world.servers {
+        server.stop().await;
+        recorder.count("replies lost", server.front.lost() + server.back.lost());
+    }
+    troubles.extend(audited(&url).await);
+    world.redis.lock().await.stop().await;
+    troubles
+}
+
+async fn ended(mut clients: JoinSet<()>, troubles: &mut Vec<String>) {
+    while let Some(ended) = clients.join_next().await {
+        troubles.extend(ended.err().map(|error| format!("a client failed: {error}")));
+    }
+}
+
+/// What the audit finds in the store that was left behind.
+async fn audited(url: &str) -> Vec<String> {
+    let client = Redis::connect(Target { url: url.to_owned(), ..Target::default() }).await.expect("a connection");
+    let founded = found::existing(&client, "sw").await.expect("meta").expect("a data set");
+    let store = Store::new(Arc::new(client), founded.shards, "sw");
+    let report = audit::audit(&store).await.expect("an audit");
+    let count = report.findings.len();
+    let first = report.findings.into_iter().take(5);
+    first.map(|finding| format!("the audit, one of {count}: {}", finding.text)).collect()
+}
+
+/// The lines of all processes, each process' in order.
+fn recorded(folder: &Path) -> Vec<Event> {
+    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+    files.flat_map(|path| history::read(BufReader::new(std::fs::File::open(path).expect("a history")))).collect()
+}
+
+fn print_figures(
+    seed: u64,
+    length: Duration,
+    recorder: &Recorder,
+    events: &[Event],
+    verdict: &Verdict,
+    checked: Duration,
+) {
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    for tasks in events.iter().filter_map(|event| match &event.ok {
+        Some(crate::history::event::Answer::Tasks(tasks)) => Some(tasks),
+        _ => None,
+    }) {
+        tasks.iter().for_each(|task| *states.entry(task.state.as_str()).or_default() += 1);
+    }
+    println!("chaos: seed {seed}, {} s", length.as_secs());
+    println!("  {:>8} tasks", states.values().sum::<usize>());
+    for (state, count) in states {
+        println!("  {count:>8} {state}");
+    }
+    for (what, count) in recorder.tally() {
+        println!("  {count:>8} {what}");
+    }
+    println!("  {:>8} events in the history", events.len());
+    println!("  {:>8} unknown outcomes", verdict.unknown);
+    println!("  {:>8} leases", verdict.leases);
+    for (what, invariant) in [
+        ("lost", Invariant::Lost),
+        ("completed twice", Invariant::CompletedOnce),
+        ("overlapping leases", Invariant::LeasesApart),
+        ("accepted from a stale token", Invariant::StaleTokens),
+    ] {
+        println!("  {:>8} {what}", verdict.of(invariant));
+    }
+    println!("  {:>8} findings in all", verdict.findings.len());
+    println!("  {:>8} ms for {} steps of the checker", checked.as_millis(), verdict.steps);
+}

@@ -1,0 +1,103 @@
+//! Writes a history, line by line as things happen: a process that is killed leaves all that it knew.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use super::pause;
+use crate::history::event::{ClockReading, Event};
+
+/// The history of one process.
+pub struct Recorder {
+    process: String,
+    began: Instant,
+    file: Mutex<File>,
+    /// What was done how often, and what should not have been seen at all.
+    tally: Mutex<BTreeMap<&'static str, u64>>,
+    strange: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    /// Writes to `<process>.jsonl` in `folder`.
+    pub fn new(folder: &Path, process: &str) -> Self {
+        let file = File::create_new(folder.join(format!("{process}.jsonl"))).expect("a file for the history");
+        Recorder {
+            process: process.to_owned(),
+            began: Instant::now(),
+            file: Mutex::new(file),
+            tally: Mutex::default(),
+            strange: Mutex::default(),
+        }
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_micros()).expect("a short run")
+    }
+
+    /// Writes a line, with the time and whose it is. One write each: a kill leaves whole lines.
+    pub fn write(&self, mut event: Event) {
+        event.process = self.process.clone();
+        event.wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis() as i64;
+        let mut file = self.file.lock().unwrap();
+        event.at = if event.clock.is_some() { event.at } else { self.now() };
+        let mut line = serde_json::to_vec(&event).expect("JSON");
+        line.push(b'\n');
+        file.write_all(&line).expect("a line of the history");
+    }
+
+    /// Reads Redis' clock until it was read exactly: what counts is how long the answer took.
+    pub async fn read_clock(&self, socket: &Path) {
+        loop {
+            if let Ok(Some((at, reading))) = tokio::time::timeout(Duration::from_secs(1), self.ask_time(socket)).await
+                && reading.within_us < 2000
+            {
+                self.write(Event { at, clock: Some(reading), ..Event::default() });
+                return;
+            }
+            pause(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn ask_time(&self, socket: &Path) -> Option<(i64, ClockReading)> {
+        let mut redis = BufReader::new(UnixStream::connect(socket).await.ok()?);
+        let sent = self.now();
+        redis.write_all(b"TIME\r\n").await.ok()?;
+        // *2, $10, seconds, $6, microseconds
+        let mut numbers = Vec::new();
+        for _ in 0..5 {
+            let mut line = String::new();
+            redis.read_line(&mut line).await.ok()?;
+            numbers.extend(line.trim().parse::<i64>());
+        }
+        let came = self.now();
+        let &[seconds, micros] = numbers.as_slice() else { return None };
+        let within_us = (came - sent) / 2 + 1;
+        Some(((sent + came) / 2, ClockReading { redis_us: seconds * 1_000_000 + micros, within_us }))
+    }
+
+    pub fn count(&self, what: &'static str, by: u64) {
+        *self.tally.lock().unwrap().entry(what).or_default() += by;
+    }
+
+    pub fn tally(&self) -> BTreeMap<&'static str, u64> {
+        self.tally.lock().unwrap().clone()
+    }
+
+    /// Something that no fault explains.
+    pub fn note_strange(&self, what: String) {
+        let mut strange = self.strange.lock().unwrap();
+        if strange.len() < 20 {
+            strange.push(what);
+        }
+    }
+
+    pub fn strange(&self) -> Vec<String> {
+        self.strange.lock().unwrap().clone()
+    }
+}

@@ -1,0 +1,322 @@
+//! For each invariant a history that breaks it and nothing else, and its neighbour, one word away, that breaks none.
+//!
+//! No clock is read in these: their processes' clocks are Redis'. A claim at 1003 ms with a lease of 1 s is answered
+//! with `until` 2003.
+
+use std::collections::BTreeSet;
+
+use super::{Invariant, check, read};
+
+const SUBMIT: &str = r#"
+{"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"}]}}}
+{"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A"}}]}}"#;
+
+const CLAIM: &str = r#"
+{"at":1003000,"client":"w","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1005000,"client":"w","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"t","until":2003,"attempt":1}]}}"#;
+
+const COMPLETE: &str = r#"
+{"at":1006000,"client":"w","op":2,"invoke":{"complete":{"id":"A","token":"t","result":"r"}}}
+{"at":1008000,"client":"w","op":2,"ok":{"ended":{"state":"completed"}}}"#;
+
+const READ: &str = r#"
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"completed","attempts":0,"max_attempts":5,"acquired":1,"result":"r","created_at":1001,"finished_at":1007}]}}"#;
+
+/// The history is refused for this and for nothing else; with `bad` put right it is not refused.
+#[track_caller]
+fn only(invariant: Invariant, history: &[&str], bad: &str, good: &str) {
+    let history = history.concat();
+    assert_eq!(history.matches(bad).count(), 1, "{bad} stands there once");
+    let found: Vec<_> = check(&read(history.as_bytes())).findings;
+    let broken: BTreeSet<Invariant> = found.iter().map(|finding| finding.invariant).collect();
+    assert_eq!(broken, BTreeSet::from([invariant]), "{found:#?}");
+    let found = check(&read(history.replace(bad, good).as_bytes())).findings;
+    assert!(found.is_empty(), "the neighbour: {found:#?}");
+}
+
+#[test]
+fn a_task_that_is_gone() {
+    let other = r#"
+{"at":1000000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b"}]}}}
+{"at":1002000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}"#;
+    let answer = r#""client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}"#;
+    let history = [SUBMIT, CLAIM, COMPLETE, other, READ];
+    only(Invariant::Lost, &history, answer, r#""client":"p","op":2,"unknown":"no answer""#);
+}
+
+#[test]
+fn a_task_that_never_ends() {
+    let history = [SUBMIT, &READ.replace(r#","result":"r""#, "").replace(r#""acquired":1"#, r#""acquired":0"#)];
+    let history = [history[0], &history[1].replace(r#""state":"completed""#, r#""state":"ready""#)];
+    only(Invariant::Lost, &history, r#""state":"ready""#, r#""state":"expired""#);
+}
+
+#[test]
+fn two_completions() {
+    let second = r#"
+{"at":2010000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":2012000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":3011,"attempt":2}]}}
+{"at":2013000,"client":"v","op":2,"invoke":{"complete":{"id":"A","token":"u","result":"s"}}}
+{"at":2014000,"client":"v","op":2,"ok":{"ended":{"state":"completed"}}}"#;
+    let first = COMPLETE
+        .replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""ok":{"ended":{"state":"completed","run_at":null}}"#);
+    let read = READ.replace(r#""acquired":1"#, r#""acquired":2"#).replace(r#""result":"r""#, r#""result":"s""#);
+    let read = read.replace(r#""attempts":0"#, r#""attempts":1"#);
+    // The first lease ran out if its completion was refused; the attempts are told as if it had.
+    let found = check(&super::read([SUBMIT, CLAIM, &first, second, &read].concat().as_bytes())).findings;
+    assert!(found.iter().any(|finding| finding.invariant == Invariant::CompletedOnce), "{found:#?}");
+    let attempts = second.replace(r#""attempt":2"#, r#""attempt":1"#);
+    let history = [SUBMIT, CLAIM, COMPLETE, &attempts, &read.replace(r#""attempts":1"#, r#""attempts":0"#)];
+    let completed = r#""client":"w","op":2,"invoke":{"complete":{"id":"A","token":"t","result":"r"}}}
+{"at":1008000,"client":"w","op":2,"ok":{"ended":{"state":"completed"}}"#;
+    let released = r#""client":"w","op":2,"invoke":{"release":{"id":"A","token":"t"}}}
+{"at":1008000,"client":"w","op":2,"ok":{"ended":{"state":"ready"}}"#;
+    only(Invariant::CompletedOnce, &history, completed, released);
+}
+
+#[test]
+fn a_result_that_did_not_stand() {
+    let history = [SUBMIT, CLAIM, COMPLETE, &READ.replace(r#""state":"completed""#, r#""state":"cancelled""#)];
+    only(Invariant::CompletedOnce, &history, r#""state":"cancelled""#, r#""state":"completed""#);
+}
+
+#[test]
+fn two_leases_at_once() {
+    let second = r#"
+{"at":1900000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":2030000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":2990,"attempt":2}]}}"#;
+    let read = READ.replace(r#""acquired":1"#, r#""acquired":2"#).replace(r#","result":"r""#, "");
+    let read = read.replace(r#""attempts":0"#, r#""attempts":2"#).replace("completed", "cancelled");
+    let history = [SUBMIT, CLAIM, second, &read];
+    only(Invariant::LeasesApart, &history, r#""until":2990"#, r#""until":3003"#);
+}
+
+#[test]
+fn a_lease_that_a_heartbeat_prolonged_is_still_one() {
+    let beat = r#"
+{"at":1500000,"client":"w","op":3,"invoke":{"heartbeat":{"id":"A","token":"t"}}}
+{"at":1502000,"client":"w","op":3,"ok":{"held":{"until":2501}}}
+{"at":2100000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":2130000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":3101,"attempt":2}]}}"#;
+    let read = READ.replace(r#""acquired":1"#, r#""acquired":2"#).replace(r#","result":"r""#, "");
+    let read = read.replace(r#""attempts":0"#, r#""attempts":2"#).replace("completed", "cancelled");
+    let history = [SUBMIT, CLAIM, beat, &read];
+    only(Invariant::LeasesApart, &history, r#""ok":{"held":{"until":2501}}"#, r#""fail":"lease_lost""#);
+}
+
+#[test]
+fn a_delay_cut_short() {
+    let submit = SUBMIT.replace(r#""name":"a""#, r#""name":"a","delay_ms":10"#);
+    only(Invariant::NotEarly, &[&submit, CLAIM, COMPLETE, READ], r#""delay_ms":10"#, r#""delay_ms":4"#);
+}
+
+#[test]
+fn a_retry_before_its_time() {
+    let failed = r#"
+{"at":1006000,"client":"w","op":2,"invoke":{"fail":{"id":"A","token":"t"}}}
+{"at":1008000,"client":"w","op":2,"ok":{"ended":{"state":"scheduled","run_at":1107}}}
+{"at":1100000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1109000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":2106,"attempt":2}]}}
+{"at":1110000,"client":"v","op":2,"invoke":{"complete":{"id":"A","token":"u","result":"r"}}}
+{"at":1112000,"client":"v","op":2,"ok":{"ended":{"state":"completed"}}}"#;
+    let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#).replace(r#""acquired":1"#, r#""acquired":2"#);
+    only(Invariant::NotEarly, &[SUBMIT, CLAIM, failed, &read], r#""until":2106"#, r#""until":2107"#);
+}
+
+#[test]
+fn an_attempt_that_nobody_made() {
+    let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#);
+    only(Invariant::Attempts, &[SUBMIT, CLAIM, COMPLETE, &read], r#""attempts":1"#, r#""attempts":0"#);
+}
+
+#[test]
+fn a_hand_out_that_was_not_counted() {
+    let read = READ.replace(r#""acquired":1"#, r#""acquired":0"#);
+    only(Invariant::Attempts, &[SUBMIT, CLAIM, COMPLETE, &read], r#""acquired":0"#, r#""acquired":1"#);
+}
+
+#[test]
+fn a_lease_that_ran_out_and_did_not_count() {
+    let second = r#"
+{"at":2100000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":2109000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":3106,"attempt":1}]}}
+{"at":2110000,"client":"v","op":2,"invoke":{"complete":{"id":"A","token":"u","result":"r"}}}
+{"at":2112000,"client":"v","op":2,"ok":{"ended":{"state":"completed"}}}"#;
+    let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#).replace(r#""acquired":1"#, r#""acquired":2"#);
+    let history = [SUBMIT, CLAIM, second, &read];
+    only(Invariant::Attempts, &history, r#""until":3106,"attempt":1"#, r#""until":3106,"attempt":2"#);
+}
+
+#[test]
+fn a_task_overtaken_in_its_slot() {
+    let tasks = r#"
+{"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"}]}}}
+{"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A","slot":7}}]}}
+{"at":1003000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b"}]}}}
+{"at":1005000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B","slot":7}}]}}
+{"at":1010000,"client":"w","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1012000,"client":"w","op":1,"ok":{"claimed":[{"id":"B","name":"b","token":"u","until":2011,"attempt":1}]}}
+{"at":1011000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1016000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"t","until":2014,"attempt":1}]}}
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1001,"finished_at":2014},{"id":"B","name":"b","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1004,"finished_at":2011}]}}"#;
+    // One call of the script may have served both.
+    only(Invariant::Order, &[tasks], r#""until":2014"#, r#""until":2011"#);
+    // Another slot is another line.
+    only(Invariant::Order, &[tasks], r#"{"id":"B","slot":7}"#, r#"{"id":"B","slot":8}"#);
+}
+
+#[test]
+fn a_batch_out_of_order() {
+    let tasks = r#"
+{"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"},{"name":"b"}]}}}
+{"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A"}},{"created":{"id":"B"}}]}}
+{"at":1010000,"client":"w","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1012000,"client":"w","op":1,"ok":{"claimed":[{"id":"B","name":"b","token":"u","until":2011,"attempt":1}]}}
+{"at":1011000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1016000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"t","until":2014,"attempt":1}]}}
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1001,"finished_at":2014},{"id":"B","name":"b","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1004,"finished_at":2011}]}}"#;
+    only(Invariant::Order, &[tasks], r#"[{"name":"a"},{"name":"b"}]"#, r#"[{"name":"a","priority":3},{"name":"b"}]"#);
+}
+
+#[test]
+fn a_token_given_twice() {
+    let other = r#"
+{"at":1000000,"client":"p","op":2,"invoke":{"submit":{"queue":"r","items":[{"name":"b"}]}}}
+{"at":1002000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}
+{"at":1003000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1005000,"client":"v","op":1,"ok":{"claimed":[{"id":"B","name":"b","token":"t","until":2003,"attempt":1}]}}"#;
+    let second = r#""name":"b","token":"t""#;
+    only(Invariant::TokensFresh, &[SUBMIT, CLAIM, COMPLETE, other, READ], second, r#""name":"b","token":"u""#);
+}
+
+#[test]
+fn a_completion_after_the_lease() {
+    let late = COMPLETE.replace("1006000", "2003001").replace("1008000", "2005000");
+    let read = READ.replace("1007", "2004");
+    only(Invariant::StaleTokens, &[SUBMIT, CLAIM, &late, &read], r#"{"at":2003001"#, r#"{"at":2003000"#);
+}
+
+#[test]
+fn a_completion_after_a_release() {
+    let released = r#"
+{"at":1005100,"client":"w","op":5,"invoke":{"release":{"id":"A","token":"t"}}}
+{"at":1005200,"client":"w","op":5,"ok":{"ended":{"state":"ready"}}}"#;
+    let refused = r#""client":"w","op":5,"fail":"lease_lost""#;
+    let answer = r#""client":"w","op":5,"ok":{"ended":{"state":"ready"}}"#;
+    only(Invariant::StaleTokens, &[SUBMIT, CLAIM, released, COMPLETE, READ], answer, refused);
+}
+
+#[test]
+fn a_refused_completion_that_left_its_result() {
+    let refused = COMPLETE.replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""fail":"lease_lost""#);
+    let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#);
+    let history = [SUBMIT, CLAIM, &refused, &read.replace("completed", "cancelled")];
+    only(Invariant::StaleTokens, &history, r#""acquired":1,"result":"r""#, r#""acquired":1,"result":null"#);
+}
+
+#[test]
+fn counts_that_do_not_add_up() {
+    let sample = r#"
+{"at":1500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
+{"at":1501000,"client":"s","op":1,"ok":{"counts":{"submitted":1,"completed":1,"ready":1}}}"#;
+    let history = [SUBMIT, CLAIM, COMPLETE, sample, READ];
+    only(Invariant::Conservation, &history, r#""completed":1,"ready":1"#, r#""completed":1"#);
+}
+
+#[test]
+fn counts_that_know_less_than_clients_do() {
+    let sample = r#"
+{"at":1500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
+{"at":1501000,"client":"s","op":1,"ok":{"counts":{"submitted":1,"ready":1}}}"#;
+    only(Invariant::Conservation, &[SUBMIT, CLAIM, COMPLETE, sample, READ], r#","ready":1"#, r#","completed":1"#);
+}
+
+#[test]
+fn counts_of_tasks_that_are_not_there() {
+    let sample = r#"
+{"at":9500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
+{"at":9501000,"client":"s","op":1,"ok":{"counts":{"submitted":2,"completed":1,"cancelled":1}}}
+{"at":1000000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b"}]}}}"#;
+    let history = [SUBMIT, CLAIM, COMPLETE, READ, sample];
+    let good = r#"{"submitted":1,"completed":1}"#;
+    only(Invariant::Conservation, &history, r#"{"submitted":2,"completed":1,"cancelled":1}"#, good);
+}
+
+#[test]
+fn a_payload_that_nobody_sent() {
+    let claim = CLAIM.replace(r#""name":"a""#, r#""name":"b""#);
+    only(Invariant::Submitted, &[SUBMIT, &claim, COMPLETE, READ], r#""name":"b""#, r#""name":"a""#);
+}
+
+#[test]
+fn a_result_that_nobody_sent() {
+    let read = READ.replace(r#""result":"r""#, r#""result":"s""#);
+    // Nothing is known of what the completion came to.
+    let unknown = COMPLETE.replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""unknown":"no answer""#);
+    let read = read.replace(r#""attempts":0"#, r#""attempts":1"#);
+    let history = [SUBMIT, CLAIM, &unknown, &read];
+    only(
+        Invariant::Submitted,
+        &history,
+        r#""attempts":1,"max_attempts":5,"acquired":1,"result":"s""#,
+        r#""attempts":0,"max_attempts":5,"acquired":1,"result":"r""#,
+    );
+}
+
+const KEYED: &str = r#"
+{"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a","dedupe":"k"}]}}}
+{"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A"}}]}}"#;
+
+#[test]
+fn a_dedupe_key_given_away() {
+    let other = r#"
+{"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
+{"at":1102000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"expired","attempts":0,"max_attempts":1,"acquired":0,"created_at":1001,"finished_at":1102},{"id":"B","name":"b","state":"expired","attempts":0,"max_attempts":1,"acquired":0,"created_at":1101,"finished_at":2011}]}}"#;
+    only(Invariant::Dedupe, &[KEYED, other], r#""finished_at":1102"#, r#""finished_at":1101"#);
+}
+
+#[test]
+fn a_dedupe_key_that_outlives_its_task() {
+    let other = r#"
+{"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
+{"at":1102000,"client":"p","op":2,"ok":{"submitted":[{"kept":{"id":"A"}}]}}
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"expired","attempts":0,"max_attempts":1,"acquired":0,"created_at":1001,"finished_at":1098}]}}"#;
+    only(Invariant::Dedupe, &[KEYED, other], r#""finished_at":1098"#, r#""finished_at":1100"#);
+}
+
+#[test]
+fn a_submit_that_became_two_tasks() {
+    let submit = r#"
+{"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"r","items":[{"name":"a"}]}}}
+{"at":1002000,"client":"p","op":1,"unknown":"no answer"}
+{"at":1003000,"client":"p","op":1,"attempt":2,"invoke":{"submit":{"queue":"r","items":[{"name":"a"}]}}}
+{"at":1004000,"client":"p","op":1,"attempt":2,"ok":{"submitted":[{"created":{"id":"A"}}]}}
+{"at":1005000,"client":"w","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1006000,"client":"w","op":1,"ok":{"claimed":[{"id":"B","name":"a","token":"t","until":2005,"attempt":1}]}}"#;
+    only(Invariant::Unknown, &[submit], r#""id":"B""#, r#""id":"A""#);
+}
+
+#[test]
+fn a_refused_submit_that_took_place() {
+    let submit = SUBMIT.replace(r#""ok":{"submitted":[{"created":{"id":"A"}}]}"#, r#""fail":"out_of_range""#);
+    let unknown = r#""unknown":"unavailable""#;
+    only(Invariant::Unknown, &[&submit, CLAIM, COMPLETE, READ], r#""fail":"out_of_range""#, unknown);
+}
+
+#[test]
+fn an_unknown_outcome_that_is_known_later() {
+    let later = r#"
+{"at":1007000,"client":"w","op":9,"invoke":{"cancel":{"id":"A"}}}
+{"at":1007500,"client":"w","op":9,"unknown":"no answer"}
+{"at":1008500,"client":"w","op":9,"attempt":1,"fail":"already_ended"}"#;
+    let second = r#""client":"w","op":9,"attempt":1,"fail""#;
+    // A sending of its own may be answered.
+    let sent = "\"client\":\"w\",\"op\":9,\"attempt\":2,\"invoke\":{\"cancel\":{\"id\":\"A\"}}}\n{\"at\":1008600,\"client\":\"w\",\"op\":9,\"attempt\":2,\"fail\"";
+    only(Invariant::Unknown, &[SUBMIT, CLAIM, COMPLETE, later, READ], second, sent);
+}

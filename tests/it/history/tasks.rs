@@ -1,0 +1,148 @@
+//! Tasks: what was submitted, what became of it, who held which dedupe key.
+
+use std::collections::HashMap;
+
+use super::facts::{Facts, Verb};
+
+/// Guarantees: a task whose submit was accepted is there in the end, and has ended.
+pub(super) fn nothing_is_lost(facts: &Facts<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, submitted) in &facts.submitted {
+        facts.work.step();
+        if !facts.read.contains_key(submitted.queue) {
+            continue;
+        }
+        for id in &submitted.ids {
+            if facts.tasks.get(id).is_none_or(|task| task.read.is_none()) {
+                found.push(format!("task {id}, submitted as {name}, is gone"));
+            }
+        }
+    }
+    for read in facts.tasks.values().filter_map(|task| task.read) {
+        facts.work.step();
+        if matches!(read.state.as_str(), "scheduled" | "ready" | "leased") {
+            found.push(format!("task {} is {} for ever", read.id, read.state));
+        }
+    }
+    found
+}
+
+/// Guarantees: of each task one completion was accepted at most, its result stands, and the task was not handed out
+/// after it.
+pub(super) fn completed_once(facts: &Facts<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for task in facts.tasks.values() {
+        let mut accepted = Vec::new();
+        for lease in &task.leases {
+            let completions = lease.reports.iter().filter(|report| report.verb == Verb::Complete);
+            for report in completions {
+                facts.work.step();
+                accepted.extend(report.accepted.map(|by| (by, lease.token, report.result)));
+            }
+        }
+        facts.work.sort(&mut accepted, |(by, _, _)| *by);
+        let Some((by, token, _)) = accepted.first().copied() else { continue };
+        if let Some((_, other, _)) = accepted.iter().find(|(_, other, _)| *other != token) {
+            found.push(format!("task {}: completed with {token} and with {other}", task.id));
+        }
+        if let Some(read) = task.read {
+            let stands = accepted.iter().any(|(_, _, result)| *result == read.result.as_deref());
+            if read.state != "completed" || !stands {
+                found.push(format!("task {}: completed, and then {} {:?}", task.id, read.state, read.result));
+            }
+        }
+        for lease in task.leases.iter().filter(|lease| lease.granted.from > by) {
+            found.push(format!("task {}: {} was granted after its completion", task.id, lease.token));
+        }
+    }
+    found
+}
+
+/// Guarantees: whatever was handed out or read was submitted as it is: payloads, and results, are those that were sent.
+pub(super) fn all_was_submitted(facts: &Facts<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for task in facts.tasks.values() {
+        facts.work.step();
+        for name in &task.names {
+            match facts.submitted.get(name) {
+                Some(submitted) if submitted.queue == task.queue || task.queue.is_empty() => {}
+                Some(submitted) => found.push(format!("task {}: {name} was for {}", task.id, submitted.queue)),
+                None => found.push(format!("task {}: nobody submitted {name}", task.id)),
+            }
+        }
+        if task.names.len() > 1 {
+            found.push(format!("task {} is {:?} at once", task.id, task.names));
+        }
+        if let Some(result) = task.read.and_then(|read| read.result.as_deref()) {
+            let mut reports = task.leases.iter().flat_map(|lease| &lease.reports);
+            if !reports.any(|report| report.result == Some(result)) {
+                found.push(format!("task {}: nobody sent the result {result}", task.id));
+            }
+        }
+    }
+    found
+}
+
+/// From when until when a task held its key, in ms, and which.
+type Holder<'a> = (i64, i64, &'a str);
+
+/// Guarantees: a dedupe key is held from its task's submit to its end, both by Redis' clock and to the ms: of two tasks
+/// with one key the second began when the first had ended; and whoever was answered with the holder was answered at a
+/// time at which it may have held the key.
+pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut held: HashMap<(&str, &str), Vec<Holder<'_>>> = HashMap::new();
+    let mut of: HashMap<&str, (&str, i64, i64)> = HashMap::new();
+    for task in facts.tasks.values() {
+        facts.work.step();
+        let submitted = task.names.first().and_then(|name| facts.submitted.get(name));
+        let (Some(submitted), Some(read)) = (submitted, task.read) else { continue };
+        let Some(key) = submitted.item.dedupe.as_deref() else { continue };
+        let end = read.finished_at.unwrap_or(i64::MAX / 1000);
+        held.entry((task.queue, key)).or_default().push((read.created_at, end, task.id));
+        of.insert(task.id, (key, read.created_at, end));
+    }
+    for ((queue, key), holders) in &mut held {
+        facts.work.sort(holders, |(from, to, _)| (*from, *to));
+        for pair in holders.windows(2) {
+            facts.work.step();
+            let ((_, ended, first), (began, _, second)) = (pair[0], pair[1]);
+            if began < ended {
+                found.push(format!("{key} of {queue}: held by {first}, and {second} was made"));
+            }
+        }
+    }
+    for kept in &facts.kept {
+        facts.work.step();
+        let Some((key, from, to)) = of.get(kept.id) else {
+            if facts.tasks.get(kept.id).is_some_and(|task| task.read.is_some()) {
+                found.push(format!("{} of {}: answered with {}, which has no key", kept.key, kept.queue, kept.id));
+            }
+            continue;
+        };
+        // The last ms of a task may be the first of what comes after it.
+        if *key != kept.key || from * 1000 > kept.to || (to + 1) * 1000 < kept.from {
+            found.push(format!("{} of {}: answered with {}, which did not hold it", kept.key, kept.queue, kept.id));
+        }
+    }
+    found
+}
+
+/// Guarantees: what is not known to have happened happened once or not at all, and what was refused did not happen; no
+/// sending has two ends.
+pub(super) fn unknown_stays_unknown(facts: &Facts<'_>) -> Vec<String> {
+    let mut found = facts.broken.clone();
+    let mut made: HashMap<&str, &str> = HashMap::new();
+    for task in facts.tasks.values() {
+        for name in &task.names {
+            facts.work.step();
+            if let Some(other) = made.insert(name, task.id) {
+                found.push(format!("{name} became {other} and {}", task.id));
+            }
+            if facts.submitted.get(name).is_some_and(|submitted| submitted.refused) {
+                found.push(format!("{name} was refused and is task {}", task.id));
+            }
+        }
+    }
+    found
+}
