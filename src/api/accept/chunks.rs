@@ -131,7 +131,7 @@ mod tests {
     fn a_body_ends_behind_its_last_chunk_and_trailers() {
         assert_eq!(end("0\r\n\r\nGET"), Ok(Some(5)));
         assert_eq!(end("3\r\nabc\r\n0\r\n\r\nGET"), Ok(Some(13)));
-        assert_eq!(end("A;x=y\r\n0123456789\r\n00\r\nt: 1\r\n\r\nGET"), Ok(Some(32)));
+        assert_eq!(end("A;x=y\r\n0123456789\r\n00\r\nt: 1\r\n\r\nGET"), Ok(Some(31)));
         assert_eq!(end("3\r\nab"), Ok(None));
     }
 

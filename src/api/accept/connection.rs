@@ -141,26 +141,30 @@ async fn talk(
             let connection = pin!(builder.serve_connection(io, service));
             within(connection, pace, door, &stop.closing, |_| pace.close()).await
         }
+        // Apart, because it is much larger, and connections that wait over HTTP/1 are many.
         Version::Two => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(door.limits.streams)
-                .max_header_list_size(u32::try_from(door.limits.head_bytes).unwrap_or(u32::MAX))
-                .max_pending_accept_reset_streams(PENDING_RESETS)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_send_buf_size(SEND_BUFFER)
-                .keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_EVERY);
-            let mut connection = pin!(builder.serve_connection(io, service));
-            let asked = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-            let ended = within(connection.as_mut(), pace, door, &stop.closing, asked).await;
-            if let Err(Due::Idle) = ended {
-                connection.as_mut().graceful_shutdown();
-                let _ = timeout(LAST_FRAMES, connection).await;
-            }
-            ended
+            Box::pin(async {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(door.limits.streams)
+                    .max_header_list_size(u32::try_from(door.limits.head_bytes).unwrap_or(u32::MAX))
+                    .max_pending_accept_reset_streams(PENDING_RESETS)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_send_buf_size(SEND_BUFFER)
+                    .keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PING_EVERY);
+                let mut connection = pin!(builder.serve_connection(io, service));
+                let asked = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+                let ended = within(connection.as_mut(), pace, door, &stop.closing, asked).await;
+                if let Err(Due::Idle) = ended {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = timeout(LAST_FRAMES, connection).await;
+                }
+                ended
+            })
+            .await
         }
     };
     match ended {

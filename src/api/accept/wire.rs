@@ -11,19 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunks::Walk;
 use super::head::{self, Flaw, Framing, Search};
 use super::pace::Pace;
 use crate::config::Limits;
-
-/// Told of the other side's end, and not of bytes that stand before it. Elsewhere than on Linux bytes hide it.
-#[cfg(target_os = "linux")]
-const END: Interest = Interest::PRIORITY;
-#[cfg(not(target_os = "linux"))]
-const END: Interest = Interest::READABLE;
 
 /// What is read of a head, or of chunks, at once.
 const PIECE: usize = 4096;
@@ -191,14 +185,21 @@ impl Wire {
     }
 }
 
-/// Returns when the other side has ended.
-fn end_of(stream: &Arc<TcpStream>) -> Watch {
-    let stream = stream.clone();
-    Box::pin(async move {
-        if stream.ready(END).await.is_ok_and(|ready| !ready.is_read_closed()) {
-            std::future::pending().await
-        }
-    })
+/// Returns when the other side has ended, whatever bytes stand before its end.
+#[cfg(target_os = "linux")]
+async fn end_of(stream: Arc<TcpStream>) {
+    // This readiness is told of the end alone: urgent bytes, the other thing it stands for, are never asked for.
+    if stream.ready(tokio::io::Interest::PRIORITY).await.is_ok_and(|ready| !ready.is_read_closed()) {
+        std::future::pending().await
+    }
+}
+
+/// Returns when the other side has ended, unless bytes stand before its end.
+#[cfg(not(target_os = "linux"))]
+async fn end_of(stream: Arc<TcpStream>) {
+    if stream.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
+        std::future::pending().await
+    }
 }
 
 impl AsyncRead for Wire {
@@ -244,7 +245,11 @@ impl AsyncRead for Wire {
                         wire.reading = Reading::Head(Search::default());
                         continue;
                     }
-                    return watch.get_or_insert_with(|| end_of(&wire.stream)).as_mut().poll(context).map(Ok);
+                    return watch
+                        .get_or_insert_with(|| Box::pin(end_of(wire.stream.clone())))
+                        .as_mut()
+                        .poll(context)
+                        .map(Ok);
                 }
             }
         }
