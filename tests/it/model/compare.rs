@@ -8,8 +8,9 @@ use slotwheel::domain::slot::Slot;
 use slotwheel::domain::state::State;
 use slotwheel::domain::time::Millis;
 
-use super::calls::Name;
-use super::{Ended, Model, Problem, Task};
+use super::calls::{Call, Name};
+use super::{Claimed, Ended, Model, Problem, Reply, Task};
+use crate::support::Answer;
 
 /// How late, by the model's clock, a thing may be seen to have happened: less than the time between two things.
 const SLACK: i64 = 20_000;
@@ -96,7 +97,7 @@ impl Names {
     }
 
     /// A task as its worker gets it; a new lease's token is taken from `seen`.
-    pub(super) fn claimed(&mut self, task: &Task, seen: &Value) -> Value {
+    fn claimed_task(&mut self, task: &Task, seen: &Value) -> Value {
         let mut shown = self.content(task, seen);
         shown["attempt"] = json!(task.attempts + 1);
         shown["lease"] = known(&mut self.tokens, (task.name, task.acquired), &seen["lease"]);
@@ -104,8 +105,115 @@ impl Names {
         shown
     }
 
-    pub(super) fn moved(&self, name: Name, ended: &Ended) -> Value {
+    fn moved(&self, name: Name, ended: &Ended) -> Value {
         json!({"id": self.id(name), "state": ended.state.as_str(), "run_at": ended.run_at})
+    }
+
+    /// How the answer differs from the model's.
+    pub(super) fn judge(&mut self, call: &Call, answer: &Answer, wanted: &Reply) -> Vec<String> {
+        let mut seen = answer.json();
+        let submits = matches!(call, Call::Submit(..) | Call::SubmitBatch(_));
+        let (status, wanted) = match wanted {
+            Reply::Batch(items) => {
+                let results: Vec<Value> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(place, item)| {
+                        let result = &mut seen["results"][place];
+                        if let Reply::Problem(_) = item {
+                            result["problem"] = problem_seen(&result["problem"]);
+                        }
+                        let (status, item_wanted) = self.wanted(item, true, &mut result["task"].clone());
+                        match item {
+                            Reply::Problem(_) => json!({"status": status, "task": null, "problem": item_wanted}),
+                            _ => json!({"status": status, "task": item_wanted, "problem": null}),
+                        }
+                    })
+                    .collect();
+                (200, json!({"results": results}))
+            }
+            one => self.wanted(one, submits, &mut seen),
+        };
+        let mut differences = self.differences("status", &json!(answer.status), &json!(status));
+        if differences.is_empty() {
+            differences = self.differences("answer", &seen, &wanted);
+        }
+        differences
+    }
+
+    /// Status and body as the model says; `seen` is brought to what the model knows.
+    fn wanted(&mut self, reply: &Reply, submits: bool, seen: &mut Value) -> (u16, Value) {
+        match reply {
+            Reply::Task(status, task) => {
+                let mut wanted = self.task(task, seen);
+                if submits {
+                    wanted["deduplicated"] = json!(*status == 200);
+                }
+                (*status, wanted)
+            }
+            Reply::Gone(status, name) => {
+                *seen = json!({"id": seen["id"], "state": seen["state"], "deduplicated": seen["deduplicated"]});
+                (*status, json!({"id": self.id(*name), "state": null, "deduplicated": *status == 200}))
+            }
+            Reply::Batch(_) => unreachable!("a batch has no batches"),
+            Reply::Claimed(claimed) => (200, json!({"tasks": self.claimed(Some(claimed), &mut seen["tasks"])})),
+            Reply::Moved(name, ended) => (200, self.moved(*name, ended)),
+            Reply::Completed(results, then) => {
+                let tasks = self.claimed(then.as_ref(), &mut seen["tasks"]);
+                let results: Vec<Value> = match seen.get("results") {
+                    // One that is not of a batch.
+                    None => {
+                        let state = results[0].as_ref().map_or("refused", |state| state.as_str());
+                        return (200, json!({"id": seen["id"], "state": state, "tasks": tasks}));
+                    }
+                    Some(_) => results.iter().map(|result| match result {
+                        Ok(state) => json!({"status": 200, "state": state.as_str(), "problem": null}),
+                        Err(of) => json!({"status": of.0, "state": null, "problem": problem(of)}),
+                    }),
+                }
+                .collect();
+                for result in seen["results"].as_array_mut().into_iter().flatten() {
+                    result.as_object_mut().expect("an object").remove("id");
+                    if !result["problem"].is_null() {
+                        result["problem"] = problem_seen(&result["problem"]);
+                    }
+                }
+                (200, json!({"results": results, "tasks": tasks}))
+            }
+            Reply::Beats(beats) => {
+                for beat in seen["tasks"].as_array_mut().into_iter().flatten() {
+                    beat.as_object_mut().expect("an object").remove("id");
+                    if !beat["problem"].is_null() {
+                        beat["problem"] = problem_seen(&beat["problem"]);
+                    }
+                }
+                let beats = beats.iter().map(|beat| match beat {
+                    Ok((until, cancel)) => json!({"lease_until": until, "cancel_requested": cancel, "problem": null}),
+                    Err(of) => json!({"lease_until": null, "cancel_requested": null, "problem": problem(of)}),
+                });
+                (200, json!({"tasks": beats.collect::<Vec<_>>()}))
+            }
+            Reply::Queue(name, paused) => {
+                *seen = json!({"queue": seen["queue"], "paused": seen["paused"]});
+                (200, json!({"queue": name, "paused": paused}))
+            }
+            Reply::Purged(moved) => (200, json!({"moved": moved, "more": false})),
+            Reply::Nothing => (204, Value::Null),
+            Reply::Problem(of) => {
+                *seen = problem_seen(seen);
+                (of.0, problem(of))
+            }
+        }
+    }
+
+    /// Claimed tasks as the model says; null where nothing was claimed. Those that were claimed before come in any order.
+    fn claimed(&mut self, claimed: Option<&Claimed>, seen: &mut Value) -> Value {
+        let Some(Claimed { tasks, ordered }) = claimed else { return Value::Null };
+        if !ordered && let Some(list) = seen.as_array_mut() {
+            list.sort_by_key(|task| tasks.iter().position(|own| *self.id(own.name) == task["id"]));
+        }
+        let tasks = tasks.iter().enumerate().map(|(place, task)| self.claimed_task(task, &seen[place]));
+        tasks.collect()
     }
 
     /// What differs, as lines; none: they agree.
@@ -144,12 +252,12 @@ impl Names {
 }
 
 /// What a problem shows that the model knows.
-pub(super) fn problem(of: &Problem) -> Value {
+fn problem(of: &Problem) -> Value {
     json!({"status": of.0, "code": of.1, "state": of.2.map(State::as_str)})
 }
 
 /// The same of what the server says.
-pub(super) fn problem_seen(seen: &Value) -> Value {
+fn problem_seen(seen: &Value) -> Value {
     json!({"status": seen["status"], "code": seen["code"], "state": seen["state"]})
 }
 

@@ -7,11 +7,12 @@ use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 use slotwheel::domain::state::State;
 
 use super::calls::{Ask, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
-use super::{AGAIN, Model, Reply};
+use super::{AGAIN, Model, Reply, Task};
 
 /// Time stops here: something has happened by itself.
 #[derive(Clone)]
@@ -55,11 +56,11 @@ impl ReferenceStateMachine for Trace {
             calls.push((8, repeated.boxed()));
         }
         let fault = prop_oneof![6 => Just(Fault::Nothing), 2 => Just(Fault::Twice), 2 => Just(Fault::Lost)];
-        let call = proptest::strategy::Union::new_weighted(calls);
+        let call = Union::new_weighted(calls);
         let send = (call, 0..2usize, fault).prop_map(|(call, server, fault)| Step::Send { call, server, fault });
         prop_oneof![
             60 => send,
-            10 => select(vec![1i64, 2, 3, 12, 25, 24 * 14]).prop_map(Step::Advance),
+            10 => select(vec![1i64, 1, 1, 1, 2, 2, 3, 3, 12, 25, 24 * 14]).prop_map(Step::Advance),
             2 => Just(Step::FlushScripts),
             1 => Just(Step::RestartRedis),
         ]
@@ -156,33 +157,36 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let batch = vec(spec(true), 1..4).prop_map(move |specs| {
         renamed(Call::SubmitBatch(specs.into_iter().map(|spec| (Name(0), spec)).collect()), next)
     });
-    let retry = prop_oneof![Just(Retry::AsSubmitted), Just(Retry::Never), (0..3i64).prop_map(Retry::In),];
+    let retry = prop_oneof![Just(Retry::AsSubmitted), Just(Retry::Never), (0..3i64).prop_map(Retry::In)];
     let purged = vec![State::Scheduled, State::Ready, State::Completed, State::Dead, State::Cancelled, State::Expired];
     let beat = (held(model), weighted(0.5, 1..4i64), weighted(0.5, 0..4u8));
+    let done = (held(model), 0..4u8);
+    let delay = select(vec![0i64, 0, 1, 2]);
+    let then = || weighted(0.5, ask());
+    let retryable = |task: &Task| matches!(task.state, State::Dead | State::Cancelled | State::Expired);
+    // What can succeed comes more often.
+    let leased = if model.tasks.values().any(|task| task.lease.is_some()) { 5 } else { 1 };
+    let ready = if model.queues.values().any(|queue| !queue.paused && !queue.wheel.is_empty()) { 3 } else { 1 };
+    let paused = if model.queues.values().any(|queue| queue.paused) { 4 } else { 1 };
+    let revivable = if model.tasks.values().any(retryable) { 3 } else { 1 };
     vec![
-        (12, spec(false).prop_map(move |spec| Call::Submit(Name(next), spec)).boxed()),
-        (4, batch.boxed()),
-        (14, ask().prop_map(Call::Claim).boxed()),
+        (10, spec(false).prop_map(move |spec| Call::Submit(Name(next), spec)).boxed()),
+        (3, batch.boxed()),
+        (5 * ready, ask().prop_map(Call::Claim).boxed()),
         (
-            8,
-            (held(model), 0..4u8, weighted(0.5, ask()))
-                .prop_map(|(held, result, then)| Call::Complete(held, result, then))
-                .boxed(),
+            2 * leased,
+            (done.clone(), then()).prop_map(|((held, result), then)| Call::Complete(held, result, then)).boxed(),
         ),
-        (
-            3,
-            (vec((held(model), 0..4u8), 1..4), weighted(0.5, ask()))
-                .prop_map(|(items, then)| Call::CompleteBatch(items, then))
-                .boxed(),
-        ),
-        (7, (held(model), retry).prop_map(|(held, retry)| Call::Fail(held, retry)).boxed()),
-        (7, (held(model), select(vec![0i64, 0, 1, 2])).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
-        (5, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
-        (4, target(model).prop_map(Call::Cancel).boxed()),
-        (5, target(model).prop_map(Call::Retry).boxed()),
-        (2, target(model).prop_map(Call::Delete).boxed()),
+        (leased, (vec(done, 1..4), then()).prop_map(|(items, then)| Call::CompleteBatch(items, then)).boxed()),
+        (2 * leased, (held(model), retry).prop_map(|(held, retry)| Call::Fail(held, retry)).boxed()),
+        (2 * leased, (held(model), delay).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
+        (leased, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
+        (2, target(model, |task| task.lease.is_some()).prop_map(Call::Cancel).boxed()),
+        (2, target(model, Task::waits).prop_map(Call::Cancel).boxed()),
+        (2 * revivable, target(model, retryable).prop_map(Call::Retry).boxed()),
+        (2, target(model, |task| task.state.has_ended()).prop_map(Call::Delete).boxed()),
         (1, queue().prop_map(Call::Pause).boxed()),
-        (2, queue().prop_map(Call::Resume).boxed()),
+        (paused, queue().prop_map(Call::Resume).boxed()),
         (1, (queue(), subsequence(purged, 1..4)).prop_map(|(queue, states)| Call::Purge(queue, states)).boxed()),
     ]
 }
@@ -197,10 +201,11 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
         1 => Just(Start::Past),
         1 => Just(Start::TooFar),
     ];
-    let dedupe = (select(vec!["x", "y"]), select(modes), weighted(0.3, 1..4i64));
-    let place = (select(QUEUES.to_vec()), weighted(0.6, select(vec!["a", "b"])), select(vec![4u8, 4, 4, 7]), 0..4u8);
+    let dedupe = (select(vec!["x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
+    let place =
+        (select(vec!["q", "q", "r"]), weighted(0.6, select(vec!["a", "b"])), select(vec![4u8, 4, 4, 7]), 0..4u8);
     let life = (start, weighted(0.2, 1..5i64), 1..4u32, vec(0..3i64, 1..3), select(vec![0i64, 0, 1, 2]));
-    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.3, dedupe), weighted(0.15, select(vec!["i", "j"])))
+    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.4, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
             let (start, expires_in, max_attempts, backoff, max_run) = life;
             Spec {
@@ -229,30 +234,39 @@ fn ask() -> BoxedStrategy<Ask> {
         .boxed()
 }
 
-fn target(model: &Model) -> BoxedStrategy<Target> {
-    let made: Vec<Target> = model.made.iter().rev().map(|name| Target::Task(*name)).collect();
-    if made.is_empty() {
-        return Just(Target::Nobody).boxed();
+/// Mostly a task of a kind; else any that is there, one that is gone, or none.
+fn target(model: &Model, kind: impl Fn(&Task) -> bool) -> BoxedStrategy<Target> {
+    let named = |names: Vec<Name>| names.into_iter().rev().map(Target::Task).collect::<Vec<_>>();
+    let of_kind = named(model.tasks.values().filter(|task| kind(task)).map(|task| task.name).collect());
+    let there = named(model.tasks.keys().copied().collect());
+    let made = named(model.made.iter().copied().collect());
+    let mut all = vec![(1, Just(Target::Nobody).boxed())];
+    for (weight, targets) in [(14, of_kind), (4, there), (1, made)] {
+        if !targets.is_empty() {
+            all.push((weight, select(targets).boxed()));
+        }
     }
-    prop_oneof![12 => select(made), 1 => Just(Target::Nobody)].boxed()
+    Union::new_weighted(all).boxed()
 }
 
 /// Mostly a live lease; else an old one, any lease shown for any task, or none.
 fn held(model: &Model) -> BoxedStrategy<Held> {
-    let given: Vec<Proof> = model.given.iter().rev().map(|(name, nth)| Proof::Lease(*name, *nth)).collect();
-    let own: Vec<Held> =
-        model.given.iter().rev().map(|(name, nth)| Held(Target::Task(*name), Proof::Lease(*name, *nth))).collect();
+    let any = || target(model, |task| task.lease.is_some());
+    let own = |(name, nth): &(Name, u32)| Held(Target::Task(*name), Proof::Lease(*name, *nth));
     let live = model.tasks.values().filter(|task| task.lease.is_some());
-    let live: Vec<Held> =
-        live.map(|task| Held(Target::Task(task.name), Proof::Lease(task.name, task.acquired))).collect();
-    let nothing = (target(model), prop_oneof![Just(Proof::Garbage), Just(Proof::Malformed)]);
-    let mut all = vec![(1, nothing.prop_map(|(target, proof)| Held(target, proof)).boxed())];
-    if !live.is_empty() {
-        all.push((14, select(live).boxed()));
+    let live: Vec<Held> = live.map(|task| own(&(task.name, task.acquired))).collect();
+    let stale = model.given.iter().rev().filter(|(name, _)| model.tasks.contains_key(name));
+    let stale: Vec<Held> = stale.map(own).collect();
+    let given: Vec<Proof> = model.given.iter().rev().map(|(name, nth)| Proof::Lease(*name, *nth)).collect();
+    let nothing = prop_oneof![Just(Proof::Garbage), Just(Proof::Malformed)];
+    let mut all = vec![(1, (any(), nothing).prop_map(|(target, proof)| Held(target, proof)).boxed())];
+    for (weight, helds) in [(14, live), (4, stale)] {
+        if !helds.is_empty() {
+            all.push((weight, select(helds).boxed()));
+        }
     }
-    if !own.is_empty() {
-        all.push((4, select(own).boxed()));
-        all.push((2, (target(model), select(given)).prop_map(|(target, proof)| Held(target, proof)).boxed()));
+    if !given.is_empty() {
+        all.push((2, (any(), select(given)).prop_map(|(target, proof)| Held(target, proof)).boxed()));
     }
-    proptest::strategy::Union::new_weighted(all).boxed()
+    Union::new_weighted(all).boxed()
 }

@@ -1,7 +1,7 @@
 //! The whole life of tasks as it shall be, in plain Rust: no I/O, one shard, one thing at a time.
 //!
 //! Here is what there is; `life` says how a task goes on, `requests` what each request does and is answered. `calls` are
-//! the words of a trace, `generate` makes traces, `driver` plays one to the server and to this model, and `compare` holds
+//! the words of a trace, `generate` makes traces, `driver` and `send` play one to the server and to this model, and `compare` holds
 //! what both say against each other.
 //!
 //! Time: each step of a trace takes a minute, all durations are whole hours, and a trace has far fewer steps than an hour
@@ -13,7 +13,9 @@ mod compare;
 mod driver;
 mod generate;
 mod life;
+mod reach;
 mod requests;
+mod send;
 
 use std::collections::{BTreeMap, BTreeSet};
 
