@@ -119,15 +119,11 @@ impl Names {
                     .iter()
                     .enumerate()
                     .map(|(place, item)| {
-                        let result = &mut seen["results"][place];
-                        if let Reply::Problem(_) = item {
-                            result["problem"] = problem_seen(&result["problem"]);
-                        }
-                        let (status, item_wanted) = self.wanted(item, true, &mut result["task"].clone());
-                        match item {
-                            Reply::Problem(_) => json!({"status": status, "task": null, "problem": item_wanted}),
-                            _ => json!({"status": status, "task": item_wanted, "problem": null}),
-                        }
+                        let part = if matches!(item, Reply::Problem(_)) { "problem" } else { "task" };
+                        let (status, wanted) = self.wanted(item, true, &mut seen["results"][place][part]);
+                        let mut shown = json!({"status": status, "task": null, "problem": null});
+                        shown[part] = wanted;
+                        shown
                     })
                     .collect();
                 (200, json!({"results": results}))
