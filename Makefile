@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check demo figures help
+.PHONY: run build test model check demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -20,6 +20,9 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	$(CARGO) test --locked
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+
+model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
+	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check

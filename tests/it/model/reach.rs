@@ -1,6 +1,6 @@
 //! What traces bring about, by the model alone: a comparison says nothing of what never happens.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -14,7 +14,7 @@ use super::generate::Trace;
 fn outcome(reply: &Reply) -> Vec<String> {
     let word = |found: &Result<String, super::Problem>| match found {
         Ok(word) => word.clone(),
-        Err(of) => format!("{} of {:?}", of.1, of.2),
+        Err(of) => of.2.map_or(of.1.to_owned(), |state| format!("{} {state}", of.1)),
     };
     match reply {
         Reply::Task(status, task) => vec![format!("{status} {}", task.state)],
@@ -46,40 +46,57 @@ fn claims(claimed: &super::Claimed) -> String {
     }
 }
 
+/// By verb, what traces must bring about.
+const WANTED: [(&str, &str); 14] = [
+    ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
+    ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
+    ("claim", "none, one, many, the same again"),
+    ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
+    ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),
+    ("fail", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),
+    ("release", "ready, ready again, scheduled, scheduled again, cancelled, cancelled again, task_not_found"),
+    ("heartbeat", "held, held and called off, task_not_found"),
+    ("cancel", "200 cancelled, 200 leased, already_ended completed, already_ended dead, already_ended expired"),
+    (
+        "retry",
+        "200 ready, not_retryable completed, not_retryable leased, dedupe_conflict dead, dedupe_conflict expired",
+    ),
+    ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
+    ("purge", "some, none"),
+    ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
+    ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
+];
+
 #[test]
 fn traces_reach_every_outcome() {
+    let mut seen = BTreeSet::new();
     let mut runner = TestRunner::deterministic();
     let traces = Trace::sequential_strategy(40..41);
-    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for _ in 0..400 {
         let (mut trace, steps, _) = traces.new_tree(&mut runner).expect("a trace").current();
         for step in steps {
-            let before = trace.model.clone();
+            let mut last = trace.model.clone();
             trace = Trace::apply(trace, &step);
-            let mut note = |what: String| *seen.entry(what).or_default() += 1;
             if let Step::Send { call, .. } = &step {
-                let verb = format!("{call:?}");
-                let verb = verb.split([' ', ':']).next().unwrap_or_default().to_owned();
-                let verb = if matches!(call, Call::CompleteBatch(..)) { "batch".to_owned() } else { verb };
-                trace
-                    .replies
-                    .iter()
-                    .flat_map(|(_, reply)| outcome(reply))
-                    .for_each(|what| note(format!("{verb}: {what}")));
+                let words = format!("{call:?}");
+                let first = words.split([' ', ':']).next().unwrap_or_default();
+                let verb = if matches!(call, Call::CompleteBatch(..)) { "batch" } else { first };
+                let outcomes = trace.replies.iter().flat_map(|(_, reply)| outcome(reply));
+                seen.extend(outcomes.map(|what| format!("{verb}: {what}")));
             }
-            let mut last = before;
             for stop in &trace.stops {
                 for (name, task) in &last.tasks {
                     let now = stop.model.tasks.get(name).map_or("gone".to_owned(), |task| task.state.to_string());
-                    if now != task.state.to_string() {
-                        note(format!("time: {} to {now}", task.state));
-                    }
+                    seen.insert(format!("time: {} to {now}", task.state));
                 }
                 last = stop.model.clone();
             }
         }
     }
-    for (what, count) in &seen {
-        eprintln!("{count:6} {what}");
-    }
+    let lost = ["ready", "scheduled", "leased", "completed", "dead", "cancelled", "expired"];
+    let refused = ["complete", "batch", "fail", "release", "heartbeat"];
+    let refused = refused.iter().flat_map(|verb| lost.map(|state| format!("{verb}: lease_lost {state}")));
+    let done = WANTED.iter().flat_map(|(verb, all)| all.split(", ").map(move |what| format!("{verb}: {what}")));
+    let missing: Vec<String> = done.chain(refused).filter(|what| !seen.contains(what)).collect();
+    assert!(missing.is_empty(), "no trace reaches {missing:#?}");
 }
