@@ -154,14 +154,14 @@ fn renamed(call: Call, next: u16) -> Call {
 fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let (model, next) = (&trace.model, trace.next);
     let queue = || select(QUEUES.to_vec());
-    let batch = vec(spec(true), 1..4).prop_map(move |specs| {
+    let batch = vec(spec(true), 1..5).prop_map(move |specs| {
         renamed(Call::SubmitBatch(specs.into_iter().map(|spec| (Name(0), spec)).collect()), next)
     });
     let retry = prop_oneof![Just(Retry::AsSubmitted), Just(Retry::Never), (0..3i64).prop_map(Retry::In)];
     let purged = vec![State::Scheduled, State::Ready, State::Completed, State::Dead, State::Cancelled, State::Expired];
     let beat = (held(model), weighted(0.5, 1..4i64), weighted(0.5, 0..4u8));
     let done = (held(model), 0..4u8);
-    let delay = select(vec![0i64, 0, 1, 2]);
+    let delay = select(vec![0i64, 0, 0, 1, 2]);
     let then = || weighted(0.5, ask());
     let retryable = |task: &Task| matches!(task.state, State::Dead | State::Cancelled | State::Expired);
     // What can succeed comes more often.
@@ -170,8 +170,8 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let paused = if model.queues.values().any(|queue| queue.paused) { 4 } else { 1 };
     let revivable = if model.tasks.values().any(retryable) { 3 } else { 1 };
     vec![
-        (10, spec(false).prop_map(move |spec| Call::Submit(Name(next), spec)).boxed()),
-        (3, batch.boxed()),
+        (12, spec(false).prop_map(move |spec| Call::Submit(Name(next), spec)).boxed()),
+        (6, batch.boxed()),
         (5 * ready, ask().prop_map(Call::Claim).boxed()),
         (
             2 * leased,
@@ -180,32 +180,37 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
         (leased, (vec(done, 1..4), then()).prop_map(|(items, then)| Call::CompleteBatch(items, then)).boxed()),
         (2 * leased, (held(model), retry).prop_map(|(held, retry)| Call::Fail(held, retry)).boxed()),
         (2 * leased, (held(model), delay).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
-        (leased, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
-        (2, target(model, |task| task.lease.is_some()).prop_map(Call::Cancel).boxed()),
+        (2 * leased, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
+        (leased, target(model, |task| task.lease.is_some()).prop_map(Call::Cancel).boxed()),
         (2, target(model, Task::waits).prop_map(Call::Cancel).boxed()),
         (2 * revivable, target(model, retryable).prop_map(Call::Retry).boxed()),
         (2, target(model, |task| task.state.has_ended()).prop_map(Call::Delete).boxed()),
         (1, queue().prop_map(Call::Pause).boxed()),
         (paused, queue().prop_map(Call::Resume).boxed()),
-        (1, (queue(), subsequence(purged, 1..4)).prop_map(|(queue, states)| Call::Purge(queue, states)).boxed()),
+        (2, (queue(), subsequence(purged, 1..4)).prop_map(|(queue, states)| Call::Purge(queue, states)).boxed()),
     ]
 }
 
 /// A task; as an item of a batch it replaces no other: what of a batch goes into one script is not said, and a slot that
 /// is emptied and filled in one keeps its turn.
 fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
-    let modes = if in_batch { vec![Mode::Keep] } else { vec![Mode::Keep, Mode::Replace, Mode::Debounce] };
+    let modes =
+        if in_batch { vec![Mode::Keep] } else { vec![Mode::Keep, Mode::Replace, Mode::Debounce, Mode::Debounce] };
     let start = prop_oneof![
-        12 => Just(Start::In(0)),
-        6 => (1..4i64).prop_map(Start::In),
+        20 => Just(Start::In(0)),
+        5 => (1..4i64).prop_map(Start::In),
         1 => Just(Start::Past),
         1 => Just(Start::TooFar),
     ];
-    let dedupe = (select(vec!["x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
-    let place =
-        (select(vec!["q", "q", "r"]), weighted(0.6, select(vec!["a", "b"])), select(vec![4u8, 4, 4, 7]), 0..4u8);
-    let life = (start, weighted(0.2, 1..5i64), 1..4u32, vec(0..3i64, 1..3), select(vec![0i64, 0, 1, 2]));
-    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.4, dedupe), weighted(0.25, select(vec!["i", "j"])))
+    let dedupe = (select(vec!["x", "x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
+    let place = (
+        select(vec!["q", "q", "q", "r"]),
+        weighted(0.7, select(vec!["a", "b"])),
+        select(vec![4u8, 4, 4, 4, 7]),
+        0..4u8,
+    );
+    let life = (start, weighted(0.15, 1..5i64), 1..4u32, vec(0..3i64, 1..3), select(vec![0i64, 1, 2]));
+    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.35, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
             let (start, expires_in, max_attempts, backoff, max_run) = life;
             Spec {
@@ -227,9 +232,9 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
 }
 
 fn ask() -> BoxedStrategy<Ask> {
-    let queues = select(vec![vec!["q"], vec!["r"], vec!["q", "r"], vec!["r", "q"]]);
+    let queues = select(vec![vec!["q"], vec!["q"], vec!["r"], vec!["q", "r"], vec!["r", "q"]]);
     let id = weighted(0.2, select(vec!["c", "d"]));
-    (queues, 1..4usize, 1..4i64, select(vec!["ann", "bob"]), id)
+    (queues, select(vec![1usize, 1, 1, 2, 3]), 1..4i64, select(vec!["ann", "bob"]), id)
         .prop_map(|(queues, max, lease, worker, claim_id)| Ask { queues, max, lease, worker, claim_id })
         .boxed()
 }

@@ -6,9 +6,9 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::ReferenceStateMachine as _;
 
-use super::Reply;
 use super::calls::{Call, Step};
 use super::generate::Trace;
+use super::{Model, Reply};
 
 /// An answer in a few words.
 fn outcome(reply: &Reply) -> Vec<String> {
@@ -47,7 +47,7 @@ fn claims(claimed: &super::Claimed) -> String {
 }
 
 /// By verb, what traces must bring about.
-const WANTED: [(&str, &str); 14] = [
+const WANTED: [(&str, &str); 15] = [
     ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
     ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
     ("claim", "none, one, many, the same again"),
@@ -63,9 +63,28 @@ const WANTED: [(&str, &str); 14] = [
     ),
     ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
     ("purge", "some, none"),
+    ("turn", "a slot comes to the front, a slot comes to the rear, a slot goes on to the rear"),
     ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
     ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
 ];
+
+/// What a step did to the turns of a queue's slots of priority 4, where there are several.
+fn turned(before: &Model, after: &Model) -> Option<&'static str> {
+    let slots = |model: &Model| -> Vec<&str> {
+        let wheel = model.queues.get("q").map(|queue| queue.wheel.clone()).unwrap_or_default();
+        wheel.into_iter().filter(|(priority, _)| *priority == 4).map(|(_, slot)| slot).collect()
+    };
+    let (before, after) = (slots(before), slots(after));
+    let first = *before.first()?;
+    match after.as_slice() {
+        [new, rest @ ..] if rest == before && !before.contains(new) => Some("a slot comes to the front"),
+        [rest @ .., new] if rest == before && !before.contains(new) => Some("a slot comes to the rear"),
+        [rest @ .., last] if *last == first && rest == &before[1..] && !rest.is_empty() => {
+            Some("a slot goes on to the rear")
+        }
+        _ => None,
+    }
+}
 
 #[test]
 fn traces_reach_every_outcome() {
@@ -84,6 +103,7 @@ fn traces_reach_every_outcome() {
                 let outcomes = trace.replies.iter().flat_map(|(_, reply)| outcome(reply));
                 seen.extend(outcomes.map(|what| format!("{verb}: {what}")));
             }
+            seen.extend(turned(&last, &trace.model).map(|how| format!("turn: {how}")));
             for stop in &trace.stops {
                 for (name, task) in &last.tasks {
                     let now = stop.model.tasks.get(name).map_or("gone".to_owned(), |task| task.state.to_string());
