@@ -208,6 +208,16 @@ impl Names {
         if !ordered && let Some(list) = seen.as_array_mut() {
             list.sort_by_key(|task| tasks.iter().position(|own| *self.id(own.name) == task["id"]));
         }
+        let name = |seen: &Value| {
+            let known = self.ids.iter().find(|(_, id)| **id == seen["id"]);
+            known.map_or("one never submitted".to_owned(), |(name, _)| format!("{name:?}"))
+        };
+        let got: Vec<String> = seen.as_array().into_iter().flatten().map(name).collect();
+        let wanted: Vec<String> = tasks.iter().map(|task| format!("{:?}", task.name)).collect();
+        if got != wanted {
+            *seen = json!(got.join(", "));
+            return json!(wanted.join(", "));
+        }
         let tasks = tasks.iter().enumerate().map(|(place, task)| self.claimed_task(task, &seen[place]));
         tasks.collect()
     }

@@ -202,7 +202,7 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
         1 => Just(Start::Past),
         1 => Just(Start::TooFar),
     ];
-    let dedupe = (select(vec!["x", "x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
+    let dedupe = (select(vec!["x", "x", "x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
     let place = (
         select(vec!["q", "q", "q", "r"]),
         weighted(0.7, select(vec!["a", "b"])),
@@ -210,9 +210,11 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
         0..4u8,
     );
     let life = (start, weighted(0.15, 1..5i64), 1..4u32, vec(0..3i64, 1..3), select(vec![0i64, 1, 2]));
-    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.35, dedupe), weighted(0.25, select(vec!["i", "j"])))
+    (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.45, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
             let (start, expires_in, max_attempts, backoff, max_run) = life;
+            // Dedupe keys stand for queue and key too: they shall meet.
+            let key = key.filter(|key| dedupe.is_none() || *key == "a");
             Spec {
                 queue,
                 key,
