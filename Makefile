@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check chaos fuzz schemathesis demo figures help
+.PHONY: run build test check chaos model fuzz schemathesis demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
 	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --locked --test it -- --exact --nocapture chaos::nothing_is_lost_and_nobody_served_twice
+
+model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
+	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check

@@ -30,6 +30,7 @@ mod idempotency;
 mod listing;
 mod lost_replies;
 mod managed;
+mod model;
 mod process;
 mod queues;
 mod resharding;

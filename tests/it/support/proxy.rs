@@ -9,28 +9,67 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 /// Listens on a port of its own.
 pub struct Proxy {
     pub url: String,
-    lost: Arc<Mutex<HashSet<Vec<u8>>>>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+/// What is lost: the connection is cut instead of passing on the answer.
+#[derive(Default)]
+struct Plan {
+    /// The first answer to each script.
+    first: bool,
+    known: HashSet<Vec<u8>>,
+    /// The next answer to these.
+    next: HashSet<Vec<u8>>,
+}
+
+impl Plan {
+    /// Whether the answer to this call of a script is lost.
+    fn loses(&mut self, digest: Vec<u8>) -> bool {
+        // Redis may answer NOSCRIPT to the very first: that is lost too, and does no less good.
+        self.next.remove(&digest) || self.known.insert(digest) && self.first
+    }
 }
 
 impl Proxy {
-    /// Cuts the connection instead of passing on the first answer after each script's first call.
-    pub async fn losing_first_replies(socket: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("redis://{}", listener.local_addr().expect("an address"));
-        let known: Arc<Mutex<HashSet<Vec<u8>>>> = Arc::default();
-        let lost = known.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let upstream = UnixStream::connect(&socket).await.expect("Redis");
-                tokio::spawn(pass(client, upstream, known.clone()));
-            }
-        });
-        Proxy { url, lost }
+    /// Passes everything on, until it is told to lose something.
+    pub async fn start(socket: String) -> Self {
+        Self::with(socket, Plan::default()).await
     }
 
-    /// How many scripts have lost an answer.
+    /// Loses the first answer after each script's first call.
+    pub async fn losing_first_replies(socket: String) -> Self {
+        Self::with(socket, Plan { first: true, ..Plan::default() }).await
+    }
+
+    async fn with(socket: String, plan: Plan) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("redis://{}", listener.local_addr().expect("an address"));
+        let plan = Arc::new(Mutex::new(plan));
+        let shared = plan.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // While Redis is away, nobody is let in.
+                if let Ok(upstream) = UnixStream::connect(&socket).await {
+                    tokio::spawn(pass(client, upstream, shared.clone()));
+                }
+            }
+        });
+        Proxy { url, plan }
+    }
+
+    /// Loses the next answer to the script of this digest.
+    pub fn lose_next(&self, digest: &str) {
+        self.plan.lock().unwrap().next.insert(digest.into());
+    }
+
+    /// Forgets what was to be lost next.
+    pub fn lose_no_more(&self) {
+        self.plan.lock().unwrap().next.clear();
+    }
+
+    /// How many scripts have lost their first answer.
     pub fn losses(&self) -> usize {
-        self.lost.lock().unwrap().len()
+        self.plan.lock().unwrap().known.len()
     }
 }
 
@@ -48,7 +87,7 @@ fn scripts(bytes: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-async fn pass(mut client: TcpStream, mut upstream: UnixStream, known: Arc<Mutex<HashSet<Vec<u8>>>>) {
+async fn pass(mut client: TcpStream, mut upstream: UnixStream, plan: Arc<Mutex<Plan>>) {
     let (mut from_client, mut from_redis) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut lose = false;
     loop {
@@ -56,8 +95,7 @@ async fn pass(mut client: TcpStream, mut upstream: UnixStream, known: Arc<Mutex<
             read = client.read(&mut from_client) => {
                 let Ok(read @ 1..) = read else { return };
                 for digest in scripts(&from_client[..read]) {
-                    // Redis may answer NOSCRIPT to the very first: that is lost too, and does no less good.
-                    lose |= known.lock().unwrap().insert(digest);
+                    lose |= plan.lock().unwrap().loses(digest);
                 }
                 if upstream.write_all(&from_client[..read]).await.is_err() {
                     return;

@@ -1,0 +1,279 @@
+//! What the model says, in the words of the API. Times stand as the model's milliseconds; what the server says is turned
+//! into those where it fits.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use slotwheel::domain::slot::Slot;
+use slotwheel::domain::state::State;
+use slotwheel::domain::time::Millis;
+
+use super::calls::{Call, Name};
+use super::{Claimed, Ended, Model, Problem, Reply, Task};
+use crate::support::Answer;
+
+/// How late, by the model's clock, a thing may be seen to have happened: less than the time between two things.
+const SLACK: i64 = 20_000;
+
+/// The server's words for what the model names.
+pub(super) struct Names {
+    /// Redis' clock when the model's was at zero.
+    pub(super) epoch: i64,
+    ids: BTreeMap<Name, Value>,
+    tokens: BTreeMap<(Name, u32), Value>,
+}
+
+/// Notes `seen` under `name`, or what was noted of it; `None`: another name has it.
+fn known<K: Ord + Copy>(all: &mut BTreeMap<K, Value>, name: K, seen: &Value) -> Value {
+    let taken = all.iter().any(|(other, value)| *other != name && value == seen);
+    let noted = all.entry(name).or_insert_with(|| seen.clone()).clone();
+    if taken { json!("one that is not another's") } else { noted }
+}
+
+impl Names {
+    pub(super) fn since(epoch: i64) -> Self {
+        Names { epoch, ids: BTreeMap::new(), tokens: BTreeMap::new() }
+    }
+
+    pub(super) fn id(&self, name: Name) -> &Value {
+        self.ids.get(&name).expect("an id that was answered")
+    }
+
+    pub(super) fn token(&self, name: Name, nth: u32) -> &Value {
+        self.tokens.get(&(name, nth)).expect("a token that was answered")
+    }
+
+    /// A task as it is shown; a new one's id is taken from `seen`.
+    pub(super) fn task(&mut self, task: &Task, seen: &Value) -> Value {
+        let errors = task.errors.values().map(|failure| {
+            let (message, details) = match failure.kind {
+                "lease_expired" => ("the lease ran out before the worker reported", Value::Null),
+                _ => ("it broke", json!([1])),
+            };
+            let (at, attempt, worker, kind) = (failure.at, failure.attempt, failure.worker, failure.kind);
+            let shown = json!({"at": at, "attempt": attempt, "worker": worker, "type": kind, "message": message,
+                "details": details});
+            (at, shown)
+        });
+        let mut errors: Vec<(i64, Value)> = errors.collect();
+        errors.sort_by_key(|(at, _)| *at);
+        let errors: Vec<Value> = errors.into_iter().map(|(_, shown)| shown).collect();
+        let mut shown = self.content(task, seen);
+        for (name, value) in [
+            ("state", json!(task.state.as_str())),
+            ("attempts", json!(task.attempts)),
+            ("acquired", json!(task.acquired)),
+            ("result", json!(task.result)),
+            ("errors", json!(errors)),
+            ("run_at", json!(task.run_at)),
+            ("finished_at", json!(task.finished_at)),
+            ("worker", json!(task.worker)),
+            ("lease_until", json!(task.lease.as_ref().map(|lease| lease.until))),
+            ("cancel_requested", json!(task.lease.is_some() && task.cancel)),
+        ] {
+            shown[name] = value;
+        }
+        shown
+    }
+
+    /// What tasks and claimed tasks show alike.
+    fn content(&mut self, task: &Task, seen: &Value) -> Value {
+        let spec = &task.spec;
+        json!({
+            "id": known(&mut self.ids, task.name, &seen["id"]),
+            "queue": spec.queue,
+            "key": spec.key,
+            "slot": Slot::of_key(task.place().as_bytes()).number(),
+            "priority": spec.priority,
+            "payload": {"n": spec.payload},
+            "max_attempts": spec.max_attempts,
+            "progress": task.progress,
+            "tags": [format!("tag{}", spec.payload)],
+            "headers": {"n": spec.payload.to_string()},
+            "group": null,
+            "created_at": task.created_at,
+            "expires_at": task.expires_at,
+        })
+    }
+
+    /// A task as its worker gets it; a new lease's token is taken from `seen`.
+    fn claimed_task(&mut self, task: &Task, seen: &Value) -> Value {
+        let mut shown = self.content(task, seen);
+        shown["attempt"] = json!(task.attempts + 1);
+        shown["lease"] = known(&mut self.tokens, (task.name, task.acquired), &seen["lease"]);
+        shown["lease_until"] = json!(task.lease.as_ref().map(|lease| lease.until));
+        shown
+    }
+
+    fn moved(&self, name: Name, ended: &Ended) -> Value {
+        json!({"id": self.id(name), "state": ended.state.as_str(), "run_at": ended.run_at})
+    }
+
+    /// How the answer differs from the model's.
+    pub(super) fn judge(&mut self, call: &Call, answer: &Answer, wanted: &Reply) -> Vec<String> {
+        let mut seen = answer.json();
+        let submits = matches!(call, Call::Submit(..) | Call::SubmitBatch(_));
+        let (status, wanted) = match wanted {
+            Reply::Batch(items) => {
+                let results: Vec<Value> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(place, item)| {
+                        let part = if matches!(item, Reply::Problem(_)) { "problem" } else { "task" };
+                        let (status, wanted) = self.wanted(item, true, &mut seen["results"][place][part]);
+                        let mut shown = json!({"status": status, "task": null, "problem": null});
+                        shown[part] = wanted;
+                        shown
+                    })
+                    .collect();
+                (200, json!({"results": results}))
+            }
+            one => self.wanted(one, submits, &mut seen),
+        };
+        let mut differences = self.differences("status", &json!(answer.status), &json!(status));
+        if differences.is_empty() {
+            differences = self.differences("answer", &seen, &wanted);
+        }
+        differences
+    }
+
+    /// Status and body as the model says; `seen` is brought to what the model knows.
+    fn wanted(&mut self, reply: &Reply, submits: bool, seen: &mut Value) -> (u16, Value) {
+        match reply {
+            Reply::Task(status, task) => {
+                let mut wanted = self.task(task, seen);
+                if submits {
+                    wanted["deduplicated"] = json!(*status == 200);
+                }
+                (*status, wanted)
+            }
+            Reply::Gone(status, name) => {
+                *seen = json!({"id": seen["id"], "state": seen["state"], "deduplicated": seen["deduplicated"]});
+                (*status, json!({"id": self.id(*name), "state": null, "deduplicated": *status == 200}))
+            }
+            Reply::Batch(_) => unreachable!("a batch has no batches"),
+            Reply::Claimed(claimed) => (200, json!({"tasks": self.claimed(Some(claimed), &mut seen["tasks"])})),
+            Reply::Moved(name, ended) => (200, self.moved(*name, ended)),
+            Reply::Completed(results, then) => {
+                let tasks = self.claimed(then.as_ref(), &mut seen["tasks"]);
+                let results: Vec<Value> = match seen.get("results") {
+                    // One that is not of a batch.
+                    None => {
+                        let state = results[0].as_ref().map_or("refused", |state| state.as_str());
+                        return (200, json!({"id": seen["id"], "state": state, "tasks": tasks}));
+                    }
+                    Some(_) => results.iter().map(|result| match result {
+                        Ok(state) => json!({"status": 200, "state": state.as_str(), "problem": null}),
+                        Err(of) => json!({"status": of.0, "state": null, "problem": problem(of)}),
+                    }),
+                }
+                .collect();
+                for result in seen["results"].as_array_mut().into_iter().flatten() {
+                    result.as_object_mut().expect("an object").remove("id");
+                    if !result["problem"].is_null() {
+                        result["problem"] = problem_seen(&result["problem"]);
+                    }
+                }
+                (200, json!({"results": results, "tasks": tasks}))
+            }
+            Reply::Beats(beats) => {
+                for beat in seen["tasks"].as_array_mut().into_iter().flatten() {
+                    beat.as_object_mut().expect("an object").remove("id");
+                    if !beat["problem"].is_null() {
+                        beat["problem"] = problem_seen(&beat["problem"]);
+                    }
+                }
+                let beats = beats.iter().map(|beat| match beat {
+                    Ok((until, cancel)) => json!({"lease_until": until, "cancel_requested": cancel, "problem": null}),
+                    Err(of) => json!({"lease_until": null, "cancel_requested": null, "problem": problem(of)}),
+                });
+                (200, json!({"tasks": beats.collect::<Vec<_>>()}))
+            }
+            Reply::Queue(name, paused) => {
+                *seen = json!({"queue": seen["queue"], "paused": seen["paused"]});
+                (200, json!({"queue": name, "paused": paused}))
+            }
+            Reply::Purged(moved) => (200, json!({"moved": moved, "more": false})),
+            Reply::Nothing => (204, Value::Null),
+            Reply::Problem(of) => {
+                *seen = problem_seen(seen);
+                (of.0, problem(of))
+            }
+        }
+    }
+
+    /// Claimed tasks as the model says; null where nothing was claimed. Those that were claimed before come in any order.
+    fn claimed(&mut self, claimed: Option<&Claimed>, seen: &mut Value) -> Value {
+        let Some(Claimed { tasks, ordered }) = claimed else { return Value::Null };
+        if !ordered && let Some(list) = seen.as_array_mut() {
+            list.sort_by_key(|task| tasks.iter().position(|own| *self.id(own.name) == task["id"]));
+        }
+        let name = |seen: &Value| {
+            let known = self.ids.iter().find(|(_, id)| **id == seen["id"]);
+            known.map_or("one never submitted".to_owned(), |(name, _)| format!("{name:?}"))
+        };
+        let got: Vec<String> = seen.as_array().into_iter().flatten().map(name).collect();
+        let wanted: Vec<String> = tasks.iter().map(|task| format!("{:?}", task.name)).collect();
+        if got != wanted {
+            *seen = json!(got.join(", "));
+            return json!(wanted.join(", "));
+        }
+        let tasks = tasks.iter().enumerate().map(|(place, task)| self.claimed_task(task, &seen[place]));
+        tasks.collect()
+    }
+
+    /// What differs, as lines; none: they agree.
+    pub(super) fn differences(&self, what: &str, seen: &Value, wanted: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        self.compare(what, seen, wanted, &mut found);
+        found
+    }
+
+    fn compare(&self, at: &str, seen: &Value, wanted: &Value, found: &mut Vec<String>) {
+        match (seen, wanted) {
+            (Value::Object(seen), Value::Object(wanted)) => {
+                for name in seen.keys().chain(wanted.keys().filter(|name| !seen.contains_key(*name))) {
+                    let of = |fields: &serde_json::Map<String, Value>| {
+                        fields.get(name).cloned().unwrap_or_else(|| json!("(absent)"))
+                    };
+                    self.compare(&format!("{at}.{name}"), &of(seen), &of(wanted), found);
+                }
+            }
+            (Value::Array(seen), Value::Array(wanted)) if seen.len() == wanted.len() => {
+                for (place, (seen, wanted)) in seen.iter().zip(wanted).enumerate() {
+                    self.compare(&format!("{at}[{place}]"), seen, wanted, found);
+                }
+            }
+            (Value::String(text), Value::Number(time)) => {
+                let time = time.as_i64().expect("a time");
+                let seen = Millis::parse(text).map(|at| at.0 - self.epoch);
+                if !seen.is_some_and(|seen| (time..time + SLACK).contains(&seen)) {
+                    found.push(format!("{at} is {seen:?}, the model says {time}"));
+                }
+            }
+            (seen, wanted) if seen == wanted => {}
+            (seen, wanted) => found.push(format!("{at} is {seen}, the model says {wanted}")),
+        }
+    }
+}
+
+/// What a problem shows that the model knows.
+fn problem(of: &Problem) -> Value {
+    json!({"status": of.0, "code": of.1, "state": of.2.map(State::as_str)})
+}
+
+/// The same of what the server says.
+fn problem_seen(seen: &Value) -> Value {
+    json!({"status": seen["status"], "code": seen["code"], "state": seen["state"]})
+}
+
+/// A queue as it is shown, but for the age of its oldest task; `None` where nobody knows it.
+pub(super) fn queue(model: &Model, name: &str) -> Option<Value> {
+    let queue = model.queues.get(name).filter(|queue| queue.known)?;
+    let mut counts = json!({"submitted": queue.submitted, "removed": queue.removed});
+    for state in State::ALL {
+        let standing = model.tasks.values().filter(|task| task.spec.queue == name && task.state == state);
+        counts[state.as_str()] = json!(standing.count());
+    }
+    Some(json!({"queue": name, "paused": queue.paused, "counts": counts}))
+}

@@ -1,0 +1,268 @@
+//! Plays a trace to two servers on one Redis, behind a proxy that can lose replies, and holds what they say and what can
+//! be read back against the model.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use deadpool_redis::redis::{Script, cmd};
+use futures_util::future::join_all;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine as _, StateMachineTest};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use super::calls::{Ask, Call, Fault, Name, QUEUES, Step};
+use super::compare::{Names, queue};
+use super::generate::{Stop, Trace};
+use super::send::{proof, send};
+use super::{AGAIN, Model};
+use crate::support::proxy::Proxy;
+use crate::support::redis::{Flavour, OwnRedis};
+use crate::support::{Fixture, Http, text};
+
+/// Traces of a plain run; `PROPTEST_CASES` asks for more, `PROPTEST_RNG_SEED` for those of a run before.
+const CASES: u32 = 24;
+/// Steps of a trace: fewer than the model's clock has room for.
+const STEPS: std::ops::Range<usize> = 20..45;
+
+#[test]
+fn servers_answer_and_keep_what_the_model_says() {
+    let flavour = Flavour::of_this_run();
+    let mut config = Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        // A Cluster takes two seconds to start.
+        config.cases = if flavour == Flavour::Cluster { CASES / 4 } else { CASES };
+    }
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(rand::random());
+    }
+    let seed = config.rng_seed;
+    config.failure_persistence = None;
+    config.max_shrink_iters = 300;
+    config.max_shrink_time = 60_000;
+    let mut runner = TestRunner::new(config.clone());
+    let outcome = runner.run(&Trace::sequential_strategy(STEPS), |(start, steps, seen)| {
+        System::test_sequential(config.clone(), start, steps, seen);
+        Ok::<(), TestCaseError>(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, (_, steps, _))) => {
+            let steps: Vec<String> =
+                steps.iter().enumerate().map(|(place, step)| format!("{:3}  {step:?}", place + 1)).collect();
+            panic!("PROPTEST_RNG_SEED={seed}; the shortest trace that was found:\n{}\n{why}", steps.join("\n"));
+        }
+        Err(other) => panic!("PROPTEST_RNG_SEED={seed}: {other}"),
+    }
+}
+
+struct System {
+    runtime: Runtime,
+    player: Player,
+}
+
+struct Player {
+    fixture: Fixture,
+    servers: Vec<Http>,
+    proxy: Option<Proxy>,
+    names: Names,
+    /// By how much the test has moved the clock.
+    moved: i64,
+}
+
+impl StateMachineTest for System {
+    type SystemUnderTest = System;
+    type Reference = Trace;
+
+    fn init_test(_: &Trace) -> System {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let player = runtime.block_on(Player::start());
+        System { runtime, player }
+    }
+
+    fn apply(mut system: System, trace: &Trace, step: Step) -> System {
+        system.runtime.block_on(system.player.play(trace, &step));
+        system
+    }
+
+    fn teardown(mut system: System, mut trace: Trace) {
+        // In the end all that is ready is taken: the whole order of each queue.
+        for queue in QUEUES {
+            let all = Ask { queues: vec![queue], max: 100, lease: 1, worker: "ann", claim_id: None };
+            for call in [Call::Resume(queue), Call::Claim(all)] {
+                let step = Step::Send { call, server: 0, fault: Fault::Nothing };
+                trace = Trace::apply(trace, &step);
+                system = System::apply(system, &trace, step);
+            }
+        }
+        system.runtime.block_on(system.player.fixture.end());
+    }
+}
+
+/// What Redis' clock says.
+fn clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as i64
+}
+
+impl Player {
+    async fn start() -> Self {
+        // Nothing that was answered is lost when Redis is killed.
+        let redis = OwnRedis::with(&["--appendfsync", "always"]).await;
+        let (mut url, mut proxy) = (redis.url.clone(), None);
+        // A Cluster's client speaks to the address that the node announces, past any proxy.
+        if Flavour::of_this_run() != Flavour::Cluster {
+            let passing = Proxy::start(url.trim_start_matches("unix://").to_owned()).await;
+            url = passing.url.clone();
+            proxy = Some(passing);
+        }
+        let mut fixture = Fixture::on(redis, url, |written| {
+            // Order is that of a shard.
+            written.shards = Some(1);
+            written.sweep_ms = Some(10);
+        })
+        .await;
+        let servers = vec![fixture.http.clone(), fixture.another_server().await];
+        let names = Names::since(clock());
+        Player { fixture, servers, proxy, names, moved: 0 }
+    }
+
+    /// Moves Redis' clock to what the model's shows.
+    fn set_clock(&mut self, now: i64) {
+        let ahead = self.names.epoch + now - (clock() + self.moved);
+        assert!(ahead > -AGAIN / 2, "this machine is too slow for the model's clock, by {} ms", -ahead);
+        if ahead > 0 {
+            self.fixture.advance(ahead);
+            self.moved += ahead;
+        }
+    }
+
+    async fn play(&mut self, trace: &Trace, step: &Step) {
+        match step {
+            Step::Send { call, server, fault } => {
+                let mut call = call.clone();
+                for (now, wanted) in &trace.replies {
+                    self.set_clock(*now);
+                    if *fault == Fault::Lost {
+                        self.lose_reply_to(&call);
+                    }
+                    let answer = send(&self.servers[*server], &self.names, &call).await;
+                    if let Some(proxy) = &self.proxy {
+                        proxy.lose_no_more();
+                    }
+                    let differences = self.names.judge(&call, &answer, wanted);
+                    assert!(
+                        differences.is_empty(),
+                        "{call:?}: {differences:#?}\nanswered {} {}",
+                        answer.status,
+                        answer.text
+                    );
+                    call = call.again();
+                }
+            }
+            Step::Advance(_) => {
+                for Stop { model, lost } in &trace.stops {
+                    self.set_clock(model.now);
+                    for held in lost {
+                        // Whether or not upkeep has seen it yet.
+                        let body = proof(&self.names, held, json!({"result": "too late"}));
+                        let (code, _) = self.servers[0].post("/complete", &body).await.problem(409);
+                        assert_eq!(code, "lease_lost", "{held:?} has run out");
+                    }
+                    self.settle(model).await;
+                }
+            }
+            Step::FlushScripts => self.fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await,
+            Step::RestartRedis => {
+                self.fixture.redis.kill();
+                self.fixture.redis.restart().await;
+                for server in &self.servers {
+                    self.fixture.until(|| async { server.is_ready().await.then_some(()) }).await;
+                }
+            }
+        }
+        self.set_clock(trace.model.now);
+        self.settle(&trace.model).await;
+    }
+
+    /// Upkeep comes to where the model is. Once it did not, the trace is known to be bad, and shortened with less patience.
+    async fn settle(&mut self, model: &Model) {
+        static IMPATIENT: AtomicBool = AtomicBool::new(false);
+        let patience = Duration::from_secs(if IMPATIENT.load(Ordering::Relaxed) { 1 } else { 20 });
+        let started = Instant::now();
+        loop {
+            let differences = self.read_back(model).await;
+            if differences.is_empty() {
+                return;
+            }
+            if started.elapsed() > patience {
+                IMPATIENT.store(true, Ordering::Relaxed);
+                panic!("read back after {patience:?}: {differences:#?}");
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How every task and queue that was ever named differs from the model's.
+    async fn read_back(&mut self, model: &Model) -> Vec<String> {
+        let names: Vec<Name> = model.made.iter().copied().collect();
+        let paths = names.iter().map(|name| format!("/tasks/{}", text(self.names.id(*name))));
+        let paths: Vec<String> = paths.chain(QUEUES.iter().map(|queue| format!("/queues/{queue}"))).collect();
+        let reads = paths.iter().enumerate().map(|(place, path)| self.servers[place % 2].get(path));
+        let answers = join_all(reads).await;
+        let (tasks, queues) = answers.split_at(names.len());
+        let mut differences = Vec::new();
+        for (name, answer) in names.iter().zip(tasks) {
+            let seen = answer.json();
+            let (seen, wanted) = match model.tasks.get(name) {
+                Some(task) => (seen.clone(), self.names.task(task, &seen)),
+                None => (json!(answer.status), json!(404)),
+            };
+            differences.extend(self.names.differences(&format!("{name:?}"), &seen, &wanted));
+        }
+        for (name, answer) in QUEUES.iter().zip(queues) {
+            let mut seen = answer.json();
+            let wanted = match queue(model, name) {
+                Some(mut wanted) => {
+                    let age = seen["oldest_ready_age_ms"].take();
+                    wanted["oldest_ready_age_ms"] = Value::Null;
+                    if age.is_null() != (wanted["counts"]["ready"] == 0) {
+                        differences.push(format!("the oldest ready task of {name} has the age {age}"));
+                    }
+                    wanted
+                }
+                None => {
+                    seen = json!(answer.status);
+                    json!(404)
+                }
+            };
+            differences.extend(self.names.differences(name, &seen, &wanted));
+        }
+        differences
+    }
+
+    /// The next answer to the script that does this is lost.
+    fn lose_reply_to(&self, call: &Call) {
+        let Some(proxy) = &self.proxy else { return };
+        let script = match call {
+            Call::Submit(_, spec) if spec.once.is_some() => "remember",
+            Call::Submit(..) | Call::SubmitBatch(_) => "submit",
+            Call::Claim(_) | Call::Complete(_, _, Some(_)) => "claim",
+            Call::Complete(..) | Call::CompleteBatch(..) => "complete",
+            Call::Fail(..) => "fail",
+            Call::Release(..) => "release",
+            Call::Heartbeat(_) => "heartbeat",
+            Call::Cancel(_) => "cancel",
+            Call::Retry(_) => "retry",
+            Call::Delete(_) | Call::Purge(..) => "remove",
+            Call::Pause(_) => "settings",
+            Call::Resume(_) => "configure",
+        };
+        let script = slotwheel::store::ops::ALL.iter().find(|known| known.name == script).expect("a script");
+        let prelude = &self.fixture.config.testing.prelude;
+        let text = match script.text.split_once('\n') {
+            Some((first, rest)) if !prelude.is_empty() => format!("{first}\n{prelude}\n{rest}"),
+            _ => script.text.to_owned(),
+        };
+        proxy.lose_next(Script::new(&text).get_hash());
+    }
+}

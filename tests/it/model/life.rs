@@ -1,0 +1,160 @@
+//! How tasks go on: they wait for their turn, end, and are forgotten; and what happens by itself as time passes.
+
+use std::collections::BTreeSet;
+
+use slotwheel::domain::state::State;
+
+use super::calls::Name;
+use super::{Ended, Failure, HOUR, LATER, Model, Queue, STEP, Task, Verb};
+
+impl Model {
+    pub(super) fn task(&mut self, name: Name) -> &mut Task {
+        self.tasks.get_mut(&name).expect("a task")
+    }
+
+    pub(super) fn queue(&mut self, name: &'static str) -> &mut Queue {
+        self.queues.entry(name).or_default()
+    }
+
+    pub(super) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Names of tasks for which `due` gives a time that has come: by time, then by age.
+    fn overdue(&self, due: impl Fn(&Task) -> Option<i64>) -> Vec<Name> {
+        let found = self.tasks.values().filter_map(|task| Some((due(task).filter(|at| *at <= self.now)?, task.name)));
+        found.collect::<BTreeSet<_>>().into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The next step begins.
+    pub(super) fn begin(&mut self) {
+        self.steps += 1;
+        self.now = self.hours * HOUR + self.steps * STEP;
+    }
+
+    /// The time after `hours` more.
+    pub(super) fn after(&mut self, hours: i64) -> i64 {
+        self.hours += hours;
+        self.hours * HOUR + self.steps * STEP
+    }
+
+    /// Goes on to when next something happens by itself, and does it; at the latest to `target`, then it answers false.
+    pub(super) fn pass(&mut self, target: i64) -> bool {
+        let next = self.tasks.values().filter_map(Task::due).min().filter(|at| *at <= target);
+        self.now = next.map_or(target, |at| target.min(at + LATER));
+        self.upkeep();
+        next.is_some()
+    }
+
+    /// What happens by itself until now.
+    pub(super) fn upkeep(&mut self) {
+        for name in self.overdue(|task| task.lease.as_ref().map(|lease| lease.until)) {
+            let task = self.task(name);
+            let wait = task.wait_after(task.attempts + 1);
+            self.end_badly(name, Verb::Reap, "lease_expired", Some(wait));
+        }
+        for name in self.overdue(|task| task.expires_at.filter(|_| task.waits())) {
+            self.leave_waiting(name, State::Expired);
+            self.conclude(name);
+        }
+        for name in self.overdue(|task| task.run_at.filter(|_| task.state == State::Scheduled)) {
+            self.task(name).seq = self.next_seq();
+            self.enter(name, false);
+        }
+        for name in self.overdue(|task| task.drop_at) {
+            self.remove(name);
+        }
+    }
+
+    /// Becomes ready. Its slot, if it was not on the wheel, comes to the front or the rear of its priority.
+    pub(super) fn enter(&mut self, name: Name, front: bool) {
+        let task = self.task(name);
+        task.state = State::Ready;
+        let (entry, queue) = (task.entry(), task.spec.queue);
+        let wheel = &mut self.queue(queue).wheel;
+        if !wheel.contains(&entry) {
+            let behind = |other: &(u8, _)| if front { other.0 <= entry.0 } else { other.0 < entry.0 };
+            wheel.insert(wheel.iter().position(behind).unwrap_or(wheel.len()), entry);
+        }
+    }
+
+    /// The oldest ready task of a slot.
+    pub(super) fn first_of(&self, queue: &str, entry: (u8, &str)) -> Option<Name> {
+        let here = |task: &&Task| task.state == State::Ready && task.spec.queue == queue && task.entry() == entry;
+        self.tasks.values().filter(here).min_by_key(|task| task.seq).map(|task| task.name)
+    }
+
+    /// A slot without ready tasks leaves the wheel.
+    pub(super) fn vacate(&mut self, queue: &'static str, entry: (u8, &'static str)) {
+        if self.first_of(queue, entry).is_none() {
+            self.queue(queue).wheel.retain(|other| *other != entry);
+        }
+    }
+
+    pub(super) fn leave_waiting(&mut self, name: Name, state: State) {
+        let task = self.task(name);
+        task.state = state;
+        let (queue, entry) = (task.spec.queue, task.entry());
+        self.vacate(queue, entry);
+    }
+
+    /// A task has ended, in whatever state it is.
+    pub(super) fn conclude(&mut self, name: Name) {
+        let now = self.now;
+        let task = self.task(name);
+        let default = match task.state {
+            State::Completed => 1,
+            State::Dead => 14 * 24,
+            _ => 24,
+        };
+        task.finished_at = Some(now);
+        task.drop_at = Some(now + task.spec.retain.unwrap_or(default) * HOUR);
+        self.free_key(name);
+    }
+
+    fn free_key(&mut self, name: Name) {
+        self.keys.retain(|_, (holder, _)| *holder != name);
+    }
+
+    pub(super) fn remove(&mut self, name: Name) {
+        let task = self.tasks.remove(&name).expect("a task");
+        self.free_key(name);
+        self.vacate(task.spec.queue, task.entry());
+        self.queue(task.spec.queue).removed += 1;
+    }
+
+    /// A lease ends, and its task goes on in `state`.
+    pub(super) fn end_lease(&mut self, name: Name, verb: Verb, state: State, run_at: Option<i64>) -> Ended {
+        let task = self.task(name);
+        task.lease = None;
+        task.last = Some((task.acquired, verb, state, run_at));
+        task.state = state;
+        match state {
+            State::Ready if verb == Verb::Release => self.enter(name, true),
+            State::Ready => {
+                self.task(name).seq = self.next_seq();
+                self.enter(name, false);
+            }
+            State::Scheduled => task.run_at = run_at,
+            _ => self.conclude(name),
+        }
+        Ended { state, run_at, repeated: false }
+    }
+
+    /// An attempt has failed; after `wait` comes another, if one is left.
+    pub(super) fn end_badly(&mut self, name: Name, verb: Verb, kind: &'static str, wait: Option<i64>) -> Ended {
+        let now = self.now;
+        let task = self.task(name);
+        task.attempts += 1;
+        let failure = Failure { at: now, attempt: task.attempts, kind, worker: task.worker.unwrap_or_default() };
+        task.errors.insert(task.attempts, failure);
+        let (state, run_at) = match wait {
+            _ if task.cancel => (State::Cancelled, None),
+            Some(0) if task.attempts < task.spec.max_attempts => (State::Ready, None),
+            Some(wait) if task.attempts < task.spec.max_attempts => (State::Scheduled, Some(now + wait)),
+            _ => (State::Dead, None),
+        };
+        self.end_lease(name, verb, state, run_at)
+    }
+}

@@ -1,0 +1,122 @@
+//! What traces bring about, by the model alone: a comparison says nothing of what never happens.
+
+use std::collections::BTreeSet;
+
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use proptest_state_machine::ReferenceStateMachine as _;
+
+use super::calls::{Call, Step};
+use super::generate::Trace;
+use super::{Model, Reply};
+
+/// An answer in a few words.
+fn outcome(reply: &Reply) -> Vec<String> {
+    let word = |found: &Result<String, super::Problem>| match found {
+        Ok(word) => word.clone(),
+        Err(of) => of.2.map_or(of.1.to_owned(), |state| format!("{} {state}", of.1)),
+    };
+    match reply {
+        Reply::Task(status, task) => vec![format!("{status} {}", task.state)],
+        Reply::Gone(status, _) => vec![format!("{status} gone")],
+        Reply::Batch(items) => items.iter().flat_map(outcome).collect(),
+        Reply::Claimed(claimed) => vec![claims(claimed)],
+        Reply::Moved(_, ended) => vec![format!("{}{}", ended.state, if ended.repeated { " again" } else { "" })],
+        Reply::Completed(results, then) => {
+            let results = results.iter().map(|result| word(&result.clone().map(|state| state.to_string())));
+            results.chain(then.as_ref().map(|claimed| format!("then {}", claims(claimed)))).collect()
+        }
+        Reply::Beats(beats) => {
+            let flag = |cancel: bool| if cancel { "held and called off".to_owned() } else { "held".to_owned() };
+            beats.iter().map(|beat| word(&beat.clone().map(|(_, cancel)| flag(cancel)))).collect()
+        }
+        Reply::Queue(_, paused) => vec![format!("paused: {paused}")],
+        Reply::Purged(moved) => vec![(if *moved > 0 { "some" } else { "none" }).to_owned()],
+        Reply::Nothing => vec!["done".to_owned()],
+        Reply::Problem(of) => vec![word(&Err(of.clone()))],
+    }
+}
+
+fn claims(claimed: &super::Claimed) -> String {
+    match (claimed.tasks.len(), claimed.ordered) {
+        (0, _) => "none".to_owned(),
+        (_, false) => "the same again".to_owned(),
+        (1, true) => "one".to_owned(),
+        (_, true) => "many".to_owned(),
+    }
+}
+
+/// By verb, what traces must bring about.
+const WANTED: [(&str, &str); 15] = [
+    ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
+    ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
+    ("claim", "none, one, many, the same again"),
+    ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
+    ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),
+    ("fail", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),
+    ("release", "ready, ready again, scheduled, scheduled again, cancelled, cancelled again, task_not_found"),
+    ("heartbeat", "held, held and called off, task_not_found"),
+    ("cancel", "200 cancelled, 200 leased, already_ended completed, already_ended dead, already_ended expired"),
+    (
+        "retry",
+        "200 ready, not_retryable completed, not_retryable leased, dedupe_conflict dead, dedupe_conflict expired",
+    ),
+    ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
+    ("purge", "some, none"),
+    ("turn", "a slot comes to the front, a slot comes to the rear, a slot goes on to the rear"),
+    ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
+    ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
+];
+
+/// What a step did to the turns of a queue's slots of priority 4, where there are several.
+fn turned(before: &Model, after: &Model) -> Option<&'static str> {
+    let slots = |model: &Model| -> Vec<&str> {
+        let wheel = model.queues.get("q").map(|queue| queue.wheel.clone()).unwrap_or_default();
+        wheel.into_iter().filter(|(priority, _)| *priority == 4).map(|(_, slot)| slot).collect()
+    };
+    let (before, after) = (slots(before), slots(after));
+    let first = *before.first()?;
+    match after.as_slice() {
+        [new, rest @ ..] if rest == before && !before.contains(new) => Some("a slot comes to the front"),
+        [rest @ .., new] if rest == before && !before.contains(new) => Some("a slot comes to the rear"),
+        [rest @ .., last] if *last == first && rest == &before[1..] && !rest.is_empty() => {
+            Some("a slot goes on to the rear")
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn traces_reach_every_outcome() {
+    let mut seen = BTreeSet::new();
+    let mut runner = TestRunner::deterministic();
+    let traces = Trace::sequential_strategy(40..41);
+    for _ in 0..400 {
+        let (mut trace, steps, _) = traces.new_tree(&mut runner).expect("a trace").current();
+        for step in steps {
+            let mut last = trace.model.clone();
+            trace = Trace::apply(trace, &step);
+            if let Step::Send { call, .. } = &step {
+                let words = format!("{call:?}");
+                let first = words.split([' ', ':']).next().unwrap_or_default();
+                let verb = if matches!(call, Call::CompleteBatch(..)) { "batch" } else { first };
+                let outcomes = trace.replies.iter().flat_map(|(_, reply)| outcome(reply));
+                seen.extend(outcomes.map(|what| format!("{verb}: {what}")));
+            }
+            seen.extend(turned(&last, &trace.model).map(|how| format!("turn: {how}")));
+            for stop in &trace.stops {
+                for (name, task) in &last.tasks {
+                    let now = stop.model.tasks.get(name).map_or("gone".to_owned(), |task| task.state.to_string());
+                    seen.insert(format!("time: {} to {now}", task.state));
+                }
+                last = stop.model.clone();
+            }
+        }
+    }
+    let lost = ["ready", "scheduled", "leased", "completed", "dead", "cancelled", "expired"];
+    let refused = ["complete", "batch", "fail", "release", "heartbeat"];
+    let refused = refused.iter().flat_map(|verb| lost.map(|state| format!("{verb}: lease_lost {state}")));
+    let done = WANTED.iter().flat_map(|(verb, all)| all.split(", ").map(move |what| format!("{verb}: {what}")));
+    let missing: Vec<String> = done.chain(refused).filter(|what| !seen.contains(what)).collect();
+    assert!(missing.is_empty(), "no trace reaches {missing:#?}");
+}

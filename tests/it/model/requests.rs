@@ -1,0 +1,334 @@
+//! What each request does, and what it shall be answered.
+
+use std::collections::BTreeMap;
+
+use slotwheel::domain::state::State;
+
+use super::calls::{Ask, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
+use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Record, Reply, Task, Verb};
+
+impl Model {
+    /// The task of a live lease, or what the same verb was answered when it ended this one.
+    fn held(&mut self, held: Held, verb: Option<Verb>) -> Result<Result<Name, Ended>, Problem> {
+        let task = self.target(held.0)?;
+        let nth = match held.1 {
+            Proof::Lease(name, nth) if name == task.name => nth,
+            _ => 0,
+        };
+        match (&task.lease, task.last) {
+            (Some(_), _) if nth == task.acquired => Ok(Ok(task.name)),
+            (_, Some((last, by, state, run_at))) if nth == last && Some(by) == verb => {
+                Ok(Err(Ended { state, run_at, repeated: true }))
+            }
+            _ => Err(Problem(409, "lease_lost", Some(task.state))),
+        }
+    }
+
+    fn target(&mut self, target: Target) -> Result<&mut Task, Problem> {
+        let task = match target {
+            Target::Task(name) => self.tasks.get_mut(&name),
+            Target::Nobody => None,
+        };
+        task.ok_or(Problem(404, "task_not_found", None))
+    }
+    fn submit(&mut self, mut name: Name, spec: &Spec, in_batch: bool) -> Reply {
+        let (now, body) = (self.now, (spec.clone(), in_batch));
+        if let Some(key) = spec.once {
+            match self.records.get(key).filter(|record| record.until > now) {
+                Some(record) if record.body != body => {
+                    return Reply::Problem(Problem(422, "idempotency_mismatch", None));
+                }
+                Some(&Record { name, status: Some(status), .. }) => return self.found(status, name),
+                Some(record) => name = record.name,
+                None => {
+                    let until = now + 24 * HOUR;
+                    self.records.insert(key, Record { body, name, status: None, until });
+                }
+            }
+        }
+        let run_at = match spec.start {
+            Start::TooFar => return Reply::Problem(Problem(422, "invalid_time", None)),
+            Start::In(hours) if hours > 0 => Some(now + hours * HOUR),
+            Start::In(_) | Start::Past => None,
+        };
+        let (status, name) = self.place(name, spec, run_at);
+        if let Some(record) = spec.once.and_then(|key| self.records.get_mut(key)) {
+            (record.status, record.name) = (Some(status), name);
+        }
+        self.found(status, name)
+    }
+
+    fn found(&self, status: u16, name: Name) -> Reply {
+        match self.tasks.get(&name) {
+            Some(task) => Reply::Task(status, Box::new(task.clone())),
+            None => Reply::Gone(status, name),
+        }
+    }
+
+    /// Into the place of the task that holds the dedupe key, or as a new one.
+    fn place(&mut self, name: Name, spec: &Spec, run_at: Option<i64>) -> (u16, Name) {
+        let now = self.now;
+        if let Some((key, mode, window)) = spec.dedupe {
+            let key = (spec.queue, spec.key, key);
+            let holder = self.keys.get(&key).filter(|(_, until)| until.is_none_or(|until| until > now));
+            if let Some(&(holder, _)) = holder {
+                if mode == Mode::Keep {
+                    return (200, holder);
+                }
+                if self.tasks[&holder].state != State::Leased {
+                    self.replace(holder, spec, mode, run_at);
+                    return (200, holder);
+                }
+            }
+            self.keys.insert(key, (name, window.map(|hours| now + hours * HOUR)));
+        }
+        let task = Task {
+            name,
+            spec: spec.clone(),
+            state: State::Scheduled,
+            seq: self.next_seq(),
+            attempts: 0,
+            acquired: 0,
+            cancel: false,
+            worker: None,
+            progress: None,
+            result: None,
+            created_at: now,
+            run_at,
+            expires_at: spec.expires_in.map(|hours| now + hours * HOUR),
+            finished_at: None,
+            drop_at: None,
+            lease: None,
+            last: None,
+            errors: BTreeMap::new(),
+        };
+        self.made.insert(name);
+        self.tasks.insert(name, task);
+        let queue = self.queue(spec.queue);
+        queue.known = true;
+        queue.submitted += 1;
+        if run_at.is_none() {
+            self.enter(name, false);
+        }
+        (201, name)
+    }
+
+    /// A waiting task takes over the content of a submit; debounce also its delay.
+    fn replace(&mut self, name: Name, spec: &Spec, mode: Mode, run_at: Option<i64>) {
+        let now = self.now;
+        let task = self.task(name);
+        let (was, before) = (task.state, task.entry());
+        task.spec = spec.clone();
+        task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
+        if mode == Mode::Debounce {
+            task.run_at = run_at;
+            task.state = if run_at.is_some() { State::Scheduled } else { State::Ready };
+        }
+        let (state, after) = (task.state, task.entry());
+        if was == State::Ready && (state, after) != (was, before) {
+            self.vacate(spec.queue, before);
+        }
+        if state == State::Ready {
+            self.enter(name, false);
+        }
+    }
+
+    fn claim(&mut self, ask: &Ask, id: Option<ClaimId>, again: bool) -> Claimed {
+        let under_id = |task: &&Task| task.lease.as_ref().is_some_and(|lease| lease.claim == id);
+        let before: Vec<Task> = self.tasks.values().filter(under_id).cloned().collect();
+        if again && !before.is_empty() {
+            return Claimed { tasks: before, ordered: false };
+        }
+        let mut tasks = Vec::new();
+        for queue in &ask.queues {
+            while tasks.len() < ask.max
+                && let Some(name) = self.take(queue)
+            {
+                tasks.push(self.give(name, ask, id.clone()));
+            }
+        }
+        Claimed { tasks, ordered: true }
+    }
+
+    /// The next task of a queue; its slot goes to the rear of its priority.
+    fn take(&mut self, queue: &'static str) -> Option<Name> {
+        let paused = self.queue(queue).paused;
+        let entry = *self.queue(queue).wheel.first().filter(|_| !paused)?;
+        let name = self.first_of(queue, entry)?;
+        self.leave_waiting(name, State::Leased);
+        let wheel = &mut self.queue(queue).wheel;
+        if wheel.first() == Some(&entry) {
+            let rear = wheel.iter().position(|other| other.0 < entry.0).unwrap_or(wheel.len());
+            wheel[..rear].rotate_left(1);
+        }
+        Some(name)
+    }
+
+    fn give(&mut self, name: Name, ask: &Ask, claim: Option<ClaimId>) -> Task {
+        let now = self.now;
+        let task = self.task(name);
+        let asked = ask.lease * HOUR;
+        let length = if task.spec.max_run > 0 { asked.min(task.spec.max_run * HOUR) } else { asked };
+        task.acquired += 1;
+        task.worker = Some(ask.worker);
+        task.lease = Some(Lease { since: now, length, until: now + length, claim });
+        let task = task.clone();
+        self.given.insert((name, task.acquired));
+        task
+    }
+
+    fn complete(&mut self, held: Held, result: u8) -> Result<Ended, Problem> {
+        Ok(match self.held(held, Some(Verb::Complete))? {
+            Err(before) => before,
+            Ok(name) => {
+                self.task(name).result = Some(result);
+                self.end_lease(name, Verb::Complete, State::Completed, None)
+            }
+        })
+    }
+
+    /// Completions, one or a batch, then the claim if any was accepted, under their proofs unless it has an id.
+    fn complete_all(&mut self, items: &[(Held, u8)], then: Option<&Ask>, in_batch: bool) -> Reply {
+        let ends: Vec<_> = items.iter().map(|(held, result)| self.complete(*held, *result)).collect();
+        let accepted = ends.iter().any(Result::is_ok);
+        let repeated = ends.iter().flatten().any(|ended| ended.repeated);
+        let proofs = items.iter().map(|(held, _)| held.1).collect();
+        let claimed = then.filter(|_| accepted).map(|ask| match ask.claim_id {
+            Some(id) => self.claim(ask, Some(ClaimId::Given(id)), true),
+            None => self.claim(ask, Some(ClaimId::After(in_batch, proofs)), repeated),
+        });
+        Reply::Completed(ends.into_iter().map(|end| Ok(end?.state)).collect(), claimed)
+    }
+
+    fn beat(&mut self, held: Held, asked: Option<i64>, progress: Option<u8>) -> Result<(i64, bool), Problem> {
+        let now = self.now;
+        let Ok(name) = self.held(held, None)? else { unreachable!("a heartbeat ends no lease") };
+        let task = self.task(name);
+        let lease = task.lease.as_mut().expect("a lease");
+        lease.until = now + asked.map_or(lease.length, |hours| hours * HOUR);
+        if task.spec.max_run > 0 {
+            lease.until = lease.until.min(lease.since + task.spec.max_run * HOUR);
+        }
+        task.progress = progress.or(task.progress);
+        Ok((lease.until, task.cancel))
+    }
+
+    fn cancel(&mut self, target: Target) -> Result<Task, Problem> {
+        let task = self.target(target)?;
+        let name = task.name;
+        match task.state {
+            State::Cancelled => {}
+            State::Leased => task.cancel = true,
+            State::Scheduled | State::Ready => {
+                self.leave_waiting(name, State::Cancelled);
+                self.conclude(name);
+            }
+            ended => return Err(Problem(409, "already_ended", Some(ended))),
+        }
+        Ok(self.tasks[&name].clone())
+    }
+
+    fn revive(&mut self, target: Target) -> Result<Task, Problem> {
+        let now = self.now;
+        let task = self.target(target)?;
+        let (name, state, spec) = (task.name, task.state, task.spec.clone());
+        if !matches!(state, State::Dead | State::Cancelled | State::Expired) {
+            return Err(Problem(409, "not_retryable", Some(state)));
+        }
+        if let Some((key, _, _)) = spec.dedupe {
+            let key = (spec.queue, spec.key, key);
+            if self.keys.get(&key).is_some_and(|(_, until)| until.is_none_or(|until| until > now)) {
+                return Err(Problem(409, "dedupe_conflict", Some(state)));
+            }
+            self.keys.insert(key, (name, None));
+        }
+        let seq = self.next_seq();
+        let task = self.task(name);
+        (task.seq, task.attempts, task.cancel) = (seq, 0, false);
+        (task.run_at, task.finished_at, task.drop_at) = (None, None, None);
+        task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
+        self.enter(name, false);
+        Ok(self.tasks[&name].clone())
+    }
+
+    fn delete(&mut self, target: Target) -> Result<(), Problem> {
+        let task = self.target(target)?;
+        let (name, state) = (task.name, task.state);
+        if !state.has_ended() {
+            return Err(Problem(409, "not_ended", Some(state)));
+        }
+        self.remove(name);
+        Ok(())
+    }
+
+    fn purge(&mut self, queue: &str, states: &[State]) -> usize {
+        let named = |task: &&Task| task.spec.queue == queue && states.contains(&task.state);
+        let gone: Vec<Name> = self.tasks.values().filter(named).map(|task| task.name).collect();
+        gone.iter().for_each(|name| self.remove(*name));
+        gone.len()
+    }
+
+    fn set_paused(&mut self, queue: &'static str, paused: bool) -> Reply {
+        let own = self.queue(queue);
+        (own.known, own.paused) = (true, paused);
+        Reply::Queue(queue, paused)
+    }
+
+    /// A report that ends a lease.
+    fn report(&mut self, held: Held, verb: Verb, end: impl FnOnce(&mut Self, Name) -> Ended) -> Result<Reply, Problem> {
+        let Target::Task(of) = held.0 else { return Err(Problem(404, "task_not_found", None)) };
+        let ended = match self.held(held, Some(verb))? {
+            Ok(name) => end(self, name),
+            Err(before) => before,
+        };
+        Ok(Reply::Moved(of, ended))
+    }
+
+    /// Does what a request asks for; what it shall be answered.
+    pub(super) fn call(&mut self, call: &Call) -> Reply {
+        let shown = |task| Reply::Task(200, Box::new(task));
+        let reply = match call {
+            Call::Submit(name, spec) => Ok(self.submit(*name, spec, false)),
+            Call::SubmitBatch(tasks) => {
+                Ok(Reply::Batch(tasks.iter().map(|(name, spec)| self.submit(*name, spec, true)).collect()))
+            }
+            Call::Claim(ask) => {
+                Ok(Reply::Claimed(self.claim(ask, ask.claim_id.map(ClaimId::Given), ask.claim_id.is_some())))
+            }
+            Call::Complete(held, result, then) => match self.complete_all(&[(*held, *result)], then.as_ref(), false) {
+                Reply::Completed(ends, _) if ends[0].is_err() => Err(ends[0].clone().unwrap_err()),
+                completed => Ok(completed),
+            },
+            Call::CompleteBatch(items, then) => Ok(self.complete_all(items, then.as_ref(), true)),
+            Call::Fail(held, retry) => self.report(*held, Verb::Fail, |model, name| {
+                let task = &model.tasks[&name];
+                let wait = match retry {
+                    Retry::Never => None,
+                    Retry::In(hours) => Some(hours * HOUR),
+                    Retry::AsSubmitted => Some(task.wait_after(task.attempts + 1)),
+                };
+                model.end_badly(name, Verb::Fail, "broken", wait)
+            }),
+            Call::Release(held, delay) => self.report(*held, Verb::Release, |model, name| {
+                let (state, run_at) = match (model.tasks[&name].cancel, delay) {
+                    (true, _) => (State::Cancelled, None),
+                    (false, 0) => (State::Ready, None),
+                    (false, hours) => (State::Scheduled, Some(model.now + hours * HOUR)),
+                };
+                model.end_lease(name, Verb::Release, state, run_at)
+            }),
+            Call::Heartbeat(beats) => Ok(Reply::Beats(
+                beats.iter().map(|(held, lease, progress)| self.beat(*held, *lease, *progress)).collect(),
+            )),
+            Call::Cancel(target) => self.cancel(*target).map(shown),
+            Call::Retry(target) => self.revive(*target).map(shown),
+            Call::Delete(target) => self.delete(*target).map(|()| Reply::Nothing),
+            Call::Pause(queue) => Ok(self.set_paused(queue, true)),
+            Call::Resume(queue) => Ok(self.set_paused(queue, false)),
+            Call::Purge(queue, states) => Ok(Reply::Purged(self.purge(queue, states))),
+        };
+        // A task that comes back after its deadline expires at once.
+        self.upkeep();
+        reply.unwrap_or_else(Reply::Problem)
+    }
+}

@@ -1,0 +1,141 @@
+//! Requests, as bodies and paths.
+
+use serde_json::{Value, json};
+
+use super::HOUR;
+use super::calls::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
+use super::compare::Names;
+use crate::support::{Answer, Http, text};
+
+/// An id and a token that nobody has.
+const NOBODY: &str = "0190c7a0-5dcb-7b6f-8d6e-2f1f3a4b5c6d";
+const GARBAGE: &str = "Q29uZmlkZW50bHkgZmFsc2";
+
+fn id(names: &Names, target: &Target) -> Value {
+    match target {
+        Target::Task(name) => names.id(*name).clone(),
+        Target::Nobody => json!(NOBODY),
+    }
+}
+
+pub(super) fn proof(names: &Names, held: &Held, more: Value) -> Value {
+    let lease = match held.1 {
+        Proof::Lease(name, nth) => names.token(name, nth).clone(),
+        Proof::Garbage => json!(GARBAGE),
+        Proof::Malformed => json!("none"),
+    };
+    joined(json!({"id": id(names, &held.0), "lease": lease}), more)
+}
+
+/// Sends a request, and answers the answer.
+pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
+    let done = |(held, result): &(Held, u8)| proof(names, held, json!({"result": result}));
+    let task = |target: &Target, verb: &str| format!("/tasks/{}{verb}", text(&id(names, target)));
+    match call {
+        Call::Submit(_, spec) => {
+            let headers: Vec<(&str, &str)> = spec.once.iter().map(|key| ("idempotency-key", *key)).collect();
+            http.post_with("/tasks", &headers, submitted(spec).to_string().as_bytes()).await
+        }
+        Call::SubmitBatch(tasks) => {
+            let items = tasks.iter().map(|(_, spec)| match spec.once {
+                Some(key) => joined(submitted(spec), json!({"idempotency_key": key})),
+                None => submitted(spec),
+            });
+            http.post("/tasks/batch", &json!({"tasks": items.collect::<Vec<_>>()})).await
+        }
+        Call::Claim(ask) => http.post("/claim", &asked(ask)).await,
+        Call::Complete(held, result, then) => {
+            http.post("/complete", &and_claim(done(&(*held, *result)), then.as_ref())).await
+        }
+        Call::CompleteBatch(items, then) => {
+            let items: Vec<Value> = items.iter().map(done).collect();
+            http.post("/complete/batch", &and_claim(json!({"completions": items}), then.as_ref())).await
+        }
+        Call::Fail(held, retry) => {
+            let error = json!({"type": "broken", "message": "it broke", "details": [1]});
+            let retry = match retry {
+                Retry::AsSubmitted => json!({}),
+                Retry::Never => json!({"retry": false}),
+                Retry::In(hours) => json!({"retry_in_ms": hours * HOUR}),
+            };
+            http.post("/fail", &proof(names, held, joined(json!({"error": error}), retry))).await
+        }
+        Call::Release(held, delay) => {
+            http.post("/release", &proof(names, held, json!({"delay_ms": delay * HOUR}))).await
+        }
+        Call::Heartbeat(beats) => {
+            let tasks = beats.iter().map(|(held, lease, progress)| {
+                let lease = lease.map_or(json!({}), |hours| json!({"lease_ms": hours * HOUR}));
+                let progress = progress.map_or(json!({}), |done| json!({"progress": done}));
+                proof(names, held, joined(lease, progress))
+            });
+            http.post("/heartbeat", &json!({"tasks": tasks.collect::<Vec<_>>()})).await
+        }
+        Call::Cancel(target) => http.post_nothing(&task(target, "/cancel")).await,
+        Call::Retry(target) => http.post_nothing(&task(target, "/retry")).await,
+        Call::Delete(target) => http.delete(&task(target, "")).await,
+        Call::Pause(queue) => http.post_nothing(&format!("/queues/{queue}/pause")).await,
+        Call::Resume(queue) => http.post_nothing(&format!("/queues/{queue}/resume")).await,
+        Call::Purge(queue, states) => {
+            let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+            http.post(&format!("/queues/{queue}/purge"), &json!({"states": states})).await
+        }
+    }
+}
+
+fn joined(mut body: Value, more: Value) -> Value {
+    for (name, value) in more.as_object().expect("an object") {
+        body[name] = value.clone();
+    }
+    body
+}
+
+fn asked(ask: &Ask) -> Value {
+    let Ask { queues, max, lease, worker, claim_id } = ask;
+    let body = json!({"queues": queues, "max": max, "lease_ms": lease * HOUR, "worker": worker});
+    claim_id.map_or(body.clone(), |id| joined(body, json!({"claim_id": id})))
+}
+
+fn and_claim(body: Value, then: Option<&Ask>) -> Value {
+    then.map_or(body.clone(), |ask| joined(body, json!({"claim": asked(ask)})))
+}
+
+fn submitted(spec: &Spec) -> Value {
+    let waits: Vec<i64> = spec.backoff.iter().map(|hours| hours * HOUR).collect();
+    let mut body = json!({
+        "queue": spec.queue,
+        "priority": spec.priority,
+        "payload": {"n": spec.payload},
+        "tags": [format!("tag{}", spec.payload)],
+        "headers": {"n": spec.payload.to_string()},
+        "max_attempts": spec.max_attempts,
+        "backoff": {"kind": "list", "delays_ms": waits, "jitter": "none"},
+        "max_run_ms": spec.max_run * HOUR,
+    });
+    let mut say = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    };
+    say("key", spec.key.map(Value::from));
+    say("expires_in_ms", spec.expires_in.map(|hours| json!(hours * HOUR)));
+    say("retain_ms", spec.retain.map(|hours| json!(hours * HOUR)));
+    match spec.start {
+        Start::In(hours) => say("delay_ms", Some(json!(hours * HOUR))),
+        Start::Past => say("run_at", Some(json!("2001-02-03T04:05:06Z"))),
+        Start::TooFar => say("run_at", Some(json!("9001-02-03T04:05:06Z"))),
+    }
+    say(
+        "dedupe",
+        spec.dedupe.map(|(key, mode, window)| {
+            let mode = match mode {
+                Mode::Keep => "keep",
+                Mode::Replace => "replace",
+                Mode::Debounce => "debounce",
+            };
+            let body = json!({"key": key, "mode": mode});
+            window.map_or(body.clone(), |hours| joined(body, json!({"window_ms": hours * HOUR})))
+        }),
+    );
+    body
+}
