@@ -18,6 +18,7 @@
 //! | a | attempts | | y | result, opaque |
 //! | A | acquired | | g | progress, opaque |
 //! | D | digest of the dedupe key | | e0..e9 | errors: ms, attempt, opaque report |
+//! | Y | until when it holds that key, ms, if not until it ends | | | |
 //!
 //! An absent field and an empty one mean the same. Opaque values start with a format byte. A field that is not named
 //! here belongs to a later release and is left alone.

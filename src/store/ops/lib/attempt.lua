@@ -11,7 +11,7 @@ local function forget(task, attempt, size)
     room = room - (error and #error or 0)
     if room < 0 and error then gone[#gone + 1] = names[back] end
   end
-  if #gone > 0 then write('HDEL', task.key, unpack(gone)) end
+  if #gone > 0 then ending('HDEL', task.key, unpack(gone)) end
 end
 
 -- Returns the state in which the task goes on, and when it will run, if later. `wait_ms` nil: no further attempt.
