@@ -171,6 +171,11 @@ impl Fields {
         found.ok_or_else(|| broken(&self.id, &format!("field {name} is missing or unreadable")))
     }
 
+    /// A number that must be there.
+    pub(super) fn required(&self, name: &str) -> Result<i64> {
+        self.need(name, self.int(name))
+    }
+
     fn small(&self, name: &str) -> u32 {
         self.int(name).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
     }
