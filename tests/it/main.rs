@@ -6,6 +6,7 @@
 
 mod support;
 
+mod aborts;
 mod bad_input;
 mod batches;
 mod cancelling;
@@ -15,6 +16,7 @@ mod contract;
 mod deduplication;
 mod delays;
 mod disconnects;
+mod doctor;
 mod expiry;
 mod failing;
 mod fairness;
@@ -25,6 +27,7 @@ mod lost_replies;
 mod managed;
 mod process;
 mod queues;
+mod repairing;
 mod resharding;
 mod retention;
 mod rules;

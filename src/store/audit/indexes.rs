@@ -197,6 +197,7 @@ fn global_indexes(content: &Content, suspects: &mut BTreeSet<Subject>) {
             suspects.insert(Subject::Queue(queue.clone()));
         }
     }
+    suspects.extend(content.settings.symmetric_difference(&content.configured).cloned().map(Subject::Settings));
     let mut sum = Counts::default();
     for queue in content.queues.values() {
         sum.join(queue.counts);

@@ -68,6 +68,9 @@ pub(super) struct Content {
     pub(super) listed: HashMap<Vec<u8>, i64>,
     pub(super) ready: HashMap<Vec<u8>, i64>,
     pub(super) due: HashMap<Vec<u8>, i64>,
+    /// Queues that have a master copy of settings, and those that are listed as such.
+    pub(super) settings: BTreeSet<Vec<u8>>,
+    pub(super) configured: BTreeSet<Vec<u8>>,
     pub(super) deadline: HashMap<TaskId, i64>,
     pub(super) retain: HashMap<TaskId, i64>,
     pub(super) claims: HashMap<Vec<u8>, Vec<TaskId>>,
@@ -254,6 +257,8 @@ async fn index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], content: &mut
             }
             content.claims.insert(rest.to_vec(), ids);
         }
+        ("settings", _) => drop(content.settings.insert(rest.to_vec())),
+        ("configured", _) => content.configured = named(shard, key).await?.into_keys().collect(),
         ("ready", _) => content.ready = named(shard, key).await?,
         ("due", _) => content.due = named(shard, key).await?,
         ("queues", _) => content.listed = named(shard, key).await?,

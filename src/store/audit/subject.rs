@@ -35,6 +35,8 @@ pub enum Subject {
     },
     /// The record of an Idempotency-Key, by its digest.
     Idempotency(Vec<u8>),
+    /// Whether a queue's settings are listed where upkeep looks for them, by the queue's name.
+    Settings(Vec<u8>),
     /// A slot queue and its entry on the wheel.
     Place {
         /// Whose wheel.
@@ -71,6 +73,7 @@ impl Subject {
                 ("dedupe", [bytes(queue.as_str()), digest.clone()].into_iter().chain(ids).collect())
             }
             Subject::Idempotency(digest) => ("idem", vec![digest.clone()]),
+            Subject::Settings(name) => ("settings", vec![name.clone()]),
             Subject::Place { queue, member } => ("place", vec![bytes(queue.as_str()), member.clone()]),
             Subject::Queue(name) => ("queue", vec![name.clone()]),
             Subject::Counts { queue, places } => {
@@ -87,7 +90,7 @@ impl Subject {
     pub(super) fn per_call(&self) -> usize {
         match self {
             Subject::Entry { .. } | Subject::Marks(_) | Subject::Idempotency(_) | Subject::Place { .. } => 100,
-            Subject::Queue(_) => 20,
+            Subject::Queue(_) | Subject::Settings(_) => 20,
             Subject::Counters { .. } | Subject::Dedupe { .. } | Subject::Counts { .. } | Subject::Total(_) => 1,
         }
     }
@@ -128,6 +131,7 @@ impl fmt::Display for Subject {
             }
             Subject::Idempotency(digest) => write!(f, "an Idempotency-Key's record ({})", hex(digest)),
             Subject::Place { queue, member } => write!(f, "slot queue {} of queue {queue}", shown(member)),
+            Subject::Settings(name) => write!(f, "settings of queue {}", shown(name)),
             Subject::Queue(name) => write!(f, "queue {}", shown(name)),
             Subject::Counts { queue, .. } => write!(f, "queue {queue}"),
             Subject::Total(_) => f.write_str("the shard"),

@@ -7,7 +7,8 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. que
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
                     base .. 'count' (hash), base .. 'queues' (zset), base .. 'queue:' .. queue (hash),
                     base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'idem:' .. digest (hash),
-                    base .. 'claim:' .. digest (set), base .. 'seq' (hash)
+                    base .. 'claim:' .. digest (set), base .. 'seq' (hash), base .. 'settings:' .. queue (hash),
+                    base .. 'configured' (zset)
                                                                     same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before

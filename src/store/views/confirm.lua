@@ -7,7 +7,8 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. que
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
                     base .. 'count' (hash), base .. 'queues' (zset), base .. 'queue:' .. queue (hash),
                     base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'idem:' .. digest (hash),
-                    base .. 'claim:' .. digest (set), base .. 'seq' (hash)
+                    base .. 'claim:' .. digest (set), base .. 'seq' (hash), base .. 'settings:' .. queue (hash),
+                    base .. 'configured' (zset)
                                                                     same tag as KEYS[1]
 ARGV[2] offset_ms   '' in production; tests move time with it
 ARGV[3] count       of things to look at; then for each: its kind, the number of its arguments, the arguments

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod http;
+pub mod lab;
 pub mod proxy;
 pub mod redis;
 

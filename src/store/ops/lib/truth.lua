@@ -162,6 +162,20 @@ function checks.counters(found, seq, turn)
   counters.turn = math.max(counters.turn, tonumber(turn))
 end
 
+-- A queue has a master copy of settings if and only if it is listed for upkeep.
+function checks.settings(found, queue)
+  local is_there = call('EXISTS', base .. 'settings:' .. queue) == 1
+  local listed = call('ZSCORE', base .. 'configured', queue)
+  touched[base .. 'configured'] = true
+  if is_there and not listed then
+    found('they are not in the list of those that upkeep spreads', 'put in')
+    add(base .. 'configured', 0, queue)
+  elseif listed and not is_there then
+    found('they are in the list of those that upkeep spreads, and not there', 'taken out')
+    remove(base .. 'configured', queue)
+  end
+end
+
 -- A slot queue is on the wheel, in the range of its priority, if it holds anything.
 function checks.place(found, queue, member)
   local wheel, slot = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member
