@@ -231,3 +231,25 @@ async fn a_dedupe_key_goes_to_the_task_that_lives_and_from_one_that_has_ended() 
     assert_eq!(by_time(shard, &queue, State::Completed, None, 10).await.expect("a page").len(), 1);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn an_entry_left_in_scheduled_takes_no_leased_task_back() {
+    let fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    let claimed = fixture.claim_one("q").await;
+    let store = fixture.store().await;
+    let id = TaskId::parse(text(&claimed["id"])).unwrap();
+    let shard = store.shard_of_id(&id);
+    let scheduled = key(shard, "scheduled:q");
+
+    fixture.redis.ask::<()>(on("ZADD", scheduled.clone()).arg(1).arg(id.as_bytes())).await;
+    fixture.redis.ask::<()>(on("ZADD", key(shard, "due")).arg(1).arg("q")).await;
+    fixture
+        .until(|| async { (fixture.redis.ask::<i64>(&on("ZCARD", scheduled.clone())).await == 0).then_some(()) })
+        .await;
+
+    assert_eq!(fixture.task(&claimed["id"]).await["state"], "leased");
+    assert!(fixture.claim_now("q", 10).await.is_empty());
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    fixture.end().await;
+}
