@@ -1,8 +1,9 @@
 //! The command line.
 
+mod doctor;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,9 +14,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 use crate::config::{Config, LogFormat, Written};
-use crate::store::client::Target;
-use crate::store::found::{existing, found};
-use crate::store::{Client, Store, audit, check, pulse};
 
 /// An HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -32,18 +30,14 @@ enum Command {
     /// Serve; what happens when no command is given
     Serve(Settings),
     /// Check a Redis and the data set on it, and say what is wrong
-    Doctor(Examination),
+    Doctor {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        remedies: Remedies,
+    },
     /// Exit with 0 if the server answers /readyz with 200
     Healthcheck(Settings),
-}
-
-#[derive(Debug, Args)]
-struct Examination {
-    /// Take the data set as it is for the servers' own, although data was lost
-    #[arg(long)]
-    accept_loss: bool,
-    #[command(flatten)]
-    settings: Settings,
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +47,17 @@ struct Settings {
     config: Option<PathBuf>,
     #[command(flatten)]
     written: Written,
+}
+
+/// What the doctor may do about what is wrong.
+#[derive(Debug, Args)]
+struct Remedies {
+    /// Mend what is wrong, beside servers at work if there are any; no task is lost by it
+    #[arg(long)]
+    repair: bool,
+    /// Have servers that noticed a loss of data take the data set as it is; one that is gone is founded anew
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 impl Settings {
@@ -76,8 +81,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => begin(settings, serve),
-        Command::Doctor(Examination { accept_loss: false, settings }) => begin(settings, doctor),
-        Command::Doctor(Examination { accept_loss: true, settings }) => begin(settings, accept_loss),
+        Command::Doctor { settings, remedies } => begin(settings, |config| doctor::run(config, remedies)),
         Command::Healthcheck(settings) => begin(settings, healthcheck),
     };
     match outcome {
@@ -91,7 +95,7 @@ pub fn main() -> ExitCode {
 
 fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
     settings: Settings,
-    command: fn(Config) -> F,
+    command: impl FnOnce(Config) -> F,
 ) -> anyhow::Result<ExitCode> {
     let config = settings.meant()?;
     let filter = EnvFilter::try_new(&config.log).context("the setting log")?;
@@ -135,86 +139,6 @@ async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-async fn doctor(config: Config) -> anyhow::Result<ExitCode> {
-    let (target, managed) = app::attach(&config).await?;
-    let outcome = examine(&config, target).await;
-    if let Some(managed) = managed {
-        managed.stop().await;
-    }
-    let wrong = outcome?;
-    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Has the servers take the data set as it is; one that is gone is founded anew.
-async fn accept_loss(config: Config) -> anyhow::Result<ExitCode> {
-    let (target, managed) = app::attach(&config).await?;
-    let outcome = accept(&config, target).await;
-    if let Some(managed) = managed {
-        managed.stop().await;
-    }
-    outcome.map(|()| ExitCode::SUCCESS)
-}
-
-async fn accept(config: &Config, target: Target) -> anyhow::Result<()> {
-    let client = Client::connect(target).await.context("no answer of Redis")?;
-    let founded = found(&client, &config.prefix, config.shards).await?;
-    let store = Store::new(Arc::new(client), founded.shards, &config.prefix);
-    pulse::accept(&store, &founded).await?;
-    println!("data set {} with {} shards is accepted as it is", founded.id, founded.shards.count());
-    println!("servers that had another number of shards do not take it: start them again");
-    Ok(())
-}
-
-/// Prints what is wrong; how much.
-async fn examine(config: &Config, target: Target) -> anyhow::Result<usize> {
-    let client = Client::connect(target).await.context("no answer of Redis")?;
-    let mut wrong = 0;
-    for finding in check::check(&client, config.durability).await? {
-        println!("{} {}", if finding.fatal { "WRONG " } else { "ADVICE" }, finding.text);
-        wrong += usize::from(finding.fatal);
-    }
-    let Some(founded) = existing(&client, &config.prefix).await? else {
-        println!("there is no data set with the prefix {} yet: the first server makes it", config.prefix);
-        return Ok(wrong);
-    };
-    if let Some(asked) = config.shards.filter(|asked| *asked != founded.shards) {
-        println!(
-            "WRONG  {} shards are asked for and the data set has {}: start with --shards {} or without",
-            asked.count(),
-            founded.shards.count(),
-            founded.shards.count()
-        );
-        wrong += 1;
-    }
-    let store = Store::new(Arc::new(client), founded.shards, &config.prefix);
-    for (shard, loss) in pulse::strangers(&store, &founded).await? {
-        println!("WRONG  shard {shard}: {}", loss.explain());
-        wrong += 1;
-    }
-    let first = audit::audit(&store).await?;
-    // Others may be writing: only what a second look confirms is wrong.
-    let second = match first.findings.is_empty() {
-        true => first.clone(),
-        false => audit::audit(&store).await?,
-    };
-    for finding in first.findings.intersection(&second.findings) {
-        println!("WRONG  shard {}: {}", finding.shard, finding.text);
-        wrong += 1;
-    }
-    println!(
-        "data set {}: {} tasks of {} queues in {} shards; {} submitted so far, {} ready, {} leased",
-        founded.id,
-        second.tasks,
-        second.queues,
-        store.layout().count(),
-        second.totals.submitted,
-        second.totals.ready,
-        second.totals.leased,
-    );
-    println!("{}", if wrong == 0 { "all is well".to_owned() } else { format!("{wrong} findings") });
-    Ok(wrong)
 }
 
 async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {

@@ -18,6 +18,7 @@
 //! | a | attempts | | y | result, opaque |
 //! | A | acquired | | g | progress, opaque |
 //! | D | digest of the dedupe key | | e0..e9 | errors: ms, attempt, opaque report |
+//! | Y | until when it holds that key, ms, if not until it ends | | | |
 //!
 //! An absent field and an empty one mean the same. Opaque values start with a format byte. A field that is not named
 //! here belongs to a later release and is left alone.
@@ -173,6 +174,11 @@ impl Fields {
 
     fn need<T>(&self, name: &str, found: Option<T>) -> Result<T> {
         found.ok_or_else(|| broken(&self.id, &format!("field {name} is missing or unreadable")))
+    }
+
+    /// A number that must be there.
+    pub(super) fn required(&self, name: &str) -> Result<i64> {
+        self.need(name, self.int(name))
     }
 
     fn small(&self, name: &str) -> u32 {

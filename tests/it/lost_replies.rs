@@ -1,6 +1,8 @@
 //! A reply that is lost after the script ran changes no client's answer.
 
+use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::store::audit;
 
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
@@ -107,6 +109,12 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
     for (seen, wanted) in seen.iter().zip(&wanted) {
         assert_eq!(seen, wanted);
     }
+    // What no request brings about: the doctor's scripts.
+    let store = lossy.store_at(&proxy.url).await;
+    let count = store.shards()[0].keys.total();
+    lossy.redis.ask::<()>(cmd("HINCRBY").arg(count).arg("ready").arg(1)).await;
+    let left = audit::repair(&store, |_| {}).await.expect("a repair");
+    assert!(left.findings.is_empty(), "{:?}", left.findings);
     assert_eq!(proxy.losses(), slotwheel::store::ops::ALL.len(), "every script lost one");
     lossy.end().await;
 }
@@ -115,11 +123,11 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
 async fn a_script_flush_is_not_noticed() {
     let fixture = Fixture::start().await;
     for n in 0..10 {
-        fixture.redis.ask::<()>(deadpool_redis::redis::cmd("SCRIPT").arg("FLUSH")).await;
+        fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await;
         fixture.submit("q", json!(n)).await;
-        fixture.redis.ask::<()>(deadpool_redis::redis::cmd("SCRIPT").arg("FLUSH")).await;
+        fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await;
         let claimed = fixture.claim_one("q").await;
-        fixture.redis.ask::<()>(deadpool_redis::redis::cmd("SCRIPT").arg("FLUSH")).await;
+        fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await;
         fixture.http.post("/complete", &report(&claimed)).await.expect(200);
     }
     fixture.end().await;

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod aborts;
 mod bad_input;
 mod batches;
 mod cancelling;
@@ -17,6 +18,7 @@ mod data_loss;
 mod deduplication;
 mod delays;
 mod disconnects;
+mod doctor;
 mod durability;
 mod expiry;
 mod failing;
@@ -33,6 +35,7 @@ mod managed;
 mod model;
 mod process;
 mod queues;
+mod repairing;
 mod resharding;
 mod retention;
 mod rolling;

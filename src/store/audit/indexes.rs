@@ -1,190 +1,217 @@
-//! Compares what was read: tasks against indexes, both ways, and counters against both.
+//! Compares what was read: tasks against indexes, both ways, and counters against both. What does not fit is suspected;
+//! it may have been read while it changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scan::{Content, QueueIndexes, Seen};
+use super::subject::Subject;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::views::queues::Counts;
 
 /// All that does not fit.
-pub(super) fn check(content: &Content) -> Vec<String> {
-    let mut findings = content.unreadable.clone();
+pub(super) fn check(content: &Content) -> BTreeSet<Subject> {
+    let mut suspects = content.strays.clone();
     for (id, task) in &content.tasks {
-        let mut wrong =
-            |what: String| findings.push(format!("task {id} ({}, queue {}) {what}", task.state, task.queue));
-        task_stands(id, task, content, &mut wrong);
+        task_stands(id, task, content, &mut suspects);
     }
     for (name, queue) in &content.queues {
-        let mut wrong = |what: String| findings.push(format!("queue {name} {what}"));
-        queue_stands(name, queue, content, &mut wrong);
+        queue_stands(name, queue, content, &mut suspects);
     }
-    global_indexes(content, &mut findings);
-    findings
+    keys_are_held(content, &mut suspects);
+    global_indexes(content, &mut suspects);
+    suspects
 }
 
-/// The task is where its state says, and nowhere else.
-fn task_stands(id: &TaskId, task: &Seen, content: &Content, wrong: &mut impl FnMut(String)) {
+fn entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Subject {
+    Subject::Entry { member: id.as_bytes().to_vec(), index: index.into() }
+}
+
+fn slot_index(queue: &QueueName, place: (u8, u16)) -> String {
+    format!("slot:{queue}:{}:{}", place.0, place.1)
+}
+
+fn claim_index(claim: &[u8]) -> Vec<u8> {
+    [b"claim:", claim].concat()
+}
+
+/// The task is where its state says, at its score. That it is nowhere else is seen from the side of the indexes.
+fn task_stands(id: &TaskId, task: &Seen, content: &Content, suspects: &mut BTreeSet<Subject>) {
     let Some(queue) = content.queues.get(&task.queue) else { return };
     let place = (task.priority, task.slot.number());
-    let in_slot = queue.slots.get(&place).and_then(|slot| slot.get(id));
-    match (task.state == State::Ready, in_slot) {
-        (true, None) => wrong(format!("is not in slot queue {}:{}", place.0, place.1)),
-        (true, Some(seq)) if *seq != task.seq => wrong(format!("stands at {seq} and not at its own {}", task.seq)),
-        (false, Some(_)) => wrong("is in a slot queue".into()),
-        _ => {}
-    }
-    let mut at = |index: &str, entry: Option<&i64>, wanted: Option<Option<i64>>| match (entry, wanted) {
-        (None, Some(_)) => wrong(format!("is not in {index}")),
-        (Some(_), None) => wrong(format!("is in {index}")),
-        (Some(score), Some(time)) if Some(*score) != time => {
-            wrong(format!("stands in {index} at {score}, not {time:?}"))
+    let (index, entries, wanted) = match task.state {
+        State::Ready => (slot_index(&task.queue, place), queue.slots.get(&place), Some(task.seq)),
+        State::Scheduled => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
+        State::Leased => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
+        State::Completed | State::Dead | State::Cancelled | State::Expired => {
+            (format!("ended:{}:{}", task.queue, task.state), queue.ended.get(task.state.as_str()), task.finished_at)
         }
-        _ => {}
     };
-    let when = |state: State, time: Option<i64>| (task.state == state).then_some(time);
-    at("scheduled", queue.scheduled.get(id), when(State::Scheduled, task.run_at));
-    at("leased", queue.leased.get(id), when(State::Leased, task.lease_until));
-    for state in State::ALL.into_iter().filter(|state| state.has_ended()) {
-        let entry = queue.ended.get(state.as_str()).and_then(|ended| ended.get(id));
-        at(state.as_str(), entry, when(state, task.finished_at));
+    if entries.and_then(|entries| entries.get(id)) != wanted.as_ref() {
+        suspects.insert(entry(id, index));
     }
-    let waits = matches!(task.state, State::Scheduled | State::Ready);
-    at("deadline", content.deadline.get(id), task.expires_at.filter(|_| waits).map(Some));
-    match (task.state.has_ended(), content.retain.get(id)) {
-        (true, None) => wrong("has no time to be dropped at".into()),
-        (false, Some(_)) => wrong("has a time to be dropped at".into()),
-        _ => {}
+    if let Some(expires_at) = task.expires_at.filter(|_| task.waits())
+        && content.deadline.get(id) != Some(&expires_at)
+    {
+        suspects.insert(entry(id, "deadline"));
+    }
+    if task.state.has_ended() && !content.retain.contains_key(id) {
+        suspects.insert(entry(id, "retain"));
     }
     if let Some(claim) = task.claim.as_ref().filter(|_| task.state == State::Leased)
         && !content.claims.get(claim).is_some_and(|ids| ids.contains(id))
     {
-        wrong("is not in the record of its claim id".into());
+        suspects.insert(entry(id, claim_index(claim)));
+    }
+    if task.marked {
+        suspects.insert(Subject::Marks(*id));
     }
 }
 
-fn queue_stands(name: &QueueName, queue: &QueueIndexes, content: &Content, wrong: &mut impl FnMut(String)) {
-    let known = |id: &TaskId| content.tasks.get(id).is_some_and(|task| task.queue == *name);
+fn queue_stands(name: &QueueName, queue: &QueueIndexes, content: &Content, suspects: &mut BTreeSet<Subject>) {
+    // An entry belongs there if the task says so; one of a task that cannot be read is left alone.
+    let mut fits = |id: &TaskId, index: String, belongs: &dyn Fn(&Seen) -> bool| {
+        let belongs =
+            content.tasks.get(id).map_or(content.broken.contains(id), |task| task.queue == *name && belongs(task));
+        if !belongs {
+            suspects.insert(entry(id, index));
+        }
+    };
     for (place, ids) in &queue.slots {
-        for id in ids.keys().filter(|id| !known(id)) {
-            wrong(format!("has {id} in slot queue {}:{}, which is no task of its", place.0, place.1));
-        }
-        // A task in another slot queue than its own shows here; one in its own was looked at from the task's side.
-        for (id, task) in ids.keys().filter_map(|id| Some((id, content.tasks.get(id)?))) {
-            if (task.priority, task.slot.number()) != *place {
-                wrong(format!("has {id} in slot queue {}:{}, which is not its own", place.0, place.1));
-            }
-        }
-        if ids.values().any(|seq| *seq > content.seq) {
-            wrong(format!("has a place in slot queue {}:{} that was never given", place.0, place.1));
-        }
-        if !queue.wheel.contains_key(place) {
-            wrong(format!("has ready tasks in {}:{}, which is not on the wheel", place.0, place.1));
+        for id in ids.keys() {
+            fits(id, slot_index(name, *place), &|task| {
+                task.state == State::Ready && (task.priority, task.slot.number()) == *place
+            });
         }
     }
-    for (place, score) in &queue.wheel {
-        if !queue.slots.contains_key(place) {
-            wrong(format!("has {}:{} on the wheel, which has no ready task", place.0, place.1));
-        }
+    queue.scheduled.keys().for_each(|id| fits(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
+    queue.leased.keys().for_each(|id| fits(id, format!("leased:{name}"), &|task| task.state == State::Leased));
+    for (state, ids) in &queue.ended {
+        ids.keys().for_each(|id| fits(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
+    }
+    for place in queue.slots.keys().chain(queue.wheel.keys()) {
         let low = i64::from(9 - place.0) << 49;
-        if !(low..low + (1 << 49)).contains(score) {
-            wrong(format!("has {}:{} on the wheel at {score}, outside its priority", place.0, place.1));
+        let in_range = queue.wheel.get(place).is_some_and(|score| (low..low + (1 << 49)).contains(score));
+        if !in_range || !queue.slots.contains_key(place) {
+            let member = format!("{}:{}", place.0, place.1).into();
+            suspects.insert(Subject::Place { queue: name.clone(), member });
         }
     }
-    for (index, ids) in [("scheduled", &queue.scheduled), ("leased", &queue.leased)]
-        .into_iter()
-        .chain(queue.ended.iter().map(|(state, ids)| (*state, ids)))
-    {
-        for id in ids.keys().filter(|id| !known(id)) {
-            wrong(format!("has {id} in {index}, which is no task of its"));
-        }
+    if !stands_among_queues(name, queue, content) {
+        suspects.insert(Subject::Queue(name.as_str().into()));
     }
-    counts_stand(queue, wrong);
+    if !counts_stand(queue) {
+        let missing = queue.slots.keys().filter(|place| !queue.wheel.contains_key(place));
+        let places = missing.map(|place| format!("{}:{}", place.0, place.1)).collect();
+        suspects.insert(Subject::Counts { queue: name.clone(), places });
+    }
+}
+
+/// Whether `ready`, `due` and `queues` say of the queue what it has.
+fn stands_among_queues(name: &QueueName, queue: &QueueIndexes, content: &Content) -> bool {
     let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
     let front = front.filter(|_| !queue.paused);
-    let ready = content.ready.get(name.as_str()).copied();
-    if front != ready {
-        wrong(format!("stands in ready with {ready:?}; the front of its wheel says {front:?}"));
-    }
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
-    match (earliest, content.due.get(name.as_str())) {
-        (Some(_), None) => wrong("has scheduled or leased tasks and is not in due".into()),
-        (Some(first), Some(due)) if due > first => wrong(format!("is due at {due}, after its first task at {first}")),
-        _ => {}
-    }
-    if !content.listed.contains_key(name.as_str()) {
-        wrong("is not in the list of queues".into());
-    }
-    for (holder, until) in queue.dedupe.values() {
-        let task = holder.and_then(|id| content.tasks.get(&id));
-        let over = until.is_some_and(|until| until <= content.now);
-        if !over && task.is_none_or(|task| task.state.has_ended()) {
-            wrong(format!("has a dedupe key held by {holder:?}, which is no task that lives"));
-        }
-    }
+    let due_in_time = match (earliest, content.due.get(name.as_str().as_bytes())) {
+        (Some(_), None) => false,
+        (Some(first), Some(due)) => due <= first,
+        (None, _) => true,
+    };
+    front == content.ready.get(name.as_str().as_bytes()).copied()
+        && due_in_time
+        && content.listed.contains_key(name.as_str().as_bytes())
 }
 
 /// Each count equals what it counts, and together they are all that was submitted.
-fn counts_stand(queue: &QueueIndexes, wrong: &mut impl FnMut(String)) {
+fn counts_stand(queue: &QueueIndexes) -> bool {
     let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed } = queue.counts;
     let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
     let waiting: usize = queue.slots.values().map(HashMap::len).sum();
-    for (name, count, found) in [
-        ("scheduled", scheduled, queue.scheduled.len()),
-        ("ready", ready, waiting),
-        ("leased", leased, queue.leased.len()),
-        ("completed", completed, ended(State::Completed)),
-        ("dead", dead, ended(State::Dead)),
-        ("cancelled", cancelled, ended(State::Cancelled)),
-        ("expired", expired, ended(State::Expired)),
-    ] {
-        if count != found as i64 {
-            wrong(format!("counts {count} {name} and has {found}"));
-        }
-    }
+    let pairs = [
+        (scheduled, queue.scheduled.len()),
+        (ready, waiting),
+        (leased, queue.leased.len()),
+        (completed, ended(State::Completed)),
+        (dead, ended(State::Dead)),
+        (cancelled, ended(State::Cancelled)),
+        (expired, ended(State::Expired)),
+    ];
     let all = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
-    if submitted != all {
-        wrong(format!("counts {submitted} submitted, and {all} in all states"));
-    }
+    submitted == all && pairs.into_iter().all(|(count, found)| count == found as i64)
 }
 
-fn global_indexes(content: &Content, findings: &mut Vec<String>) {
-    for (index, ids) in [("deadline", &content.deadline), ("retain", &content.retain)] {
-        for id in ids.keys().filter(|id| !content.tasks.contains_key(id)) {
-            findings.push(format!("{index} has {id}, which is no task"));
+/// Each dedupe key is held by a task that lives and has not let go of it, and each such task holds its key.
+fn keys_are_held(content: &Content, suspects: &mut BTreeSet<Subject>) {
+    let mut wanting: BTreeMap<(&QueueName, &Vec<u8>), Vec<TaskId>> = BTreeMap::new();
+    for (id, task) in &content.tasks {
+        let Some(digest) = task.dedupe.as_ref().filter(|_| !task.state.has_ended()) else { continue };
+        let holder = content.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
+        // Redis may drop the key a moment before its time, by its own clock.
+        let must = task.lets_go_at.is_none_or(|at| at > content.now + 1000);
+        if must && holder.is_none_or(|(holder, _)| *holder != Some(*id)) {
+            wanting.entry((&task.queue, digest)).or_default().push(*id);
         }
     }
-    for queue in content.ready.keys().chain(content.listed.keys()) {
-        let there = QueueName::parse(queue).is_some_and(|name| content.queues.contains_key(&name));
-        if !there {
-            findings.push(format!("ready or queues names {queue}, of which there is nothing"));
+    for (name, queue) in &content.queues {
+        for (digest, (holder, until)) in &queue.dedupe {
+            let task = holder.and_then(|id| content.tasks.get(&id));
+            let broken = holder.is_some_and(|id| content.broken.contains(&id));
+            let holds = task.is_some_and(|task| {
+                !task.state.has_ended()
+                    && task.queue == *name
+                    && task.dedupe.as_ref() == Some(digest)
+                    && task.lets_go_at.is_none_or(|at| at > content.now)
+            });
+            let over = until.is_some_and(|until| until <= content.now);
+            if !over && !holds && !broken {
+                wanting.entry((name, digest)).or_default();
+            }
         }
     }
+    suspects.extend(wanting.into_iter().map(|((queue, digest), ids)| Subject::Dedupe {
+        queue: queue.clone(),
+        digest: digest.clone(),
+        ids,
+    }));
+}
+
+fn global_indexes(content: &Content, suspects: &mut BTreeSet<Subject>) {
+    let stands =
+        |id: &TaskId, belongs: fn(&Seen) -> bool| content.tasks.get(id).map_or(content.broken.contains(id), belongs);
+    let waiting = content.deadline.keys().filter(|id| !stands(id, |task| task.waits() && task.expires_at.is_some()));
+    suspects.extend(waiting.map(|id| entry(id, "deadline")));
+    let kept = content.retain.keys().filter(|id| !stands(id, |task| task.state.has_ended()));
+    suspects.extend(kept.map(|id| entry(id, "retain")));
     for (claim, ids) in &content.claims {
         for id in ids {
             let task = content.tasks.get(id);
             if !task.is_some_and(|task| task.state == State::Leased && task.claim.as_ref() == Some(claim)) {
-                findings.push(format!("a claim id has {id}, which is not leased under it"));
+                suspects.insert(entry(id, claim_index(claim)));
             }
         }
     }
+    for queue in content.ready.keys().chain(content.listed.keys()) {
+        let name = std::str::from_utf8(queue).ok().and_then(QueueName::parse);
+        if !name.is_some_and(|name| content.queues.contains_key(&name)) {
+            suspects.insert(Subject::Queue(queue.clone()));
+        }
+    }
+    suspects.extend(content.settings.symmetric_difference(&content.configured).cloned().map(Subject::Settings));
     let mut sum = Counts::default();
     for queue in content.queues.values() {
         sum.join(queue.counts);
     }
     // A deleted queue leaves nothing but what was submitted to it and removed.
     let gone = content.total.submitted - sum.submitted;
-    let same = Counts { submitted: sum.submitted + gone, removed: sum.removed + gone, ..sum };
-    if gone < 0 || same != content.total {
-        findings.push(format!("the shard counts {:?}, its queues together {sum:?}", content.total));
+    if gone < 0 || content.total != (Counts { submitted: sum.submitted + gone, removed: sum.removed + gone, ..sum }) {
+        let unlisted = content.queues.keys().filter(|name| !content.listed.contains_key(name.as_str().as_bytes()));
+        suspects.insert(Subject::Total(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
-    // A key whose holder lives and does not know of it would never be freed.
-    for (id, task) in &content.tasks {
-        let Some(digest) = task.dedupe.as_ref().filter(|_| !task.state.has_ended()) else { continue };
-        let holder = content.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
-        if let Some((None, _)) = holder {
-            findings.push(format!("the dedupe key of {id} is held by nobody that can be read"));
-        }
+    let seq = content.tasks.values().map(|task| task.seq).max().unwrap_or(0);
+    let turns = content.queues.values().flat_map(|queue| queue.wheel.values());
+    let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);
+    if seq > content.seq || turn > content.turn {
+        suspects.insert(Subject::Counters { seq, turn });
     }
 }

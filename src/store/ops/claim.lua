@@ -135,8 +135,10 @@ local function take(q)
     else
       local task = load(id, NAMES)
       looked_at = looked_at + 1
-      if not task or task.S ~= 'ready' or (tonumber(task.x) or now + 1) <= now then
-        if task then passed_over = 1 end
+      local expired = task and (tonumber(task.x) or now + 1) <= now
+      -- One without its document cannot be handed out, and must not hold up those behind it.
+      if not task or task.S ~= 'ready' or not task.d or expired then
+        if expired then passed_over = 1 end
         entry.at, entry.skipped = entry.at + 1, true
         full = looked_at >= 500
       elseif taken_tasks > 0 and #task.d + #(task.g or '') > bytes_left then

@@ -11,6 +11,7 @@ pub mod configure;
 pub mod expire;
 pub mod fail;
 pub mod heartbeat;
+pub mod mend;
 pub mod promote;
 pub mod reap;
 pub mod release;
@@ -41,6 +42,7 @@ pub static ALL: &[&Script] = &[
     &expire::SCRIPT,
     &fail::SCRIPT,
     &heartbeat::SCRIPT,
+    &mend::SCRIPT,
     &promote::SCRIPT,
     &reap::SCRIPT,
     &release::SCRIPT,
@@ -51,6 +53,7 @@ pub static ALL: &[&Script] = &[
     &submit::SCRIPT,
     &tidy::SCRIPT,
     &watch::SCRIPT,
+    &super::views::confirm::SCRIPT,
     &super::views::horizon::SCRIPT,
     &super::views::page::SCRIPT,
 ];

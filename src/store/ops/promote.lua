@@ -32,7 +32,8 @@ for i = 1, #page, 2 do
   moved = moved + 1
   local task = load(page[i], { 'S', 's', 'p' })
   remove(scheduled, page[i])
-  if task then
+  -- An entry that is left of a task which has gone on must not take it back.
+  if task and task.S == 'scheduled' then
     local seq = next_of('seq')
     write('HSET', task.key, 'S', 'ready', 'n', seq, 'r', now)
     enter(queue, task.p, task.s, seq, task.id)

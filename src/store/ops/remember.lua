@@ -22,21 +22,17 @@ for i = 1, tonumber(ARGV[6]) do
   local record = call('HMGET', key, 'body', 'id', 'status', 'until')
   touched[key] = true
   local holds = record[1] and tonumber(record[4]) > now
+  local outcome = holds and record[3] and record[3] ~= '' and record[3]
   if holds and record[1] ~= body then
     replies[i] = { 'mismatch' }
-  elseif holds and record[3] then
-    replies[i] = { 'closed', record[2], record[3] }
-  elseif status ~= '' then
-    write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', holds and record[4] or now + keep_ms)
-    write('PEXPIRE', key, ARGV[5])
-    replies[i] = { 'closed', id, status }
-  elseif holds then
+  elseif outcome then
+    replies[i] = { 'closed', record[2], outcome }
+  elseif holds and status == '' then
     replies[i] = { 'open', record[2] }
   else
-    write('HSET', key, 'body', body, 'id', id, 'until', now + keep_ms)
-    write('PEXPIRE', key, ARGV[5])
-    if record[3] then ending('HDEL', key, 'status') end
-    replies[i] = { 'open', id }
+    write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', holds and record[4] or digits(now + keep_ms))
+    if not holds then write('PEXPIRE', key, ARGV[5]) end
+    replies[i] = status == '' and { 'open', id } or { 'closed', id, status }
   end
 end
 commit(cmsgpack.pack(replies))

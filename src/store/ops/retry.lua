@@ -31,7 +31,7 @@ local function revive(task)
     write('SET', key, task.id)
   end
   local seq = next_of('seq')
-  local fields = { 'HSET', task.key, 'S', 'ready', 'n', seq, 'r', now, 'a', 0, 'w', '' }
+  local fields = { 'HSET', task.key, 'S', 'ready', 'n', seq, 'r', now, 'a', 0, 'w', '', 'Y', '' }
   if task.X and task.X ~= '' then
     task.x = now + tonumber(task.X)
     fields[#fields + 1] = 'x'

@@ -18,6 +18,7 @@ COST    O(n log queue)
 ]]
 if last then return cmsgpack.unpack(last) end
 
+local LIVES = { ready = true, scheduled = true, leased = true }
 local within = tonumber(ARGV[5])
 local listed = {}
 
@@ -58,6 +59,7 @@ local function create(item)
     field('D', item.digest)
     local until_ms = item.window ~= '' and digits(now + tonumber(item.window)) or ''
     if item.window ~= '' then
+      field('Y', until_ms)
       write('SET', item.holder_key, item.id .. until_ms, 'PX', item.window)
     else
       write('SET', item.holder_key, item.id .. until_ms)
@@ -120,8 +122,14 @@ local function submit(item)
   local until_ms = tonumber(string.sub(record, 17))
   local holder = load(string.sub(record, 1, 16), { 'S', 'q', 's', 'p', 'n', 'x' })
   if not holder or (until_ms and until_ms <= now) then return create(item) end
+  -- One that has ended holds nothing: its record should have gone with its end.
+  if not LIVES[holder.S] then return create(item) end
   if item.mode == 'keep' then return { 'kept', holder.id } end
-  if holder.S == 'leased' then return create(item) end
+  if holder.S == 'leased' then
+    local created = create(item)
+    write('HSET', holder.key, 'Y', digits(now))
+    return created
+  end
   return replace(holder, item)
 end
 

@@ -1,6 +1,7 @@
 //! Reading: nothing here changes anything, and each call's work is bounded.
 
 pub mod claims;
+pub mod confirm;
 pub mod horizon;
 pub mod overdue;
 pub mod page;

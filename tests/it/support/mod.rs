@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod http;
+pub mod lab;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
@@ -91,7 +92,13 @@ impl Fixture {
 
     /// The store, seen past the server.
     pub async fn store(&self) -> Store {
-        let target = Target { url: self.redis.url.clone(), offset: self.offset.clone(), ..Target::default() };
+        self.store_at(&self.redis.url).await
+    }
+
+    /// The same, on another way to Redis.
+    pub async fn store_at(&self, url: &str) -> Store {
+        let prelude = self.config.testing.prelude.clone();
+        let target = Target { url: url.to_owned(), offset: self.offset.clone(), prelude, ..Target::default() };
         let client = Client::connect(target).await.expect("a connection past the server");
         let founded = found::existing(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)

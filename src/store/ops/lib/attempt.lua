@@ -1,7 +1,7 @@
 -- attempt: an execution ended badly. Reads ARGV[5..8]: retain_ms of dead, of cancelled, how many errors, their bytes.
 local FAILING = { 'S', 'q', 's', 'p', 'n', 'a', 'm', 'x', 't', 'u', 'T', 'V', 'C', 'D', 'k', 'o', 'R' }
 
--- The errors that are too old or too much once one of `size` bytes is added as number `attempt`.
+-- The fields of the errors that are too much once one of `size` bytes is added as number `attempt`.
 local function forget(task, attempt, size)
   local keep, names = tonumber(ARGV[7]), {}
   local room = tonumber(ARGV[8]) - size
@@ -9,16 +9,16 @@ local function forget(task, attempt, size)
   local gone = {}
   for back, error in ipairs(call('HMGET', task.key, unpack(names))) do
     room = room - (error and #error or 0)
-    if room < 0 and error then gone[#gone + 1] = names[back] end
+    if room < 0 and error and error ~= '' then gone[#gone + 1] = names[back] end
   end
-  if #gone > 0 then write('HDEL', task.key, unpack(gone)) end
+  return gone
 end
 
 -- Returns the state in which the task goes on, and when it will run, if later. `wait_ms` nil: no further attempt.
 local function end_attempt(task, verb, report, wait_ms)
   local attempt = (tonumber(task.a) or 0) + 1
   local error = digits(now) .. ' ' .. attempt .. ' ' .. report
-  forget(task, attempt, #error)
+  local gone = forget(task, attempt, #error)
   local state, run_at = 'ready', nil
   if task.k then
     state = 'cancelled'
@@ -32,6 +32,8 @@ local function end_attempt(task, verb, report, wait_ms)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
+  -- Emptied by the write that adds the new one: a script that is stopped forgets nothing for nothing.
+  for _, name in ipairs(gone) do field(name, '') end
   if state == 'ready' then
     local seq = next_of('seq')
     field('n', seq)

@@ -1,0 +1,156 @@
+//! For each script states in which it takes its interesting ways. Items of one call that are each a single write are apart:
+//! of several, some may be done.
+
+mod ending;
+mod keeping;
+mod taking;
+mod waiting;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use deadpool_redis::redis::cmd;
+use slotwheel::domain::digest::Digest;
+use slotwheel::domain::queue::Settings;
+use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, Start};
+use slotwheel::store::audit::Subject;
+use slotwheel::store::ops::cancel::cancel;
+use slotwheel::store::ops::complete::{Completion, complete};
+use slotwheel::store::ops::configure::configure;
+use slotwheel::store::ops::fail::{Failure, fail};
+use slotwheel::store::ops::release::{Release, release};
+use slotwheel::store::ops::remember::{Note, remember};
+use slotwheel::store::ops::remove::{Reason, remove};
+use slotwheel::store::{Caller, Result};
+
+use crate::support::lab::{Lab, document, error, id, queue, task, want};
+
+type Step = for<'a> fn(&'a Lab) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// What stands before a call, and the call.
+pub struct Scenario {
+    /// The script that is stopped.
+    pub script: &'static str,
+    pub name: &'static str,
+    pub before: Step,
+    pub call: Step,
+}
+
+macro_rules! scenario {
+    ($script:literal, $name:literal, |$a:ident| $before:block, |$b:ident| $call:block) => {
+        Scenario {
+            script: $script,
+            name: $name,
+            before: |$a| {
+                Box::pin(async move {
+                    $before;
+                    Ok(())
+                })
+            },
+            call: |$b| {
+                Box::pin(async move {
+                    $call;
+                    Ok(())
+                })
+            },
+        }
+    };
+}
+use scenario;
+
+fn keyed(n: u16, mode: DedupeMode, window_ms: Option<i64>) -> NewTask {
+    NewTask { dedupe: Some(Dedupe { digest: Digest::of(&[b"d"]), mode, window_ms }), ..task(n) }
+}
+
+fn later(n: u16) -> NewTask {
+    NewTask { start: Start::In(60_000), ..task(n) }
+}
+
+fn expiring(n: u16) -> NewTask {
+    NewTask { expires_in_ms: Some(600_000), ..task(n) }
+}
+
+fn failure(lab: &Lab, n: u16, wait_ms: Option<i64>) -> Failure {
+    Failure { held: lab.held(n), report: error("broken"), wait_ms }
+}
+
+/// Submits and claims.
+async fn leased(lab: &Lab, tasks: &[NewTask]) -> Result<()> {
+    lab.submit(tasks).await?;
+    lab.claim(&["q"], &[want(tasks.len(), Some(b"c"), 1)]).await.map(drop)
+}
+
+async fn finish(lab: &Lab, n: u16) -> Result<()> {
+    let done = Completion { held: lab.held(n), result: document("2") };
+    complete(lab.shard(), &mut Caller::new(), &[done]).await.map(drop)
+}
+
+async fn fail_with(lab: &Lab, failures: &[Failure]) -> Result<()> {
+    fail(lab.shard(), &mut Caller::new(), failures).await.map(drop)
+}
+
+async fn note(lab: &Lab, status: Option<u16>) -> Result<()> {
+    let digest = |text: &[u8]| Digest::of(&[text]);
+    let note = Note { key: digest(b"key"), body: digest(b"body"), id: id(11), status };
+    remember(lab.shard(), &mut Caller::new(), &[note]).await.map(drop)
+}
+
+async fn pause(lab: &Lab, version: i64, paused: bool) -> Result<()> {
+    configure(lab.shard(), &mut Caller::new(), &queue("q"), version, &Settings { paused }).await.map(drop)
+}
+
+async fn call_off(lab: &Lab, numbers: &[u16]) -> Result<()> {
+    let ids: Vec<_> = numbers.iter().map(|n| id(*n)).collect();
+    cancel(lab.shard(), &mut Caller::new(), &ids).await.map(drop)
+}
+
+async fn forget(lab: &Lab, reason: Reason, numbers: &[u16]) -> Result<()> {
+    let ids: Vec<_> = numbers.iter().map(|n| id(*n)).collect();
+    remove(lab.shard(), &mut Caller::new(), &reason, &ids).await.map(drop)
+}
+
+async fn give_back(lab: &Lab, n: u16, delay_ms: i64) -> Result<()> {
+    release(lab.shard(), &mut Caller::new(), &[Release { held: lab.held(n), delay_ms }]).await.map(drop)
+}
+
+/// Damage of every kind that can be mended, to a store with tasks in many states.
+async fn damaged(lab: &Lab) -> Result<()> {
+    leased(lab, &[task(11), keyed(12, DedupeMode::Keep, None)]).await?;
+    finish(lab, 11).await?;
+    lab.submit(&[task(13), later(14), expiring(25)]).await?;
+    note(lab, None).await?;
+    for (name, key, argument) in [
+        ("ZREM", "slot:q:4:2", Some(id(25))),
+        ("ZREM", "scheduled:q", Some(id(14))),
+        ("ZREM", "leased:q", Some(id(12))),
+        ("DEL", "wheel:q", None),
+        ("DEL", "ready", None),
+        ("DEL", "due", None),
+        ("DEL", "retain", None),
+        ("DEL", "count:q", None),
+        ("DEL", "queues", None),
+        ("DEL", "seq", None),
+    ] {
+        let mut command = cmd(name);
+        command.arg(lab.key(key));
+        if let Some(id) = argument {
+            command.arg(id.as_bytes());
+        }
+        lab.ask::<()>(&command).await;
+    }
+    lab.ask::<()>(cmd("ZADD").arg(lab.key("scheduled:q")).arg(1).arg(id(13).as_bytes())).await;
+    lab.ask::<()>(cmd("ZADD").arg(lab.key("deadline")).arg(1).arg(b"no id")).await;
+    Ok(())
+}
+
+fn entry(n: u16, index: &str) -> Subject {
+    Subject::Entry { member: id(n).as_bytes().to_vec(), index: index.into() }
+}
+
+pub fn all() -> Vec<Scenario> {
+    let mut all = taking::all();
+    all.extend(waiting::all());
+    all.extend(ending::all());
+    all.extend(keeping::all());
+    all
+}

@@ -1,0 +1,109 @@
+//! Leases end.
+
+use slotwheel::domain::task::DedupeMode;
+use slotwheel::domain::task::NewTask;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::fail::Failure;
+use slotwheel::store::ops::watch::watch;
+
+use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, scenario};
+use crate::support::lab::{error, id, queue, task, want};
+
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        scenario!(
+            "complete",
+            "one of two under a claim id",
+            |lab| { leased(lab, &[task(11), task(12)]).await? },
+            |lab| { finish(lab, 11).await? }
+        ),
+        scenario!(
+            "complete",
+            "the last, with a key, watched",
+            |lab| {
+                leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
+                watch(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
+            },
+            |lab| { finish(lab, 11).await? }
+        ),
+        scenario!("fail", "tried again later", |lab| { leased(lab, &[expiring(11), task(12)]).await? }, |lab| {
+            fail_with(lab, &[failure(lab, 11, Some(5000)), failure(lab, 12, Some(5000))]).await?;
+        }),
+        scenario!(
+            "fail",
+            "tried again at once",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                lab.submit(&[task(12), task(21)]).await?;
+            },
+            |lab| { fail_with(lab, &[failure(lab, 11, Some(0))]).await? }
+        ),
+        scenario!(
+            "fail",
+            "dead, and called off",
+            |lab| {
+                leased(lab, &[keyed(11, DedupeMode::Keep, None), task(12)]).await?;
+                call_off(lab, &[12]).await?;
+            },
+            |lab| { fail_with(lab, &[failure(lab, 11, None), failure(lab, 12, Some(0))]).await? }
+        ),
+        scenario!(
+            "fail",
+            "old errors are forgotten",
+            |lab| {
+                lab.submit(&[task(11)]).await?;
+                for _ in 0..2 {
+                    lab.claim(&["q"], &[want(1, None, 1)]).await?;
+                    let large = Failure { report: error(&"x".repeat(32_000)), ..failure(lab, 11, Some(0)) };
+                    fail_with(lab, &[large]).await?;
+                }
+                lab.claim(&["q"], &[want(1, None, 1)]).await?;
+            },
+            |lab| {
+                let large = Failure { report: error(&"y".repeat(32_000)), ..failure(lab, 11, Some(5000)) };
+                fail_with(lab, &[large]).await?;
+            }
+        ),
+        scenario!(
+            "reap",
+            "tried again, dead, called off",
+            |lab| {
+                let last = NewTask { max_attempts: 1, ..keyed(12, DedupeMode::Keep, None) };
+                leased(lab, &[expiring(11), last, task(13)]).await?;
+                call_off(lab, &[13]).await?;
+                lab.at(70_000);
+            },
+            |lab| { lab.reap(&queue("q"), 5000).await? }
+        ),
+        scenario!(
+            "reap",
+            "tried again at once",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                lab.at(70_000);
+            },
+            |lab| { lab.reap(&queue("q"), 0).await? }
+        ),
+        scenario!(
+            "release",
+            "to its place, in front",
+            |lab| {
+                leased(lab, &[expiring(11)]).await?;
+                lab.submit(&[task(21)]).await?;
+            },
+            |lab| { give_back(lab, 11, 0).await? }
+        ),
+        scenario!("release", "for later", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+            give_back(lab, 11, 5000).await?
+        }),
+        scenario!(
+            "release",
+            "called off",
+            |lab| {
+                leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
+                call_off(lab, &[11]).await?;
+            },
+            |lab| { give_back(lab, 11, 0).await? }
+        ),
+    ]
+}

@@ -1,0 +1,121 @@
+//! Tasks come, and go to workers.
+
+use slotwheel::domain::task::DedupeMode;
+use slotwheel::domain::task::NewTask;
+use slotwheel::domain::task::Start;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::heartbeat::Beat;
+use slotwheel::store::ops::heartbeat::heartbeat;
+use slotwheel::store::ops::watch::watch;
+
+use super::{Scenario, expiring, keyed, later, leased, scenario};
+use crate::support::lab::{document, id, queue, task, want};
+
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        scenario!("submit", "the first task", |_lab| {}, |lab| { lab.submit(&[task(11)]).await? }),
+        scenario!("submit", "a further one", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            lab.submit(&[task(12)]).await?
+        }),
+        scenario!("submit", "several, later and with deadlines", |lab| { lab.submit(&[later(14)]).await? }, |lab| {
+            let other = NewTask { queue: queue("r"), priority: 9, ..task(31) };
+            lab.submit(&[task(11), later(12), expiring(21), other]).await?;
+        }),
+        scenario!("submit", "with a dedupe key for a while", |_lab| {}, |lab| {
+            lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
+        }),
+        scenario!("submit", "kept", |lab| { lab.submit(&[keyed(11, DedupeMode::Keep, None)]).await? }, |lab| {
+            lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await?;
+        }),
+        scenario!(
+            "submit",
+            "replaces in another priority, with a deadline",
+            |lab| {
+                lab.submit(&[keyed(11, DedupeMode::Replace, None)]).await?;
+            },
+            |lab| {
+                let new = NewTask { priority: 7, expires_in_ms: Some(1000), ..keyed(12, DedupeMode::Replace, None) };
+                lab.submit(&[new]).await?;
+            }
+        ),
+        scenario!(
+            "submit",
+            "puts off",
+            |lab| { lab.submit(&[keyed(11, DedupeMode::Debounce, None), task(12)]).await? },
+            |lab| {
+                let new = NewTask { start: Start::In(5000), ..keyed(13, DedupeMode::Debounce, None) };
+                lab.submit(&[new]).await?;
+            }
+        ),
+        scenario!(
+            "submit",
+            "puts on",
+            |lab| {
+                lab.submit(&[NewTask {
+                    start: Start::In(5000),
+                    expires_in_ms: Some(9000),
+                    ..keyed(11, DedupeMode::Debounce, None)
+                }])
+                .await?;
+            },
+            |lab| { lab.submit(&[keyed(13, DedupeMode::Debounce, None)]).await? }
+        ),
+        scenario!(
+            "submit",
+            "takes the key from a leased task",
+            |lab| {
+                leased(lab, &[keyed(11, DedupeMode::Replace, None)]).await?;
+            },
+            |lab| { lab.submit(&[keyed(12, DedupeMode::Replace, Some(60_000))]).await? }
+        ),
+        scenario!(
+            "submit",
+            "the key is free after its window",
+            |lab| {
+                lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
+                lab.at(90_000);
+            },
+            |lab| { lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await? }
+        ),
+        scenario!("claim", "the last of its slot", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            lab.claim(&["q"], &[want(1, None, 1)]).await?;
+        }),
+        scenario!("claim", "one of several", |lab| { lab.submit(&[task(11), task(12), expiring(13)]).await? }, |lab| {
+            lab.claim(&["q"], &[want(1, Some(b"c"), 1)]).await?;
+        }),
+        scenario!(
+            "claim",
+            "many slots, priorities and waiters",
+            |lab| {
+                let urgent = NewTask { priority: 9, ..expiring(12) };
+                let other = NewTask { queue: queue("r"), ..task(31) };
+                lab.submit(&[task(11), urgent, task(21), task(22), task(32), other]).await?;
+            },
+            |lab| {
+                lab.claim(&["q", "r"], &[want(2, Some(b"c"), 2), want(3, None, 2)]).await?;
+            }
+        ),
+        scenario!(
+            "claim",
+            "passes over what has expired",
+            |lab| {
+                lab.submit(&[expiring(11), task(12)]).await?;
+                lab.at(700_000);
+            },
+            |lab| {
+                lab.claim(&["q"], &[want(5, None, 1)]).await?;
+            }
+        ),
+        scenario!("heartbeat", "with progress", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
+            let beat = |n| Beat { held: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
+            heartbeat(lab.shard(), &mut Caller::new(), &[beat(11), beat(12)]).await?;
+        }),
+        scenario!("heartbeat", "shortens", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+            let beat = Beat { held: lab.held(11), lease_ms: Some(1000), progress: None };
+            heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
+        }),
+        scenario!("watch", "one that waits", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            watch(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
+        }),
+    ]
+}

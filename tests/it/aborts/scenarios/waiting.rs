@@ -1,0 +1,127 @@
+//! Tasks wait, end while they wait, come back, and go.
+
+use slotwheel::domain::state::State;
+use slotwheel::domain::task::DedupeMode;
+use slotwheel::domain::task::NewTask;
+use slotwheel::domain::task::Start;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::promote::promote;
+use slotwheel::store::ops::remove::Reason;
+use slotwheel::store::ops::retry::retry;
+use slotwheel::store::ops::watch::watch;
+
+use super::{
+    Scenario, call_off, expiring, fail_with, failure, finish, forget, give_back, keyed, later, leased, scenario,
+};
+use crate::support::lab::{id, queue, task};
+
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        scenario!(
+            "promote",
+            "some are due",
+            |lab| {
+                lab.submit(&[
+                    later(11),
+                    NewTask { expires_in_ms: Some(90_000), ..later(12) },
+                    NewTask { start: Start::In(99_000), ..task(13) },
+                ])
+                .await?;
+                lab.at(61_000);
+            },
+            |lab| {
+                promote(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+            }
+        ),
+        scenario!(
+            "promote",
+            "the last is due",
+            |lab| {
+                lab.submit(&[later(11), task(21)]).await?;
+                lab.at(61_000);
+            },
+            |lab| {
+                promote(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+            }
+        ),
+        scenario!(
+            "expire",
+            "ready and scheduled",
+            |lab| {
+                let keyed = NewTask { expires_in_ms: Some(1000), ..keyed(11, DedupeMode::Keep, None) };
+                lab.submit(&[keyed, task(12), NewTask { expires_in_ms: Some(1000), ..later(13) }]).await?;
+                lab.at(2000);
+            },
+            |lab| {
+                expire(lab.shard(), &mut Caller::new()).await?;
+            }
+        ),
+        scenario!("cancel", "a leased one", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+            call_off(lab, &[11]).await?
+        }),
+        scenario!(
+            "cancel",
+            "ready and scheduled",
+            |lab| {
+                lab.submit(&[expiring(12), later(13), keyed(14, DedupeMode::Keep, None)]).await?;
+                watch(lab.shard(), &mut Caller::new(), &[id(12)]).await?;
+            },
+            |lab| { call_off(lab, &[12, 13, 14]).await? }
+        ),
+        scenario!(
+            "retry",
+            "a dead one with key and deadline",
+            |lab| {
+                leased(lab, &[NewTask { expires_in_ms: Some(600_000), ..keyed(11, DedupeMode::Keep, Some(60_000)) }])
+                    .await?;
+                fail_with(lab, &[failure(lab, 11, None)]).await?;
+            },
+            |lab| {
+                retry(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
+            }
+        ),
+        scenario!(
+            "retry",
+            "one that was called off in its lease, and another",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                lab.submit(&[task(12), task(21)]).await?;
+                call_off(lab, &[11, 12]).await?;
+                give_back(lab, 11, 0).await?;
+            },
+            |lab| {
+                retry(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
+            }
+        ),
+        scenario!(
+            "remove",
+            "ended ones",
+            |lab| {
+                leased(lab, &[task(11), task(12)]).await?;
+                finish(lab, 11).await?;
+                finish(lab, 12).await?;
+            },
+            |lab| { forget(lab, Reason::Deleted, &[11]).await? }
+        ),
+        scenario!(
+            "remove",
+            "past retention",
+            |lab| {
+                leased(lab, &[task(11), task(12)]).await?;
+                finish(lab, 11).await?;
+                finish(lab, 12).await?;
+                lab.at(9_000_000);
+            },
+            |lab| { forget(lab, Reason::Retained, &[11, 12]).await? }
+        ),
+        scenario!(
+            "remove",
+            "a purge",
+            |lab| {
+                lab.submit(&[keyed(11, DedupeMode::Keep, None), expiring(12), later(13)]).await?;
+            },
+            |lab| { forget(lab, Reason::Purged(vec![State::Ready, State::Scheduled]), &[11, 12, 13]).await? }
+        ),
+    ]
+}

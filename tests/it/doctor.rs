@@ -1,0 +1,59 @@
+//! `slotwheel doctor --repair`, as an operator runs it.
+
+use std::process::{Command, Output, Stdio};
+
+use deadpool_redis::redis::cmd;
+use serde_json::json;
+
+use crate::support::Fixture;
+
+fn doctor(fixture: &Fixture, arguments: &[&str]) -> (Output, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(["doctor", "--redis-url", &fixture.redis.url]).args(arguments);
+    let output = command.env_remove("SLOTWHEEL_CONFIG").stdin(Stdio::null()).output().expect("the binary");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output, said)
+}
+
+#[tokio::test]
+async fn repair_says_what_it_mended_and_succeeds_when_nothing_remains() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let store = fixture.store().await;
+    let id_bytes = slotwheel::domain::id::TaskId::parse(crate::support::text(&id)).unwrap();
+    let shard = store.shard_of_id(&id_bytes);
+    let slot = shard.keys.slot(&slotwheel::domain::queue::QueueName::parse("q").unwrap(), 4, id_bytes.slot());
+    fixture.redis.ask::<()>(cmd("ZREM").arg(&slot).arg(id_bytes.as_bytes())).await;
+    fixture.redis.ask::<()>(cmd("HINCRBY").arg(shard.keys.total()).arg("dead").arg(1)).await;
+
+    let (output, said) = doctor(&fixture, &[]);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&format!("WRONG  shard {}: task {}", shard.index, crate::support::text(&id))), "{said}");
+
+    let (output, said) = doctor(&fixture, &["--repair"]);
+    assert!(output.status.success(), "{said}");
+    let lines = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
+    assert!(lines("FOUND") == 5 && lines("MENDED") == 2 && lines("WRONG") == 0, "{said}");
+    assert!(
+        said.contains("it is ready in queue q, and not there; put in") && said.ends_with("all is well\n"),
+        "{said}"
+    );
+
+    let (output, said) = doctor(&fixture, &["--repair"]);
+    assert!(output.status.success() && !said.contains("MENDED"), "{said}");
+    assert_eq!(fixture.claim_one("q").await["id"], id);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn repair_fails_while_something_remains() {
+    let fixture = Fixture::start().await;
+    let store = fixture.store().await;
+    let key = [store.home().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("S").arg("ready")).await;
+    let (output, said) = doctor(&fixture, &["--repair"]);
+    assert!(!output.status.success() && said.contains("1 findings"), "{said}");
+    assert!(said.contains("it is left where it is"), "{said}");
+    fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;
+    fixture.end().await;
+}

@@ -1,0 +1,271 @@
+//! A store without a server, whose scripts can be stopped at any of their calls, and whose state can be put back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{self, Cmd, FromRedisValue, cmd, pipe};
+use serde_json::value::RawValue;
+use slotwheel::domain::digest::Digest;
+use slotwheel::domain::id::TaskId;
+use slotwheel::domain::queue::{QueueName, Settings};
+use slotwheel::domain::slot::{Shards, Slot};
+use slotwheel::domain::state::State;
+use slotwheel::domain::task::{Claimed, ErrorReport, Labels, NewTask, Start};
+use slotwheel::store::client::Target;
+use slotwheel::store::ops::Held;
+use slotwheel::store::ops::claim::{Claim, Want};
+use slotwheel::store::ops::complete::{Completion, complete};
+use slotwheel::store::ops::configure::configure;
+use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::promote::promote;
+use slotwheel::store::ops::reap::{Overdue, reap};
+use slotwheel::store::ops::submit::submit;
+use slotwheel::store::views::horizon::horizon;
+use slotwheel::store::views::overdue::overdue;
+use slotwheel::store::{Caller, Client, Result, Shard, Store, found};
+use uuid::Uuid;
+
+use super::SHIM;
+use super::redis::{Flavour, OwnRedis};
+
+const ABORT: &str = include_str!("abort.lua");
+
+/// All that is kept, one line each: key, field or member, value or score. The calls are left out.
+const CONTENT: &str = r"
+local lines = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local function line(...) lines[#lines + 1] = table.concat({ key, ... }, '\1') end
+  local pairs_of = { hash = { 'HGETALL', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' } }
+  if string.sub(key, -6) == ':calls' then
+    kind = 'calls'
+  elseif pairs_of[kind] then
+    local list = redis.call(unpack(pairs_of[kind]))
+    for i = 1, #list, 2 do line(list[i], list[i + 1]) end
+  elseif kind == 'set' then
+    for _, member in ipairs(redis.call('SMEMBERS', key)) do line(member) end
+  else
+    line(redis.call('GET', key))
+  end
+  if redis.call('PTTL', key) > 0 then line('goes by itself') end
+end
+return lines";
+
+/// What [`CONTENT`] reads.
+pub type Content = BTreeSet<Vec<u8>>;
+
+/// A store with one shard.
+pub struct Lab {
+    pub store: Store,
+    connection: MultiplexedConnection,
+    offset: Arc<AtomicI64>,
+    held: Mutex<BTreeMap<TaskId, Held>>,
+    redis: OwnRedis,
+}
+
+/// A state of a lab.
+pub struct Saved {
+    keys: Vec<(Vec<u8>, i64, Vec<u8>)>,
+    held: BTreeMap<TaskId, Held>,
+    now: i64,
+}
+
+/// Task `n`; its slot is `n / 10`.
+pub fn id(n: u16) -> TaskId {
+    let slot = Slot::new(n / 10).expect("a slot");
+    TaskId::new(Uuid::from_u128(0x0190_c7a0_5dcb_7000_8000_0000_0000_0000 | u128::from(n) << 14), slot)
+}
+
+pub fn queue(name: &str) -> QueueName {
+    QueueName::parse(name).expect("a name")
+}
+
+pub fn document(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.into()).expect("JSON")
+}
+
+/// Task `n` of queue `q`, ready at once.
+pub fn task(n: u16) -> NewTask {
+    NewTask {
+        id: id(n),
+        queue: queue("q"),
+        slot: id(n).slot(),
+        priority: 4,
+        payload: document("1"),
+        labels: Labels::default(),
+        start: Start::In(0),
+        expires_in_ms: None,
+        max_attempts: 3,
+        backoff: None,
+        max_run_ms: 0,
+        retain_ms: None,
+        dedupe: None,
+    }
+}
+
+pub fn error(message: &str) -> ErrorReport {
+    ErrorReport { worker: "w".into(), kind: "k".into(), message: message.into(), details: None }
+}
+
+/// Somebody who wants `max` tasks of the first queue of the call, then of the second.
+pub fn want(max: usize, claim: Option<&[u8]>, queues: usize) -> Want {
+    Want {
+        max,
+        lease_ms: 60_000,
+        worker: "w".into(),
+        claim: claim.map(|claim| Digest::of(&[claim])),
+        queues: (0..queues).collect(),
+    }
+}
+
+impl Lab {
+    pub async fn start() -> Self {
+        let redis = OwnRedis::single(&[]).await;
+        let offset: Arc<AtomicI64> = Arc::default();
+        let shim = if Flavour::of_this_run() == Flavour::Shim { SHIM } else { "" };
+        let prelude = format!("{shim}\n{ABORT}");
+        let target = Target { url: redis.url.clone(), offset: offset.clone(), prelude, ..Target::default() };
+        let client = Client::connect(target).await.expect("a connection");
+        let shards = Shards::new(1).expect("one shard");
+        found::found(&client, "sw", Some(shards)).await.expect("a data set");
+        let store = Store::new(Arc::new(client), shards, "sw");
+        let client = redis::Client::open(redis.url.as_str()).expect("a client");
+        let connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        Lab { store, connection, offset, held: Mutex::default(), redis }
+    }
+
+    pub async fn end(mut self) {
+        self.redis.stop().await;
+    }
+
+    pub fn shard(&self) -> &Shard {
+        self.store.home()
+    }
+
+    /// Moves Redis' clock, as scripts see it, to `ms` after it began.
+    pub fn at(&self, ms: i64) {
+        self.offset.store(ms, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        command.query_async(&mut self.connection.clone()).await.expect("an answer of Redis")
+    }
+
+    /// A key of the shard.
+    pub fn key(&self, rest: &str) -> Vec<u8> {
+        format!("{}{rest}", self.shard().keys.base()).into_bytes()
+    }
+
+    pub async fn forget_all(&self) {
+        self.ask::<()>(&cmd("FLUSHDB")).await;
+        self.at(0);
+        self.held.lock().expect("no panic").clear();
+    }
+
+    /// From now on every script is stopped at its call number `at`; 0: at none.
+    pub async fn stop_at(&self, at: usize) {
+        self.ask::<()>(cmd("HSET").arg(self.key("calls")).arg("~abort").arg(at)).await;
+    }
+
+    pub async fn content(&self) -> Content {
+        self.ask::<Vec<Vec<u8>>>(cmd("EVAL").arg(CONTENT).arg(0)).await.into_iter().collect()
+    }
+
+    /// All keys, leases and the time, to be put back by [`Lab::restore`].
+    pub async fn save(&self) -> Saved {
+        let mut keys = Vec::new();
+        for key in self.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*")).await {
+            let left: i64 = self.ask(cmd("PTTL").arg(&key)).await;
+            let value: Vec<u8> = self.ask(cmd("DUMP").arg(&key)).await;
+            keys.push((key, left.max(0), value));
+        }
+        Saved { keys, held: self.held.lock().expect("no panic").clone(), now: self.now() }
+    }
+
+    pub async fn restore(&self, Saved { keys, held, now }: &Saved) {
+        let mut pipeline = pipe();
+        pipeline.cmd("FLUSHDB");
+        for (key, left, value) in keys {
+            pipeline.cmd("RESTORE").arg(key).arg(*left).arg(value);
+        }
+        pipeline.query_async::<()>(&mut self.connection.clone()).await.expect("an answer of Redis");
+        *self.held.lock().expect("no panic") = held.clone();
+        self.at(*now);
+    }
+
+    /// The tasks in what was read, and their states.
+    pub fn tasks(&self, content: &Content) -> BTreeMap<TaskId, State> {
+        let prefix = self.key("task:");
+        let states = content.iter().filter_map(|line| {
+            let (id, field) = line.strip_prefix(prefix.as_slice())?.split_at_checked(16)?;
+            let state = std::str::from_utf8(field.strip_prefix(b"\x01S\x01")?).ok()?;
+            Some((TaskId::from_bytes(id)?, State::parse(state)?))
+        });
+        states.collect()
+    }
+
+    pub async fn submit(&self, tasks: &[NewTask]) -> Result<()> {
+        submit(self.shard(), &mut Caller::new(), tasks).await.map(drop)
+    }
+
+    pub async fn claim(&self, queues: &[&str], wants: &[Want]) -> Result<Vec<Claimed>> {
+        let queues: Vec<QueueName> = queues.iter().map(|name| queue(name)).collect();
+        let mut caller = Caller::new();
+        let handed = Claim::new(self.shard(), &mut caller, &queues, wants).send().await?;
+        let tasks: Vec<Claimed> = handed.tasks.into_iter().map(|(_, task)| task).collect();
+        let held = tasks.iter().map(|task| (task.id, Held { id: task.id, lease: Some(task.lease) }));
+        self.held.lock().expect("no panic").extend(held);
+        Ok(tasks)
+    }
+
+    /// The lease of task `n` that a claim of this lab got.
+    pub fn held(&self, n: u16) -> Held {
+        self.held.lock().expect("no panic").get(&id(n)).expect("a lease").clone()
+    }
+
+    /// Ends the leases of `queue` that ran out.
+    pub async fn reap(&self, queue: &QueueName, wait_ms: i64) -> Result<()> {
+        let now = horizon(self.shard()).await?.now;
+        let leases: Vec<Overdue> = overdue(self.shard(), queue, now)
+            .await?
+            .into_iter()
+            .map(|(id, holding)| Overdue { id, lease: holding.lease.expect("a token"), report: error("late"), wait_ms })
+            .collect();
+        reap(self.shard(), &mut Caller::new(), &leases).await.map(drop)
+    }
+
+    /// Lets all time pass and works everything off: who was handed out, in order.
+    pub async fn drain(&self) -> Result<Vec<TaskId>> {
+        self.at(self.now() + 30 * 86_400_000);
+        let mut caller = Caller::new();
+        for name in ["q", "r"] {
+            configure(self.shard(), &mut caller, &queue(name), 99, &Settings::default()).await?;
+            self.reap(&queue(name), 0).await?;
+            promote(self.shard(), &mut caller, &queue(name)).await?;
+        }
+        // Those that were leased at their deadline wait again.
+        expire(self.shard(), &mut caller).await?;
+        let mut worked = Vec::new();
+        loop {
+            let claimed = self.claim(&["q", "r"], &[want(100, None, 2)]).await?;
+            if claimed.is_empty() {
+                return Ok(worked);
+            }
+            let done: Vec<Completion> = claimed
+                .iter()
+                .map(|task| Completion {
+                    held: Held { id: task.id, lease: Some(task.lease) },
+                    result: document("null"),
+                })
+                .collect();
+            complete(self.shard(), &mut caller, &done).await?;
+            worked.extend(claimed.into_iter().map(|task| task.id));
+        }
+    }
+}
