@@ -126,6 +126,45 @@ async fn settings_that_cannot_work_are_refused_with_words() {
 }
 
 #[tokio::test]
+async fn a_full_disk_under_the_managed_redis_ends_by_itself() {
+    let directory = TempDir::new();
+    // Files that may not grow are to a process what a full disk is. Redis, which has every write on disk before it
+    // answers, exits then, and is started again.
+    let limited = "trap '' XFSZ; exec prlimit --fsize=400000:unlimited \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, "sh", env!("CARGO_BIN_EXE_slotwheel"), "--data-dir"]).arg(directory.path());
+    let mut server = start_with(command.stdin(Stdio::null())).await;
+    let payload = json!({"payload": "x".repeat(50_000)});
+    let mut accepted = 0;
+    let refused = loop {
+        let answer = server.http.post("/tasks", &payload).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 100, "it never fills");
+    };
+    assert!(["disk_error", "unavailable"].contains(&refused.problem(503).0.as_str()), "{}", refused.text);
+    let process = server.child.id().to_string();
+    let lifted = Command::new("prlimit").args(["--pid", &process, "--fsize=unlimited:unlimited"]).status();
+    assert!(lifted.unwrap().success());
+    let recovered = async { while server.http.post("/tasks", &json!({"queue": "after"})).await.status != 201 {} };
+    tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it goes on by itself");
+    let mut claimed = 0;
+    loop {
+        let tasks = server.http.post("/claim", &json!({"max": 10})).await.expect(200)["tasks"].clone();
+        match tasks.as_array().unwrap().len() {
+            0 => break,
+            more => claimed += more,
+        }
+    }
+    // The one that was refused may have been stored: its outcome was not known.
+    assert!(claimed == accepted || claimed == accepted + 1, "{accepted} were accepted, {claimed} are there");
+    signal(&server.child, "-TERM");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[tokio::test]
 async fn without_redis_server_it_says_what_to_install() {
     let directory = TempDir::new();
     let data_dir = directory.path().to_str().unwrap().to_owned();

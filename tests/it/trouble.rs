@@ -148,6 +148,36 @@ async fn a_full_disk_has_a_code_of_its_own_and_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn signals_that_are_cut_again_and_again_delay_nothing_beyond_the_sweep() {
+    let fixture = Fixture::start().await;
+    let url = fixture.redis.url.clone();
+    let cutting = async {
+        let client = deadpool_redis::redis::Client::open(url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            let kill = cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").to_owned();
+            let _: i64 = kill.query_async(&mut connection).await.unwrap();
+        }
+    };
+    let working = async {
+        for number in 0..20 {
+            let waiting = fixture.claim_one("q");
+            let submitting = fixture.submit("q", json!(number));
+            let (task, _) = tokio::join!(waiting, submitting);
+            fixture.http.post("/complete", &report(&task)).await.expect(200);
+        }
+    };
+    // Each claim waits 10 s at most, a sweep is every 150 ms: without sweeps this would take minutes.
+    tokio::select! {
+        () = cutting => {}
+        done = tokio::time::timeout(Duration::from_secs(60), working) => done.expect("in time"),
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
     let fixture = Fixture::start().await;
     let url = fixture.redis.url.clone();
