@@ -195,20 +195,21 @@ impl Client {
     async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = PAUSE;
+        let mut last = format!("no answer within {} s", PATIENCE.as_secs());
         loop {
-            let why = match timeout_at(deadline, attempt()).await {
+            last = match timeout_at(deadline, attempt()).await {
                 Ok(Err(Error::Unavailable(why))) => why,
                 Ok(outcome) => return outcome,
                 Err(_) => {
                     self.discard();
-                    return Err(Error::Unavailable(format!("no answer within {} s", PATIENCE.as_secs())));
+                    return Err(Error::Unavailable(last));
                 }
             };
             let rest = pause.mul_f64(rand::rng().random_range(0.5..1.0));
             if Instant::now() + rest >= deadline {
-                return Err(Error::Unavailable(why));
+                return Err(Error::Unavailable(last));
             }
-            tracing::debug!(why, "sending to Redis again");
+            tracing::debug!(why = last, "sending to Redis again");
             sleep(rest).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }

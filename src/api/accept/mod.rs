@@ -153,7 +153,8 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
             }
         }
     }
-    // Those that the system has accepted for us would be reset.
+    // Those that the system has accepted for us would be reset. It keeps no more ready for us from here on, but one.
+    let _ = SockRef::from(&listener).listen(0);
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
         take_in(stream, peer);
     }
