@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// How long it may take to begin answering, apart from loading its data, which may take as long as it takes.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 /// How often an adopted one, which is no child of ours, is asked whether it lives.
 const WATCH: Duration = Duration::from_millis(500);
@@ -79,7 +80,14 @@ impl Managed {
             tracing::warn!(%error, directory = %directory.display(), "the data directory cannot be made private");
         }
         let lock = File::create(directory.join("slotwheel.lock")).map_err(failed)?;
-        lock.try_lock().map_err(|_| ManagedError::InUse(directory.clone()))?;
+        // One who is just ending may hold it still, and so may a process that is just being started by one who has.
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        while lock.try_lock().is_err() {
+            if Instant::now() > deadline {
+                return Err(ManagedError::InUse(directory));
+            }
+            sleep(POLL).await;
+        }
         let socket = directory.join("redis.sock");
         if socket.as_os_str().len() > 100 {
             return Err(ManagedError::PathTooLong(socket));

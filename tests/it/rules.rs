@@ -238,6 +238,29 @@ fn every_field_that_scripts_write_is_in_the_table_of_fields() {
 }
 
 #[test]
+fn every_test_that_a_promise_names_is_there() {
+    let promises = std::fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let tests = files("tests/it", &["rs"]);
+    let mut named = 0;
+    for name in promises.split('`').skip(1).step_by(2).filter(|code| code.contains("::")) {
+        let (module, test) = name.split_once("::").unwrap();
+        let of_module = |path: &&PathBuf| {
+            let inside = path.strip_prefix(root().join("tests/it")).unwrap();
+            inside.with_extension("") == Path::new(module) || inside.starts_with(module)
+        };
+        let is_there = |path: &PathBuf| std::fs::read_to_string(path).unwrap().contains(&format!("fn {test}("));
+        assert!(tests.iter().filter(of_module).any(is_there), "{name} is no test");
+        named += 1;
+    }
+    // A promise without one would be a wish.
+    let promised = promises.split("## Not promised").next().unwrap();
+    for paragraph in promised.split("\n\n").filter(|paragraph| paragraph.starts_with("**")) {
+        assert!(paragraph.contains("::"), "{paragraph}");
+    }
+    assert!(named > 40);
+}
+
+#[test]
 fn the_readme_is_short_and_shows_the_two_commands_first() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() < 150);
