@@ -30,7 +30,10 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// # Errors
 /// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let (target, managed) = redis(&config).await?;
+    let (target, managed) = tokio::select! {
+        found = redis(&config) => found?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let keeper_stop = CancellationToken::new();
     let keeper = managed.map(|managed| tokio::spawn(managed.keep(keeper_stop.clone())));
     let served = serve(&config, target, listener, stop).await;

@@ -293,7 +293,7 @@ impl From<store::Error> for Problem {
                 tracing::warn!(why, "too few replicas have a submit");
                 Problem::new(
                     Code::NotReplicated,
-                    "it is stored and may be lost with this Redis; with an Idempotency-Key it can be sent again",
+                    "it may be stored, and may be lost with this Redis; with an Idempotency-Key it can be sent again",
                 )
             }
             store::Error::Unexpected(why) => {

@@ -13,7 +13,8 @@ use crate::app;
 use crate::config::Config;
 use crate::store::audit::{Finding, Report, Step, audit, repair};
 use crate::store::client::Target;
-use crate::store::found::{Founded, existing, found};
+use crate::store::found::{Founded, existing, found, is_lost};
+use crate::store::gate::Loss;
 use crate::store::{Client, Store, check, pulse};
 
 /// Examines what the settings name; fails if anything is wrong and stays so.
@@ -46,6 +47,10 @@ async fn examine(config: &Config, target: Target, remedies: &Remedies) -> anyhow
             founded.id,
             founded.shards.count()
         );
+    }
+    if is_lost(&client, &config.prefix).await? {
+        println!("WRONG  {}", Loss::Gone.explain());
+        return Ok(wrong + 1);
     }
     let Some(founded) = existing(&client, &config.prefix).await? else {
         println!("there is no data set with the prefix {} yet: the first server makes it", config.prefix);

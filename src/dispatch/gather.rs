@@ -68,7 +68,7 @@ impl<V: Verb> Gather<V> {
 
     /// Does it in the shard of `slot`. Dropping the future does not undo it.
     pub(super) async fn send(&self, slot: Slot, item: V::Item) -> Result<V::Answer> {
-        timeout(DEADLINE, async { self.enter(slot, item).await?.await.map_err(|_| gone())? }).await.map_err(late)?
+        in_time(async { self.enter(slot, item).await?.await.map_err(|_| gone())? }).await
     }
 
     /// Does all of it, in each shard in order; the answers in order.
@@ -108,6 +108,11 @@ impl<V: Verb> Gather<V> {
 
 fn gone() -> Error {
     Error::Unavailable("the server is stopping".into())
+}
+
+/// Does it within the deadline of a request.
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(DEADLINE, work).await.map_err(late)?
 }
 
 /// It may be done yet.

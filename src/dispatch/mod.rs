@@ -50,7 +50,7 @@ pub use waiters::Request;
 
 use delivery::GiveBack;
 use ends::Ends;
-use gather::Gather;
+use gather::{Gather, in_time};
 use waiters::Waiters;
 
 /// What comes of a call, or what the store has against it.
@@ -180,10 +180,10 @@ impl Dispatch {
     /// before it is taken. When as many wait as may, there is still what is ready at once.
     pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
         if wait.is_zero() {
-            return Ok(self.waiters.register(request, false).answer().await?);
+            return Ok(in_time(self.waiters.register(request, false).answer()).await?);
         }
         let Some(_place) = self.polls.enter() else {
-            let delivery = self.waiters.register(request, false).answer().await?;
+            let delivery = in_time(self.waiters.register(request, false).answer()).await?;
             return match delivery.tasks().is_empty() {
                 false => Ok(delivery),
                 true => Err(self.crowded()),
@@ -193,7 +193,7 @@ impl Dispatch {
         Ok(match timeout(wait, waiter.answer()).await {
             Ok(answer) => answer?,
             // Not before a call that is looking for it has come back.
-            Err(_) => waiter.leave().await?,
+            Err(_) => in_time(waiter.leave()).await?,
         })
     }
 
@@ -309,14 +309,17 @@ impl Dispatch {
     /// Sets a queue's settings, master copy first. Returns when all shards have theirs; if it does not return,
     /// upkeep brings the copies up.
     pub async fn configure(&self, queue: &QueueName, settings: Settings) -> Result<()> {
-        let mut caller = Caller::new();
-        let version = ops::settings::set(&self.store, &mut caller, queue, &settings).await?;
-        let mut outcome = Ok(());
-        for shard in self.store.shards() {
-            let configured = ops::configure::configure(shard, &mut caller, queue, version, &settings).await;
-            outcome = outcome.and(configured.map(drop));
-        }
-        outcome
+        in_time(async {
+            let mut caller = Caller::new();
+            let version = ops::settings::set(&self.store, &mut caller, queue, &settings).await?;
+            let mut outcome = Ok(());
+            for shard in self.store.shards() {
+                let configured = ops::configure::configure(shard, &mut caller, queue, version, &settings).await;
+                outcome = outcome.and(configured.map(drop));
+            }
+            outcome
+        })
+        .await
     }
 
     /// Forgets the queue's tasks in these states, at most 10,000: how many, and whether there may be more.

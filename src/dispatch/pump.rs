@@ -24,6 +24,18 @@ pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<Give
                 () = stop.cancelled() => return,
             }
         };
+        // A claim that is not sent need not be resolved later. The shard's pulse finds out when it is back.
+        if let Err(error) = shard.gate.check() {
+            waiters.fail(shard.index, &batch, &error);
+            while shard.gate.check().is_err() {
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            waiters.up(shard.index);
+            continue;
+        }
         let claim = Claim::new(&shard, &mut caller, &batch.queues, &batch.wants);
         match claim.send().await {
             Ok(handed) => {

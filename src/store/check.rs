@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{Value, cmd};
 
 use super::client::Client;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::reply::{items, text};
 use crate::config::Durability;
 
@@ -35,12 +35,16 @@ pub async fn check(client: &Client, durability: Durability) -> Result<Vec<Findin
             findings.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
         }
     }
-    let Ok(policies) = settings(client, "maxmemory-policy").await else {
-        findings.push(advice(
-            "its settings cannot be read (CONFIG GET is not allowed): see to it that maxmemory-policy is noeviction \
-             and appendonly is yes",
-        ));
-        return Ok(findings);
+    let policies = match settings(client, "maxmemory-policy").await {
+        Ok(policies) => policies,
+        Err(Error::Unexpected(_)) => {
+            findings.push(advice(
+                "its settings cannot be read (CONFIG GET is not allowed): see to it that maxmemory-policy is noeviction \
+                 and that it is set up for the durability that is wanted",
+            ));
+            return Ok(findings);
+        }
+        Err(other) => return Err(other),
     };
     for policy in policies.iter().filter(|policy| *policy != "noeviction") {
         findings.push(fatal(format!(
@@ -92,6 +96,14 @@ async fn keeps(client: &Client, durability: Durability) -> Result<Vec<Finding>> 
         Durability::Replicated(wanted) => {
             let least = settings(client, "min-replicas-to-write").await?;
             let enough = |least: &String| least.parse::<u8>().is_ok_and(|least| least >= wanted);
+            let lag = settings(client, "min-replicas-max-lag").await?;
+            if lag.iter().any(|lag| lag == "0") {
+                findings.push(fatal(
+                    "min-replicas-max-lag is 0, which switches min-replicas-to-write off, and the durability replicated \
+                     needs it. Set it to 10"
+                        .into(),
+                ));
+            }
             if !least.iter().all(enough) {
                 findings.push(fatal(format!(
                     "min-replicas-to-write is {}, and the durability replicated needs {wanted}: a master that is cut \

@@ -160,17 +160,20 @@ impl Client {
         Ok(connection)
     }
 
-    /// A clone that reports such an error never heals by itself.
+    /// A clone that reports such an error never heals by itself; one that leads to a replica would be asked to write
+    /// for ever.
     fn judge(&self, error: RedisError) -> Error {
-        if error.is_unrecoverable_error() || error.is_timeout() {
+        let read_only = error.kind() == ServerErrorKind::ReadOnly.into();
+        if error.is_unrecoverable_error() || error.is_timeout() || read_only {
             self.discard();
         }
         error.into()
     }
 
-    /// The next call takes another connection.
+    /// The next call makes another connection.
     fn discard(&self) {
-        if let Link::Single { shared, .. } = &self.link {
+        if let Link::Single { pool, shared } = &self.link {
+            pool.retain(|_, _| false);
             *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
@@ -199,6 +202,8 @@ impl Client {
         loop {
             last = match timeout_at(deadline, attempt()).await {
                 Ok(Err(Error::Unavailable(why))) => why,
+                // It refuses now; whether an earlier sending ran is not known.
+                Ok(Err(Error::Full(why) | Error::Disk(why))) if pause > PAUSE => return Err(Error::Unavailable(why)),
                 Ok(outcome) => return outcome,
                 Err(_) => {
                     self.discard();

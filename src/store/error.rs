@@ -22,7 +22,8 @@ pub enum Error {
     /// The data set is not the one that this server knows. Nothing was asked of it.
     #[error("{}", .0.explain())]
     Lost(Loss),
-    /// It was written, and fewer replicas than wanted have said in time that they have it.
+    /// Fewer replicas than wanted are there, and nothing was written; or it was, and fewer have said in time that they
+    /// have it.
     #[error("too few replicas have it: {0}")]
     Unconfirmed(String),
     /// It answered what it should not: a bug, or somebody else's data under our names.
@@ -31,8 +32,7 @@ pub enum Error {
 }
 
 /// Words of errors that pass by themselves, or once an operator has mended something; nothing was written.
-const PASSING: [&str; 7] = [
-    "NOREPLICAS",
+const PASSING: [&str; 6] = [
     "BUSY",
     "LOADING",
     "TRYAGAIN",
@@ -59,6 +59,7 @@ impl From<RedisError> for Error {
             ErrorKind::Server(ServerErrorKind::ResponseError) | ErrorKind::Extension if text.contains("OOM") => {
                 Error::Full(text)
             }
+            _ if text.contains("NOREPLICAS") => Error::Unconfirmed(text),
             _ if text.contains("MISCONF") => Error::Disk(text),
             ErrorKind::Io
             | ErrorKind::ClusterConnectionNotFound

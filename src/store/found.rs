@@ -57,16 +57,24 @@ pub enum Misfit {
 /// Finds what was decided at the first start, or decides it: `wanted` shards, or else 1, or on a Cluster the next
 /// power of two from four times its masters, at least 16.
 pub async fn found(client: &Client, prefix: &str, wanted: Option<Shards>) -> std::result::Result<Founded, Misfit> {
-    let meta = meta(prefix);
+    // Nothing is written where nothing has to be: a Redis that is full can still be drained.
+    if let Some(founded) = existing(client, prefix).await? {
+        return fitting(founded, wanted);
+    }
+    let meta = home(prefix).meta();
     let proposed = match wanted {
         Some(shards) => shards,
-        None => fitting(client).await?,
+        None => suitable(client).await?,
     };
     let mut pipeline = pipe();
     pipeline.cmd("HSETNX").arg(&meta).arg("shards").arg(proposed.count());
     pipeline.cmd("HSETNX").arg(&meta).arg("id").arg(format!("{:032x}", rand::random::<u128>()));
     client.send_all(&pipeline).await?;
     let founded = existing(client, prefix).await?.ok_or_else(|| Error::Unexpected("meta is gone".into()))?;
+    fitting(founded, wanted)
+}
+
+fn fitting(founded: Founded, wanted: Option<Shards>) -> std::result::Result<Founded, Misfit> {
     match wanted {
         Some(wanted) if wanted != founded.shards => {
             Err(Misfit::Shards { founded: founded.shards.count(), wanted: wanted.count() })
@@ -75,9 +83,15 @@ pub async fn found(client: &Client, prefix: &str, wanted: Option<Shards>) -> std
     }
 }
 
+/// Whether servers are, or lately were, at work where no data set is: it was lost.
+pub async fn is_lost(client: &Client, prefix: &str) -> Result<bool> {
+    let calls = int(client.send(cmd("EXISTS").arg(home(prefix).calls())).await?)?;
+    Ok(calls > 0 && existing(client, prefix).await?.is_none())
+}
+
 /// What was decided at the first start; `None` if there was none.
 pub async fn existing(client: &Client, prefix: &str) -> Result<Option<Founded>> {
-    let mut fields = items(client.send(cmd("HMGET").arg(meta(prefix)).arg(&["shards", "id", "pulse"])).await?)?;
+    let mut fields = items(client.send(cmd("HMGET").arg(home(prefix).meta()).arg(&["shards", "id", "pulse"])).await?)?;
     let count = match fields.value()? {
         Value::Nil => return Ok(None),
         count => int(count)?,
@@ -88,13 +102,14 @@ pub async fn existing(client: &Client, prefix: &str) -> Result<Option<Founded>> 
     Ok(Some(Founded { shards, id, has_pulse: fields.value()? != Value::Nil }))
 }
 
-fn meta(prefix: &str) -> Vec<u8> {
+/// The keys of the first shard.
+fn home(prefix: &str) -> Keys {
     // The first shard's tag is the same whatever their number.
     let tag = Shards::new(1).map(tags).and_then(|tags| tags.first().copied()).unwrap_or_default();
-    Keys::new(prefix, tag).meta()
+    Keys::new(prefix, tag)
 }
 
-async fn fitting(client: &Client) -> Result<Shards> {
+async fn suitable(client: &Client) -> Result<Shards> {
     let count = if client.is_cluster() {
         let info = text(client.send(cmd("CLUSTER").arg("INFO")).await?)?;
         let masters = info.lines().find_map(|line| line.strip_prefix("cluster_size:"));

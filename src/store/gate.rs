@@ -161,6 +161,19 @@ impl Gate {
         self.lock().loss
     }
 
+    /// Whether it is open to all.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check(&self) -> Result<()> {
+        let state = self.lock();
+        match (&state.away, state.loss.filter(|loss| loss.closes())) {
+            (_, Some(loss)) => Err(Error::Lost(loss)),
+            (Some(why), None) => Err(Error::Unavailable(why.clone())),
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Whether the last call found it away.
     pub fn is_away(&self) -> bool {
         self.lock().away.is_some()

@@ -76,7 +76,11 @@ pub const PATTERNS: &[Pattern] = &[
     key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
     key("seq", Kind::Hash, "seq, turn: counters; whatever queues a task"),
     key("meta", Kind::Hash, "first shard only: shards, id of the data set, whether all have a pulse; the first start"),
-    key("pulse", Kind::Hash, "set, beats, accepted: by which a loss of data is noticed; beat"),
+    key(
+        "pulse",
+        Kind::Hash,
+        "set, beats, accepted: by which a loss of data is noticed; waits: how often replicas were; beat, replicas.rs",
+    ),
     key("settings:<queue>", Kind::Hash, "first shard only: master copy of the settings; settings"),
     key("configured", Kind::Zset, "first shard only: names of queues that have settings, score 0; settings"),
     key("arc:<queue>", Kind::Zset, "reserved: slots of a queue in order of their number, for affinity"),

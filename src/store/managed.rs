@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long it may take to begin answering, apart from loading its data, which may take as long as it takes.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 /// How often an adopted one, which is no child of ours, is asked whether it lives.
@@ -226,12 +226,16 @@ impl Managed {
                 () = stop.cancelled() => break,
             }
             tracing::error!(last_words = self.last_words(), "redis-server has ended; starting it again");
-            while let Err(error) = self.launch().await {
-                tracing::error!(%error, "redis-server does not start");
-                tokio::select! {
-                    () = sleep(Duration::from_secs(1)) => {}
-                    () = stop.cancelled() => return,
+            // One that is still loading when the server is told to stop is left to the next start, which adopts it.
+            let launched = async {
+                while let Err(error) = self.launch().await {
+                    tracing::error!(%error, "redis-server does not start");
+                    sleep(Duration::from_secs(1)).await;
                 }
+            };
+            tokio::select! {
+                () = launched => {}
+                () = stop.cancelled() => return,
             }
         }
         self.stop().await;

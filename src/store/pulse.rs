@@ -88,7 +88,8 @@ impl Watch {
         } else if seen.set != self.set {
             self.loss = Some(Loss::Another);
             return;
-        } else if before.is_some_and(|last| seen.beats < last.beats || seen.accepted < last.accepted) {
+        // Each look raises the counter itself.
+        } else if before.is_some_and(|last| seen.beats <= last.beats || seen.accepted < last.accepted) {
             self.loss = Some(Loss::Older);
         } else if self.loss != Some(Loss::Older) {
             // What was gone has come back. A set that has once gone back in time has lost what it has lost.
@@ -140,6 +141,7 @@ mod tests {
         let older = Some(Loss::Older);
         let seen = [pulse("a/4", 7, 0), pulse("a/4", 5, 0), pulse("a/4", 9, 0), pulse("a/4", 10, 1000)];
         assert_eq!(losses(&seen), [None, older, older, None]);
+        assert_eq!(losses(&[pulse("a/4", 7, 0), pulse("a/4", 7, 0)]), [None, older], "one beat is lost");
     }
 
     #[test]

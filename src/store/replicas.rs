@@ -2,9 +2,10 @@
 //!
 //! WAIT blocks the connection that it is sent on, and speaks only of what that connection has written. So it has a
 //! connection of its own, on which a write of its own goes ahead: replicas get writes in order, and who has this one
-//! has all before it.
+//! has all before it. That it is the same Redis that answered the call, and not another or an older one behind the same
+//! address, is seen by the record that the call has left there.
 
-use deadpool_redis::redis::pipe;
+use deadpool_redis::redis::{Value, pipe};
 
 use super::client::{Client, Target};
 use super::error::{Error, Result};
@@ -27,17 +28,26 @@ impl Replicas {
         Ok(Replicas { client: Client::connect(target.clone()).await?, wanted })
     }
 
-    /// Returns once so many replicas have everything that was answered before this call.
+    /// Returns once so many replicas have what call `number` of `pump` has written.
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] when fewer say so in time: it is written all the same.
-    pub(super) async fn confirm(&self, keys: &Keys) -> Result<()> {
+    pub(super) async fn confirm(&self, keys: &Keys, pump: &[u8], number: &[u8]) -> Result<()> {
         let mut pipeline = pipe();
+        pipeline.cmd("HGET").arg(keys.calls()).arg(pump);
         pipeline.cmd("HINCRBY").arg(keys.pulse()).arg("waits").arg(1);
         pipeline.cmd("WAIT").arg(self.wanted).arg(WITHIN_MS);
         let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}, {} are wanted", self.wanted));
         let answers = self.client.send_all(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
-        let have = answers.into_iter().next_back().map_or(Ok(0), int)?;
+        let mut answers = answers.into_iter();
+        let of_this_call = match answers.next() {
+            Some(Value::BulkString(record)) => record.strip_prefix(number).is_some_and(|rest| rest.starts_with(b" ")),
+            _ => false,
+        };
+        if !of_this_call {
+            return Err(unconfirmed("another Redis, or an older state of it, has come between".into()));
+        }
+        let have = answers.next_back().map_or(Ok(0), int)?;
         if have < i64::from(self.wanted) {
             return Err(unconfirmed(format!("{have} have it after {WITHIN_MS} ms")));
         }

@@ -145,6 +145,14 @@ impl Call<'_> {
         self.shard.gate.pass_in_spite_of_loss(self.run()).await
     }
 
+    /// Returns once the replicas that are wanted have what it has written.
+    pub(super) async fn confirm(&self) -> Result<()> {
+        match (&self.shard.replicas, self.arguments.as_slice()) {
+            (Some(replicas), [_, _, _, pump, number, ..]) => replicas.confirm(&self.shard.keys, pump, number).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn run(&self) -> Result<Value> {
         self.shard.client.run(self.script, &self.arguments).await
     }
@@ -176,14 +184,6 @@ impl Shard {
     /// Sends one command, which may be sent twice.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
         self.gate.pass(self.client.send(command)).await
-    }
-
-    /// Returns once the replicas that are wanted have all that this shard has answered so far.
-    pub(super) async fn confirm(&self) -> Result<()> {
-        match &self.replicas {
-            Some(replicas) => replicas.confirm(&self.keys).await,
-            None => Ok(()),
-        }
     }
 
     pub(super) fn client(&self) -> &Client {

@@ -21,6 +21,16 @@ async fn ready(fixture: &Fixture) {
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
 }
 
+/// What `slotwheel doctor` says, which finds something wrong.
+fn doctor(fixture: &Fixture) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
+        .args(["doctor", "--redis-url", &fixture.redis.url])
+        .output()
+        .expect("doctor");
+    assert!(!output.status.success());
+    String::from_utf8(output.stdout).expect("text")
+}
+
 fn accept(fixture: &Fixture) -> String {
     let shards = fixture.config.shards.expect("a number").count().to_string();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
@@ -47,6 +57,7 @@ async fn a_flushed_redis_is_no_silent_empty_queue() {
     }
     assert!(fixture.http.get("/livez").await.status == 200);
 
+    assert!(doctor(&fixture).contains("the data set is gone"));
     assert!(accept(&fixture).contains("accepted"));
     ready(&fixture).await;
     fixture.submit("q", json!(2)).await;
@@ -104,12 +115,8 @@ async fn a_start_on_a_data_set_of_which_a_shard_is_gone_is_not_ready() {
     fixture.stop_servers().await;
     let key = fixture.store().await.shards()[5].keys.pulse();
     fixture.redis.ask::<()>(cmd("DEL").arg(key)).await;
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-        .args(["doctor", "--redis-url", &fixture.redis.url])
-        .output()
-        .expect("doctor");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success() && said.contains("shard 5") && said.contains("gone"), "{said}");
+    let said = doctor(&fixture);
+    assert!(said.contains("shard 5") && said.contains("gone"), "{said}");
 
     accept(&fixture);
     fixture.http = fixture.another_server().await;

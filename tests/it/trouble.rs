@@ -85,12 +85,14 @@ async fn fill(fixture: &Fixture, code: &str, status: u16) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_full_redis_refuses_new_tasks_and_drains_to_empty() {
-    let fixture = Fixture::start().await;
+    let mut fixture = Fixture::start().await;
     let used: String = fixture.redis.ask(cmd("INFO").arg("memory")).await;
     let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
     fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(used + 3_000_000)).await;
     let accepted = fill(&fixture, "store_full", 507).await;
     assert!(!accepted.is_empty());
+    // A server that is started now can drain it.
+    fixture.http = fixture.another_server().await;
 
     let failed = fixture.claim_one("q").await;
     fixture

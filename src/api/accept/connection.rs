@@ -204,7 +204,7 @@ async fn within<C: Future>(
             }
             // One timer for all: it is set again when it has gone off too early, or would go off too late.
             loop {
-                let Some((at, due)) = pace.due() else { return Poll::Pending };
+                let Some((at, due)) = pace.due(context.waker()) else { return Poll::Pending };
                 if at <= Instant::now() {
                     if due != Due::Old {
                         return Poll::Ready(Err(due));

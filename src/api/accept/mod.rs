@@ -40,6 +40,8 @@ pub(in crate::api) use counts::count;
 
 /// Between attempts to accept when the system has no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Connections that are accepted without a pause when the server closes: the runtime allows no more in one go.
+const IN_ONE_GO: u32 = 64;
 /// Between words about that.
 const WORDS_EVERY: Duration = Duration::from_secs(10);
 /// Connections that are told at once that there is no place for them; beyond, they are closed without a word.
@@ -155,8 +157,17 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
     }
     // Those that the system has accepted for us would be reset. It keeps no more ready for us from here on, but one.
     let _ = SockRef::from(&listener).listen(0);
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        take_in(stream, peer);
+    let mut taken = 0;
+    while let Some(accepted) = listener.accept().now_or_never() {
+        match accepted {
+            Ok((stream, peer)) => take_in(stream, peer),
+            Err(error) if is_of_one(&error) => {}
+            Err(_) => break,
+        }
+        taken += 1;
+        if taken % IN_ONE_GO == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     drop(listener);
     let closed = Instant::now();

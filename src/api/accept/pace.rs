@@ -157,10 +157,11 @@ impl Pace {
         }
     }
 
-    /// What is due next, and when.
-    pub(super) fn due(&self) -> Option<(Instant, Due)> {
+    /// What is due next, and when; `waker` is woken when a request ends, after which it may be another time.
+    pub(super) fn due(&self, waker: &Waker) -> Option<(Instant, Due)> {
         let limits = &self.limits;
-        let state = self.lock();
+        let mut state = self.lock();
+        state.wake_later(waker);
         let at = |since: Option<Instant>, bound: Duration, due: Due| since.map(|since| (since + bound, due));
         let own = match state.phase {
             Phase::Opened if state.closing => at(Some(state.since), limits.first_byte.min(FIRST_REQUEST), Due::Silent),

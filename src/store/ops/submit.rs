@@ -76,7 +76,7 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     }
     let stored = call.send().await?;
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
-    shard.confirm().await?;
+    call.confirm().await?;
     super::answers(stored, tasks.len(), answer)
 }
 
