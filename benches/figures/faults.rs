@@ -1,8 +1,9 @@
 //! What clients see of faults of Redis: a server that is a process of its own, 50 submits a second, and something that
 //! goes wrong.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::{Client, cmd};
@@ -12,6 +13,7 @@ use tokio::time::{interval, sleep};
 use crate::median;
 use crate::server::Server;
 use crate::support::redis::OwnRedis;
+use crate::support::{report, text};
 
 /// One request: when it was sent, how long it took, what came.
 type Seen = (Instant, Duration, u16);
@@ -92,6 +94,52 @@ pub async fn measure() {
     };
     under_load("SCRIPT FLUSH in a loop for 5 s", &server, flush).await;
     cut_signals(&server, &redis).await;
+    greedy(&server).await;
+}
+
+/// What keys of other slots see of one key with 20,000 ready tasks: four workers, a task of another key every 10 ms, the
+/// time from its submit to a worker holding it.
+async fn greedy(server: &Server) {
+    let mut figures = Vec::new();
+    for (queue, backlog) in [("alone", 0), ("beside", 20_000)] {
+        let tasks: Vec<_> = (0..1000).map(|_| json!({"queue": queue, "key": "greedy"})).collect();
+        for _ in 0..backlog / 1000 {
+            server.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+        }
+        let held: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let (http, held) = (server.http.clone(), held.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let answer = http.post("/claim", &json!({"queues": [queue], "wait_ms": 10_000})).await;
+                        for task in answer.expect(200)["tasks"].as_array().unwrap() {
+                            held.lock().unwrap().insert(text(&task["id"]).to_owned(), Instant::now());
+                            http.post("/complete", &report(task)).await.expect(200);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut sent = Vec::new();
+        let mut ticks = interval(Duration::from_millis(10));
+        for number in 0..500 {
+            ticks.tick().await;
+            let at = Instant::now();
+            let task = server.http.post("/tasks", &json!({"queue": queue, "key": format!("k{number}")})).await;
+            sent.push((text(&task.expect(201)["id"]).to_owned(), at));
+        }
+        let all = |held: &HashMap<String, Instant>| sent.iter().all(|(id, _)| held.contains_key(id));
+        while !all(&held.lock().unwrap()) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        workers.iter().for_each(tokio::task::JoinHandle::abort);
+        let held = held.lock().unwrap();
+        let mut taken: Vec<f64> = sent.iter().map(|(id, at)| (held[id] - *at).as_secs_f64() * 1000.0).collect();
+        let middle = median(&mut taken);
+        figures.push(format!("{queue} p50 {middle:.1} ms, p99 {:.1} ms", taken[taken.len() * 99 / 100]));
+    }
+    println!("one greedy key, 500 tasks of other keys: {}", figures.join("; "));
 }
 
 /// The connection on which signals are heard is cut every 100 ms: hints come late or not at all.
