@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check chaos model fuzz schemathesis demo figures help
+.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -27,6 +27,9 @@ chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (
 
 model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
 	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model
+
+mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test must catch; ALL=1: by every layer
+	ALL=$(ALL) .ci/mutants $(ONLY)
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check

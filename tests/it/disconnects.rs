@@ -99,6 +99,33 @@ async fn one_that_went_with_more_requests_behind_its_poll() {
     fixture.end().await;
 }
 
+/// Returns when so many requests wait, as the server itself says: Redis may be frozen.
+async fn until_waiting(fixture: &Fixture, count: usize) {
+    let line = format!("slotwheel_waiting_polls {count}\n");
+    fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(&line).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn one_that_went_while_its_claim_was_under_way() {
+    let fixture = Fixture::start().await;
+    // Redis knows the script then, so that one sending of it is enough.
+    in_line(&fixture).await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    fixture.redis.freeze();
+    let mut raw = Raw::connect(fixture.http.address).await;
+    raw.send(&post("/claim", POLL)).await;
+    until_waiting(&fixture, 1).await;
+    drop(raw);
+    until_waiting(&fixture, 0).await;
+
+    // Only now it is claimed, for nobody.
+    fixture.redis.thaw();
+
+    let claimed = fixture.claim_one("q").await;
+    assert_eq!((&claimed["id"], &claimed["attempt"]), (&id, &json!(1)));
+    fixture.end().await;
+}
+
 #[tokio::test]
 async fn one_that_is_frozen_holds_its_task_until_the_lease_is_over() {
     let fixture = Fixture::start().await;

@@ -2,8 +2,10 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
-use slotwheel::store::audit;
+use slotwheel::store::ops::claim::Claim;
+use slotwheel::store::{Caller, audit};
 
+use crate::support::lab::{queue, want};
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, report, report_with, text};
@@ -117,6 +119,26 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
     assert!(left.findings.is_empty(), "{:?}", left.findings);
     assert_eq!(proxy.losses(), slotwheel::store::ops::ALL.len(), "every script lost one");
     lossy.end().await;
+}
+
+#[tokio::test]
+async fn a_sending_that_was_slow_on_its_way_does_not_run_after_a_later_call() {
+    let fixture = Fixture::with_shards(1).await;
+    for n in 0..2 {
+        fixture.submit("q", json!(n)).await;
+    }
+    let store = fixture.store().await;
+    let (shard, mut caller) = (&store.shards()[0], Caller::new());
+    let (queues, wants) = ([queue("q")], [want(1, None, 1)]);
+    let slow = Claim::new(shard, &mut caller, &queues, &wants);
+    let later = Claim::new(shard, &mut caller, &queues, &wants);
+    assert_eq!(later.send().await.expect("a task").tasks.len(), 1);
+
+    let refused = slow.send().await.expect_err("its caller has gone on").to_string();
+
+    assert!(refused.contains("OVERTAKEN"), "{refused}");
+    assert_eq!(fixture.counts("q").await["leased"], 1);
+    fixture.end().await;
 }
 
 #[tokio::test]
