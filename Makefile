@@ -38,7 +38,7 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	.ci/dependencies
 	.ci/contract
 
-fuzz: tools-build ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
+fuzz: tools-fuzz ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
 	.ci/fuzz $(or $(SECONDS),20)
 
 schemathesis: tools-schemathesis ## A server held against openapi.yaml, EXAMPLES (50) requests an operation and more
@@ -51,10 +51,11 @@ demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
-.PHONY: tools-run tools-build tools-test tools-check tools-schemathesis tools-demo
+.PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo
 tools-run: ; @.ci/install rust redis
 tools-build: ; @.ci/install rust
 tools-test: ; @.ci/install rust redis openssl faketime
 tools-check: ; @.ci/install rust python node
+tools-fuzz: ; @.ci/install rust c++
 tools-schemathesis: ; @.ci/install rust redis python curl
 tools-demo: ; @.ci/install rust redis python node curl
