@@ -1,6 +1,7 @@
 //! The binary as a user runs it.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -33,9 +34,12 @@ async fn start_with(command: &mut Command) -> Running {
     let (said, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
     let line = || heard.recv_timeout(Duration::from_secs(30)).expect("it says that it listens");
-    let address = |line: String| line.split_once("listening address=")?.1.split(' ').next()?.parse().ok();
-    let address = std::iter::repeat_with(line).find_map(address).unwrap();
+    let address = std::iter::repeat_with(line).find_map(|line| address(&line)).unwrap();
     Running { child, http: Http::new(address) }
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    line.split_once("listening address=")?.1.split(' ').next()?.parse().ok()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -78,6 +82,27 @@ async fn waiters_get_an_empty_answer_when_it_stops() {
     signal(&server.child, "-TERM");
     assert_eq!(waiting.await.unwrap().expect(200), json!({"tasks": []}));
     assert!(server.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn it_serves_and_stops_though_nobody_reads_its_log_any_more() {
+    let directory = TempDir::new();
+    let mut command = slotwheel(&["--data-dir", directory.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let http = Http::new(lines.map_while(Result::ok).find_map(|line| address(&line)).unwrap());
+
+    http.post("/tasks", &json!({"payload": 1})).await.expect(201);
+    signal(&child, "-TERM");
+
+    let ended = tokio::time::timeout(Duration::from_secs(20), async {
+        while child.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    let ended = ended.await;
+    let _ = child.kill();
+    assert!(ended.is_ok() && child.wait().unwrap().success());
 }
 
 #[tokio::test]
