@@ -93,8 +93,8 @@ pub async fn measure() {
         }
     };
     under_load("SCRIPT FLUSH in a loop for 5 s", &server, flush).await;
-    cut_signals(&server, &redis).await;
     greedy(&server).await;
+    cut_signals(&server, &redis).await;
 }
 
 /// What keys of other slots see of one key with 20,000 ready tasks: four workers, a task of another key every 10 ms, the
