@@ -54,10 +54,10 @@ fn registry(api: &Api) -> Registry {
     registry.register_with_unit("body", "Memory that request bodies take", Unit::Bytes, bodies);
 
     // Each stands on its own: what they count is of different kinds, and their sum means nothing.
-    for (name, number) in api.door.counts().read() {
+    for (name, help, number) in api.door.counts().read() {
         let counter = Counter::<u64>::default();
         counter.inc_by(number);
-        registry.register(name, "How often it happened since the start; see docs/guarantees.md", counter);
+        registry.register(name, help.trim_end_matches('.'), counter);
     }
 
     let waiting = Gauge::<i64>::default();

@@ -287,7 +287,7 @@ async fn what_the_door_sees_is_counted() {
     drop(old);
 
     let counts = door.counts().read();
-    let of = |name: &str| counts.iter().find(|(own, _)| *own == name).unwrap().1;
+    let of = |name: &str| counts.iter().find(|(own, _, _)| *own == name).unwrap().2;
     assert_eq!((of("connections_refused_full"), of("connections_refused_address")), (1, 1));
     assert_eq!(of("connections_accepted"), 5);
     assert_eq!((of("closed_silent"), of("closed_slow_head")), (1, 1));

@@ -12,9 +12,9 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// Each by its name, as it stands.
-            pub fn read(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            /// Each by its name, with what it counts, as it stands.
+            pub fn read(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),*).trim_ascii(), self.$name.load(Ordering::Relaxed)),)*]
             }
         }
     };
