@@ -110,6 +110,10 @@ fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    // What a shell gives is often 1024 of what it may give; each connection is a file.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     if !config.listen.ip().is_loopback() {

@@ -96,9 +96,7 @@ fn counted_as(address: IpAddr) -> IpAddr {
 
 /// How many files this process may have open, where the system says so.
 fn open_files() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    usize::try_from(rlimit::Resource::NOFILE.get_soft().ok()?).ok()
 }
 
 #[cfg(test)]
