@@ -82,14 +82,15 @@ impl Watch {
         };
         let before = self.last.as_ref();
         let accepted = before.is_some_and(|last| seen.accepted > last.accepted) && self.own.fits(&seen.set);
+        // Each look raises the counter itself, so that it stands still only if it had gone back.
+        let older = before.is_some_and(|last| seen.beats <= last.beats || seen.accepted < last.accepted);
         if accepted {
             self.set = seen.set.clone();
             self.loss = None;
         } else if seen.set != self.set {
             self.loss = Some(Loss::Another);
             return;
-        // Each look raises the counter itself.
-        } else if before.is_some_and(|last| seen.beats <= last.beats || seen.accepted < last.accepted) {
+        } else if older {
             self.loss = Some(Loss::Older);
         } else if self.loss != Some(Loss::Older) {
             // What was gone has come back. A set that has once gone back in time has lost what it has lost.

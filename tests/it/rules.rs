@@ -261,6 +261,16 @@ fn every_test_that_a_promise_names_is_there() {
 }
 
 #[test]
+fn every_deliberate_fault_can_still_be_put_in() {
+    for patch in files("mutants", &["patch"]) {
+        let check =
+            std::process::Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(root()).output();
+        let check = check.expect("git");
+        assert!(check.status.success(), "{}: {}", name(&patch), String::from_utf8_lossy(&check.stderr));
+    }
+}
+
+#[test]
 fn the_readme_is_short_and_shows_the_two_commands_first() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() < 150);
