@@ -69,6 +69,24 @@ struct State {
     loss: Option<Loss>,
 }
 
+impl State {
+    /// An error where nothing may be served, because the data is not what it was.
+    fn keeps(&self) -> Result<()> {
+        match self.loss.filter(|loss| loss.closes()) {
+            Some(loss) => Err(Error::Lost(loss)),
+            None => Ok(()),
+        }
+    }
+
+    /// An error where the shard is away and somebody finds out already whether it is back.
+    fn admits(&self) -> Result<()> {
+        match &self.away {
+            Some(why) if self.probing => Err(Error::Unavailable(why.clone())),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 /// The gate of one shard.
 #[derive(Debug)]
 pub struct Gate {
@@ -97,9 +115,7 @@ impl Gate {
 
     /// Makes `call` if the shard is worth calling, and learns from its outcome.
     pub(super) async fn pass<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        if let Some(loss) = self.loss().filter(|loss| loss.closes()) {
-            return Err(Error::Lost(loss));
-        }
+        self.lock().keeps()?;
         self.pass_in_spite_of_loss(call).await
     }
 
@@ -132,28 +148,27 @@ impl Gate {
     /// # Errors
     /// Why the shard is not worth waiting for.
     pub fn admit(&self) -> Result<()> {
-        let state = self.lock();
-        match &state.away {
-            Some(why) if state.probing => Err(Error::Unavailable(why.clone())),
-            Some(_) | None => Ok(()),
-        }
+        self.lock().admits()
     }
 
     fn enter(&self) -> Result<Option<Probe<'_>>> {
         let mut state = self.lock();
-        match &state.away {
-            None => Ok(None),
-            Some(why) if state.probing => Err(Error::Unavailable(why.clone())),
-            Some(_) => {
-                state.probing = true;
-                Ok(Some(Probe(self)))
-            }
+        state.admits()?;
+        if state.away.is_none() {
+            return Ok(None);
         }
+        state.probing = true;
+        Ok(Some(Probe(self)))
     }
 
     /// What was found out about the shard's data; `None`: it is what it was.
-    pub fn set_loss(&self, loss: Option<Loss>) {
-        self.lock().loss = loss;
+    pub(super) fn set_loss(&self, loss: Option<Loss>) {
+        let before = std::mem::replace(&mut self.lock().loss, loss);
+        match loss {
+            Some(loss) if before != Some(loss) => tracing::error!(shard = self.shard, "{}", loss.explain()),
+            None if before.is_some() => tracing::warn!(shard = self.shard, "the data set is accepted, or back"),
+            Some(_) | None => {}
+        }
     }
 
     /// The loss that was noticed and not yet accepted.
@@ -167,10 +182,10 @@ impl Gate {
     /// Why it is not.
     pub fn check(&self) -> Result<()> {
         let state = self.lock();
-        match (&state.away, state.loss.filter(|loss| loss.closes())) {
-            (_, Some(loss)) => Err(Error::Lost(loss)),
-            (Some(why), None) => Err(Error::Unavailable(why.clone())),
-            (None, None) => Ok(()),
+        state.keeps()?;
+        match &state.away {
+            Some(why) => Err(Error::Unavailable(why.clone())),
+            None => Ok(()),
         }
     }
 

@@ -68,11 +68,11 @@ impl Watch {
     }
 
     /// Looks, and tells the shard's gate what it has seen: the loss that is to be accepted, if there is one.
-    pub async fn look(&mut self, shard: &Shard, caller: &mut Caller) -> Result<Option<Loss>> {
+    pub async fn look(&mut self, shard: &Shard, caller: &mut Caller) -> Result<()> {
         let seen = beat(shard, caller, &self.own, Purpose::Look).await?;
         self.judge(seen);
         shard.gate.set_loss(self.loss);
-        Ok(self.loss)
+        Ok(())
     }
 
     fn judge(&mut self, seen: Option<Pulse>) {

@@ -14,18 +14,9 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn run(shard: Shard, founded: Founded, stop: CancellationToken) {
     let mut caller = Caller::new();
     let mut watch = Watch::new(&founded);
-    let mut known = None;
     loop {
-        match watch.look(&shard, &mut caller).await {
-            Ok(loss) if loss != known => {
-                match loss {
-                    Some(loss) => tracing::error!(shard = shard.index, "{}", loss.explain()),
-                    None => tracing::warn!(shard = shard.index, "the data set is accepted, or back"),
-                }
-                known = loss;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, shard = shard.index, "no pulse"),
+        if let Err(error) = watch.look(&shard, &mut caller).await {
+            tracing::debug!(%error, shard = shard.index, "no pulse");
         }
         let pause = EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
         tokio::select! {
