@@ -56,16 +56,15 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     let dispatch = Dispatch::start(store.clone(), config.sweep, config.limits.waiting_polls, &tasks, &closing);
     let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
-    let door = Door::new(&config.limits);
+    let door = Door::new(&config.limits, Stop::new(stop, closing));
     let router = api::router(Api {
         dispatch: dispatch.clone(),
         durability: config.durability,
-        stopping: stop.clone(),
         door: door.clone(),
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
-    let closed = accept::serve(listener, router, door, Stop::new(stop, closing), config.shutdown.mul_f64(0.8)).await;
+    let closed = accept::serve(listener, router, door, config.shutdown.mul_f64(0.8)).await;
     // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
     hearing.abort();
     let _ = hearing.await;

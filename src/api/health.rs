@@ -18,7 +18,7 @@ pub(super) async fn live() -> Response {
 }
 
 pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem> {
-    if api.stopping.is_cancelled() {
+    if api.door.is_stopping() {
         return Err(Problem::new(Code::Stopping, "the server is going down"));
     }
     // A watch of a task that cannot be is a write like any other.

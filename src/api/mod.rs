@@ -29,8 +29,6 @@ mod tasks;
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
@@ -47,8 +45,6 @@ pub struct Api {
     pub dispatch: Arc<Dispatch>,
     /// What an accepted submit survives.
     pub durability: Durability,
-    /// Set when the server is going down.
-    pub stopping: CancellationToken,
     /// Through which requests come.
     pub door: Arc<Door>,
 }

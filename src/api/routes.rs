@@ -53,9 +53,12 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
         })
-        .layer(CsrfLayer::new().with_rejection_response(|_| refused_cross_site()))
-        .layer(PropagateRequestIdLayer::new(id.clone()))
-        .layer(SetRequestIdLayer::new(id, MakeRequestUuid))
+        // One layer of all: each one boxes every request anew.
+        .layer((
+            SetRequestIdLayer::new(id.clone(), MakeRequestUuid),
+            PropagateRequestIdLayer::new(id),
+            CsrfLayer::new().with_rejection_response(|_| refused_cross_site()),
+        ))
         .with_state(api)
 }
 

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -132,6 +133,8 @@ async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
             }
             waiting.extend(fresh.drain(..));
         }
+        // What this server can still take in without waiting goes into the same call.
+        yield_now().await;
         while waiting.len() < ITEMS
             && let Ok(job) = jobs.try_recv()
         {

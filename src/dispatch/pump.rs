@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, GiveBack};
@@ -18,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<GiveBack>, stop: CancellationToken) {
     let mut caller = Caller::new();
     loop {
+        // Who can come into the line without waiting is looked for in the same call.
+        yield_now().await;
         let Some(batch) = waiters.pull(shard.index) else {
             tokio::select! {
                 () = waiters.news(shard.index) => continue,

@@ -252,13 +252,12 @@ async fn what_the_door_sees_is_counted() {
         ..WrittenLimits::default()
     };
     let config = Written { limits, ..Written::default() }.meant().unwrap();
-    let door = Door::new(&config.limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
+    let door = Door::new(&config.limits, Stop::new(stop.clone(), stop.clone()));
     let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
-    let both = Stop::new(stop.clone(), stop.clone());
-    let serving = tokio::spawn(accept::serve(listener, router, door.clone(), both, Duration::from_secs(1)));
+    let serving = tokio::spawn(accept::serve(listener, router, door.clone(), Duration::from_secs(1)));
 
     let mut silent = Raw::connect(address).await;
     let mut beyond = Raw::connect(address).await;

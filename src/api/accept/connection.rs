@@ -21,7 +21,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::super::extract::Peer;
@@ -32,7 +31,7 @@ use super::farewell;
 use super::head::Flaw;
 use super::pace::{Due, Pace, Turn};
 use super::wire::{Version, Wire};
-use super::{Door, Stop};
+use super::Door;
 
 /// What of an unread body the HTTP library may get out of the way by itself.
 const SMALL_REST: u64 = 4096;
@@ -56,15 +55,15 @@ enum End {
     Due(Due, Version),
 }
 
-/// Serves the connection until it ends; it is cut off when `stop` says so.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, stop: Stop) {
+/// Serves the connection until it ends, or is cut off.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>) {
     let stream = Arc::new(stream);
     let pace = Pace::new(&door.limits);
     let wire = Wire::new(stream.clone(), pace.clone(), door.limits.clone());
     let flaw = wire.flaw();
     let end = tokio::select! {
-        end = talk(wire, peer, router, &pace, &door, &stop) => end,
-        () = stop.cut.cancelled() => return,
+        end = talk(wire, peer, router, &pace, &door) => end,
+        () = door.stop.cut.cancelled() => return,
     };
     let words = last_words(&door, &end, flaw.get());
     match end {
@@ -74,7 +73,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, d
         End::Due(Due::SlowHead | Due::Old, _) | End::Done => {
             tokio::select! {
                 () = farewell::close(&stream, words.as_deref().unwrap_or_default()) => {}
-                () = stop.cut.cancelled() => {}
+                () = door.stop.cut.cancelled() => {}
             }
         }
     }
@@ -119,17 +118,16 @@ async fn talk(
     router: Router,
     pace: &Arc<Pace>,
     door: &Arc<Door>,
-    stop: &Stop,
 ) -> End {
-    let first = within(pin!(wire.version()), pace, door, &stop.closing, |_| pace.close()).await;
+    let first = within(pin!(wire.version()), pace, door, |_| pace.close()).await;
     let version = match first {
         Ok(Some(version)) => version,
         Ok(None) => return End::Done,
         Err(due) => return End::Due(due, Version::One),
     };
     let service = {
-        let (pace, door, stopping) = (pace.clone(), door.clone(), stop.stopping.clone());
-        service_fn(move |request| answer(request, peer, router.clone(), pace.turn(), door.clone(), stopping.clone()))
+        let (pace, door) = (pace.clone(), door.clone());
+        service_fn(move |request| answer(request, peer, router.clone(), pace.turn(), door.clone()))
     };
     let io = TokioIo::new(wire);
     let ended = match version {
@@ -139,7 +137,7 @@ async fn talk(
             builder.header_read_timeout(None).max_headers(door.limits.headers);
             builder.max_buf_size(door.limits.head_bytes.max(64 * 1024)).timer(TokioTimer::new());
             let connection = pin!(builder.serve_connection(io, service));
-            within(connection, pace, door, &stop.closing, |_| pace.close()).await
+            within(connection, pace, door, |_| pace.close()).await
         }
         // Apart, because it is much larger, and connections that wait over HTTP/1 are many.
         Version::Two => {
@@ -157,7 +155,7 @@ async fn talk(
                     .keep_alive_timeout(PING_EVERY);
                 let mut connection = pin!(builder.serve_connection(io, service));
                 let asked = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-                let ended = within(connection.as_mut(), pace, door, &stop.closing, asked).await;
+                let ended = within(connection.as_mut(), pace, door, asked).await;
                 if let Err(Due::Idle) = ended {
                     connection.as_mut().graceful_shutdown();
                     let _ = timeout(LAST_FRAMES, connection).await;
@@ -180,15 +178,14 @@ async fn talk(
     }
 }
 
-/// Runs `connection` as long as nothing is overdue, and asks it once to end: when it is old, or the server `closing`.
+/// Runs `connection` as long as nothing is overdue, and asks it once to end: when it is old, or the server closing.
 async fn within<C: Future>(
     mut connection: Pin<&mut C>,
     pace: &Pace,
     door: &Door,
-    closing: &CancellationToken,
     ask: impl Fn(Pin<&mut C>),
 ) -> Result<C::Output, Due> {
-    let mut closed = pin!(closing.cancelled());
+    let mut closed = pin!(door.stop.closing.cancelled());
     let mut asked = false;
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut set: Option<Instant> = None;
@@ -236,7 +233,6 @@ async fn answer(
     router: Router,
     turn: Turn,
     door: Arc<Door>,
-    stopping: CancellationToken,
 ) -> Result<hyper::Response<Leaving>, Infallible> {
     let is_one = request.version() < HttpVersion::HTTP_2;
     // A body that must not be waited for, or that has too much left to be read past.
@@ -253,7 +249,7 @@ async fn answer(
     };
     let unread = whole.is_some_and(|whole| !whole.load(Ordering::Relaxed));
     let (mut parts, body) = response.into_parts();
-    if is_one && (unread || stopping.is_cancelled() || turn.is_last()) {
+    if is_one && (unread || door.is_stopping() || turn.is_last()) {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(hyper::Response::from_parts(parts, Leaving::new(body, turn)))

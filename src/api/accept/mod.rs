@@ -52,9 +52,10 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMES: u32 = 3;
 
-/// What all connections of a server share: its limits, and how far they are used.
+/// What all connections of a server share: when to end, their limits, and how far those are used.
 #[derive(Debug)]
 pub struct Door {
+    stop: Stop,
     limits: Arc<Limits>,
     places: Arc<Places>,
     budget: Arc<Budget>,
@@ -62,7 +63,7 @@ pub struct Door {
 }
 
 /// When to end.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stop {
     /// From now on each answer over HTTP/1 is the last of its connection.
     pub stopping: CancellationToken,
@@ -80,14 +81,20 @@ impl Stop {
 }
 
 impl Door {
-    /// Within these limits.
-    pub fn new(limits: &Limits) -> Arc<Self> {
+    /// Within these limits, until `stop`.
+    pub fn new(limits: &Limits, stop: Stop) -> Arc<Self> {
         Arc::new(Door {
+            stop,
             limits: Arc::new(limits.clone()),
             places: Places::new(limits.connections, limits.connections_per_address),
             budget: Budget::new(limits.body_memory),
             counts: Counts::default(),
         })
+    }
+
+    /// Whether the server is going down.
+    pub(in crate::api) fn is_stopping(&self) -> bool {
+        self.stop.stopping.is_cancelled()
     }
 
     /// What happened so far.
@@ -123,9 +130,9 @@ impl Door {
     }
 }
 
-/// Serves until `stop.closing`; then takes no more connections and gives those that are at a request `patience` to
+/// Serves until the door is closing; then takes no more connections and gives those that are at a request `patience` to
 /// finish it. When the closing began.
-pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop: Stop, patience: Duration) -> Instant {
+pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, patience: Duration) -> Instant {
     let connections = TaskTracker::new();
     let farewells = Arc::new(Semaphore::new(FAREWELLS));
     let mut quiet_until = Instant::now();
@@ -133,14 +140,14 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
         Ok(place) => {
             count(&door.counts.connections_accepted);
             prepare(&stream);
-            connections.spawn(hold(place, stream, peer, router.clone(), door.clone(), stop.clone()));
+            connections.spawn(hold(place, stream, peer, router.clone(), door.clone()));
         }
         Err(refused) => turn_away(stream, refused, &door, &farewells),
     };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.closing.cancelled() => break,
+            () = door.stop.closing.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => take_in(stream, peer),
@@ -174,14 +181,14 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, stop:
     connections.close();
     if timeout_at(closed + patience, connections.wait()).await.is_err() {
         tracing::warn!(connections = door.connections(), "some requests did not finish in time and are cut off");
-        stop.cut.cancel();
+        door.stop.cut.cancel();
         connections.wait().await;
     }
     closed
 }
 
-async fn hold(place: Place, stream: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, stop: Stop) {
-    connection::serve(stream, peer, router, door, stop).await;
+async fn hold(place: Place, stream: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>) {
+    connection::serve(stream, peer, router, door).await;
     drop(place);
 }
 
