@@ -57,11 +57,7 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
     let door = Door::new(&config.limits, Stop::new(stop, closing));
-    let router = api::router(Api {
-        dispatch: dispatch.clone(),
-        durability: config.durability,
-        door: door.clone(),
-    });
+    let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, door: door.clone() });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
     let closed = accept::serve(listener, router, door, config.shutdown.mul_f64(0.8)).await;

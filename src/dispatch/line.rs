@@ -14,6 +14,8 @@ use crate::store::{Error, Result};
 
 /// Waiters in one call.
 const BATCH: usize = 100;
+/// Those of a queue that has something who are looked for first: as a rule it has something for one of them.
+const FIRST: usize = 4;
 
 /// Where a waiter's answer goes.
 pub(super) type Answer = oneshot::Sender<Result<Delivery>>;
@@ -58,6 +60,8 @@ pub(super) struct Line {
     ready: HashMap<QueueName, BTreeMap<usize, u8>>,
     /// Per shard: queues that were hinted at while its call was under way.
     hinted: HashMap<usize, HashSet<QueueName>>,
+    /// Per shard: how many of a queue that has something the next call looks for.
+    windows: Vec<usize>,
     /// Shards that are away.
     pub(super) down: BTreeMap<usize, Error>,
     pub(super) dismissed: bool,
@@ -71,7 +75,7 @@ impl std::fmt::Debug for Line {
 
 impl Line {
     pub(super) fn new(shards: usize) -> Self {
-        Line { shards, ..Line::default() }
+        Line { shards, windows: vec![FIRST; shards], ..Line::default() }
     }
 
     /// A new waiter at the end. One that came earlier with the same claim id is answered: its client asks anew.
@@ -229,12 +233,24 @@ impl Line {
         self.ready.get(queue).is_some_and(|shards| shards.contains_key(&shard))
     }
 
+    /// A call has served so many. The next looks for twice as many: a crowd costs a call for nothing little, and a
+    /// flood of tasks finds all who wait within a few calls.
+    pub(super) fn set_window(&mut self, shard: usize, served: usize) {
+        if let Some(window) = self.windows.get_mut(shard) {
+            *window = (2 * served).clamp(FIRST, BATCH);
+        }
+    }
+
+    /// Where the queue that the waiter prefers of those that have something has it.
+    fn known(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
+        waiter.request.queues.iter().find_map(|queue| self.ready.get(queue))
+    }
+
     /// Where to look for this waiter next: where the queue it prefers shows the best priority, else wherever it has
     /// not been looked for; `None`: nowhere for now.
     pub(super) fn target(&self, id: u64) -> Option<usize> {
         let waiter = self.all.get(&id)?;
-        let known = waiter.request.queues.iter().find_map(|queue| self.ready.get(queue));
-        if let Some(shards) = known {
+        if let Some(shards) = self.known(waiter) {
             return shards.iter().max_by_key(|(_, priority)| **priority).map(|(shard, _)| *shard);
         }
         // Waiters begin at different shards, so that a crowd of them does not move in step.
@@ -246,15 +262,19 @@ impl Line {
     /// The first of those whose target is this shard, in order of arrival. A shard of equal priority counts as one.
     pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
         let mut ids = BTreeSet::new();
+        let window = self.windows.get(shard).copied().unwrap_or(BATCH);
         for queue in self.ready.keys().filter(|queue| self.is_best(queue, shard)) {
             let Some(free) = self.free.get(queue) else { continue };
             let prefers_it = |id: &&u64| {
                 let queues = self.all.get(id).map(|waiter| &waiter.request.queues);
                 queues.and_then(|queues| queues.iter().find(|name| self.ready.contains_key(*name))) == Some(queue)
             };
-            ids.extend(free.iter().filter(prefers_it).take(BATCH));
+            ids.extend(free.iter().filter(prefers_it).take(window));
         }
-        ids.extend(self.fresh.iter().filter(|id| self.target(**id) == Some(shard)).take(BATCH));
+        // New ones for whose queues something is known stand in line with those above.
+        let is_unknown = |id: &&u64| self.all.get(id).is_some_and(|waiter| self.known(waiter).is_none());
+        let fresh = self.fresh.iter().filter(is_unknown);
+        ids.extend(fresh.filter(|id| self.target(**id) == Some(shard)).take(BATCH));
         ids.into_iter().take(BATCH).collect()
     }
 }
@@ -300,6 +320,21 @@ mod tests {
         line.set_ready(&queue("first"), 2, 7);
         assert_eq!(line.target(id), Some(2));
         assert!(line.eligible(0).is_empty() && line.eligible(1).is_empty());
+    }
+
+    #[test]
+    fn a_hint_is_followed_for_a_few_first_and_for_more_when_they_are_all_served() {
+        let mut line = Line::new(1);
+        let (ids, _answers): (Vec<u64>, Vec<_>) = (0..300).map(|_| enter(&mut line, &["q"])).unzip();
+        assert_eq!(line.eligible(0), ids[..100], "new ones are all looked for");
+        line.set_ready(&queue("q"), 0, 4);
+        assert_eq!(line.eligible(0), ids[..4], "nobody is overtaken by a new one");
+        line.set_window(0, 4);
+        assert_eq!(line.eligible(0), ids[..8]);
+        line.set_window(0, 90);
+        assert_eq!(line.eligible(0), ids[..100]);
+        line.set_window(0, 0);
+        assert_eq!(line.eligible(0), ids[..4]);
     }
 
     #[test]

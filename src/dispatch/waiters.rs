@@ -121,6 +121,8 @@ impl Waiters {
     /// not looked for all of them.
     pub(super) fn put_back(&self, shard: usize, batch: &Batch, fronts: &[(usize, Option<u8>)], cut: bool) {
         let mut line = self.lock();
+        let served = batch.ids.iter().filter(|id| !line.taken.contains(id)).count();
+        line.set_window(shard, served);
         for (place, front) in fronts {
             let Some(queue) = batch.queues.get(*place) else { continue };
             match front {

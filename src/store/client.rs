@@ -14,7 +14,7 @@ use deadpool_redis::redis::cluster_routing::{
 };
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
-    self, AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
+    self, Arg, AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
     TlsCertificates, Value, cmd,
 };
 use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
@@ -22,6 +22,7 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Error, Result};
+use super::reply::unpacked;
 use super::script::{Script, Scripts};
 use crate::domain::slot::Slot;
 
@@ -268,24 +269,31 @@ impl Client {
         answers.map_err(|error| self.judge(error))
     }
 
-    /// Runs a script whose arguments (the two declared keys first) are `arguments`; loads it where Redis does not
-    /// know it.
+    /// A call of the script, for [`Client::run`], to which keys and arguments are to be added.
     ///
     /// The second key never exists. While a Cluster moves a shard's slot, a call that names a key which is there and
     /// one which is not is refused by both nodes before it runs; with one key it would run on the node to which just
     /// that key has moved, and find all the others missing.
-    pub(super) async fn run(&self, script: &Script, arguments: &[Vec<u8>]) -> Result<Value> {
-        let loaded = self
-            .scripts
-            .get(script)
-            .ok_or_else(|| Error::Unexpected(format!("script {} is not in the list", script.name)))?;
+    pub(super) fn call(&self, script: &Script, keys: [Vec<u8>; 2]) -> Cmd {
         let mut call = cmd("EVALSHA");
-        call.arg(&loaded.sha).arg(2).arg(arguments);
+        call.arg(self.scripts.get(script).map_or("", |loaded| &loaded.sha)).arg(2).arg(&keys);
+        call
+    }
+
+    /// Runs a script by its call; loads it where Redis does not know it.
+    pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value> {
+        let unlisted = || Error::Unexpected(format!("script {} is not in the list", script.name));
+        let loaded = self.scripts.get(script).ok_or_else(unlisted)?;
         self.patiently(|| async {
-            let answer = match self.attempt(&call).await {
+            let answer = match self.attempt(call).await {
                 Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                     let mut whole = cmd("EVAL");
-                    whole.arg(&loaded.text).arg(2).arg(arguments);
+                    whole.arg(&loaded.text);
+                    for argument in call.args_iter().skip(2) {
+                        if let Arg::Simple(argument) = argument {
+                            whole.arg(argument);
+                        }
+                    }
                     self.attempt(&whole).await
                 }
                 other => other,
@@ -293,6 +301,7 @@ impl Client {
             answer.map_err(|error| self.judge(error))
         })
         .await
+        .and_then(unpacked)
     }
 }
 

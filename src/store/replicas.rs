@@ -32,7 +32,7 @@ impl Replicas {
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] when fewer say so in time: it is written all the same.
-    pub(super) async fn confirm(&self, keys: &Keys, pump: &[u8], number: &[u8]) -> Result<()> {
+    pub(super) async fn confirm(&self, keys: &Keys, pump: &str, number: u64) -> Result<()> {
         let mut pipeline = pipe();
         pipeline.cmd("HGET").arg(keys.calls()).arg(pump);
         pipeline.cmd("HINCRBY").arg(keys.pulse()).arg("waits").arg(1);
@@ -41,7 +41,7 @@ impl Replicas {
         let answers = self.client.send_all(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
         let mut answers = answers.into_iter();
         let of_this_call = match answers.next() {
-            Some(Value::BulkString(record)) => record.strip_prefix(number).is_some_and(|rest| rest.starts_with(b" ")),
+            Some(Value::BulkString(record)) => record.starts_with(format!("{number} ").as_bytes()),
             _ => false,
         };
         if !of_this_call {

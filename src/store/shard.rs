@@ -94,14 +94,14 @@ pub struct Shard {
 /// remember only its last one in order to answer a repetition.
 #[derive(Debug)]
 pub struct Caller {
-    pump: String,
+    pump: Arc<str>,
     number: u64,
 }
 
 impl Caller {
     /// A caller that nobody else is: a fresh random name.
     pub fn new() -> Self {
-        Caller { pump: format!("{:016x}", rand::random::<u64>()), number: 0 }
+        Caller { pump: format!("{:016x}", rand::random::<u64>()).into(), number: 0 }
     }
 }
 
@@ -115,22 +115,24 @@ impl Default for Caller {
 pub(super) struct Call<'a> {
     shard: &'a Shard,
     script: &'static Script,
-    arguments: Vec<Vec<u8>>,
+    command: Cmd,
+    pump: Arc<str>,
+    number: u64,
 }
 
 impl Call<'_> {
     pub(super) fn arg(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
-        self.arguments.push(argument.as_ref().to_vec());
+        self.command.arg(argument.as_ref());
         self
     }
 
     pub(super) fn int(&mut self, argument: impl Into<i64>) -> &mut Self {
-        self.arguments.push(argument.into().to_string().into_bytes());
+        self.command.arg(argument.into());
         self
     }
 
     pub(super) fn count(&mut self, argument: usize) -> &mut Self {
-        self.arguments.push(argument.to_string().into_bytes());
+        self.command.arg(argument);
         self
     }
 
@@ -147,14 +149,14 @@ impl Call<'_> {
 
     /// Returns once the replicas that are wanted have what it has written.
     pub(super) async fn confirm(&self) -> Result<()> {
-        match (&self.shard.replicas, self.arguments.as_slice()) {
-            (Some(replicas), [_, _, _, pump, number, ..]) => replicas.confirm(&self.shard.keys, pump, number).await,
-            _ => Ok(()),
+        match &self.shard.replicas {
+            Some(replicas) => replicas.confirm(&self.shard.keys, &self.pump, self.number).await,
+            None => Ok(()),
         }
     }
 
     async fn run(&self) -> Result<Value> {
-        self.shard.client.run(self.script, &self.arguments).await
+        self.shard.client.run(self.script, &self.command).await
     }
 }
 
@@ -162,23 +164,23 @@ impl Shard {
     /// Begins a call of a mutating script.
     pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> Call<'_> {
         caller.number += 1;
-        let arguments = vec![
-            self.keys.calls(),
-            self.keys.void(),
-            self.keys.base().into(),
-            caller.pump.clone().into_bytes(),
-            caller.number.to_string().into_bytes(),
-            self.client.offset().into_bytes(),
-        ];
-        Call { shard: self, script, arguments }
+        let Caller { pump, number } = caller;
+        let mut command = self.begin(script);
+        command.arg(&**pump).arg(*number).arg(self.client.offset());
+        Call { shard: self, script, command, pump: pump.clone(), number: *number }
+    }
+
+    fn begin(&self, script: &Script) -> Cmd {
+        let mut command = self.client.call(script, [self.keys.calls(), self.keys.void()]);
+        command.arg(self.keys.base());
+        command
     }
 
     /// Runs a script that only reads: ARGV are base, offset_ms, then `arguments`.
     pub(super) async fn look(&self, script: &'static Script, arguments: Vec<Vec<u8>>) -> Result<Value> {
-        let mut all =
-            vec![self.keys.calls(), self.keys.void(), self.keys.base().into(), self.client.offset().into_bytes()];
-        all.extend(arguments);
-        self.gate.pass(self.client.run(script, &all)).await
+        let mut command = self.begin(script);
+        command.arg(self.client.offset()).arg(arguments);
+        self.gate.pass(self.client.run(script, &command)).await
     }
 
     /// Sends one command, which may be sent twice.

@@ -25,13 +25,13 @@ use tower::ServiceExt as _;
 
 use super::super::extract::Peer;
 use super::super::problem::{Code, Problem};
+use super::Door;
 use super::body::{Arriving, Leaving};
 use super::counts::count;
 use super::farewell;
 use super::head::Flaw;
 use super::pace::{Due, Pace, Turn};
 use super::wire::{Version, Wire};
-use super::Door;
 
 /// What of an unread body the HTTP library may get out of the way by itself.
 const SMALL_REST: u64 = 4096;
@@ -112,13 +112,7 @@ fn last_words(door: &Door, end: &End, flaw: Option<&Flaw>) -> Option<Vec<u8>> {
     Some(farewell::text(problem))
 }
 
-async fn talk(
-    mut wire: Wire,
-    peer: SocketAddr,
-    router: Router,
-    pace: &Arc<Pace>,
-    door: &Arc<Door>,
-) -> End {
+async fn talk(mut wire: Wire, peer: SocketAddr, router: Router, pace: &Arc<Pace>, door: &Arc<Door>) -> End {
     let first = within(pin!(wire.version()), pace, door, |_| pace.close()).await;
     let version = match first {
         Ok(Some(version)) => version,

@@ -12,7 +12,7 @@ RETURNS {'beats', set, beats so far, when the set was last accepted, ms or 0} | 
 MOVES   -
 COST    O(1)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local key = base .. 'pulse'
 local pulse = call('HMGET', key, 'set', 'beats', 'accepted')
@@ -29,5 +29,4 @@ if set then
   write('HSET', key, 'set', set, 'beats', digits(beats), 'accepted', digits(accepted))
   answer = { 'beats', set, beats, accepted }
 end
-commit(cmsgpack.pack(answer))
-return answer
+return commit(cmsgpack.pack(answer))

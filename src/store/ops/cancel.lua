@@ -16,7 +16,7 @@ RETURNS {'cancelled'} | {'flagged'} | {'ended', state} | {'unknown'}, each; a ca
 MOVES   ready -> cancelled, scheduled -> cancelled
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local function cancel(task)
   if not task then return { 'unknown' } end
@@ -35,5 +35,4 @@ end
 local replies = {}
 for i = 1, tonumber(ARGV[6]) do replies[i] = cancel(load(ARGV[6 + i], WAITING)) end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

@@ -21,7 +21,7 @@ MOVES   ready -> leased
 COST    O(n log queue), and a page of the wheel per queue
 ]]
 local SPAN = 2 ^ 49
-local NAMES = { 'S', 'q', 's', 'p', 'x', 'd', 'a', 'm', 'g', 'c', 'M', 'A', 'C', 'u', 't' }
+local NAMES = { 'S', 'x', 'd', 'a', 'm', 'g', 'c', 'M', 'A', 'C' }
 local bytes_left = tonumber(ARGV[5])
 local at = 6
 local function argument()
@@ -36,20 +36,21 @@ end
 local names, tokens = arguments(), arguments()
 
 -- What the caller needs of a task, and nothing that it can know itself.
-local function handout(waiter, place, queue, task)
-  return { waiter, place, task.id, tonumber(task.u), queue, task.s, task.p, task.d, task.a or '0', task.m, task.g or '',
-    task.c, task.x or '' }
+local function handout(waiter, place, queue, task, slot, priority, lease_until)
+  return { waiter, place, task.id, lease_until, queue, slot, priority, task.d, task.a or '0', task.m, task.g or '', task.c,
+    task.x or '' }
 end
 
 if last then
   local given, again = cmsgpack.unpack(last), {}
+  local names = { 'S', 's', 'p', 'u', 't', unpack(NAMES, 2) }
   for _, g in ipairs(given) do
-    local task = load(g[3], NAMES)
+    local task = load(g[3], names)
     if task and task.S == 'leased' and task.t == tokens[g[2]] and tonumber(task.u) > now then
-      again[#again + 1] = handout(g[1], g[2], g[4], task)
+      again[#again + 1] = handout(g[1], g[2], g[4], task, task.s, task.p, tonumber(task.u))
     end
   end
-  return { 1, 0, again, {} }
+  return cmsgpack.pack({ 1, 0, again, {} })
 end
 
 local passed_over = 0
@@ -58,23 +59,25 @@ local looked_at, taken_tasks, full = 0, 0, false
 -- A queue's wheel as this call turns it: `page` is read from Redis piece by piece, `rear` holds the entries of the
 -- current priority that have had their turn and have more.
 local function open(place)
-  local q = { place = place, name = names[place], page = {}, at = 1, read = 0, rear = {}, rear_at = 1, visited = {} }
-  q.wheel = base .. 'wheel:' .. q.name
+  local q = { place = place, name = names[place], page = {}, at = 1, read = 0, size = 0, rear = {}, rear_at = 1, visited = {},
+    turns = 0, given = 0 }
   if call('HGET', base .. 'queue:' .. q.name, 'paused') == '1' then
-    q.paused, q.empty = true, true
+    q.empty = true
     return q
   end
-  q.size = call('ZCARD', q.wheel)
+  q.wheel = base .. 'wheel:' .. q.name
+  q.page = call('ZRANGE', q.wheel, 0, 15)
   touched[q.wheel] = true
+  q.read, q.first = #q.page, q.page[1]
+  q.size = q.read < 16 and q.read or call('ZCARD', q.wheel)
   return q
 end
 
 local function unvisited(q)
   if q.at > #q.page and q.read < q.size then
-    local page = call('ZRANGE', q.wheel, q.read, q.read + (q.read == 0 and 15 or 63))
-    q.read, q.page, q.at = q.read + #page, page, 1
-    q.first = q.first or page[1]
-    if #page == 0 then q.size = q.read end
+    q.page, q.at = call('ZRANGE', q.wheel, q.read, q.read + 63), 1
+    q.read = q.read + #q.page
+    if #q.page == 0 then q.size = q.read end
   end
   return q.page[q.at]
 end
@@ -87,7 +90,8 @@ local function entry_of(q)
   if again and (not member or priority < again.priority) then return again, true end
   if not member then return nil end
   if not q.current or q.current.member ~= member then
-    q.current = { member = member, priority = priority, key = base .. 'slot:' .. q.name .. ':' .. member, ids = {}, at = 1, read = 0 }
+    q.current = { member = member, priority = priority, slot = string.match(member, '%d+$'), ids = {}, at = 1, read = 0, taken = {},
+      key = base .. 'slot:' .. q.name .. ':' .. member }
   end
   return q.current, false
 end
@@ -107,21 +111,18 @@ end
 -- The turn of `entry` is over.
 local function pass(q, entry, again)
   if again then q.rear_at = q.rear_at + 1 else q.at = q.at + 1 end
-  if peek(q, entry) then
-    if entry.served then
-      entry.score = (9 - entry.priority) * SPAN + next_of('turn')
-      q.rear[#q.rear + 1] = entry
-    end
-  elseif entry.skipped then
-    if entry.served then entry.score = (9 - entry.priority) * SPAN + next_of('turn') end
-  else
-    entry.score, entry.gone = nil, true
+  local more = peek(q, entry)
+  if entry.served then
+    q.turns = q.turns + 1
+    entry.turn = q.turns
+    if more then q.rear[#q.rear + 1] = entry end
   end
+  entry.gone = not more and not entry.skipped
   entry.served = false
   q.visited[entry.member] = entry
 end
 
--- The next task of the queue, taken out of it; nil when it has none, or a limit of the call is reached.
+-- The next task of the queue, taken out of it, and its entry; nil when it has none, or a limit of the call is reached.
 local function take(q)
   while not full do
     local entry, again = entry_of(q)
@@ -146,24 +147,33 @@ local function take(q)
       else
         bytes_left = bytes_left - #task.d - #(task.g or '')
         entry.at, entry.served = entry.at + 1, true
-        remove(entry.key, id)
+        entry.taken[#entry.taken + 1] = id
         pass(q, entry, again)
-        return task
+        return task, entry
       end
     end
   end
 end
 
+-- A lease of so many ms that begins now, its numbers as digits too.
+local leases = {}
+local function lease_of(ms)
+  local lease = leases[ms]
+  if not lease then
+    lease = { until_ms = now + ms, until_digits = digits(now + ms), digits = digits(ms) }
+    leases[ms] = lease
+  end
+  return lease
+end
+
 -- Hands a task to waiter `w`.
-local function give(w, waiter, task, q)
+local function give(w, waiter, task, entry, q)
   taken_tasks = taken_tasks + 1
-  local lease_ms = w.lease_ms
   local max_run = tonumber(task.M) or 0
-  if max_run > 0 and max_run < lease_ms then lease_ms = max_run end
-  local acquired = (tonumber(task.A) or 0) + 1
-  task.u = now + lease_ms
-  local fields = { 'HSET', task.key, 'S', 'leased', 't', tokens[taken_tasks], 'u', task.u, 'h', now, 'L', lease_ms, 'W', w.worker,
-    'A', acquired }
+  local lease = lease_of(max_run > 0 and math.min(max_run, w.lease_ms) or w.lease_ms)
+  local acquired = task.A and digits(task.A + 1) or '1'
+  local fields = { 'HSET', task.key, 'S', 'leased', 't', tokens[taken_tasks], 'u', lease.until_digits, 'h', now_digits,
+    'L', lease.digits, 'W', w.worker, 'A', acquired }
   if w.digest ~= '' then
     write('SADD', base .. 'claim:' .. w.digest, task.id)
   end
@@ -172,11 +182,11 @@ local function give(w, waiter, task, q)
     fields[#fields + 1] = w.digest
   end
   writes[#writes + 1] = fields
-  add(base .. 'leased:' .. q.name, task.u, task.id)
-  due(q.name, task.u)
+  add(base .. 'leased:' .. q.name, lease.until_digits, task.id)
+  due(q.name, lease.until_ms)
   if task.x and task.x ~= '' then remove(base .. 'deadline', task.id) end
-  q.given = (q.given or 0) + 1
-  return handout(waiter, taken_tasks, q.place, task)
+  q.given = q.given + 1
+  return handout(waiter, taken_tasks, q.place, task, entry.slot, entry.priority, lease.until_ms)
 end
 
 local opened, given, remembered = {}, {}, {}
@@ -191,32 +201,54 @@ for waiter = 1, tonumber(argument()) do
     end
     while w.want > 0 and not q.empty and not full do
       if taken_tasks == #tokens then full = true break end
-      local task = take(q)
+      local task, entry = take(q)
       if not task then break end
       w.want = w.want - 1
-      given[#given + 1] = give(w, waiter, task, q)
+      given[#given + 1] = give(w, waiter, task, entry, q)
       remembered[#remembered + 1] = { waiter, taken_tasks, task.id, place }
     end
   end
 end
 
-local fronts = {}
-for place, q in pairs(opened) do
-  -- The entry at the front now: one that was not visited, or one that was and stays.
-  local front
+local function by_turn(one, other)
+  return one.turn < other.turn
+end
+
+-- Stages how the wheel stands after this call. Returns the priority at its front, nil where it is empty.
+local function turn(q)
+  local front, staying, of_priority, emptied = nil, {}, {}, {}
+  local function stays(priority)
+    of_priority[priority] = (of_priority[priority] or 0) + 1
+    if not front or priority > front then front = priority end
+  end
   for member, entry in pairs(q.visited) do
     if entry.gone then
       remove(q.wheel, member)
+      emptied[#emptied + 1] = entry.key
     else
-      if entry.score then add(q.wheel, entry.score, member) end
-      if not front or entry.priority > front then front = entry.priority end
+      stays(entry.priority)
+      if entry.turn then staying[#staying + 1] = entry end
+      if #entry.taken > 0 then removals[entry.key] = entry.taken end
     end
   end
-  local member = not q.paused and unvisited(q)
-  local priority = member and tonumber(string.match(member, '^%d+'))
-  if priority and (not front or priority > front) then front = priority end
+  local member = unvisited(q)
+  if member then stays(tonumber(string.match(member, '^%d+'))) end
+  table.sort(staying, by_turn)
+  for _, entry in ipairs(staying) do
+    -- One that is alone in its priority is at the rear of it already.
+    if of_priority[entry.priority] > 1 then
+      add(q.wheel, (9 - entry.priority) * SPAN + next_of('turn'), entry.member)
+    end
+  end
+  if #emptied > 0 then ending('DEL', unpack(emptied)) end
+  return front
+end
+
+local fronts = {}
+for place, q in pairs(opened) do
+  local front = turn(q)
   fronts[#fronts + 1] = { place, q.empty and -1 or front or -1 }
-  if q.given then
+  if q.given > 0 then
     if not front then
       remove(base .. 'ready', q.name)
     elseif front ~= tonumber(string.match(q.first, '^%d+')) then
@@ -227,4 +259,4 @@ for place, q in pairs(opened) do
   end
 end
 if #given > 0 then commit(cmsgpack.pack(remembered)) end
-return { full and 1 or 0, passed_over, given, fronts }
+return cmsgpack.pack({ full and 1 or 0, passed_over, given, fronts })

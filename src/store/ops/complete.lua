@@ -14,9 +14,9 @@ RETURNS {'completed'} | {'repeated', state, run_at | ''} | {'lost', state} | {'u
 MOVES   leased -> completed
 COST    O(n log leased)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
-local NAMES = { 'S', 'q', 't', 'u', 'T', 'V', 'C', 'D', 'o', 'R' }
+local NAMES = { 'S', 'q', 't', 'u', 'C', 'D', 'o', 'R' }
 local replies = {}
 for i = 1, tonumber(ARGV[6]) do
   local at = 4 + 3 * i
@@ -25,11 +25,15 @@ for i = 1, tonumber(ARGV[6]) do
   local answer = refusal(task, token, 'complete')
   if not answer then
     answer = { 'completed' }
-    write('HSET', task.key, 'S', 'completed', 'f', now, 'y', result, end_lease(task, 'complete', 'completed'))
+    local fields = { 'HSET', task.key, 'S', 'completed', 'f', now_digits, end_lease(task, 'complete', 'completed') }
+    if result ~= '' then
+      fields[#fields + 1] = 'y'
+      fields[#fields + 1] = result
+    end
+    writes[#writes + 1] = fields
     conclude(task, 'completed', ARGV[5])
     move(task.q, 'leased', 'completed')
   end
   replies[i] = answer
 end
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

@@ -13,7 +13,7 @@ RETURNS 1 if the copy changed, else 0
 MOVES   -
 COST    O(log queues)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local queue, version, paused = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local copy = call('HMGET', base .. 'queue:' .. queue, 'version', 'paused')
@@ -33,5 +33,4 @@ if not copy[1] or tonumber(copy[1]) < version then
     hint('ready ' .. priority .. ' ' .. queue)
   end
 end
-commit(cmsgpack.pack(changed))
-return changed
+return commit(cmsgpack.pack(changed))

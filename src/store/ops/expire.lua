@@ -16,7 +16,7 @@ RETURNS how many ended; `limit`: there may be more
 MOVES   ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local ids = call('ZRANGEBYSCORE', base .. 'deadline', '-inf', digits(now), 'LIMIT', 0, ARGV[6])
 touched[base .. 'deadline'] = true
@@ -29,5 +29,4 @@ for _, id in ipairs(ids) do
   end
 end
 turn_wheels()
-commit(cmsgpack.pack(#ids))
-return #ids
+return commit(cmsgpack.pack(#ids))

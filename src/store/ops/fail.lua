@@ -20,7 +20,7 @@ RETURNS {'failed', state, run_at | ''} | {'repeated', state, run_at | ''} | {'lo
 MOVES   leased -> scheduled | ready | dead | cancelled
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local replies = {}
 for i = 1, tonumber(ARGV[9]) do
@@ -34,5 +34,4 @@ for i = 1, tonumber(ARGV[9]) do
   replies[i] = answer
 end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

@@ -11,12 +11,12 @@ RETURNS {'held', until, 0 | 1 if a client wants it called off} | {'lost', state}
 MOVES   -
 COST    O(n log leased)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local replies = {}
 for i = 1, tonumber(ARGV[5]) do
   local at = 2 + 4 * i
-  local task = load(ARGV[at], { 'S', 'q', 't', 'u', 'T', 'V', 'k', 'h', 'L', 'M' })
+  local task = load(ARGV[at], { 'S', 'q', 't', 'u', 'k', 'h', 'L', 'M' })
   local answer = refusal(task, ARGV[at + 1])
   if not answer then
     local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task.L))
@@ -34,5 +34,4 @@ for i = 1, tonumber(ARGV[5]) do
   end
   replies[i] = answer
 end
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

@@ -21,10 +21,9 @@ RETURNS {{what was wrong, what was done}, …} of each
 MOVES   -
 COST    O(n log queue); counts: the slots with ready tasks, 16384 at most; total: the queues, 4096 at most
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 retain_of = { completed = ARGV[5], dead = ARGV[6], cancelled = ARGV[7], expired = ARGV[7] }
 local replies = examine(8)
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

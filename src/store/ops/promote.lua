@@ -15,7 +15,7 @@ RETURNS how many became ready; `limit`: there may be more
 MOVES   scheduled -> ready
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local queue, limit = ARGV[5], tonumber(ARGV[6])
 local scheduled, leased, dues_key = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue, base .. 'due'
@@ -50,5 +50,4 @@ elseif stands then
   remove(dues_key, queue)
 end
 turn_wheels()
-commit(cmsgpack.pack(moved))
-return moved
+return commit(cmsgpack.pack(moved))

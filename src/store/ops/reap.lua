@@ -20,7 +20,7 @@ RETURNS the number of leases ended
 MOVES   leased -> scheduled | ready | dead | cancelled
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local ended = 0
 for i = 1, tonumber(ARGV[9]) do
@@ -32,5 +32,4 @@ for i = 1, tonumber(ARGV[9]) do
   end
 end
 turn_wheels()
-commit(cmsgpack.pack(ended))
-return ended
+return commit(cmsgpack.pack(ended))

@@ -17,9 +17,9 @@ RETURNS {'released', state, run_at | ''} | {'repeated', state, run_at | ''} | {'
 MOVES   leased -> ready | scheduled | cancelled
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
-local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'T', 'V', 'C', 'D', 'k', 'o', 'R' }
+local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'C', 'D', 'k', 'o', 'R' }
 
 local function release(task, delay_ms)
   local state, run_at = 'ready', nil
@@ -54,5 +54,4 @@ for i = 1, tonumber(ARGV[6]) do
   replies[i] = refusal(task, ARGV[at + 1], 'release') or release(task, tonumber(ARGV[at + 2]))
 end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

@@ -12,7 +12,7 @@ RETURNS {'open', id} | {'closed', id, status} | {'mismatch'}, each
 MOVES   -
 COST    O(n)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local keep_ms = tonumber(ARGV[5])
 local replies = {}
@@ -35,5 +35,4 @@ for i = 1, tonumber(ARGV[6]) do
     replies[i] = status == '' and { 'open', id } or { 'closed', id, status }
   end
 end
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

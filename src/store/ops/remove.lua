@@ -17,7 +17,7 @@ RETURNS {'removed'} | {'refused', state} | {'unknown'}, each
 MOVES   every state but leased -> -
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local past_retention, allowed = ARGV[5] == '1', {}
 local at = 6 + tonumber(ARGV[6])
@@ -52,5 +52,4 @@ end
 local replies = {}
 for i = 1, tonumber(ARGV[at + 1]) do replies[i] = forget(load(ARGV[at + 1 + i], WAITING)) end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

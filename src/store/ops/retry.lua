@@ -15,7 +15,7 @@ RETURNS {'revived'} | {'unretryable', state} | {'key_held', state} | {'unknown'}
 MOVES   dead -> ready, cancelled -> ready, expired -> ready
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
 
@@ -50,5 +50,4 @@ end
 local replies = {}
 for i = 1, tonumber(ARGV[5]) do replies[i] = revive(load(ARGV[5 + i], { 'S', 'q', 's', 'p', 'X', 'D' })) end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

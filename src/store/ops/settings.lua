@@ -12,12 +12,11 @@ RETURNS the version of the settings as they now stand
 MOVES   -
 COST    O(log queues)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local key = base .. 'settings:' .. ARGV[5]
 local version = tonumber(call('HGET', key, 'version') or 0) + 1
 touched[key] = true
 write('HSET', key, 'version', version, 'paused', ARGV[6])
 add(base .. 'configured', 0, ARGV[5])
-commit(cmsgpack.pack(version))
-return version
+return commit(cmsgpack.pack(version))

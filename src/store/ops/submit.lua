@@ -16,18 +16,17 @@ RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'known'} | {'ke
 MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled
 COST    O(n log queue)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local LIVES = { ready = true, scheduled = true, leased = true }
 local within = tonumber(ARGV[5])
-local listed = {}
+local listed, some_known = {}, nil
 
+-- A queue that counts a task is listed: the list is written first.
 local function list_queue(queue)
   if listed[queue] then return end
   listed[queue] = true
-  local key = base .. 'queues'
-  touched[key] = true
-  if not call('ZSCORE', key, queue) then add(key, 0, queue) end
+  if tallies[base .. 'count:' .. queue].had.submitted == 0 then write('ZADD', base .. 'queues', 0, queue) end
 end
 
 -- Where a task goes that runs at `run` (nil: at once).
@@ -41,10 +40,11 @@ local function place(task, run)
 end
 
 local function create(item)
-  local seq = next_of('seq')
+  local seq = digits(next_of('seq'))
   local task = { id = item.id, q = item.queue, p = item.priority, s = item.slot, n = seq }
   local state = place(task, item.run)
-  local fields = { 'HSET', item.key, 'S', state, 'q', item.queue, 's', item.slot, 'p', item.priority, 'n', seq, 'c', now }
+  local fields = { 'HSET', item.key, 'S', state, 'q', item.queue, 's', item.slot, 'p', item.priority, 'n', seq, 'c', now_digits,
+    unpack(ARGV, item.fields_from, item.fields_to) }
   local function field(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
@@ -65,11 +65,10 @@ local function create(item)
       write('SET', item.holder_key, item.id .. until_ms)
     end
   end
-  for i = item.fields_from, item.fields_to do fields[#fields + 1] = ARGV[i] end
   writes[#writes + 1] = fields
-  list_queue(item.queue)
   count(item.queue, 'submitted', 1)
   count(item.queue, state, 1)
+  list_queue(item.queue)
   return { 'created', state, now, item.run or '', item.expires or '' }
 end
 
@@ -111,9 +110,7 @@ end
 local function submit(item)
   if item.run and item.run - now > within then return { 'too_far' } end
   if item.run and item.run <= now then item.run = nil end
-  item.key = base .. 'task:' .. item.id
-  touched[item.key] = true
-  if call('EXISTS', item.key) == 1 then return { 'known' } end
+  if some_known and call('EXISTS', item.key) == 1 then return { 'known' } end
   if item.digest == '' then return create(item) end
   item.holder_key = base .. 'dedupe:' .. item.queue .. ':' .. item.digest
   touched[item.holder_key] = true
@@ -133,18 +130,20 @@ local function submit(item)
   return replace(holder, item)
 end
 
-local replies, at = {}, 7
+local items, keys, at = {}, {}, 7
 for i = 1, tonumber(ARGV[6]) do
-  local item = { id = ARGV[at], queue = ARGV[at + 1], priority = ARGV[at + 2], slot = ARGV[at + 3],
-    expires_in = ARGV[at + 6], digest = ARGV[at + 7], mode = ARGV[at + 8], window = ARGV[at + 9] }
-  local delay = tonumber(ARGV[at + 4])
-  item.run = tonumber(ARGV[at + 5]) or (delay > 0 and now + delay) or nil
-  if item.expires_in ~= '' then item.expires = now + tonumber(item.expires_in) end
-  item.fields_from = at + 11
-  item.fields_to = item.fields_from + 2 * ARGV[at + 10] - 1
+  local delay, expires_in, from = tonumber(ARGV[at + 4]), ARGV[at + 6], at + 11
+  local item = { id = ARGV[at], key = base .. 'task:' .. ARGV[at], queue = ARGV[at + 1], priority = ARGV[at + 2], slot = ARGV[at + 3],
+    run = tonumber(ARGV[at + 5]) or (delay > 0 and now + delay) or nil, expires_in = expires_in,
+    expires = expires_in ~= '' and now + tonumber(expires_in), digest = ARGV[at + 7], mode = ARGV[at + 8], window = ARGV[at + 9],
+    fields_from = from, fields_to = from + 2 * ARGV[at + 10] - 1 }
   at = item.fields_to + 1
-  replies[i] = submit(item)
+  touched[item.key] = true
+  items[i], keys[i] = item, item.key
 end
+-- As a rule none is: one look for all.
+some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
+local replies = {}
+for i, item in ipairs(items) do replies[i] = submit(item) end
 turn_wheels()
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

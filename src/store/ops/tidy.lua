@@ -11,7 +11,7 @@ RETURNS the cursor to go on from; '0' when all were seen
 MOVES   -
 COST    O(500)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local page = call('HSCAN', calls, ARGV[6], 'COUNT', 500)
 touched[calls] = true
@@ -20,5 +20,4 @@ for i = 1, #page[2], 2 do
   local at = tonumber(string.match(page[2][i + 1], '^%d+ (%d+) '))
   if not at or at < before then ending('HDEL', calls, page[2][i]) end
 end
-commit(cmsgpack.pack(page[1]))
-return page[1]
+return commit(cmsgpack.pack(page[1]))

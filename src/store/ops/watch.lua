@@ -10,7 +10,7 @@ RETURNS state of each, '' where there is no such task
 MOVES   -
 COST    O(n)
 ]]
-if last then return cmsgpack.unpack(last) end
+if last then return last end
 
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 local replies = {}
@@ -21,5 +21,4 @@ for i = 1, tonumber(ARGV[5]) do
   if task[1] and not ENDED[task[1]] and not task[2] then write('HSET', key, 'o', '1') end
   replies[i] = task[1] or ''
 end
-commit(cmsgpack.pack(replies))
-return replies
+return commit(cmsgpack.pack(replies))

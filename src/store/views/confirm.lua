@@ -16,4 +16,4 @@ RETURNS {{what is wrong, what would mend it}, …} of each
 MOVES   -
 COST    O(n log queue); counts: the slots with ready tasks, 16384 at most; total: the queues, 4096 at most
 ]]
-return examine(3)
+return cmsgpack.pack(examine(3))

@@ -9,12 +9,10 @@ RETURNS {now, first time in due | '', first deadline | '', first time to drop | 
 MOVES   -
 COST    O(limit)
 ]]
-local base, clock = ARGV[1], redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(ARGV[2]) or 0)
 local answer = { now }
 for place, key in ipairs({ 'due', 'deadline', 'retain' }) do
-  answer[place + 1] = redis.call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')[2] or ''
+  answer[place + 1] = call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')[2] or ''
 end
-local due = redis.call('ZRANGEBYSCORE', base .. 'due', '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[3])
+local due = call('ZRANGEBYSCORE', base .. 'due', '-inf', digits(now), 'LIMIT', 0, ARGV[3])
 for _, queue in ipairs(due) do answer[#answer + 1] = queue end
-return answer
+return cmsgpack.pack(answer)

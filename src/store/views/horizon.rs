@@ -9,8 +9,10 @@ use crate::store::reply::{items, text};
 use crate::store::script::Script;
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script =
-    Script { name: "horizon", text: concat!("#!lua flags=no-writes\n", include_str!("horizon.lua")) };
+pub(in crate::store) static SCRIPT: Script = Script {
+    name: "horizon",
+    text: concat!("#!lua flags=no-writes\n", include_str!("../ops/lib/look.lua"), include_str!("horizon.lua")),
+};
 
 /// Queues looked at in one go.
 pub const QUEUES: usize = 100;

@@ -46,4 +46,4 @@ if score ~= '' then
     end
   end
 end
-return range(from, limit)
+return cmsgpack.pack(range(from, limit))

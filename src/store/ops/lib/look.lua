@@ -3,7 +3,7 @@ local call, base = redis.call, ARGV[1]
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(ARGV[2]) or 0)
 
--- A number as decimal digits; `..` alone would keep 14 of them.
+-- A whole number as decimal digits; `..` alone would keep 14 of them.
 local function digits(n)
-  return string.format('%.0f', n)
+  return string.format('%d', n)
 end

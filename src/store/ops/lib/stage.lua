@@ -50,8 +50,14 @@ local function tally(key)
   return t.by
 end
 
+local books = {}
 local function count(queue, field, by)
-  local own, all = tally(base .. 'count:' .. queue), tally(base .. 'count')
+  local book = books[queue]
+  if not book then
+    book = { tally(base .. 'count:' .. queue), tally(base .. 'count') }
+    books[queue] = book
+  end
+  local own, all = book[1], book[2]
   own[field] = (own[field] or 0) + by
   all[field] = (all[field] or 0) + by
 end
@@ -115,7 +121,7 @@ local function each_chunk(name, lists)
   end
 end
 
--- `answer`: packed, it is what a repetition of this call gets.
+-- `answer`: packed, it is what a repetition of this call gets. Returns it.
 local function commit(answer)
   settle_due()
   local unseen = {}
@@ -148,6 +154,7 @@ local function commit(answer)
   each_chunk('ZREM', removals)
   for _, w in ipairs(endings) do call(unpack(w)) end
   for _, text in ipairs(hints) do call('SPUBLISH', base .. 'signals', text) end
+  return answer
 end
 
 -- A task's fields by name, `false` where it has none; nil where there is no such task. `names[1]` is 'S'.
@@ -158,7 +165,9 @@ local function load(id, names)
   touched[key] = true
   local values = call('HMGET', key, unpack(names))
   if not values[1] then return nil end
-  local task = { id = id, key = key }
-  for i = 1, #names do task[names[i]] = values[i] end
+  -- Made with room for what is read as a rule: a table that grows is laid out anew each time.
+  local task = { id = id, key = key, S = values[1], q = false, s = false, p = false, n = false, x = false, t = false, u = false,
+    C = false, D = false, o = false, R = false, k = false, m = false }
+  for i = 2, #names do task[names[i]] = values[i] end
   return task
 end

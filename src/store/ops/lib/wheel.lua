@@ -6,8 +6,7 @@ local entered = {}
 local function queue_of(name)
   local q = entered[name]
   if not q then
-    local paused = call('HGET', base .. 'queue:' .. name, 'paused')
-    q = { name = name, wheel = base .. 'wheel:' .. name, slots = {}, order = {}, paused = paused == '1' }
+    q = { name = name, wheel = base .. 'wheel:' .. name, slots = {}, order = {} }
     entered[name] = q
   end
   return q
@@ -17,9 +16,7 @@ local function slot_of(q, priority, slot)
   local member = priority .. ':' .. slot
   local s = q.slots[member]
   if not s then
-    local key = base .. 'slot:' .. q.name .. ':' .. member
-    s = { key = key, priority = tonumber(priority), had = call('ZCARD', key), by = 0, member = member }
-    touched[key] = true
+    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, member = member }
     q.slots[member] = s
     q.order[#q.order + 1] = s
   end
@@ -37,7 +34,28 @@ end
 local function leave(queue, priority, slot, id)
   local s = slot_of(queue_of(queue), priority, slot)
   s.by = s.by - 1
+  s.left = true
   remove(s.key, id)
+end
+
+-- Works out how many tasks each slot queue had. Where tasks only enter it is enough to know whether it had any: then
+-- it is on the wheel, and that is asked for all of them at once.
+local function look_at_slots(q)
+  local entering = {}
+  for _, s in ipairs(q.order) do
+    if s.left then
+      s.had = call('ZCARD', s.key)
+      touched[s.key] = true
+    else
+      entering[#entering + 1] = s
+    end
+  end
+  for from = 1, #entering, 4000 do
+    local members = {}
+    for i = from, math.min(from + 3999, #entering) do members[#members + 1] = entering[i].member end
+    for i, score in ipairs(call('ZMSCORE', q.wheel, unpack(members))) do entering[from + i - 1].had = score and 1 or 0 end
+  end
+  touched[q.wheel] = true
 end
 
 -- The priority of the first entry of the wheel that `gone` does not name, or nil.
@@ -61,7 +79,7 @@ end
 
 -- The front of a queue's wheel goes from priority `old` to `new` (nil: empty).
 local function front_moved(q, old, new)
-  if q.paused or old == new then return end
+  if old == new or call('HGET', base .. 'queue:' .. q.name, 'paused') == '1' then return end
   if new then
     add(base .. 'ready', new, q.name)
     if not old or new > old then hint('ready ' .. new .. ' ' .. q.name) end
@@ -72,6 +90,7 @@ end
 
 local function turn_wheels()
   for _, q in pairs(entered) do
+    look_at_slots(q)
     local best, changed, gone, fronts = nil, false, {}, {}
     for _, s in ipairs(q.order) do
       local has = s.had + s.by
@@ -93,7 +112,6 @@ local function turn_wheels()
       end
     end
     if changed then
-      touched[q.wheel] = true
       local old, new = front_of(q, {}), nil
       if next(gone) then new = front_of(q, gone) else new = old end
       if best and (not new or best > new) then new = best end
