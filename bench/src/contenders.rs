@@ -1,17 +1,19 @@
-//! What takes part in a run: a side, or the limit, or the empty handler; each can be told to do one round.
+//! What takes part in a run: a side, or what a side is held against; each can be told to do one round.
 
 use std::rc::Rc;
 
 use anyhow::{Result, bail};
 use futures_util::future::LocalBoxFuture;
 
+use crate::bare::Bare;
 use crate::empty::Empty;
 use crate::ledger::Ledger;
 use crate::limit::Limit;
 use crate::load::{Measured, Plan};
-use crate::sides::slotwheel::{Other, Slotwheel};
-use crate::sides::{Capability, Settings, Side};
+use crate::sides::slotwheel::Slotwheel;
+use crate::sides::{Capability, Fsync, Settings, Side};
 use crate::workloads::Script;
+use crate::workloads::fill::Fill;
 
 /// All that can take part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -20,17 +22,21 @@ pub enum Kind {
     Slotwheel,
     /// Another build of it (`--other`); takes part only where it is asked for.
     Other,
+    /// Slotwheel with `appendfsync always`.
+    Always,
     /// The bare commands of a task's life.
     Limit,
     /// An axum handler that does nothing.
     Empty,
+    /// A bare HTTP round trip and a Redis round trip, one after the other.
+    Bare,
 }
 
 impl Kind {
     /// Those that do whole lives: Slotwheel first.
     pub fn sides() -> impl Iterator<Item = Self> {
         let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
-        all.filter(|kind| !matches!(kind, Self::Limit | Self::Empty))
+        all.filter(|kind| !matches!(kind, Self::Limit | Self::Empty | Self::Bare))
     }
 
     /// Its name in tables.
@@ -38,29 +44,35 @@ impl Kind {
         match self {
             Self::Slotwheel => "slotwheel",
             Self::Other => "other",
+            Self::Always => "slotwheel, always",
             Self::Limit => "limit",
             Self::Empty => "empty",
+            Self::Bare => "bare",
         }
     }
 
     /// Whether it can do what a script asks for.
     pub fn can(self, script: &Script) -> bool {
-        let capabilities = match self {
-            Self::Slotwheel => Slotwheel::CAPABILITIES,
-            Self::Other => Other::CAPABILITIES,
+        let capabilities: &[Capability] = match self {
+            Self::Slotwheel | Self::Other | Self::Always => Slotwheel::CAPABILITIES,
             // They stand beside whatever is measured.
-            Self::Limit | Self::Empty => return true,
+            Self::Limit | Self::Empty | Self::Bare => return true,
         };
-        script.needs().iter().all(|needed: &Capability| capabilities.contains(needed))
+        script.needs().iter().all(|needed| capabilities.contains(needed))
     }
 
     /// Starts it.
     pub async fn start(self, settings: &Settings) -> Result<Box<dyn Contender>> {
         Ok(match self {
-            Self::Slotwheel => Box::new(Running::<Slotwheel>::start(settings).await?),
-            Self::Other => Box::new(Running::<Other>::start(settings).await?),
+            Self::Slotwheel => Box::new(Running::of(Slotwheel::start(settings).await?)),
+            Self::Other => Box::new(Running::of(Slotwheel::start_binary(&settings.other, settings).await?)),
+            Self::Always => {
+                let settings = Settings { fsync: Fsync::Always, ..settings.clone() };
+                Box::new(Running::of(Slotwheel::start(&settings).await?))
+            }
             Self::Limit => Box::new(Limit::start(settings).await?),
-            Self::Empty => Box::new(Running::<Empty>::start(settings).await?),
+            Self::Empty => Box::new(Running::of(Empty::start(settings).await?)),
+            Self::Bare => Box::new(Bare::start(settings).await?),
         })
     }
 }
@@ -70,25 +82,34 @@ pub trait Contender {
     /// Its version and settings.
     fn version(&self) -> String;
 
+    /// Gives it tasks that wait, before the rounds begin.
+    fn fill<'a>(&'a self, _fill: &'a Fill) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async { bail!("it has no queues") })
+    }
+
     /// Does one round.
     fn round<'a>(&'a self, script: &'a Script, plan: &'a Plan) -> LocalBoxFuture<'a, Result<Measured>>;
 }
 
 /// A side with the book of what was submitted to it.
-pub struct Running<S> {
+struct Running<S> {
     side: S,
     ledger: Rc<Ledger>,
 }
 
-impl<S: Side> Running<S> {
-    async fn start(settings: &Settings) -> Result<Self> {
-        Ok(Self { side: S::start(settings).await?, ledger: Rc::default() })
+impl<S> Running<S> {
+    fn of(side: S) -> Self {
+        Self { side, ledger: Rc::default() }
     }
 }
 
 impl<S: Side> Contender for Running<S> {
     fn version(&self) -> String {
         self.side.version()
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(fill.give(&self.side, &self.ledger))
     }
 
     fn round<'a>(&'a self, script: &'a Script, plan: &'a Plan) -> LocalBoxFuture<'a, Result<Measured>> {

@@ -1,37 +1,41 @@
 //! What was submitted to a side and what became of it. Every task carries its number in its payload, so a side that
 //! loses work or hands it out twice is found out, whatever its own ids are.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-/// One entry for each task submitted so far: whether it has been finished.
+/// One entry for each task submitted so far: whether it has been finished; and how many have been.
 #[derive(Default)]
-pub struct Ledger(RefCell<Vec<bool>>);
+pub struct Ledger {
+    finished: RefCell<Vec<bool>>,
+    count: Cell<u64>,
+}
 
 impl Ledger {
     /// Numbers the next task, before it is sent.
     pub fn number(&self) -> u64 {
-        let mut finished = self.0.borrow_mut();
+        let mut finished = self.finished.borrow_mut();
         finished.push(false);
         finished.len() as u64 - 1
     }
 
     /// A task has been finished; an error if there never was one, or if it was finished before.
     pub fn finish(&self, number: u64) -> Result<()> {
-        match self.0.borrow_mut().get_mut(number as usize) {
+        match self.finished.borrow_mut().get_mut(number as usize) {
             None => bail!("task {number} was handed out but never submitted"),
             Some(true) => bail!("task {number} was done twice"),
             Some(finished) => *finished = true,
         }
+        self.count.set(self.count.get() + 1);
         Ok(())
     }
 
     /// How many have not been finished.
     pub fn unfinished(&self) -> u64 {
-        self.0.borrow().iter().filter(|finished| !**finished).count() as u64
+        self.finished.borrow().len() as u64 - self.count.get()
     }
 }
 

@@ -4,6 +4,7 @@
 //! `load` makes the load and measures; `http` speaks to servers, `processes` starts and watches them; `limit` and
 //! `empty` are what it costs at the least; `ledger` finds lost and doubled work; `stats` and `report` say what came out.
 
+mod bare;
 mod contenders;
 mod empty;
 mod http;
@@ -134,32 +135,45 @@ async fn run(arguments: &Arguments) -> Result<()> {
 /// Starts all who take part, gives each its turn in every round, and tells what came out. The order alternates.
 async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usize) -> String {
     let mut absent = Absent::new();
-    let mut playing: Vec<(&Entry, Box<dyn Contender>)> = Vec::new();
+    let mut started: Vec<(&Entry, Box<dyn Contender>)> = Vec::new();
+    // Each entry with the place of what it runs on.
+    let mut playing: Vec<(&Entry, usize)> = Vec::new();
     for entry in &workload.entries {
         if !entry.kind.can(&entry.script) {
             absent.insert(entry.label.clone(), "has no such thing".to_owned());
             continue;
         }
-        match entry.kind.start(settings).await {
-            Ok(contender) => playing.push((entry, contender)),
+        let same = |(other, _): &(&Entry, _)| (other.kind, &other.instance) == (entry.kind, &entry.instance);
+        if let Some(place) = started.iter().position(same) {
+            playing.push((entry, place));
+            continue;
+        }
+        eprint!("\r({}) starting {} … ", workload.id, entry.label);
+        match start(entry, settings).await {
+            Ok(contender) => {
+                playing.push((entry, started.len()));
+                started.push((entry, contender));
+            }
             Err(error) => drop(absent.insert(entry.label.clone(), format!("not measured: {error:#}"))),
         }
     }
     let versions: String =
-        playing.iter().map(|(entry, one)| format!("- {}: {}\n", entry.label, one.version())).collect();
+        started.iter().map(|(entry, one)| format!("- {}: {}\n", entry.kind.name(), one.version())).collect();
     let mut rounds: Vec<Round> = Vec::new();
+    let pairs = if workload.once { 1 } else { pairs };
     for number in 0..pairs {
-        eprint!("\r({}) round {} of {pairs} ", workload.id, number + 1);
+        eprint!("\r({}) round {} of {pairs}            ", workload.id, number + 1);
         let mut round = Round::new();
-        let mut order: Vec<_> = playing.iter().collect();
+        let mut order = playing.clone();
         if number % 2 == 1 {
             order.reverse();
         }
-        for (entry, contender) in order {
+        for (entry, place) in order {
             if absent.contains_key(&entry.label) {
                 continue;
             }
-            match contender.round(&entry.script, plan).await {
+            let plan = Plan { connections: entry.connections.unwrap_or(plan.connections), ..*plan };
+            match started[place].1.round(&entry.script, &plan).await {
                 Ok(measured) => drop(round.insert(entry.label.clone(), measured)),
                 // One that fails has no figures at all, also not those of the rounds before.
                 Err(error) => drop(absent.insert(entry.label.clone(), format!("**failed**: {error:#}"))),
@@ -173,4 +187,12 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
     }
     let labels: Vec<String> = workload.entries.iter().map(|entry| entry.label.clone()).collect();
     format!("{}\n{versions}", report::workload(workload, &labels, &rounds, &absent))
+}
+
+async fn start(entry: &Entry, settings: &Settings) -> Result<Box<dyn Contender>> {
+    let contender = entry.kind.start(settings).await?;
+    if let Some(fill) = &entry.fill {
+        contender.fill(fill).await?;
+    }
+    Ok(contender)
 }

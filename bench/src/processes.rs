@@ -103,6 +103,12 @@ fn children(pid: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// Whether a process has ended, though its parent has not asked after it yet.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, behind_the_name)| behind_the_name.starts_with('Z'))
+}
+
 /// Resident memory of a process in bytes.
 pub fn resident_bytes(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -185,11 +191,12 @@ impl Redis {
         }
     }
 
-    /// Bytes of memory in use by its data and itself, as it says.
-    pub fn used_memory(&self) -> Result<u64> {
-        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.connection()?)?;
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).context("no used_memory")?;
-        Ok(line.trim().parse()?)
+    /// A number that it tells under a name, in any section of INFO: `used_memory`, `connected_clients`.
+    pub fn info(&self, name: &str) -> Result<u64> {
+        let info: String = redis::cmd("INFO").arg("everything").query(&mut self.connection()?)?;
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(found, _)| *found == name).with_context(|| format!("INFO tells no {name}"))?;
+        Ok(value.trim().parse()?)
     }
 
     /// A connection for a question or two.

@@ -13,7 +13,10 @@ pub type Absent = BTreeMap<String, String>;
 /// All that is told of one workload.
 pub fn workload(workload: &Workload, labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     let mut text = format!("\n## ({}) {}\n\n", workload.id, workload.title);
-    text += &sides(labels, rounds, absent);
+    if rounds.iter().flat_map(Round::values).any(|one| one.seconds > 0.0) {
+        text += &sides(labels, rounds, absent);
+    }
+    text += &figures(labels, rounds, absent);
     text += &ratios(labels, rounds);
     text += &goals(workload, rounds);
     text
@@ -72,6 +75,26 @@ fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     text
 }
 
+/// Figures of a workload's own, medians.
+fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
+    let all = rounds.iter().flat_map(Round::values).max_by_key(|one| one.figures.len());
+    let names: Vec<&'static str> = all.map(|one| one.figures.keys().copied().collect()).unwrap_or_default();
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    for label in labels {
+        let cells: Vec<String> = names
+            .iter()
+            .map(|name| median(rounds, label, |one| one.figures.get(name).copied().unwrap_or(f64::NAN)))
+            .map(|figure| if figure.is_nan() { "–".to_owned() } else { format!("{figure:.2}") })
+            .collect();
+        let cells = absent.get(label).cloned().unwrap_or_else(|| cells.join(" | "));
+        let _ = writeln!(text, "| {label} | {cells} |");
+    }
+    text
+}
+
 /// The first entry to every other: ratios of pairs.
 fn ratios(labels: &[String], rounds: &[Round]) -> String {
     let Some((first, others)) = labels.split_first() else { return String::new() };
@@ -101,11 +124,14 @@ fn goals(workload: &Workload, rounds: &[Round]) -> String {
     let mut text = String::new();
     for goal in &workload.goals {
         let figures: Vec<f64> = rounds.iter().filter_map(|round| (goal.figure)(round)).collect();
-        let (bound, measured, verdict) = match Estimate::of(figures) {
-            None => (bound(goal.wanted), "not measured".to_owned(), "–"),
-            Some(estimate) => (bound(goal.wanted), show(&estimate), word(goal.wanted.verdict(&estimate))),
+        let (measured, verdict) = match Estimate::of(figures) {
+            None => ("not measured".to_owned(), "–"),
+            Some(estimate) if workload.once => {
+                (format!("{:.2}", estimate.median), word(goal.wanted.verdict(&estimate.as_it_is())))
+            }
+            Some(estimate) => (show(&estimate), word(goal.wanted.verdict(&estimate))),
         };
-        let _ = writeln!(text, "| {} | {measured} | {bound} | {verdict} |", goal.text);
+        let _ = writeln!(text, "| {} | {measured} | {} | {verdict} |", goal.text, bound(goal.wanted));
     }
     if text.is_empty() { text } else { format!("\n| goal | measured | wanted | |\n|---|---|---|---|\n{text}") }
 }
@@ -142,6 +168,5 @@ fn name(verb: Verb) -> &'static str {
         Verb::SubmitMany => "submit a batch",
         Verb::FinishMany => "complete a batch",
         Verb::PickUp => "pick-up",
-        Verb::Empty => "empty",
     }
 }

@@ -22,6 +22,11 @@ impl Estimate {
         let interval = rank(of).map(|rank| (figures[rank - 1], figures[of - rank]));
         Some(Self { median: (lower + upper) / 2.0, interval, of })
     }
+
+    /// Of what does not vary and is measured once.
+    pub fn as_it_is(self) -> Self {
+        Self { interval: Some((self.median, self.median)), ..self }
+    }
 }
 
 /// The greatest k for which the interval from the k-th to the k-th last of `count` figures holds the median with 95 %:

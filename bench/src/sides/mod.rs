@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::processes::Redis;
+
 /// When Redis has its append-only file written to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Fsync {
@@ -77,9 +79,9 @@ pub trait Side: Sized {
     /// A new connection.
     async fn connect(&self) -> Result<Self::Client>;
 
-    /// Bytes that its Redis uses, where it has one.
-    fn used_memory(&self) -> Result<u64> {
-        bail!("it has no Redis")
+    /// Its Redis, where this program has started one for it.
+    fn redis(&self) -> Option<&Redis> {
+        None
     }
 }
 

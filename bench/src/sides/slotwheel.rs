@@ -67,36 +67,8 @@ impl Side for Slotwheel {
         Ok(Connection { http: Http::connect(self.address).await?, body: Vec::new() })
     }
 
-    fn used_memory(&self) -> Result<u64> {
-        self.redis.used_memory()
-    }
-}
-
-/// Another build of it.
-pub struct Other(Slotwheel);
-
-impl Side for Other {
-    const CAPABILITIES: &[Capability] = Slotwheel::CAPABILITIES;
-    type Client = Connection;
-
-    async fn start(settings: &Settings) -> Result<Self> {
-        Ok(Self(Slotwheel::start_binary(&settings.other, settings).await?))
-    }
-
-    fn version(&self) -> String {
-        self.0.version()
-    }
-
-    fn processes(&self) -> Vec<(Role, u32)> {
-        self.0.processes()
-    }
-
-    async fn connect(&self) -> Result<Connection> {
-        self.0.connect().await
-    }
-
-    fn used_memory(&self) -> Result<u64> {
-        self.0.used_memory()
+    fn redis(&self) -> Option<&Redis> {
+        Some(&self.redis)
     }
 }
 

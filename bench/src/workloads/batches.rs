@@ -2,8 +2,8 @@
 //! Plain, and keyed: each task with a random key, over all slots.
 
 use anyhow::Result;
-use rand::RngExt as _;
 
+use super::fill::random_key;
 use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
 use crate::contenders::Kind;
 use crate::load::{Measured, Run, Verb};
@@ -20,22 +20,17 @@ pub(super) fn workload(keyed: bool) -> Workload {
     let mut goals = Vec::new();
     if keyed {
         goals.push(Goal::new("Redis per task, to the limit", Wanted::AtMost(1.7), to_the_limit));
-        return Workload {
-            id: "d-keyed",
-            title: "full life in batches of 100, each task with a random key",
-            entries,
-            goals,
-        };
+        let title = "full life in batches of 100, each task with a random key";
+        return Workload { goals, ..Workload::new("d-keyed", title, entries) };
     }
     goals.push(Goal::new("Redis per task, to the limit", Wanted::AtMost(1.5), to_the_limit));
     let to_bullmq = ratio("bullmq", Measured::cost, "slotwheel");
     goals.push(Goal::new("tasks per CPU second, to BullMQ's", Wanted::AtLeast(2.0), to_bullmq));
-    Workload { id: "d", title: "full life in batches of 100", entries, goals }
+    Workload { goals, ..Workload::new("d", "full life in batches of 100", entries) }
 }
 
 pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>, keyed: bool) -> Result<()> {
-    let payloads: Vec<(String, Option<String>)> =
-        (0..BATCH).map(|_| (run.payload(), keyed.then(|| format!("k{:016x}", rand::rng().random::<u64>())))).collect();
+    let payloads: Vec<(String, Option<String>)> = (0..BATCH).map(|_| (run.next().1, keyed.then(random_key))).collect();
     let tasks: Vec<Task<'_>> = payloads.iter().map(|(payload, key)| Task { payload, key: key.as_deref() }).collect();
     run.timed(Verb::SubmitMany, client.submit_many(QUEUE, &tasks)).await?;
     let mut done = 0;

@@ -13,13 +13,13 @@ use crate::stats::Wanted;
 
 pub(super) fn workload() -> Workload {
     let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Chained)).collect();
-    entries.push(Entry { label: SEPARATELY.to_owned(), ..Entry::new(Kind::Slotwheel, Script::Life) });
+    entries.push(Entry { label: SEPARATELY.to_owned(), ..Entry::new(Kind::Slotwheel, Script::Life { keyed: false }) });
     let goal = Goal::new(
         "tasks per CPU second, to (b)'s in the same run",
         Wanted::AtLeast(1.4),
         ratio(SEPARATELY, Measured::cost, "slotwheel"),
     );
-    Workload { id: "c", title: "full life with complete-and-claim", entries, goals: vec![goal] }
+    Workload { goals: vec![goal], ..Workload::new("c", "full life with complete-and-claim", entries) }
 }
 
 const SEPARATELY: &str = "slotwheel as in (b)";
@@ -29,7 +29,8 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, plan: &Plan) -> Re
     let clients = try_join_all((0..plan.connections).map(|_| side.connect())).await?;
     let loops = try_join_all(clients.into_iter().map(async |mut client| chain(&mut client, &run).await));
     let processes = side.processes();
-    Ok(tokio::try_join!(run.window(plan, &processes), loops)?.0)
+    let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
+    Ok(run.measured(spent))
 }
 
 async fn chain<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::fill::random_key;
 use super::{Entry, Goal, QUEUE, Round, Script, Workload, ratio};
 use crate::contenders::Kind;
 use crate::load::{Measured, Run};
@@ -9,8 +10,8 @@ use crate::sides::Client;
 use crate::stats::Wanted;
 
 pub(super) fn workload() -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Life)).collect();
-    entries.push(Entry::new(Kind::Limit, Script::Life));
+    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Life { keyed: false })).collect();
+    entries.push(Entry::new(Kind::Limit, Script::Life { keyed: false }));
     entries.push(Entry::new(Kind::Empty, Script::Empty));
     let mut goals = Vec::new();
     for (peer, cost, rate, bound) in [
@@ -22,7 +23,7 @@ pub(super) fn workload() -> Workload {
         goals.push(Goal::new(rate, Wanted::AtLeast(3.0), ratio("slotwheel", Measured::rate, peer)));
     }
     goals.push(Goal::new("CPU per task, to the limit and three empty requests", Wanted::AtMost(2.0), to_the_least));
-    Workload { id: "b", title: "full life, one task per request (submit, claim, complete)", entries, goals }
+    Workload { goals, ..Workload::new("b", "full life, one task per request (submit, claim, complete)", entries) }
 }
 
 fn to_the_least(round: &Round) -> Option<f64> {
@@ -30,8 +31,9 @@ fn to_the_least(round: &Round) -> Option<f64> {
     Some(round.get("slotwheel")?.cost() / least)
 }
 
-pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {
-    run.submit(client, QUEUE, None).await?;
+pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>, keyed: bool) -> Result<()> {
+    let key = keyed.then(random_key);
+    run.submit(client, QUEUE, key.as_deref()).await?;
     for job in run.take(client, QUEUE, 1).await? {
         run.finish(client, QUEUE, &job).await?;
         run.counted(1);

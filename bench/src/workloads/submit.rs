@@ -24,7 +24,7 @@ pub(super) fn workload() -> Workload {
             ratio("lmstfy", Measured::cost, "slotwheel"),
         ),
     ];
-    Workload { id: "a", title: "submit alone", entries, goals }
+    Workload { goals, ..Workload::new("a", "submit alone", entries) }
 }
 
 pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {
