@@ -1,0 +1,50 @@
+//! (d) A full life in batches of 100: eight connections, each submits a hundred, claims a hundred, completes them.
+//! Plain, and keyed: each task with a random key, over all slots.
+
+use anyhow::Result;
+use rand::RngExt as _;
+
+use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
+use crate::contenders::Kind;
+use crate::load::{Measured, Run, Verb};
+use crate::sides::{Client, Task};
+use crate::stats::Wanted;
+
+pub(super) const CONNECTIONS: usize = 8;
+const BATCH: usize = 100;
+
+pub(super) fn workload(keyed: bool) -> Workload {
+    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Batches { keyed })).collect();
+    entries.push(Entry::new(Kind::Limit, Script::Batches { keyed }));
+    let to_the_limit = ratio("slotwheel", Measured::redis_cost, "limit");
+    let mut goals = Vec::new();
+    if keyed {
+        goals.push(Goal::new("Redis per task, to the limit", Wanted::AtMost(1.7), to_the_limit));
+        return Workload {
+            id: "d-keyed",
+            title: "full life in batches of 100, each task with a random key",
+            entries,
+            goals,
+        };
+    }
+    goals.push(Goal::new("Redis per task, to the limit", Wanted::AtMost(1.5), to_the_limit));
+    let to_bullmq = ratio("bullmq", Measured::cost, "slotwheel");
+    goals.push(Goal::new("tasks per CPU second, to BullMQ's", Wanted::AtLeast(2.0), to_bullmq));
+    Workload { id: "d", title: "full life in batches of 100", entries, goals }
+}
+
+pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>, keyed: bool) -> Result<()> {
+    let payloads: Vec<(String, Option<String>)> =
+        (0..BATCH).map(|_| (run.payload(), keyed.then(|| format!("k{:016x}", rand::rng().random::<u64>())))).collect();
+    let tasks: Vec<Task<'_>> = payloads.iter().map(|(payload, key)| Task { payload, key: key.as_deref() }).collect();
+    run.timed(Verb::SubmitMany, client.submit_many(QUEUE, &tasks)).await?;
+    let mut done = 0;
+    while done < BATCH {
+        let jobs = run.take(client, QUEUE, BATCH - done).await?;
+        run.timed(Verb::FinishMany, client.finish_many(QUEUE, &jobs)).await?;
+        run.finished(&jobs)?;
+        run.counted(jobs.len());
+        done += jobs.len();
+    }
+    Ok(())
+}
