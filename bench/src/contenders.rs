@@ -9,6 +9,12 @@ use crate::empty::Empty;
 use crate::ledger::Ledger;
 use crate::limit::Limit;
 use crate::load::{Measured, Plan};
+use crate::sides::beanstalkd::Beanstalkd;
+use crate::sides::bullmq::Bullmq;
+use crate::sides::elasticmq::Elasticmq;
+use crate::sides::faktory::Faktory;
+use crate::sides::lmstfy::Lmstfy;
+use crate::sides::ocypod::Ocypod;
 use crate::sides::slotwheel::{Other, Slotwheel};
 use crate::sides::{Capability, Settings, Side};
 use crate::workloads::Script;
@@ -20,6 +26,18 @@ pub enum Kind {
     Slotwheel,
     /// Another build of it (`--other`); takes part only where it is asked for.
     Other,
+    /// See `sides::ocypod`.
+    Ocypod,
+    /// See `sides::lmstfy`.
+    Lmstfy,
+    /// See `sides::faktory`.
+    Faktory,
+    /// See `sides::bullmq`.
+    Bullmq,
+    /// See `sides::beanstalkd`.
+    Beanstalkd,
+    /// See `sides::elasticmq`.
+    Elasticmq,
     /// The bare commands of a task's life.
     Limit,
     /// An axum handler that does nothing.
@@ -38,6 +56,12 @@ impl Kind {
         match self {
             Self::Slotwheel => "slotwheel",
             Self::Other => "other",
+            Self::Ocypod => "ocypod",
+            Self::Lmstfy => "lmstfy",
+            Self::Faktory => "faktory",
+            Self::Bullmq => "bullmq",
+            Self::Beanstalkd => "beanstalkd",
+            Self::Elasticmq => "elasticmq",
             Self::Limit => "limit",
             Self::Empty => "empty",
         }
@@ -48,6 +72,12 @@ impl Kind {
         let capabilities = match self {
             Self::Slotwheel => Slotwheel::CAPABILITIES,
             Self::Other => Other::CAPABILITIES,
+            Self::Ocypod => Ocypod::CAPABILITIES,
+            Self::Lmstfy => Lmstfy::CAPABILITIES,
+            Self::Faktory => Faktory::CAPABILITIES,
+            Self::Beanstalkd => Beanstalkd::CAPABILITIES,
+            Self::Elasticmq => Elasticmq::CAPABILITIES,
+            Self::Bullmq => return Bullmq::can(script),
             // They stand beside whatever is measured.
             Self::Limit | Self::Empty => return true,
         };
@@ -59,6 +89,12 @@ impl Kind {
         Ok(match self {
             Self::Slotwheel => Box::new(Running::<Slotwheel>::start(settings).await?),
             Self::Other => Box::new(Running::<Other>::start(settings).await?),
+            Self::Ocypod => Box::new(Running::<Ocypod>::start(settings).await?),
+            Self::Lmstfy => Box::new(Running::<Lmstfy>::start(settings).await?),
+            Self::Faktory => Box::new(Running::<Faktory>::start(settings).await?),
+            Self::Bullmq => Box::new(Bullmq::start(settings).await?),
+            Self::Beanstalkd => Box::new(Running::<Beanstalkd>::start(settings).await?),
+            Self::Elasticmq => Box::new(Running::<Elasticmq>::start(settings).await?),
             Self::Limit => Box::new(Limit::start(settings).await?),
             Self::Empty => Box::new(Running::<Empty>::start(settings).await?),
         })

@@ -1,111 +1,111 @@
-// BullMQ as its users run it at its best: one process that adds jobs in bulk and processes them, over a
-// Redis whose socket is the first argument. The benchmark asks with a line on standard input and gets a
-// line of JSON back:
+// BullMQ as its users run it at its best: one process that adds jobs in bulk and processes them. Arguments: a port on
+// 127.0.0.1 to listen on, and where its Redis is (a unix socket's path or an address). The benchmark asks in lines,
+// and each is answered with a line:
 //
-//   life SECONDS BATCH BYTES    adds batches and processes them for so long, until all are processed
+//   start BATCH BYTES    begins to add batches of jobs with so many bytes of data, and to process them
+//   count                how many jobs it has processed so far
+//   stop                 adds no more, processes the rest, and says what became of all: JSON
 //
-// Every job processed must be one that was added, and be processed once; else the line tells of it.
+// Every job processed must be one that was added, and be processed once; else `stop` tells of it.
 
+const { createServer } = require("node:net");
 const { createInterface } = require("node:readline");
 const { Queue, Worker } = require("bullmq");
 const Redis = require("ioredis");
 
-const [socket, settings] = process.argv.slice(2);
-// The defaults were the best of those tried: see the notes of sides/bullmq.rs.
-const { concurrency, workers, adders, pipelined } = {
-  concurrency: 50,
-  workers: 1,
-  adders: 2,
-  pipelined: false,
-  ...JSON.parse(settings ?? "{}"),
-};
+// The best of those tried, by tasks per second of processor time; what they are hardly matters from ten jobs at once
+// on, and automatic pipelining (ioredis) costs more than it saves.
+const CONCURRENCY = 50;
+const ADDERS = 2;
 
-const connect = () => new Redis({ path: socket, maxRetriesPerRequest: null, enableAutoPipelining: pipelined });
-
-let added = 0;
-let processed = 0;
-let seen = new Map();
-let wrong = 0;
-let wake = () => {};
-
-const process_one = async (job) => {
-  if (seen.get(job.data.id) !== false) wrong += 1;
-  seen.delete(job.data.id);
-};
-
+const [port, address] = process.argv.slice(2);
+const connect = () => new Redis(address, { maxRetriesPerRequest: null });
 const queue = new Queue("bench", {
   connection: connect(),
   // Processed jobs go at once: the least work that it can be asked for.
   defaultJobOptions: { removeOnComplete: true, removeOnFail: true },
 });
-const pool = Array.from({ length: workers }, () => {
-  const worker = new Worker("bench", process_one, { connection: connect(), concurrency });
-  worker.on("completed", () => {
-    processed += 1;
-    wake();
-  });
-  worker.on("failed", () => {
-    wrong += 1;
-  });
-  worker.on("error", (error) => {
-    console.error(error);
-    process.exit(1);
-  });
-  return worker;
-});
 
-async function life(seconds, batch, bytes) {
-  const [addedBefore, processedBefore] = [added, processed];
-  const start = performance.now();
-  const end = start + seconds * 1000;
-  // As many under way as wait for or are with the workers twice over: they never starve, and Redis holds few.
-  const room = Math.max(2 * batch * adders, 2 * concurrency * workers);
+// Numbers of the jobs that were added and have not been processed.
+const underWay = new Set();
+let added = 0;
+let processed = 0;
+let wrong = 0;
+let room = () => {};
+
+const worker = new Worker(
+  "bench",
+  async (job) => {
+    if (!underWay.delete(job.data.n)) wrong += 1;
+  },
+  { connection: connect(), concurrency: CONCURRENCY },
+);
+worker.on("completed", () => {
+  processed += 1;
+  room();
+});
+worker.on("failed", () => {
+  wrong += 1;
+});
+worker.on("error", fail);
+
+function fail(error) {
+  console.error(error);
+  process.exit(1);
+}
+
+let adding = false;
+let adders = [];
+
+function start(batch, bytes) {
+  // Twice as many as are processed at once or added at once: the worker never starves, and Redis holds few.
+  const most = 2 * Math.max(CONCURRENCY, ADDERS * batch);
   const waiting = [];
-  wake = () => {
-    while (waiting.length > 0 && added - processed < room) waiting.shift()();
+  room = () => {
+    while (waiting.length > 0 && added - processed < most) waiting.shift()();
   };
-  const adder = async () => {
-    while (performance.now() < end) {
-      if (added - processed >= room) await new Promise((resume) => waiting.push(resume));
-      const jobs = [];
-      for (let i = 0; i < batch; i += 1) {
-        const id = added;
+  const add = async () => {
+    while (adding) {
+      if (added - processed >= most) await new Promise((resume) => waiting.push(resume));
+      const jobs = Array.from({ length: batch }, () => {
+        underWay.add(added);
         added += 1;
-        seen.set(id, false);
-        jobs.push({ name: "task", data: payload(id, bytes) });
-      }
+        return { name: "task", data: data(added - 1, bytes) };
+      });
       await queue.addBulk(jobs);
     }
   };
-  await Promise.all(Array.from({ length: adders }, adder));
-  while (processed < added) await new Promise((resume) => setTimeout(resume, 1));
-  const counts = await queue.getJobCounts("waiting", "active", "failed", "delayed");
-  return {
-    added: added - addedBefore,
-    processed: processed - processedBefore,
-    left: Object.values(counts).reduce((sum, count) => sum + count, 0),
-    wrong,
-    seconds: (performance.now() - start) / 1000,
-  };
+  adding = true;
+  adders = Array.from({ length: ADDERS }, add);
 }
 
-// An object whose JSON is of so many bytes.
-function payload(id, bytes) {
-  const bare = `{"id":${id},"text":""}`.length;
-  return { id, text: "x".repeat(Math.max(0, bytes - bare)) };
+async function stop() {
+  adding = false;
+  await Promise.all(adders);
+  while (processed < added && wrong === 0) await new Promise((resume) => setTimeout(resume, 1));
+  const counts = await queue.getJobCounts("waiting", "active", "failed", "delayed");
+  const left = Object.values(counts).reduce((sum, count) => sum + count, underWay.size);
+  return JSON.stringify({ added, processed, left, wrong });
+}
+
+// An object whose JSON has so many bytes.
+function data(n, bytes) {
+  const bare = `{"n":${n},"text":""}`.length;
+  return { n, text: "x".repeat(Math.max(0, bytes - bare)) };
+}
+
+async function answer(line) {
+  const [verb, batch, bytes] = line.split(" ");
+  if (verb === "start") return start(Number(batch), Number(bytes)), "started";
+  if (verb === "count") return String(processed);
+  return stop();
 }
 
 async function main() {
-  await Promise.all([queue.waitUntilReady(), ...pool.map((worker) => worker.waitUntilReady())]);
-  console.log(JSON.stringify({ ready: true }));
-  for await (const line of createInterface({ input: process.stdin })) {
-    const [, seconds, batch, bytes] = line.split(" ");
-    console.log(JSON.stringify(await life(Number(seconds), Number(batch), Number(bytes))));
-  }
-  process.exit(0);
+  await Promise.all([queue.waitUntilReady(), worker.waitUntilReady()]);
+  createServer(async (socket) => {
+    for await (const line of createInterface({ input: socket })) socket.write(`${await answer(line)}\r\n`);
+  }).listen(Number(port), "127.0.0.1");
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+main().catch(fail);
