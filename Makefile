@@ -5,7 +5,7 @@ CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
 
-.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench help
+.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench peers help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -51,10 +51,13 @@ demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
-bench: tools-test build ## Against peers and the limit: ONLY=b SIDES=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
+bench: tools-test build peers ## Against peers and the limit: ONLY=b SIDES=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
 	CARGO_TARGET_DIR=$(CURDIR)/target $(CARGO) build --release --locked --manifest-path bench/Cargo.toml
 	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SIDES),--sides $(SIDES)) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(SECONDS),--seconds $(SECONDS)) $(MORE)
+
+peers: ## Those that the benchmark compares with, where their registries have them; what is missing is told
+	bench/peers/install
 
 .PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo
 tools-run: ; @.ci/install rust redis

@@ -10,6 +10,12 @@ use crate::empty::Empty;
 use crate::ledger::Ledger;
 use crate::limit::Limit;
 use crate::load::{Measured, Plan};
+use crate::sides::beanstalkd::Beanstalkd;
+use crate::sides::bullmq::Bullmq;
+use crate::sides::elasticmq::Elasticmq;
+use crate::sides::faktory::Faktory;
+use crate::sides::lmstfy::Lmstfy;
+use crate::sides::ocypod::Ocypod;
 use crate::sides::slotwheel::Slotwheel;
 use crate::sides::{Capability, Fsync, Settings, Side};
 use crate::workloads::Script;
@@ -24,6 +30,18 @@ pub enum Kind {
     Other,
     /// Slotwheel with `appendfsync always`.
     Always,
+    /// See `sides::ocypod`.
+    Ocypod,
+    /// See `sides::lmstfy`.
+    Lmstfy,
+    /// See `sides::faktory`.
+    Faktory,
+    /// See `sides::bullmq`.
+    Bullmq,
+    /// See `sides::beanstalkd`.
+    Beanstalkd,
+    /// See `sides::elasticmq`.
+    Elasticmq,
     /// The bare commands of a task's life.
     Limit,
     /// An axum handler that does nothing.
@@ -45,6 +63,12 @@ impl Kind {
             Self::Slotwheel => "slotwheel",
             Self::Other => "other",
             Self::Always => "slotwheel, always",
+            Self::Ocypod => "ocypod",
+            Self::Lmstfy => "lmstfy",
+            Self::Faktory => "faktory",
+            Self::Bullmq => "bullmq",
+            Self::Beanstalkd => "beanstalkd",
+            Self::Elasticmq => "elasticmq",
             Self::Limit => "limit",
             Self::Empty => "empty",
             Self::Bare => "bare",
@@ -55,6 +79,12 @@ impl Kind {
     pub fn can(self, script: &Script) -> bool {
         let capabilities: &[Capability] = match self {
             Self::Slotwheel | Self::Other | Self::Always => Slotwheel::CAPABILITIES,
+            Self::Ocypod => Ocypod::CAPABILITIES,
+            Self::Lmstfy => Lmstfy::CAPABILITIES,
+            Self::Faktory => Faktory::CAPABILITIES,
+            Self::Beanstalkd => Beanstalkd::CAPABILITIES,
+            Self::Elasticmq => Elasticmq::CAPABILITIES,
+            Self::Bullmq => return Bullmq::can(script),
             // They stand beside whatever is measured.
             Self::Limit | Self::Empty | Self::Bare => return true,
         };
@@ -70,6 +100,12 @@ impl Kind {
                 let settings = Settings { fsync: Fsync::Always, ..settings.clone() };
                 Box::new(Running::of(Slotwheel::start(&settings).await?))
             }
+            Self::Ocypod => Box::new(Running::of(Ocypod::start(settings).await?)),
+            Self::Lmstfy => Box::new(Running::of(Lmstfy::start(settings).await?)),
+            Self::Faktory => Box::new(Running::of(Faktory::start(settings).await?)),
+            Self::Bullmq => Box::new(Bullmq::start(settings).await?),
+            Self::Beanstalkd => Box::new(Running::of(Beanstalkd::start(settings).await?)),
+            Self::Elasticmq => Box::new(Running::of(Elasticmq::start(settings).await?)),
             Self::Limit => Box::new(Limit::start(settings).await?),
             Self::Empty => Box::new(Running::of(Empty::start(settings).await?)),
             Self::Bare => Box::new(Bare::start(settings).await?),

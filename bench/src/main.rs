@@ -1,8 +1,9 @@
 //! Slotwheel's benchmark: the same work for Slotwheel, its peers and the limit, in one run, in turn.
 //!
 //! In reading order: `workloads` say who does what; `contenders` are those who do; `sides` are the systems under test;
-//! `load` makes the load and measures; `http` speaks to servers, `processes` starts and watches them; `limit` and
-//! `empty` are what it costs at the least; `ledger` finds lost and doubled work; `stats` and `report` say what came out.
+//! `load` makes the load and measures; `http` and `lines` speak to servers, `processes` starts and watches them;
+//! `limit` and `empty` are what it costs at the least; `ledger` finds lost and doubled work; `stats` and `report` say
+//! what came out.
 
 mod bare;
 mod contenders;
@@ -10,6 +11,7 @@ mod empty;
 mod http;
 mod ledger;
 mod limit;
+mod lines;
 mod load;
 mod machine;
 mod processes;

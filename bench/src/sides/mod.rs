@@ -1,5 +1,12 @@
 //! The systems under test: what each of them must be able to do, one file a side.
 
+pub mod beanstalkd;
+pub mod bullmq;
+pub mod elasticmq;
+pub mod faktory;
+mod installed;
+pub mod lmstfy;
+pub mod ocypod;
 pub mod slotwheel;
 
 use std::path::PathBuf;

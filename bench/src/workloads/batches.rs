@@ -4,14 +4,13 @@
 use anyhow::Result;
 
 use super::fill::random_key;
-use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
+use super::{BATCH, Entry, Goal, QUEUE, Script, Workload, ratio};
 use crate::contenders::Kind;
 use crate::load::{Measured, Run, Verb};
 use crate::sides::{Client, Task};
 use crate::stats::Wanted;
 
 pub(super) const CONNECTIONS: usize = 8;
-const BATCH: usize = 100;
 
 pub(super) fn workload(keyed: bool) -> Workload {
     let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Batches { keyed })).collect();

@@ -25,6 +25,9 @@ use fill::Fill;
 /// The queue of workloads that need one.
 pub const QUEUE: &str = "bench";
 
+/// Tasks in a batch.
+pub const BATCH: usize = 100;
+
 /// What a contender does in a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Script {
