@@ -2,10 +2,16 @@
 //! batches may be larger than ten, which SQS itself does not allow (`sqs-limits = relaxed`). It has two threads for its
 //! actors: eight, which is the least of Pekko's default, cost twice as much a message here. Java's collector is the
 //! one for throughput. It is given some work before anything is measured, so that its code is compiled by then.
+//!
+//! A receive that waits goes on waiting when its connection is closed: a message that comes meanwhile is handed to
+//! nobody, and is not seen again for as long as its visibility timeout. So a round begins when none is left of the
+//! round before.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
@@ -36,7 +42,16 @@ pub struct Elasticmq {
     server: Process,
     address: SocketAddr,
     version: String,
+    receives: Rc<Receives>,
     _directory: Directory,
+}
+
+/// Requests for messages that wait, of all connections.
+#[derive(Default)]
+struct Receives {
+    unanswered: Cell<usize>,
+    /// When the last of them has its answer at the latest.
+    until: Cell<Option<Instant>>,
 }
 
 impl Side for Elasticmq {
@@ -57,7 +72,7 @@ impl Side for Elasticmq {
         command.arg("-cp").arg(peer.directory.join("*")).arg("org.elasticmq.server.Main");
         let mut server = Process::start(command, directory.path())?;
         server.until(async || Http::connect(address).await.is_ok()).await.context("elasticmq")?;
-        let side = Self { server, address, version: peer.version, _directory: directory };
+        let side = Self { server, address, version: peer.version, receives: Rc::default(), _directory: directory };
         side.warm_up().await.context("elasticmq's warm-up")?;
         Ok(side)
     }
@@ -74,6 +89,11 @@ impl Side for Elasticmq {
     }
 
     async fn prepare(&self, queue: &str) -> Result<()> {
+        // Nobody listens for these any more.
+        if self.receives.unanswered.take() > 0 {
+            let until = self.receives.until.take().context("when they end")?;
+            tokio::time::sleep_until(until.into()).await;
+        }
         let mut client = self.connect().await?;
         client.put(&["{\"QueueName\":\"", queue, "\",\"Attributes\":{\"VisibilityTimeout\":\"600\"}}"]);
         client.ask(CREATE).await?;
@@ -81,7 +101,8 @@ impl Side for Elasticmq {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        Ok(Connection { http: Http::connect(self.address).await?, body: Vec::new() })
+        let http = Http::connect(self.address).await?;
+        Ok(Connection { http, body: Vec::new(), receives: Rc::clone(&self.receives) })
     }
 
     async fn left(&self, queue: &str) -> Result<Option<u64>> {
@@ -122,6 +143,7 @@ impl Elasticmq {
 pub struct Connection {
     http: Http,
     body: Vec<u8>,
+    receives: Rc<Receives>,
 }
 
 /// What is asked for: the type of the content, and behind it a further header.
@@ -204,9 +226,13 @@ impl Client for Connection {
 
     async fn take(&mut self, queue: &str, max: usize, wait: Duration) -> Result<Vec<Held>> {
         self.put_queue(queue);
-        let (max, wait) = (max.to_string(), wait.as_secs().to_string());
-        self.put(&[",\"MaxNumberOfMessages\":", &max, ",\"WaitTimeSeconds\":", &wait, "}"]);
+        let (max, seconds) = (max.to_string(), wait.as_secs().to_string());
+        self.put(&[",\"MaxNumberOfMessages\":", &max, ",\"WaitTimeSeconds\":", &seconds, "}"]);
+        let receives = Rc::clone(&self.receives);
+        receives.unanswered.update(|count| count + 1);
+        receives.until.set(Some(Instant::now() + wait + Duration::from_millis(500)));
         let mut answer = self.ask(RECEIVE).await?;
+        receives.unanswered.update(|count| count - 1);
         let mut jobs = Vec::new();
         while let Some(at) = memmem::find(answer, b"{\"Body\":\"") {
             let (number, rest) = between(&answer[at..], b"\\\"n\\\":", b',').context("a message without a number")?;
