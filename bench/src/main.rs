@@ -22,7 +22,7 @@ mod workloads;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -106,13 +106,14 @@ fn main() -> Result<()> {
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
+    // What is started runs in a directory of its own.
     let settings = Settings {
         fsync: arguments.fsync,
         unix: arguments.unix,
-        place: arguments.place.clone(),
-        slotwheel: arguments.slotwheel.clone(),
-        other: arguments.other.clone().unwrap_or_default(),
-        peers: arguments.peers.clone(),
+        place: absolute(&arguments.place)?,
+        slotwheel: absolute(&arguments.slotwheel)?,
+        other: arguments.other.as_deref().map(absolute).transpose()?.unwrap_or_default(),
+        peers: absolute(&arguments.peers)?,
     };
     let plan = Plan {
         connections: arguments.connections,

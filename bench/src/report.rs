@@ -14,11 +14,12 @@ pub type Absent = BTreeMap<String, String>;
 pub fn workload(workload: &Workload, rounds: &[Round], absent: &Absent) -> String {
     let labels: &Vec<String> = &workload.entries.iter().map(|entry| entry.label.clone()).collect();
     let mut text = format!("\n## ({}) {}\n\n", workload.id, workload.title);
+    // Where nobody worked for a window's length there are only figures of the workload's own.
     if rounds.iter().flat_map(Round::values).any(|one| one.seconds > 0.0) {
         text += &sides(labels, rounds, absent);
+        text += &ratios(&workload.entries, rounds);
     }
     text += &figures(labels, rounds, absent);
-    text += &ratios(&workload.entries, rounds);
     text += &goals(workload, rounds);
     text
 }
@@ -80,10 +81,11 @@ fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
 fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     let all = rounds.iter().flat_map(Round::values).max_by_key(|one| one.figures.len());
     let names: Vec<&'static str> = all.map(|one| one.figures.keys().copied().collect()).unwrap_or_default();
-    if names.is_empty() {
+    if names.is_empty() && rounds.iter().any(|round| !round.is_empty()) {
         return String::new();
     }
-    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let columns = names.len().max(1);
+    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(columns));
     for label in labels {
         let cells: Vec<String> = names
             .iter()
