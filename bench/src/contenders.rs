@@ -18,8 +18,8 @@ use crate::sides::lmstfy::Lmstfy;
 use crate::sides::ocypod::Ocypod;
 use crate::sides::slotwheel::Slotwheel;
 use crate::sides::{Capability, Fsync, Settings, Side};
-use crate::workloads::Script;
 use crate::workloads::fill::Fill;
+use crate::workloads::{QUEUE, Script};
 
 /// All that can take part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -158,6 +158,10 @@ impl<S: Side> Contender for Running<S> {
             let left = self.ledger.unfinished();
             if left != before && !script.leaves_tasks() {
                 bail!("{} tasks were lost", left.abs_diff(before));
+            }
+            match self.side.left(QUEUE).await? {
+                Some(other) if other != left => bail!("it still has {other} tasks, of which {left} are unfinished"),
+                _ => {}
             }
             Ok(measured)
         })

@@ -1,6 +1,7 @@
 //! Faktory: a server of a protocol of its own over Redis, which it reaches over a unix socket and no other way. It
 //! fetches and acknowledges one job a command; workers that want many have many commands under way, here in one
-//! write. Pushing knows batches. `FETCH` waits for at most two seconds.
+//! write. Pushing knows batches. `FETCH` waits for at most two seconds, also for a connection that has been closed by
+//! then: a job that comes meanwhile is that connection's, for half an hour. So a round begins when none waits.
 //!
 //! It insists on starting a redis-server; the one that it finds first in its PATH (`bench/peers/faktory`) leads it to
 //! the Redis that is started here, with the settings of all.
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use super::installed::installed;
 use super::{Capability, Client, Job, Role, Settings, Side, Task};
@@ -46,6 +48,8 @@ impl Side for Faktory {
         let mut command = Command::new(peer.directory.join("faktory"));
         command.args(["-b", &address.to_string(), "-w", &web.to_string(), "-l", "error"]);
         command.arg("-d").arg(directory.path().join("db")).arg("-c").arg(directory.path().join("configuration"));
+        // Both processors, which is its default, and less collecting of garbage.
+        command.env("GOGC", "400");
         command.env("PATH", format!("{}:{path}", peer.directory.join("redis").display()));
         command.env("REDIS_SOCKET", redis.url(true).trim_start_matches("unix://"));
         let mut server = Process::start(command, directory.path())?;
@@ -54,15 +58,37 @@ impl Side for Faktory {
     }
 
     fn version(&self) -> String {
-        format!("{}, log level error, its Redis always over a unix socket, many commands in one write", self.version)
+        format!(
+            "{}, GOGC=400, log level error, its Redis always over a unix socket, many commands in one write",
+            self.version
+        )
     }
 
     fn processes(&self) -> Vec<(Role, u32)> {
         vec![(Role::Server, self.server.pid()), (Role::Redis, self.redis.pid())]
     }
 
+    async fn prepare(&self, _queue: &str) -> Result<()> {
+        while self.redis.info("blocked_clients")? > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<Connection> {
         Connection::new(self.address).await
+    }
+
+    /// It says `+OK` to any `ACK`.
+    async fn left(&self, _queue: &str) -> Result<Option<u64>> {
+        let mut lines = self.connect().await?.lines;
+        lines.put(&[b"INFO\r\n"]);
+        lines.send().await?;
+        let length = number(lines.line().await?.strip_prefix(b"$").context("a length")?)? as usize;
+        let info: Value = serde_json::from_slice(lines.bytes(length).await?)?;
+        let [queued, working] =
+            ["/faktory/total_enqueued", "/faktory/sets/working"].map(|at| info.pointer(at).and_then(Value::as_u64));
+        Ok(Some(queued.context("total_enqueued")? + working.context("working")?))
     }
 
     fn redis(&self) -> Option<&Redis> {

@@ -86,6 +86,12 @@ pub trait Side: Sized {
     /// A new connection.
     async fn connect(&self) -> Result<Self::Client>;
 
+    /// How many tasks it has by its own count that nobody has finished, where finishing one that it does not know is
+    /// answered as any other.
+    async fn left(&self, _queue: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Its Redis, where this program has started one for it.
     fn redis(&self) -> Option<&Redis> {
         None

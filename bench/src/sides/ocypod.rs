@@ -1,7 +1,7 @@
 //! ocypod: a server over HTTP and Redis. It has no batches and does not wait for tasks: who gets none asks again at
-//! once. Its log is silent, as the time of its lines would be; its threads are as many as there are processors, and
-//! its connections to Redis four for each of them (its own defaults). Completed jobs stay for five minutes, its
-//! default too.
+//! once. Its log is silent. It has one thread for requests: as many as processors, which is its default, cost a sixth
+//! more a job here. It keeps four connections to Redis for each processor, and completed jobs for five minutes (its
+//! defaults).
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -34,7 +34,7 @@ impl Side for Ocypod {
         let directory = Directory::fresh(settings, "ocypod")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let configuration = format!(
-            "[server]\nhost = \"127.0.0.1\"\nport = {}\nlog_level = \"error\"\n[redis]\nurl = \"{}\"\n",
+            "[server]\nhost = \"127.0.0.1\"\nport = {}\nthreads = 1\nlog_level = \"error\"\n[redis]\nurl = \"{}\"\n",
             address.port(),
             redis.url(settings.unix)
         );
@@ -47,7 +47,7 @@ impl Side for Ocypod {
     }
 
     fn version(&self) -> String {
-        format!("{}, log_level error", self.version)
+        format!("{}, threads 1, log_level error", self.version)
     }
 
     fn processes(&self) -> Vec<(Role, u32)> {
