@@ -17,7 +17,7 @@ pub fn describe(settings: &Settings, plan: &Plan, pairs: usize) -> String {
         memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     let memory: f64 = memory.unwrap_or(0.0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let fsync = match settings.fsync {
         Fsync::Everysec => "everysec",

@@ -20,8 +20,9 @@ mod sides;
 mod stats;
 mod workloads;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -105,13 +106,14 @@ fn main() -> Result<()> {
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
+    // What is started runs in a directory of its own.
     let settings = Settings {
         fsync: arguments.fsync,
         unix: arguments.unix,
-        place: arguments.place.clone(),
-        slotwheel: arguments.slotwheel.clone(),
-        other: arguments.other.clone().unwrap_or_default(),
-        peers: arguments.peers.clone(),
+        place: absolute(&arguments.place)?,
+        slotwheel: absolute(&arguments.slotwheel)?,
+        other: arguments.other.as_deref().map(absolute).transpose()?.unwrap_or_default(),
+        peers: absolute(&arguments.peers)?,
     };
     let plan = Plan {
         connections: arguments.connections,
@@ -159,8 +161,8 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
             Err(error) => drop(absent.insert(entry.label.clone(), format!("not measured: {error:#}"))),
         }
     }
-    let versions: String =
-        started.iter().map(|(entry, one)| format!("- {}: {}\n", entry.kind.name(), one.version())).collect();
+    let versions: BTreeMap<Kind, String> = started.iter().map(|(entry, one)| (entry.kind, one.version())).collect();
+    let versions: String = versions.iter().map(|(kind, version)| format!("- {}: {version}\n", kind.name())).collect();
     let mut rounds: Vec<Round> = Vec::new();
     let pairs = if workload.once { 1 } else { pairs };
     for number in 0..pairs {
@@ -187,8 +189,7 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
     for round in &mut rounds {
         round.retain(|label, _| !absent.contains_key(label));
     }
-    let labels: Vec<String> = workload.entries.iter().map(|entry| entry.label.clone()).collect();
-    format!("{}\n{versions}", report::workload(workload, &labels, &rounds, &absent))
+    format!("{}\n{versions}", report::workload(workload, &rounds, &absent))
 }
 
 async fn start(entry: &Entry, settings: &Settings) -> Result<Box<dyn Contender>> {

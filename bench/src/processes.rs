@@ -217,3 +217,54 @@ pub fn redis_version() -> String {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> (Process, PathBuf) {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("slotwheel-bench-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        (Process::start(command, &directory).unwrap(), directory)
+    }
+
+    fn until(mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < deadline, "it never came");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_time_of_children_counts_while_they_live_and_after() {
+        // The child is busy until there is a file; the shell itself does nothing.
+        let (shell, directory) = shell("(while [ ! -e stop ]; do :; done) & wait; touch waited; sleep 60");
+        let used = || cpu_seconds(shell.pid()).unwrap();
+        until(|| used() > 0.1);
+        let while_it_lived = used();
+        fs::write(directory.join("stop"), "").unwrap();
+        until(|| directory.join("waited").exists());
+        // What has been waited for is told in hundredths.
+        assert!(used() > while_it_lived - 0.03, "{} after {while_it_lived}", used());
+        drop(shell);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_dropped_takes_its_children_with_it() {
+        let (shell, directory) = shell("sleep 60 & echo $! > child; wait");
+        let mut child = String::new();
+        until(|| {
+            child = fs::read_to_string(directory.join("child")).unwrap_or_default();
+            child.ends_with('\n')
+        });
+        drop(shell);
+        until(|| has_ended(child.trim().parse().unwrap()));
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -5,19 +5,21 @@ use std::fmt::Write as _;
 
 use crate::load::{Measured, Times, Verb};
 use crate::stats::{Estimate, Verdict, Wanted};
-use crate::workloads::{Round, Workload};
+use crate::workloads::{Entry, Round, Workload};
 
 /// What happened to those who do not stand in the table with figures, by label.
 pub type Absent = BTreeMap<String, String>;
 
 /// All that is told of one workload.
-pub fn workload(workload: &Workload, labels: &[String], rounds: &[Round], absent: &Absent) -> String {
+pub fn workload(workload: &Workload, rounds: &[Round], absent: &Absent) -> String {
+    let labels: &Vec<String> = &workload.entries.iter().map(|entry| entry.label.clone()).collect();
     let mut text = format!("\n## ({}) {}\n\n", workload.id, workload.title);
+    // Where nobody worked for a window's length there are only figures of the workload's own.
     if rounds.iter().flat_map(Round::values).any(|one| one.seconds > 0.0) {
         text += &sides(labels, rounds, absent);
+        text += &ratios(&workload.entries, rounds);
     }
     text += &figures(labels, rounds, absent);
-    text += &ratios(labels, rounds);
     text += &goals(workload, rounds);
     text
 }
@@ -79,10 +81,11 @@ fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
 fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     let all = rounds.iter().flat_map(Round::values).max_by_key(|one| one.figures.len());
     let names: Vec<&'static str> = all.map(|one| one.figures.keys().copied().collect()).unwrap_or_default();
-    if names.is_empty() {
+    if names.is_empty() && rounds.iter().any(|round| !round.is_empty()) {
         return String::new();
     }
-    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let columns = names.len().max(1);
+    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(columns));
     for label in labels {
         let cells: Vec<String> = names
             .iter()
@@ -95,11 +98,12 @@ fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     text
 }
 
-/// The first entry to every other: ratios of pairs.
-fn ratios(labels: &[String], rounds: &[Round]) -> String {
-    let Some((first, others)) = labels.split_first() else { return String::new() };
+/// The first entry to every other, but for others of its own kind that do something else: ratios of pairs.
+fn ratios(entries: &[Entry], rounds: &[Round]) -> String {
+    let Some((first, others)) = entries.split_first() else { return String::new() };
     let mut text = String::new();
-    for other in others {
+    for other in others.iter().filter(|other| other.kind != first.kind || other.script == first.script) {
+        let (first, other) = (&first.label, &other.label);
         let pairs: Vec<(&Measured, &Measured)> =
             rounds.iter().filter_map(|round| Some((round.get(first)?, round.get(other)?))).collect();
         let ratio = |figure: fn(&Measured) -> f64| {

@@ -20,8 +20,8 @@ pub(super) fn workload() -> Workload {
     });
     let [(_, many), (_, some), _] = COUNTS;
     let goals = vec![
-        Goal::new("CPU of a life, to 100 queues", Wanted::AtMost(1.4), ratio(many, Measured::cost, some)),
-        Goal::new("Redis of it", Wanted::AtMost(1.4), ratio(many, Measured::redis_cost, some)),
+        Goal::new("CPU, 10,000 queues to 100", Wanted::AtMost(1.4), ratio(many, Measured::cost, some)),
+        Goal::new("Redis, 10,000 queues to 100", Wanted::AtMost(1.4), ratio(many, Measured::redis_cost, some)),
     ];
     Workload { goals, ..Workload::new("g", "many queues", entries.into()) }
 }

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Entry, Goal, QUEUE, Round, Script, Workload};
 use crate::contenders::Kind;
@@ -45,18 +45,18 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let processes = side.processes();
     let &(_, server) = processes.iter().find(|(role, _)| *role == Role::Server).context("a server")?;
-    // What a server makes once, for whoever comes first, is not the waiters'.
-    let mut submitter = side.connect().await?;
     let before = resident_bytes(server)?;
-    let mut clients = Vec::with_capacity(WAITERS);
-    while clients.len() < WAITERS {
-        clients.extend(try_join_all((0..CONNECTING).map(|_| side.connect())).await?);
-    }
+    let (connecting, connected) = (Semaphore::new(CONNECTING), Cell::new(0));
     let told: Cell<Option<Instant>> = Cell::new(None);
     let last: Cell<Option<Instant>> = Cell::new(None);
     let answered = Cell::new(0);
     let (served, mut heard) = mpsc::unbounded_channel();
-    let workers = try_join_all(clients.into_iter().map(async |mut client| {
+    let workers = try_join_all((0..WAITERS).map(async |_| {
+        // It asks at once: servers close connections on which nothing comes.
+        let turn = connecting.acquire().await?;
+        let mut client = side.connect().await?;
+        drop(turn);
+        connected.set(connected.get() + 1);
         loop {
             let answer = client.take(QUEUE, 1, WAIT).await;
             if told.get().is_some() {
@@ -72,11 +72,15 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
         }
     }));
     let conduct = async {
+        while connected.get() < WAITERS {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         settle(server).await?;
         let memory = (resident_bytes(server)? - before) / WAITERS as f64 / 1024.0;
         let used = cpu_seconds(server)?;
         tokio::time::sleep(IDLE).await;
         let idle = (cpu_seconds(server)? - used) / IDLE.as_secs_f64() * 100.0;
+        let mut submitter = side.connect().await?;
         let mut taken = times();
         for _ in 0..HAND_OUTS {
             let payload = payload(ledger.number(), 100);
@@ -102,11 +106,11 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
     let figures = [
         (MEMORY, memory),
         (PROCESSOR, idle),
-        ("ms to a task in hand, p50", ms(taken.value_at_quantile(0.5))),
-        ("and p99", ms(taken.value_at_quantile(0.99))),
+        ("pick-up p50, ms", ms(taken.value_at_quantile(0.5))),
+        ("pick-up p99, ms", ms(taken.value_at_quantile(0.99))),
         ("told to stop: answered", f64::from(answered.get() as u32)),
-        ("the last after ms", last.get().map_or(0.0, |last| (last - stop).as_secs_f64() * 1000.0)),
-        ("ended after ms", ended.as_secs_f64() * 1000.0),
+        ("told to stop: last answer after, ms", last.get().map_or(0.0, |last| (last - stop).as_secs_f64() * 1000.0)),
+        ("told to stop: ended after, ms", ended.as_secs_f64() * 1000.0),
     ];
     Ok(Measured { tasks: HAND_OUTS as u64, figures: figures.into(), ..Measured::default() })
 }
