@@ -1,7 +1,7 @@
 //! ElasticMQ: a server of Amazon's SQS over HTTP. It keeps its messages in its memory alone: no Redis, no disk. Its
 //! batches may be larger than ten, which SQS itself does not allow (`sqs-limits = relaxed`). It has two threads for its
-//! actors, one for each processor here: eight, the least of Pekko's default, cost far more a message. Java's collector is the
-//! one for throughput. It is given some work before anything is measured, so that its code is compiled by then.
+//! actors, one for each processor here: eight, the least of Pekko's default, cost far more a message. Java's collector
+//! is the one for throughput. It is given some work before anything is measured, so that its code is compiled by then.
 //!
 //! A receive that waits goes on waiting when its connection is closed: a message that comes meanwhile is handed to
 //! nobody, and is not seen again for as long as its visibility timeout. So a round begins when none is left of the
