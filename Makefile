@@ -4,8 +4,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
+# A package of its own, built beside the program so that what both depend on is built once.
+BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
-.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures help
+.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench peers help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -20,6 +22,7 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	$(CARGO) test --locked
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+	$(CARGO) test --locked $(BENCH)
 
 chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
 	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
@@ -34,6 +37,8 @@ mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
+	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	.ci/dependencies
 	.ci/contract
@@ -50,6 +55,14 @@ demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three 
 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
+
+bench: tools-test build peers ## Against peers and the limit: ONLY=b SIDES=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
+	$(CARGO) build --release --locked $(BENCH)
+	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SIDES),--sides $(SIDES)) \
+		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(SECONDS),--seconds $(SECONDS)) $(MORE)
+
+peers: ## Those that the benchmark compares with, where their registries have them; what is missing is told
+	bench/peers/install
 
 .PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo
 tools-run: ; @.ci/install rust redis

@@ -9,7 +9,6 @@ mod server;
 mod slow;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
-mod waiters;
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -40,9 +39,6 @@ fn main() {
         if wanted("waiting") {
             hand_out().await;
             delay().await;
-        }
-        if wanted("waiters") {
-            waiters::measure().await;
         }
         if wanted("faults") {
             faults::measure().await;

@@ -26,32 +26,6 @@ impl Server {
         while !http.is_ready().await {}
         Server { child, http }
     }
-
-    /// Resident memory in bytes.
-    pub fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
-    }
-
-    /// Processor time used so far, in seconds.
-    pub fn processor(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let behind_the_name = stat.rsplit_once(") ").unwrap().1;
-        let fields: Vec<&str> = behind_the_name.split(' ').collect();
-        // utime and stime, in ticks of a hundredth of a second.
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-    }
-
-    pub async fn waiting(&self) -> usize {
-        let metrics = self.http.get("/metrics").await.text;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("slotwheel_waiting_polls "));
-        line.and_then(|number| number.parse().ok()).unwrap()
-    }
-
-    pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
-    }
 }
 
 impl Drop for Server {

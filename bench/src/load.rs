@@ -1,0 +1,381 @@
+//! Load, and what is measured under it: work, requests, the processor time of each role, and how long things took,
+//! within a window after a warm-up.
+//!
+//! Closed loop: so many connections, each of which does its script again and again. Open loop: so many arrivals a
+//! second by a schedule that waits for nobody; how long one took counts from when it was due, so a stall is felt by all
+//! that it kept waiting, and not by one alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
+use hdrhistogram::Histogram;
+use nix::sys::prctl::set_timerslack;
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{Notify, mpsc};
+
+use crate::ledger::{Ledger, payload};
+use crate::processes::cpu_seconds;
+use crate::sides::{Client, Job, Role, Side, Task};
+
+/// How much load, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long it runs before anything counts.
+    pub warm_up: Duration,
+    /// How long the window is.
+    pub window: Duration,
+    /// Bytes of a payload.
+    pub payload: usize,
+}
+
+/// What took its time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verb {
+    /// One task submitted.
+    Submit,
+    /// One or many taken.
+    Take,
+    /// One finished.
+    Finish,
+    /// One finished and one taken.
+    FinishAndTake,
+    /// Many submitted.
+    SubmitMany,
+    /// Many finished.
+    FinishMany,
+    /// From when the submit was due to a worker having the task.
+    PickUp,
+}
+
+/// Times in nanoseconds, to three digits.
+pub type Times = Histogram<u64>;
+
+/// None yet.
+pub fn times() -> Times {
+    Times::new(3).expect("three digits are possible")
+}
+
+/// What one round of one side gave.
+#[derive(Default)]
+pub struct Measured {
+    /// Length of the window in seconds.
+    pub seconds: f64,
+    /// Tasks done (of the workload's kind: submitted, or their whole life).
+    pub tasks: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Seconds of processor time of the server,
+    pub server: f64,
+    /// of its Redis,
+    pub redis: f64,
+    /// and of this program.
+    pub generator: f64,
+    /// How long things took.
+    pub latencies: BTreeMap<Verb, Times>,
+    /// Figures of a workload's own.
+    pub figures: BTreeMap<&'static str, f64>,
+}
+
+impl Measured {
+    /// Microseconds of server and Redis for each task.
+    pub fn cost(&self) -> f64 {
+        (self.server + self.redis) / self.tasks as f64 * 1e6
+    }
+
+    /// Microseconds of Redis for each task.
+    pub fn redis_cost(&self) -> f64 {
+        self.redis / self.tasks as f64 * 1e6
+    }
+
+    /// Tasks a second.
+    pub fn rate(&self) -> f64 {
+        self.tasks as f64 / self.seconds
+    }
+}
+
+/// When the window began and when it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    WarmUp,
+    Window(Instant),
+    Over(Instant, Instant),
+}
+
+/// One round: what its loops share.
+pub struct Run<'a> {
+    ledger: &'a Ledger,
+    payload: usize,
+    phase: Cell<Phase>,
+    tasks: Cell<u64>,
+    requests: Cell<u64>,
+    latencies: RefCell<BTreeMap<Verb, Times>>,
+}
+
+impl<'a> Run<'a> {
+    /// A round that has not begun to count.
+    pub fn new(ledger: &'a Ledger, plan: &Plan) -> Self {
+        Self {
+            ledger,
+            payload: plan.payload,
+            phase: Cell::new(Phase::WarmUp),
+            tasks: Cell::new(0),
+            requests: Cell::new(0),
+            latencies: RefCell::default(),
+        }
+    }
+
+    /// Whether the loops are to end.
+    pub fn over(&self) -> bool {
+        matches!(self.phase.get(), Phase::Over(..))
+    }
+
+    /// Number and payload of a new task.
+    pub fn next(&self) -> (u64, String) {
+        let number = self.ledger.number();
+        (number, payload(number, self.payload))
+    }
+
+    /// Awaits one request and counts it.
+    pub async fn timed<T>(&self, verb: Verb, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let begun = Instant::now();
+        let answer = request.await?;
+        self.took(verb, begun.elapsed());
+        Ok(answer)
+    }
+
+    /// A request was answered and took its time.
+    fn took(&self, verb: Verb, time: Duration) {
+        if matches!(self.phase.get(), Phase::Window(_)) {
+            self.requests.set(self.requests.get() + 1);
+            self.record(verb, time);
+        }
+    }
+
+    fn record(&self, verb: Verb, time: Duration) {
+        let mut latencies = self.latencies.borrow_mut();
+        let times = latencies.entry(verb).or_insert_with(times);
+        times.record(time.as_nanos() as u64).expect("it grows as it must");
+    }
+
+    /// Work is done that the workload counts.
+    pub fn counted(&self, tasks: usize) {
+        if matches!(self.phase.get(), Phase::Window(_)) {
+            self.tasks.set(self.tasks.get() + tasks as u64);
+        }
+    }
+
+    /// What was due then (see [`open`]) is there now. It counts if it was due within the window, whenever it came: what
+    /// is slow is not left out.
+    pub fn arrived(&self, due: Instant) {
+        let within = match self.phase.get() {
+            Phase::WarmUp => false,
+            Phase::Window(begun) => begun <= due,
+            Phase::Over(begun, ended) => begun <= due && due < ended,
+        };
+        if within {
+            self.tasks.set(self.tasks.get() + 1);
+            self.record(Verb::PickUp, due.elapsed());
+        }
+    }
+
+    /// These tasks have been finished.
+    pub fn finished(&self, jobs: &[impl Job]) -> Result<()> {
+        jobs.iter().try_for_each(|job| self.ledger.finish(job.number()))
+    }
+
+    /// Submits one.
+    pub async fn submit(&self, client: &mut impl Client, queue: &str, key: Option<&str>) -> Result<()> {
+        let (_, payload) = self.next();
+        self.timed(Verb::Submit, client.submit(queue, Task { payload: &payload, key })).await
+    }
+
+    /// Takes at least one; an error if there is none for long.
+    pub async fn take<C: Client>(&self, client: &mut C, queue: &str, max: usize) -> Result<Vec<C::Job>> {
+        let deadline = Instant::now() + 6 * WAIT;
+        loop {
+            let jobs = self.timed(Verb::Take, client.take(queue, max, WAIT)).await?;
+            if !jobs.is_empty() {
+                return Ok(jobs);
+            }
+            if Instant::now() > deadline {
+                bail!("a task was submitted, but nobody gets it");
+            }
+        }
+    }
+
+    /// Finishes one.
+    pub async fn finish<C: Client>(&self, client: &mut C, queue: &str, job: &C::Job) -> Result<()> {
+        self.timed(Verb::Finish, client.finish(queue, job)).await?;
+        self.ledger.finish(job.number())
+    }
+
+    /// Lets the load warm up and then work for the length of the window; the accounts of its time.
+    pub async fn window(&self, plan: &Plan, processes: &[(Role, u32)]) -> Result<Spent> {
+        tokio::time::sleep(plan.warm_up).await;
+        let (before, begun) = (Spent::now(processes)?, Instant::now());
+        self.phase.set(Phase::Window(begun));
+        tokio::time::sleep(plan.window).await;
+        let ended = Instant::now();
+        self.phase.set(Phase::Over(begun, ended));
+        let after = Spent::now(processes)?;
+        Ok(Spent {
+            seconds: (ended - begun).as_secs_f64(),
+            server: after.server - before.server,
+            redis: after.redis - before.redis,
+            generator: after.generator - before.generator,
+        })
+    }
+
+    /// All that was measured, once the load has ended.
+    pub fn measured(self, spent: Spent) -> Measured {
+        let Spent { seconds, server, redis, generator } = spent;
+        let (tasks, requests, latencies) = (self.tasks.get(), self.requests.get(), self.latencies.into_inner());
+        Measured { seconds, tasks, requests, server, redis, generator, latencies, figures: BTreeMap::new() }
+    }
+}
+
+/// How long one request waits for tasks.
+pub const WAIT: Duration = Duration::from_secs(5);
+
+/// Seconds, of the clock and of processors.
+pub struct Spent {
+    seconds: f64,
+    server: f64,
+    redis: f64,
+    generator: f64,
+}
+
+impl Spent {
+    fn now(processes: &[(Role, u32)]) -> Result<Self> {
+        let of = |role: Role| {
+            processes.iter().filter(|(whose, _)| *whose == role).map(|(_, pid)| cpu_seconds(*pid)).sum::<Result<f64>>()
+        };
+        let generator = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?).as_secs_f64();
+        Ok(Self { seconds: 0.0, server: of(Role::Server)?, redis: of(Role::Redis)?, generator })
+    }
+}
+
+/// Every connection does `script` until the round is over; a script leaves nothing half done.
+pub async fn closed<S, F>(side: &S, ledger: &Ledger, plan: &Plan, script: F) -> Result<Measured>
+where
+    S: Side,
+    F: AsyncFn(&mut S::Client, &Run<'_>) -> Result<()>,
+{
+    let run = Run::new(ledger, plan);
+    let clients = try_join_all((0..plan.connections).map(|_| side.connect())).await?;
+    let loops = try_join_all(clients.into_iter().map(async |mut client| {
+        while !run.over() {
+            script(&mut client, &run).await?;
+        }
+        anyhow::Ok(())
+    }));
+    let processes = side.processes();
+    let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
+    Ok(run.measured(spent))
+}
+
+/// `rate` arrivals a second, from the beginning of the warm-up to the end of the window; each is sent by the first of
+/// the senders that is free, with the time when it was due.
+pub async fn open<T, F>(
+    run: &Run<'_>,
+    plan: &Plan,
+    rate: f64,
+    processes: &[(Role, u32)],
+    senders: Vec<T>,
+    send: F,
+) -> Result<Spent>
+where
+    F: AsyncFn(&mut T, Instant) -> Result<()>,
+{
+    let (due, wake) = (RefCell::new(VecDeque::new()), Notify::new());
+    let pace = async {
+        let mut arrivals = schedule(rate);
+        while !run.over() {
+            let next = arrivals.recv().await.context("a schedule")?;
+            due.borrow_mut().push_back(next);
+            wake.notify_one();
+        }
+        wake.notify_waiters();
+        anyhow::Ok(())
+    };
+    let senders = try_join_all(senders.into_iter().map(async |mut sender| {
+        loop {
+            let notified = wake.notified();
+            let next = due.borrow_mut().pop_front();
+            match next {
+                Some(due) => send(&mut sender, due).await?,
+                None if run.over() => return anyhow::Ok(()),
+                None => notified.await,
+            }
+        }
+    }));
+    let (spent, ..) = tokio::try_join!(run.window(plan, processes), pace, senders)?;
+    Ok(spent)
+}
+
+/// Tells of each arrival when it is due, until nobody listens. It sleeps in a thread of its own, because the runtime's
+/// timers are exact to a millisecond, which is longer than what is measured.
+fn schedule(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
+    let (tell, told) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        // The kernel may otherwise let it sleep 50 us longer, to wake several at once.
+        set_timerslack(1).expect("a timer slack");
+        let begun = Instant::now();
+        for number in 0.. {
+            let due = begun + Duration::from_secs_f64(f64::from(number) / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if tell.send(due).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan =
+        Plan { connections: 1, warm_up: Duration::from_millis(100), window: Duration::from_millis(500), payload: 100 };
+
+    /// 200 a second; the first that is due 200 ms after the beginning is answered 250 ms later, all others at once.
+    async fn with_a_stall(senders: usize) -> Times {
+        let ledger = Ledger::default();
+        let run = Run::new(&ledger, &PLAN);
+        let begun = Instant::now();
+        let stalled = Cell::new(false);
+        let send = async |_: &mut (), due: Instant| {
+            if due.duration_since(begun) > Duration::from_millis(200) && !stalled.replace(true) {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            run.arrived(due);
+            Ok(())
+        };
+        let spent = open(&run, &PLAN, 200.0, &[], vec![(); senders], send).await.unwrap();
+        let measured = run.measured(spent);
+        assert!((99..=101).contains(&measured.tasks), "all that were due in the window count: {}", measured.tasks);
+        measured.latencies[&Verb::PickUp].clone()
+    }
+
+    #[tokio::test]
+    async fn a_stall_is_felt_by_all_that_it_kept_waiting() {
+        let times = with_a_stall(1).await;
+        // 50 were due while it lasted: 5 ms, 10 ms, … 250 ms late.
+        let late = times.len() - times.count_between(0, 20_000_000);
+        assert!((40..=60).contains(&late), "{late} of them came late");
+        assert!(times.max() >= 250_000_000);
+    }
+
+    #[tokio::test]
+    async fn where_another_sender_is_free_only_the_one_is_late() {
+        let times = with_a_stall(2).await;
+        let late = times.len() - times.count_between(0, 20_000_000);
+        assert!((1..10).contains(&late), "{late} of them came late");
+    }
+}

@@ -1,0 +1,48 @@
+//! (c) A full life with complete-and-claim: every connection holds a task; it submits one, then completes the one that
+//! it holds and takes the next in the same request.
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
+
+use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
+use crate::contenders::Kind;
+use crate::ledger::Ledger;
+use crate::load::{Measured, Plan, Run, Verb, WAIT};
+use crate::sides::{Client, Side};
+use crate::stats::Wanted;
+
+pub(super) fn workload() -> Workload {
+    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Chained)).collect();
+    entries.push(Entry { label: SEPARATELY.to_owned(), ..Entry::new(Kind::Slotwheel, Script::Life { keyed: false }) });
+    let goal = Goal::new(
+        "tasks per CPU second, to (b)'s in the same run",
+        Wanted::AtLeast(1.4),
+        ratio(SEPARATELY, Measured::cost, "slotwheel"),
+    );
+    Workload { goals: vec![goal], ..Workload::new("c", "full life with complete-and-claim", entries) }
+}
+
+const SEPARATELY: &str = "slotwheel as in (b)";
+
+pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
+    let run = Run::new(ledger, plan);
+    let clients = try_join_all((0..plan.connections).map(|_| side.connect())).await?;
+    let loops = try_join_all(clients.into_iter().map(async |mut client| chain(&mut client, &run).await));
+    let processes = side.processes();
+    let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
+    Ok(run.measured(spent))
+}
+
+async fn chain<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {
+    run.submit(client, QUEUE, None).await?;
+    let mut held = run.take(client, QUEUE, 1).await?.pop().context("a task")?;
+    while !run.over() {
+        run.submit(client, QUEUE, None).await?;
+        let next = run.timed(Verb::FinishAndTake, client.finish_and_take(QUEUE, &held, WAIT)).await?.pop();
+        run.finished(&[held])?;
+        run.counted(1);
+        let Some(next) = next else { bail!("a task was submitted, but nobody gets it") };
+        held = next;
+    }
+    run.finish(client, QUEUE, &held).await
+}

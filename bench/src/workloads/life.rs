@@ -1,0 +1,42 @@
+//! (b) A full life, one task per request: every connection submits a task, claims one (whichever), completes it.
+
+use anyhow::Result;
+
+use super::fill::random_key;
+use super::{Entry, Goal, QUEUE, Round, Script, Workload, ratio};
+use crate::contenders::Kind;
+use crate::load::{Measured, Run};
+use crate::sides::Client;
+use crate::stats::Wanted;
+
+pub(super) fn workload() -> Workload {
+    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Life { keyed: false })).collect();
+    entries.push(Entry::new(Kind::Limit, Script::Life { keyed: false }));
+    entries.push(Entry::new(Kind::Empty, Script::Empty));
+    let mut goals = Vec::new();
+    for (peer, cost, rate, bound) in [
+        ("ocypod", "CPU per task, to ocypod's", "tasks/s, to ocypod's", 0.25),
+        ("lmstfy", "CPU per task, to lmstfy's", "tasks/s, to lmstfy's", 1.0 / 3.0),
+        ("faktory", "CPU per task, to Faktory's", "tasks/s, to Faktory's", 1.0 / 3.0),
+    ] {
+        goals.push(Goal::new(cost, Wanted::AtMost(bound), ratio("slotwheel", Measured::cost, peer)));
+        goals.push(Goal::new(rate, Wanted::AtLeast(3.0), ratio("slotwheel", Measured::rate, peer)));
+    }
+    goals.push(Goal::new("CPU per task, to the limit and three empty requests", Wanted::AtMost(2.0), to_the_least));
+    Workload { goals, ..Workload::new("b", "full life, one task per request (submit, claim, complete)", entries) }
+}
+
+fn to_the_least(round: &Round) -> Option<f64> {
+    let least = round.get("limit")?.cost() + 3.0 * round.get("empty")?.cost();
+    Some(round.get("slotwheel")?.cost() / least)
+}
+
+pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>, keyed: bool) -> Result<()> {
+    let key = keyed.then(random_key);
+    run.submit(client, QUEUE, key.as_deref()).await?;
+    for job in run.take(client, QUEUE, 1).await? {
+        run.finish(client, QUEUE, &job).await?;
+        run.counted(1);
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! (h) Memory of Redis for each task that waits, beyond its payload: at 100 bytes (plain, and each with a random key),
+//! 1 KB and 10 KB.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::fill::Fill;
+use super::{Entry, Goal, Round, Script, Workload};
+use crate::contenders::Kind;
+use crate::ledger::Ledger;
+use crate::load::Measured;
+use crate::sides::Side;
+use crate::stats::Wanted;
+
+const BEYOND: &str = "bytes of Redis beyond the payload, a task";
+const PLAIN: &str = "slotwheel, 1,000,000 of 100 B";
+const KEYED: &str = "slotwheel, 1,000,000 of 100 B, keyed";
+
+pub(super) fn workload() -> Workload {
+    let fill = |tasks, payload| Fill { tasks, queues: 1, keyed: false, payload };
+    let mut entries = vec![
+        entry(Kind::Slotwheel, PLAIN.to_owned(), fill(1_000_000, 100)),
+        entry(Kind::Slotwheel, KEYED.to_owned(), Fill { keyed: true, ..fill(1_000_000, 100) }),
+    ];
+    // Those with a Redis that can be asked.
+    for kind in [Kind::Slotwheel, Kind::Other, Kind::Ocypod, Kind::Lmstfy, Kind::Faktory] {
+        for (tasks, payload, size) in [(50_000, 100, "100 B"), (50_000, 1024, "1 KB"), (20_000, 10_240, "10 KB")] {
+            entries.push(entry(kind, format!("{}, {tasks} of {size}", kind.name()), fill(tasks, payload)));
+        }
+    }
+    let beyond = |label: &'static str| move |round: &Round| round.get(label)?.figures.get(BEYOND).copied();
+    let goals = vec![
+        Goal::new("bytes beyond 100 B of payload, plain", Wanted::AtMost(400.0), beyond(PLAIN)),
+        Goal::new("bytes beyond 100 B of payload, keyed", Wanted::AtMost(400.0), beyond(KEYED)),
+    ];
+    Workload { goals, once: true, ..Workload::new("h", "memory of Redis for each waiting task", entries) }
+}
+
+fn entry(kind: Kind, label: String, fill: Fill) -> Entry {
+    Entry { instance: label.clone(), label, ..Entry::new(kind, Script::Memory(fill)) }
+}
+
+pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, fill: &Fill) -> Result<Measured> {
+    let redis = side.redis().context("its Redis is not to be asked")?;
+    let before = redis.info("used_memory")?;
+    let begun = Instant::now();
+    fill.give(side, ledger).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    // Buffers of the append-only file and of connections are given back meanwhile.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let each = (redis.info("used_memory")? - before) as f64 / fill.tasks as f64;
+    let figures = [(BEYOND, each - fill.payload as f64), ("seconds to fill", seconds)].into();
+    Ok(Measured { tasks: fill.tasks as u64, figures, ..Measured::default() })
+}

@@ -1,0 +1,34 @@
+//! (a) Submit alone: every connection submits one task after another. They pile up.
+
+use anyhow::Result;
+
+use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
+use crate::contenders::Kind;
+use crate::load::{Measured, Run};
+use crate::sides::Client;
+use crate::stats::Wanted;
+
+pub(super) fn workload() -> Workload {
+    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Submit)).collect();
+    entries.push(Entry::new(Kind::Empty, Script::Empty));
+    // Submits per processor second are the inverse of their cost.
+    let goals = vec![
+        Goal::new(
+            "submits per CPU second, to ocypod's",
+            Wanted::AtLeast(3.0),
+            ratio("ocypod", Measured::cost, "slotwheel"),
+        ),
+        Goal::new(
+            "submits per CPU second, to lmstfy's",
+            Wanted::AtLeast(3.0),
+            ratio("lmstfy", Measured::cost, "slotwheel"),
+        ),
+    ];
+    Workload { goals, ..Workload::new("a", "submit alone", entries) }
+}
+
+pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {
+    run.submit(client, QUEUE, None).await?;
+    run.counted(1);
+    Ok(())
+}
