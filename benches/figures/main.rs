@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use slotwheel::store::ops::expire::expire;
 use slotwheel::store::{Caller, Shard};
 
-use support::{Fixture, report, text};
+use support::{Fixture, text};
 
 const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
@@ -174,36 +174,6 @@ impl Side {
         of(&after) - of(&before)
     }
 
-    /// A whole life, one task a call.
-    async fn lives(&self) -> f64 {
-        let lives = 100;
-        let cost = self.cost(&["evalsha"], async || {
-            for _ in 0..lives {
-                self.fixture.submit_with(self.new_task()).await;
-                let held = self.fixture.claim_now("q", 1).await;
-                self.fixture.http.post("/complete", &report(&held[0])).await.expect(200);
-            }
-        });
-        cost.await / f64::from(lives)
-    }
-
-    /// The same, a hundred a call.
-    async fn gathered_lives(&self) -> f64 {
-        let cost = self.cost(&["evalsha"], async || {
-            for _ in 0..5 {
-                let tasks: Vec<Value> = (0..100).map(|_| self.new_task()).collect();
-                self.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
-                let mut held = Vec::new();
-                while held.len() < 100 {
-                    held.extend(self.fixture.claim_now("q", (100 - held.len()) as u32).await);
-                }
-                let completions: Vec<Value> = held.iter().map(report).collect();
-                self.fixture.http.post("/complete/batch", &json!({"completions": completions})).await.expect(200);
-            }
-        });
-        cost.await / 500.0
-    }
-
     /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list; and the last two as the client
     /// sees them: in that order.
     async fn others(&self) -> [f64; 6] {
@@ -255,8 +225,6 @@ impl Side {
 async fn sizes(keyed: bool) {
     let (few, many) = (Side::filled(FEW, keyed).await, Side::filled(MANY, keyed).await);
     let names = [
-        "life, one a call",
-        "life, 100 a call",
         "cancel from the middle",
         "expiry",
         "get",
@@ -267,9 +235,7 @@ async fn sizes(keyed: bool) {
     let mut rows: Vec<[Vec<f64>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for _ in 0..ROUNDS {
         for (place, side) in [&few, &many].into_iter().enumerate() {
-            let mut measured = vec![side.lives().await, side.gathered_lives().await];
-            measured.extend(side.others().await);
-            for (row, value) in rows.iter_mut().zip(measured) {
+            for (row, value) in rows.iter_mut().zip(side.others().await) {
                 row[place].push(value);
             }
         }

@@ -121,6 +121,7 @@ pub(super) async fn complete(
     body: BatchBody,
 ) -> Result<Response, Problem> {
     let Completing { ids, mut completions, next } = completing(&body.object()?, peer, &headers)?;
+    drop((headers, body));
     let open = completions.take_open();
     let proofs: Vec<u8> =
         open.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();

@@ -24,6 +24,7 @@ pub(super) async fn read(
     let asked = query.int("wait_ms", limits::WAIT_MS)?;
     query.finish()?;
     let (wait, applied) = wait(asked, &headers)?;
+    drop(headers);
     if !wait.is_zero() {
         api.dispatch.ended(id, wait).await?;
     }

@@ -16,7 +16,8 @@ local function slot_of(q, priority, slot)
   local member = priority .. ':' .. slot
   local s = q.slots[member]
   if not s then
-    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, member = member }
+    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, had = 0, left = false,
+      front = false, member = member }
     q.slots[member] = s
     q.order[#q.order + 1] = s
   end
