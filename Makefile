@@ -7,7 +7,7 @@ DEMO_DIR ?= /usr/share/doc
 # A package of its own, built beside the program so that what both depend on is built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
-.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench peers help
+.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench peers pieces profile help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -36,7 +36,7 @@ mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test 
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features pieces -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
@@ -61,14 +61,21 @@ bench: tools-test build peers ## Against peers and the limit: ONLY=b SIDES=slotw
 	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SIDES),--sides $(SIDES)) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(SECONDS),--seconds $(SECONDS)) $(MORE)
 
+pieces: tools-build ## The parts of the way through the server, each on its own (criterion); ONLY=reply: some of them
+	$(CARGO) bench --locked --features pieces --bench pieces -- $(ONLY)
+
+profile: tools-profile ## Where the time goes in a server and its Redis under a workload of `make bench`: ONLY=b SECONDS=10
+	.ci/profile $(or $(ONLY),b) $(or $(SECONDS),10)
+
 peers: ## Those that the benchmark compares with, where their registries have them; what is missing is told
 	bench/peers/install
 
-.PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo
+.PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo tools-profile
 tools-run: ; @.ci/install rust redis
 tools-build: ; @.ci/install rust
 tools-test: ; @.ci/install rust redis openssl faketime
 tools-check: ; @.ci/install rust python node
 tools-fuzz: ; @.ci/install rust c++
 tools-schemathesis: ; @.ci/install rust redis python curl
+tools-profile: ; @.ci/install rust redis perf
 tools-demo: ; @.ci/install rust redis python node curl

@@ -124,7 +124,7 @@ fn malformed(detail: String) -> Problem {
 
 impl<const LIMIT: usize> JsonBody<LIMIT> {
     /// The body that has these bytes.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "pieces"))]
     pub(super) fn of(bytes: Vec<u8>) -> Result<Self, Problem> {
         Ok(JsonBody(Text { _share: Share::free(), text: text(bytes)? }))
     }

@@ -16,6 +16,9 @@ mod items;
 mod listing;
 mod metrics;
 mod object;
+#[cfg(feature = "pieces")]
+#[doc(hidden)]
+pub mod pieces;
 pub mod problem;
 mod queues;
 mod reply;

@@ -197,7 +197,13 @@ async fn found(api: &Api, task: NewTask, id: TaskId, status: StatusCode) -> Resu
 }
 
 /// A task as it stands right after its submit.
-fn shown(task: NewTask, state: State, at: Millis, run_at: Option<Millis>, expires_at: Option<Millis>) -> Task {
+pub(super) fn shown(
+    task: NewTask,
+    state: State,
+    at: Millis,
+    run_at: Option<Millis>,
+    expires_at: Option<Millis>,
+) -> Task {
     Task {
         id: task.id,
         queue: task.queue,

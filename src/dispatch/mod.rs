@@ -8,6 +8,9 @@ mod delivery;
 mod ends;
 mod gather;
 mod line;
+#[cfg(feature = "pieces")]
+#[doc(hidden)]
+pub mod pieces;
 mod polls;
 mod pump;
 mod verbs;

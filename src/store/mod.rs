@@ -15,6 +15,9 @@ pub mod gate;
 pub mod keys;
 pub mod managed;
 pub mod ops;
+#[cfg(feature = "pieces")]
+#[doc(hidden)]
+pub mod pieces;
 pub mod pulse;
 pub mod record;
 pub mod replicas;

@@ -36,7 +36,7 @@ impl Budget {
 
 impl Share {
     /// One that holds nothing of any server's.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "pieces"))]
     pub(in crate::api) fn free() -> Self {
         Share { budget: Budget::new(0), bytes: 0 }
     }

@@ -1,0 +1,36 @@
+//! What `make pieces` measures of the way to Redis: answers of scripts, as they come over the wire, are read. Compiled
+//! for that only.
+
+use deadpool_redis::redis::Value;
+
+use super::error::Result;
+use super::ops::answers;
+use super::ops::claim::{self, Handed};
+use super::ops::submit::{self, Submitted};
+use super::reply;
+use crate::domain::queue::QueueName;
+use crate::domain::token::Token;
+
+/// What a script has packed, as the lists that it was.
+///
+/// # Errors
+/// It is not packed as scripts do.
+pub fn unpacked(packed: Vec<u8>) -> Result<impl Sized> {
+    reply::unpacked(Value::BulkString(packed))
+}
+
+/// The answer to a submit of `count` tasks.
+///
+/// # Errors
+/// It is no such answer.
+pub fn submitted(packed: Vec<u8>, count: usize) -> Result<Vec<Submitted>> {
+    answers(reply::unpacked(Value::BulkString(packed))?, count, submit::answer)
+}
+
+/// The answer to a claim that sent these queues and tokens.
+///
+/// # Errors
+/// It is no such answer.
+pub fn claimed(packed: Vec<u8>, queues: &[QueueName], tokens: &[Token]) -> Result<Handed> {
+    claim::answer(reply::unpacked(Value::BulkString(packed))?, queues, tokens)
+}
