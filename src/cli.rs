@@ -2,6 +2,7 @@
 
 mod doctor;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -106,7 +107,13 @@ fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command(config))
+    let threads = config.threads.map_or_else(threads, NonZeroUsize::get);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(command(config))
+}
+
+/// One for each processor but one: a Redis beside it is one more that works. docs/performance.md has the figures.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

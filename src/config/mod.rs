@@ -3,6 +3,7 @@
 mod limits;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -49,6 +50,9 @@ pub struct Written {
     /// How many shards the slots are cut into; decided at the first start
     #[arg(long, env = "SLOTWHEEL_SHARDS", value_name = "COUNT")]
     pub shards: Option<u16>,
+    /// Threads that serve requests; 0: one for each processor but one
+    #[arg(long, env = "SLOTWHEEL_THREADS", value_name = "COUNT")]
+    pub threads: Option<u16>,
     /// How often, in ms, a server looks for what signals have missed
     #[arg(long, env = "SLOTWHEEL_SWEEP_MS", value_name = "MS")]
     pub sweep_ms: Option<u64>,
@@ -128,6 +132,8 @@ pub struct Config {
     pub prefix: String,
     /// As asked for; `None`: as founded.
     pub shards: Option<Shards>,
+    /// Threads that serve requests; `None`: one for each processor but one.
+    pub threads: Option<NonZeroUsize>,
     /// Between sweeps.
     pub sweep: Duration,
     /// For what is under way at the end.
@@ -184,6 +190,7 @@ impl Written {
             replicas: self.replicas.or(below.replicas),
             prefix: self.prefix.or(below.prefix),
             shards: self.shards.or(below.shards),
+            threads: self.threads.or(below.threads),
             sweep_ms: self.sweep_ms.or(below.sweep_ms),
             shutdown_ms: self.shutdown_ms.or(below.shutdown_ms),
             drain_ms: self.drain_ms.or(below.drain_ms),
@@ -221,6 +228,10 @@ impl Written {
                 None => return bad("shards", count, "it takes a power of two from 1 to 1024"),
             },
         };
+        let threads = match all.threads.unwrap_or(0) {
+            count @ 0..=1024 => NonZeroUsize::new(count.into()),
+            count => return bad("threads", count, "it takes 0 to 1024"),
+        };
         let sweep_ms = all.sweep_ms.unwrap_or_default();
         if !(10..=60_000).contains(&sweep_ms) {
             return bad("sweep_ms", sweep_ms, "it takes 10 to 60000");
@@ -257,6 +268,7 @@ impl Written {
             durability,
             prefix,
             shards,
+            threads,
             sweep: Duration::from_millis(sweep_ms),
             shutdown: Duration::from_millis(all.shutdown_ms.unwrap_or_default()),
             drain: Duration::from_millis(all.drain_ms.unwrap_or_default()),
@@ -298,6 +310,7 @@ mod tests {
             "listen = \"0.0.0.0:80\"",
             "shards = 3",
             "prefix = \"a:b\"",
+            "threads = 1025",
             "sweep_ms = 1",
             "log_format = \"xml\"",
             "durability = \"always\"",
