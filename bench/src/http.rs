@@ -172,6 +172,12 @@ pub fn between<'a>(text: &'a [u8], before: &[u8], after: u8) -> Option<(&'a [u8]
     Some((&rest[..end], &rest[end + 1..]))
 }
 
+/// Whether a server there answers a GET of `path` with 200.
+pub async fn is_ready(address: SocketAddr, path: &str) -> bool {
+    let Ok(mut http) = Http::connect(address).await else { return false };
+    http.send("GET", path, "", b"").await.is_ok_and(|answer| answer.status == 200)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::installed::installed;
-use super::{Capability, Client, Fsync, Job, Role, Settings, Side, Task};
+use super::{Capability, Client, Fsync, Numbered, Role, Settings, Side, Task};
 use crate::ledger::number_in;
 use crate::lines::{Lines, number};
 use crate::processes::{Directory, Process, free_port};
@@ -132,17 +132,7 @@ impl Connection {
     }
 }
 
-/// A job in hand: the number in it, and its id.
-pub struct Held {
-    number: u64,
-    id: Vec<u8>,
-}
-
-impl Job for Held {
-    fn number(&self) -> u64 {
-        self.number
-    }
-}
+type Held = Numbered<Vec<u8>>;
 
 impl Client for Connection {
     type Job = Held;

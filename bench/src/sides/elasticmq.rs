@@ -19,7 +19,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 use super::installed::installed;
-use super::{Capability, Client, Job, Role, Settings, Side, Task};
+use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
 use crate::http::{Http, between};
 use crate::ledger::payload;
 use crate::processes::{Directory, Process, free_port};
@@ -200,17 +200,8 @@ impl Connection {
     }
 }
 
-/// A message in hand: the number in it, and the handle of its receipt.
-pub struct Held {
-    number: u64,
-    handle: String,
-}
-
-impl Job for Held {
-    fn number(&self) -> u64 {
-        self.number
-    }
-}
+/// A message in hand, by the handle of its receipt.
+type Held = Numbered<String>;
 
 impl Client for Connection {
     type Job = Held;
@@ -238,7 +229,7 @@ impl Client for Connection {
             let (number, rest) = between(&answer[at..], b"\\\"n\\\":", b',').context("a message without a number")?;
             let number = std::str::from_utf8(number)?.parse()?;
             let (handle, rest) = between(rest, b"\"ReceiptHandle\":\"", b'"').context("a message without a handle")?;
-            jobs.push(Held { number, handle: std::str::from_utf8(handle)?.to_owned() });
+            jobs.push(Held { number, id: std::str::from_utf8(handle)?.to_owned() });
             answer = rest;
         }
         Ok(jobs)
@@ -246,7 +237,7 @@ impl Client for Connection {
 
     async fn finish(&mut self, queue: &str, job: &Held) -> Result<()> {
         self.put_queue(queue);
-        self.put(&[",\"ReceiptHandle\":\"", &job.handle, "\"}"]);
+        self.put(&[",\"ReceiptHandle\":\"", &job.id, "\"}"]);
         self.ask(DELETE).await?;
         Ok(())
     }
@@ -266,7 +257,7 @@ impl Client for Connection {
         self.put_queue(queue);
         for (place, job) in jobs.iter().enumerate() {
             self.put(&[if place == 0 { ",\"Entries\":[" } else { "," }, "{\"Id\":\"", &place.to_string()]);
-            self.put(&["\",\"ReceiptHandle\":\"", &job.handle, "\"}"]);
+            self.put(&["\",\"ReceiptHandle\":\"", &job.id, "\"}"]);
         }
         self.put(&["]}"]);
         self.ask_many(DELETE_MANY, jobs.len()).await

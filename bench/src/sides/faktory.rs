@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::installed::installed;
-use super::{Capability, Client, Job, Role, Settings, Side, Task};
+use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
 use crate::http::between;
 use crate::ledger::number_in;
 use crate::lines::{Lines, number};
@@ -152,17 +152,7 @@ impl Connection {
     }
 }
 
-/// A job in hand: the number in it, and its id.
-pub struct Held {
-    number: u64,
-    id: Vec<u8>,
-}
-
-impl Job for Held {
-    fn number(&self) -> u64 {
-        self.number
-    }
-}
+type Held = Numbered<Vec<u8>>;
 
 impl Client for Connection {
     type Job = Held;

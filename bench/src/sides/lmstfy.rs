@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::installed::installed;
-use super::{Capability, Client, Job, Role, Settings, Side, Task};
+use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
 use crate::http::{Http, between};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
@@ -70,17 +70,7 @@ pub struct Connection {
     http: Http,
 }
 
-/// A job in hand: the number in it, and its id.
-pub struct Held {
-    number: u64,
-    id: String,
-}
-
-impl Job for Held {
-    fn number(&self) -> u64 {
-        self.number
-    }
-}
+type Held = Numbered<String>;
 
 /// The jobs of an answer: each has its id, and behind it its data in base64.
 fn held(mut answer: &[u8]) -> Result<Vec<Held>> {

@@ -113,6 +113,20 @@ pub trait Job {
     fn number(&self) -> u64;
 }
 
+/// A task in hand that is finished by its id.
+pub struct Numbered<Id> {
+    /// The number in its payload.
+    pub number: u64,
+    /// As the side names it.
+    pub id: Id,
+}
+
+impl<Id> Job for Numbered<Id> {
+    fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 /// One connection, used by one loop. Every answer is checked: an error is the end of the round.
 pub trait Client {
     /// A task taken, with what the side needs to finish it.

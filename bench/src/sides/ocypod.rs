@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::installed::installed;
-use super::{Capability, Client, Job, Role, Settings, Side, Task};
-use crate::http::{Http, between};
+use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
+use crate::http::{Http, between, is_ready};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
 
@@ -42,7 +42,7 @@ impl Side for Ocypod {
         let mut command = Command::new(peer.directory.join("bin/ocypod-server"));
         command.arg("ocypod.toml");
         let mut server = Process::start(command, directory.path())?;
-        server.until(async || is_ready(address).await).await.context("ocypod")?;
+        server.until(async || is_ready(address, "/health").await).await.context("ocypod")?;
         Ok(Self { server, redis, address, version: peer.version, _directory: directory })
     }
 
@@ -73,11 +73,6 @@ impl Side for Ocypod {
     }
 }
 
-async fn is_ready(address: SocketAddr) -> bool {
-    let Ok(mut http) = Http::connect(address).await else { return false };
-    http.send("GET", "/health", "", b"").await.is_ok_and(|answer| answer.status == 200)
-}
-
 /// One connection to the server.
 pub struct Connection {
     http: Http,
@@ -92,17 +87,7 @@ impl Connection {
     }
 }
 
-/// A job in hand: the number in it, and its id.
-pub struct Held {
-    number: u64,
-    id: String,
-}
-
-impl Job for Held {
-    fn number(&self) -> u64 {
-        self.number
-    }
-}
+type Held = Numbered<String>;
 
 impl Client for Connection {
     type Job = Held;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use memchr::memmem;
 
 use super::{Capability, Client, Job, Role, Settings, Side, Task};
-use crate::http::{Http, between};
+use crate::http::{Http, between, is_ready};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
 
@@ -36,15 +36,10 @@ impl Slotwheel {
         command.args(["serve", "--listen", &address.to_string(), "--redis-url", &redis.url(settings.unix)]);
         command.args(["--shards", "1", "--log", "warn"]);
         let mut server = Process::start(command, directory.path())?;
-        server.until(async || is_ready(address).await).await.context("slotwheel")?;
+        server.until(async || is_ready(address, "/readyz").await).await.context("slotwheel")?;
         let version = String::from_utf8_lossy(&version.stdout).trim().replace("slotwheel ", "");
         Ok(Self { server, redis, address, version, _directory: directory })
     }
-}
-
-async fn is_ready(address: SocketAddr) -> bool {
-    let Ok(mut http) = Http::connect(address).await else { return false };
-    http.send("GET", "/readyz", "", b"").await.is_ok_and(|answer| answer.status == 200)
 }
 
 impl Side for Slotwheel {
