@@ -17,14 +17,14 @@ COST    O(n log leased)
 if last then return last end
 
 local NAMES = { 'S', 'q', 't', 'u', 'C', 'D', 'o', 'R' }
-local replies = {}
+local replies, completed = {}, { 'completed' }
 for i = 1, tonumber(ARGV[6]) do
   local at = 4 + 3 * i
   local id, token, result = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local task = load(id, NAMES)
   local answer = refusal(task, token, 'complete')
   if not answer then
-    answer = { 'completed' }
+    answer = completed
     local fields = { 'HSET', task.key, 'S', 'completed', 'f', now_digits, end_lease(task, 'complete', 'completed') }
     if result ~= '' then
       fields[#fields + 1] = 'y'

@@ -9,7 +9,7 @@ use crate::store::error::Result;
 use crate::store::record;
 use crate::store::reply::Items;
 use crate::store::script::{Script, script};
-use crate::store::shard::{Caller, Shard};
+use crate::store::shard::{Call, Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "wheel"]);
 
@@ -46,28 +46,8 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     let mut call = shard.call(&SCRIPT, caller);
     call.int(limits::RUN_AT_WITHIN_MS).count(tasks.len());
     for task in tasks {
-        let (delay_ms, run_at) = match task.start {
-            Start::In(ms) => (ms, String::new()),
-            Start::At(time) => (0, time.0.to_string()),
-        };
-        call.arg(task.id.as_bytes())
-            .arg(task.queue.as_str())
-            .int(task.priority)
-            .int(task.slot.number())
-            .int(delay_ms)
-            .arg(run_at)
-            .arg(task.expires_in_ms.map(|ms| ms.to_string()).unwrap_or_default());
-        match &task.dedupe {
-            None => call.arg("").arg("").arg(""),
-            Some(dedupe) => call
-                .arg(dedupe.digest.as_bytes())
-                .arg(match dedupe.mode {
-                    DedupeMode::Keep => "keep",
-                    DedupeMode::Replace => "replace",
-                    DedupeMode::Debounce => "debounce",
-                })
-                .arg(dedupe.window_ms.map(|ms| ms.to_string()).unwrap_or_default()),
-        };
+        call.arg(task.id.as_bytes()).arg(task.queue.as_str()).int(task.priority).int(task.slot.number());
+        options(&mut call, task);
         let fields = record::fields(task)?;
         call.count(fields.len());
         for (name, value) in fields {
@@ -78,6 +58,31 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
     call.confirm().await?;
     super::answers(stored, tasks.len(), answer)
+}
+
+/// What few tasks have: none of it, or all of it.
+fn options(call: &mut Call<'_>, task: &NewTask) {
+    let NewTask { start, expires_in_ms, dedupe, .. } = task;
+    if *start == Start::In(0) && expires_in_ms.is_none() && dedupe.is_none() {
+        call.count(0);
+        return;
+    }
+    let (delay_ms, run_at) = match start {
+        Start::In(ms) => (*ms, String::new()),
+        Start::At(time) => (0, time.0.to_string()),
+    };
+    call.count(6).int(delay_ms).arg(run_at).arg(expires_in_ms.map(|ms| ms.to_string()).unwrap_or_default());
+    match dedupe {
+        None => call.arg("").arg("").arg(""),
+        Some(dedupe) => call
+            .arg(dedupe.digest.as_bytes())
+            .arg(match dedupe.mode {
+                DedupeMode::Keep => "keep",
+                DedupeMode::Replace => "replace",
+                DedupeMode::Debounce => "debounce",
+            })
+            .arg(dedupe.window_ms.map(|ms| ms.to_string()).unwrap_or_default()),
+    };
 }
 
 /// Reads the answer to one item.

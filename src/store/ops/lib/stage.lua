@@ -34,27 +34,18 @@ local function hint(text)
   hints[#hints + 1] = text
 end
 
--- Counts: of the queue and of the shard, read once, written once.
-local FIELDS = { 'submitted', 'scheduled', 'ready', 'leased', 'completed', 'dead', 'cancelled', 'expired', 'removed' }
-local tallies = {}
+-- Counts, of the queue and of the shard: by how much each field of each key changes.
+local changes, books = {}, {}
 
-local function tally(key)
-  local t = tallies[key]
-  if not t then
-    local values = call('HMGET', key, unpack(FIELDS))
-    t = { had = {}, by = {} }
-    for i = 1, #FIELDS do t.had[FIELDS[i]] = tonumber(values[i] or 0) end
-    tallies[key] = t
-    touched[key] = true
-  end
-  return t.by
+local function changes_of(key)
+  changes[key] = changes[key] or {}
+  return changes[key]
 end
 
-local books = {}
 local function count(queue, field, by)
   local book = books[queue]
   if not book then
-    book = { tally(base .. 'count:' .. queue), tally(base .. 'count') }
+    book = { changes_of(base .. 'count:' .. queue), changes_of(base .. 'count') }
     books[queue] = book
   end
   local own, all = book[1], book[2]
@@ -121,9 +112,28 @@ local function each_chunk(name, lists)
   end
 end
 
+-- The counts that change, behind all other writes.
+local function settle_counts()
+  for key, by in pairs(changes) do
+    local fields, write = {}, { 'HSET', key }
+    for field, n in pairs(by) do
+      if n ~= 0 then fields[#fields + 1] = field end
+    end
+    if #fields > 0 then
+      touched[key] = true
+      for i, had in ipairs(call('HMGET', key, unpack(fields))) do
+        write[#write + 1] = fields[i]
+        write[#write + 1] = digits((had or 0) + by[fields[i]])
+      end
+      writes[#writes + 1] = write
+    end
+  end
+end
+
 -- `answer`: packed, it is what a repetition of this call gets. Returns it.
 local function commit(answer)
   settle_due()
+  settle_counts()
   local unseen = {}
   local function see(key)
     if not touched[key] then
@@ -138,17 +148,7 @@ local function commit(answer)
   for from = 1, #unseen, 4000 do call('EXISTS', unpack(unseen, from, math.min(from + 3999, #unseen))) end
 
   for _, w in ipairs(writes) do call(unpack(w)) end
-  for key, t in pairs(tallies) do
-    local args = {}
-    for field, by in pairs(t.by) do
-      if by ~= 0 then
-        args[#args + 1] = field
-        args[#args + 1] = t.had[field] + by
-      end
-    end
-    if #args > 0 then call('HSET', key, unpack(args)) end
-  end
-  if counters then call('HSET', base .. 'seq', 'seq', counters.seq, 'turn', counters.turn) end
+  if counters then call('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
   each_chunk('ZADD', adds)
   call('HSET', calls, pump, number .. ' ' .. digits(now) .. ' ' .. answer)
   each_chunk('ZREM', removals)
@@ -157,14 +157,20 @@ local function commit(answer)
   return answer
 end
 
--- A task's fields by name, `false` where it has none; nil where there is no such task. `names[1]` is 'S'.
--- Writes being staged, a task that is loaded twice would be moved twice.
-local function load(id, names)
-  local key = base .. 'task:' .. id
+-- A task's fields in the order of `names`, `false` where it has none; nil where there is no such task. `names[1]` is 'S'.
+-- Writes being staged, a task that is read twice would be moved twice.
+local function read(key, names)
   if touched[key] then error('TWICE one task in a call') end
   touched[key] = true
   local values = call('HMGET', key, unpack(names))
-  if not values[1] then return nil end
+  return values[1] and values or nil
+end
+
+-- The same by name, with its id and its key.
+local function load(id, names)
+  local key = base .. 'task:' .. id
+  local values = read(key, names)
+  if not values then return nil end
   -- Made with room for what is read as a rule: a table that grows is laid out anew each time.
   local task = { id = id, key = key, S = values[1], q = false, s = false, p = false, n = false, x = false, t = false, u = false,
     C = false, D = false, o = false, R = false, k = false, m = false }

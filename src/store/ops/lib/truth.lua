@@ -230,10 +230,18 @@ function checks.queue(found, queue)
   end
 end
 
+local FIELDS = { 'submitted', 'scheduled', 'ready', 'leased', 'completed', 'dead', 'cancelled', 'expired', 'removed' }
+
+-- All counts of a hash, by field.
+local function counts_in(key)
+  local counts = {}
+  for place, value in ipairs(call('HMGET', key, unpack(FIELDS))) do counts[FIELDS[place]] = tonumber(value or 0) end
+  return counts
+end
+
 -- Brings a hash of counts to `wanted`. What has been submitted never goes back: where the sum is less, tasks were removed.
-local function set_counts(found, key, wanted, whose)
-  local by = tally(key)
-  local had, all = tallies[key].had, wanted.removed
+local function set_counts(found, key, had, wanted, whose)
+  local by, all = changes_of(key), wanted.removed
   for _, field in ipairs(FIELDS) do
     if field ~= 'submitted' and field ~= 'removed' then
       all = all + wanted[field]
@@ -271,13 +279,12 @@ function checks.counts(found, queue, ...)
   sum(call('ZRANGE', wheel, 0, -1))
   sum({ ... })
   local key = base .. 'count:' .. queue
-  tally(key)
-  local had = tallies[key].had
+  local had = counts_in(key)
   local wanted = { ready = ready, submitted = had.submitted, removed = had.removed }
   for state in pairs(TIMES) do
     wanted[state] = call('ZCARD', base .. (ENDED[state] and 'ended:' .. queue .. ':' .. state or state .. ':' .. queue))
   end
-  set_counts(found, key, wanted, 'has ')
+  set_counts(found, key, had, wanted, 'has ')
 end
 
 -- The counts of the shard are those of its queues, and of queues that are gone: nothing but submitted and removed.
@@ -290,14 +297,12 @@ function checks.total(found, ...)
   local wanted = {}
   for _, field in ipairs(FIELDS) do wanted[field] = 0 end
   for _, queue in ipairs(queues) do
-    for place, value in ipairs(call('HMGET', base .. 'count:' .. queue, unpack(FIELDS))) do
-      wanted[FIELDS[place]] = wanted[FIELDS[place]] + (tonumber(value) or 0)
-    end
+    for field, n in pairs(counts_in(base .. 'count:' .. queue)) do wanted[field] = wanted[field] + n end
   end
   local key = base .. 'count'
-  tally(key)
-  wanted.submitted = math.max(wanted.submitted, tallies[key].had.submitted)
-  set_counts(found, key, wanted, 'its queues count ')
+  local had = counts_in(key)
+  wanted.submitted = math.max(wanted.submitted, had.submitted)
+  set_counts(found, key, had, wanted, 'its queues count ')
 end
 
 -- ARGV[from] items: for each its kind, the number of its arguments, the arguments. What is wrong with each: a list of

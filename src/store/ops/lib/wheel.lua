@@ -105,7 +105,7 @@ local function turn_wheels()
         else
           score = (9 - s.priority) * SPAN + next_of('turn')
         end
-        add(q.wheel, score, s.member)
+        add(q.wheel, digits(score), s.member)
       elseif s.had > 0 and has == 0 then
         changed = true
         gone[s.member] = true
