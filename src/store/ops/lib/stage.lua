@@ -115,17 +115,17 @@ end
 -- The counts that change, behind all other writes.
 local function settle_counts()
   for key, by in pairs(changes) do
-    local fields, write = {}, { 'HSET', key }
+    local fields, set = {}, { 'HSET', key }
     for field, n in pairs(by) do
       if n ~= 0 then fields[#fields + 1] = field end
     end
     if #fields > 0 then
       touched[key] = true
       for i, had in ipairs(call('HMGET', key, unpack(fields))) do
-        write[#write + 1] = fields[i]
-        write[#write + 1] = digits((had or 0) + by[fields[i]])
+        set[#set + 1] = fields[i]
+        set[#set + 1] = digits((had or 0) + by[fields[i]])
       end
-      writes[#writes + 1] = write
+      writes[#writes + 1] = set
     end
   end
 end
