@@ -78,6 +78,10 @@ local function open(place)
   touched[q.wheel] = true
   q.read, q.first = #q.page, q.page[1]
   q.size = q.read < 16 and q.read or call('ZCARD', q.wheel)
+  -- Of each entry so many ids are read ahead: what this call can use of it if all have as many, and one that says whether
+  -- there are more.
+  q.ahead = math.ceil((#tokens - taken_tasks) / math.max(1, q.size)) + 1
+  q.last_ahead = digits(q.ahead - 1)
   return q
 end
 
@@ -104,14 +108,15 @@ local function entry_of(q)
   return q.current, false
 end
 
--- The next id of an entry, read ahead by as much as this call can still use of it.
+-- The next id of an entry.
 local function peek(q, entry)
   if entry.at > #entry.ids and not entry.drained then
-    local ahead = math.ceil((#tokens - taken_tasks) / math.max(1, q.size)) + 1
-    entry.ids = call('ZRANGE', entry.key, entry.read, entry.read + ahead - 1)
+    local from, to = '0', q.last_ahead
+    if entry.read > 0 then from, to = entry.read, entry.read + q.ahead - 1 end
+    entry.ids = call('ZRANGE', entry.key, from, to)
     touched[entry.key] = true
     entry.at, entry.read = 1, entry.read + #entry.ids
-    entry.drained = #entry.ids < ahead
+    entry.drained = #entry.ids < q.ahead
   end
   return entry.ids[entry.at]
 end

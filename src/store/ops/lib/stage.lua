@@ -5,11 +5,12 @@ local adds, removals, writes, endings, hints, touched = {}, {}, {}, {}, {}, {}
 local function into(lists, key, a, b)
   local list = lists[key]
   if not list then
-    list = {}
-    lists[key] = list
+    lists[key] = { a, b }
+    return
   end
-  list[#list + 1] = a
-  if b then list[#list + 1] = b end
+  local n = #list
+  list[n + 1] = a
+  if b then list[n + 2] = b end
 end
 
 local function add(key, score, member)
@@ -106,8 +107,11 @@ end
 
 local function each_chunk(name, lists)
   for key, list in pairs(lists) do
-    for from = 1, #list, 4000 do
-      call(name, key, unpack(list, from, math.min(from + 3999, #list)))
+    local n = #list
+    if n <= 4000 then
+      call(name, key, unpack(list))
+    else
+      for from = 1, n, 4000 do call(name, key, unpack(list, from, math.min(from + 3999, n))) end
     end
   end
 end

@@ -16,8 +16,7 @@ local function slot_of(q, priority, slot)
   local member = priority .. ':' .. slot
   local s = q.slots[member]
   if not s then
-    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, had = 0, left = false,
-      front = false, member = member }
+    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, had = 0, member = member }
     q.slots[member] = s
     q.order[#q.order + 1] = s
   end
@@ -28,7 +27,7 @@ end
 local function enter(queue, priority, slot, seq, id, front)
   local s = slot_of(queue_of(queue), priority, slot)
   s.by = s.by + 1
-  s.front = front
+  if front or s.front then s.front = front end
   add(s.key, seq, id)
 end
 
