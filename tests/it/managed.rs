@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use deadpool_redis::redis::{self, cmd};
 
-use crate::support::redis::TempDir;
+use crate::support::redis::{TempDir, connect};
 
 async fn ask(url: &str, words: &[&str]) -> redis::RedisResult<Vec<String>> {
-    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let mut connection = connect(url).await?;
     cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
 }
 
@@ -21,7 +21,7 @@ async fn setting(url: &str, name: &str) -> String {
 
 /// Its process id, as it says itself.
 async fn pid(url: &str) -> String {
-    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut connection = connect(url).await.unwrap();
     let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
     info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned()
 }

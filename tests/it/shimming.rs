@@ -3,11 +3,11 @@
 use deadpool_redis::redis::{self, cmd};
 
 use crate::support::SHIM;
-use crate::support::redis::OwnRedis;
+use crate::support::redis::{OwnRedis, connect};
 
 /// What a script with this body is answered under the shim.
 async fn run(redis: &OwnRedis, body: &str) -> redis::RedisResult<redis::Value> {
-    let mut connection = redis::Client::open(redis.url.as_str())?.get_multiplexed_async_connection().await?;
+    let mut connection = connect(&redis.url).await?;
     let text = format!("#!lua\n{SHIM}\nlocal call, base = redis.call, ARGV[1]\n{body}");
     cmd("EVAL").arg(text).arg(1).arg("sw:{0}:calls").arg("sw:{0}:").query_async(&mut connection).await
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 
-use crate::support::redis::{Flavour, OwnRedis};
+use crate::support::redis::{Flavour, OwnRedis, connect};
 use crate::support::{Fixture, report, report_with};
 
 /// A request that fails while Redis is away may take one call's time, 4 s; the machine may be busy.
@@ -154,8 +154,7 @@ async fn signals_that_are_cut_again_and_again_delay_nothing_beyond_the_sweep() {
     let fixture = Fixture::start().await;
     let url = fixture.redis.url.clone();
     let cutting = async {
-        let client = deadpool_redis::redis::Client::open(url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = connect(&url).await.unwrap();
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         loop {
             ticks.tick().await;
@@ -184,8 +183,7 @@ async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
     let fixture = Fixture::start().await;
     let url = fixture.redis.url.clone();
     let flushing = async {
-        let client = deadpool_redis::redis::Client::open(url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = connect(&url).await.unwrap();
         loop {
             cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
         }

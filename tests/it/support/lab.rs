@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{self, Cmd, FromRedisValue, cmd, pipe};
+use deadpool_redis::redis::{Cmd, FromRedisValue, cmd, pipe};
 use serde_json::value::RawValue;
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::id::TaskId;
@@ -28,7 +28,7 @@ use slotwheel::store::{Caller, Client, Result, Shard, Store, found};
 use uuid::Uuid;
 
 use super::SHIM;
-use super::redis::{Flavour, OwnRedis};
+use super::redis::{Flavour, OwnRedis, connect};
 
 const ABORT: &str = include_str!("abort.lua");
 
@@ -131,8 +131,7 @@ impl Lab {
         let shards = Shards::new(1).expect("one shard");
         found::found(&client, "sw", Some(shards)).await.expect("a data set");
         let store = Store::new(Arc::new(client), shards, "sw");
-        let client = redis::Client::open(redis.url.as_str()).expect("a client");
-        let connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        let connection = connect(&redis.url).await.expect("a connection");
         Lab { store, connection, offset, held: Mutex::default(), redis }
     }
 

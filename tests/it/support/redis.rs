@@ -5,8 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use deadpool_redis::redis::{self, Cmd, FromRedisValue, cmd};
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, FromRedisValue, cmd};
 use tokio::time::timeout;
+
+/// A test's own connection. By default the client gives up after half a second, which a busy machine may take.
+pub async fn connect(url: &str) -> redis::RedisResult<MultiplexedConnection> {
+    let patience = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patience).await
+}
 
 /// On what this run tests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,9 +140,7 @@ impl OwnRedis {
     }
 
     async fn try_ask<T: FromRedisValue>(&self, command: &Cmd) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.url.as_str())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        command.query_async(&mut connection).await
+        command.query_async(&mut connect(&self.url).await?).await
     }
 
     /// The answer to a command.
