@@ -3,11 +3,14 @@
 //! Nothing here reads a clock, waits, or talks to anything: every function's answer follows from its arguments.
 
 pub mod digest;
+pub mod erlang;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod histogram;
 pub mod id;
 pub mod limits;
+pub mod model;
 pub mod queue;
 pub mod retry;
 pub mod slot;

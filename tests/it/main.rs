@@ -34,6 +34,7 @@ mod lost_replies;
 mod managed;
 mod model;
 mod process;
+mod queueing;
 mod queues;
 mod repairing;
 mod resharding;

@@ -4,6 +4,7 @@ pub mod contract;
 pub mod http;
 pub mod lab;
 pub mod proxy;
+pub mod queueing;
 pub mod raw;
 pub mod redis;
 

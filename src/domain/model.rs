@@ -1,0 +1,189 @@
+//! The figures by which people decide how many workers to run, from what was counted over a window.
+//!
+//! What was not measured is `None`, never a zero that somebody made up; what is there is a finite number. What each figure
+//! says, and what it does not, is in docs/model.md.
+
+use super::erlang::{self, Waiting};
+
+/// What was counted over a window, and what there is at its end; of a queue, or in total.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counted {
+    /// How long the window is, ms.
+    pub window_ms: u64,
+    /// Tasks submitted in it.
+    pub submitted: u64,
+    /// Leases that ended in it, in whatever way.
+    pub ended: u64,
+    /// How long those leases had lasted, together, ms.
+    pub lease_ms: u64,
+    /// Lanes of the workers that live.
+    pub lanes: u64,
+    /// Tasks that are ready now.
+    pub ready: u64,
+    /// Tasks that are leased now.
+    pub leased: u64,
+}
+
+/// What follows from it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Figures {
+    /// Tasks submitted per second.
+    pub m: Option<f64>,
+    /// Lanes of the workers that live.
+    pub n: u64,
+    /// Tasks that one lane ends per second while it is busy: leases ended per second of their lease time.
+    ///
+    /// `None` where none ended or all ended within the millisecond they began in; and without a lane, for it is the speed
+    /// of the lanes there are, and what ends when they have gone are leases that ran out.
+    pub c: Option<f64>,
+    /// m*n/c, as the article defines it that Slotwheel starts from.
+    pub s: Option<f64>,
+    /// m/c, in Erlangs: how many lanes are busy on average, if there are enough.
+    pub offered_load: Option<f64>,
+    /// m/(n*c): the share of their time that the lanes are busy; from 1 on, what they lack.
+    pub utilisation: Option<f64>,
+    /// Whether the lanes end more than comes. Where nothing comes, they do; where something comes and there is none, they
+    /// do not.
+    pub stable: Option<bool>,
+    /// How long until nothing is ready, ms, if all stays as it is. `None` if that is never, or not known.
+    pub time_to_drain_ms: Option<f64>,
+    /// Waiting as the queue M/M/n has it; `None` where that is not stable, or not known.
+    pub predicted: Option<Waiting>,
+    /// The fewest lanes with which the predicted mean wait is within the target: none at all if nothing comes and nothing
+    /// is ready or leased. `None` without a target, and where it is not known.
+    pub lanes_needed: Option<u64>,
+}
+
+impl Figures {
+    /// All figures of a window. `target_wait_ms` is the mean wait that is wanted.
+    pub fn of(counted: &Counted, target_wait_ms: Option<u64>) -> Self {
+        let Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased } = *counted;
+        let n = lanes as f64;
+        let m = ratio(submitted as f64 * 1000.0, window_ms as f64);
+        let c = ratio(ended as f64 * 1000.0, lease_ms as f64).filter(|c| lanes > 0 && *c > 0.0);
+        let both = m.zip(c);
+        let offered_load = both.and_then(|(m, c)| ratio(m, c));
+        let utilisation = offered_load.and_then(|load| ratio(load, n));
+        let stable = match m {
+            Some(m) if m <= 0.0 => Some(true),
+            Some(_) if lanes == 0 => Some(false),
+            _ => utilisation.map(|utilisation| utilisation < 1.0),
+        };
+        let drained = |(m, c): (f64, f64)| ratio(ready as f64 * 1000.0, n * c - m);
+        let needed = |(m, c): (f64, f64), target| {
+            let nothing_to_do = m <= 0.0 && ready == 0 && leased == 0;
+            if nothing_to_do { Some(0) } else { erlang::lanes_needed(m, c, target) }
+        };
+        Figures {
+            m,
+            n: lanes,
+            c,
+            s: both.and_then(|(m, c)| ratio(m * n, c)),
+            offered_load,
+            utilisation,
+            stable,
+            time_to_drain_ms: if ready == 0 { Some(0.0) } else { both.and_then(drained) },
+            predicted: both.filter(|_| stable == Some(true)).and_then(|(m, c)| erlang::waiting(m, lanes, c)),
+            lanes_needed: both.zip(target_wait_ms).and_then(|(both, target)| needed(both, target)),
+        }
+    }
+}
+
+/// `part / whole`, if `whole` is more than nothing and the outcome a number.
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    let outcome = part / whole;
+    (whole > 0.0 && outcome.is_finite()).then_some(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A minute in which 40 tasks a second came, and 6 lanes took 100 ms for each.
+    const MINUTE: Counted =
+        Counted { window_ms: 60_000, submitted: 2400, ended: 2400, lease_ms: 240_000, lanes: 6, ready: 10, leased: 4 };
+
+    #[test]
+    fn the_figures_of_a_minute() {
+        let figures = Figures::of(&MINUTE, Some(20));
+        assert_eq!((figures.m, figures.n, figures.c), (Some(40.0), 6, Some(10.0)));
+        assert_eq!((figures.s, figures.offered_load, figures.stable), (Some(24.0), Some(4.0), Some(true)));
+        assert!((figures.utilisation.unwrap() - 2.0 / 3.0).abs() < 1e-12);
+        // Ten tasks, and 20 a second more can be done than come.
+        assert_eq!((figures.time_to_drain_ms, figures.lanes_needed), (Some(500.0), Some(6)));
+        assert_eq!(figures.predicted, erlang::waiting(40.0, 6, 10.0));
+        assert!(figures.predicted.is_some() && Figures::of(&MINUTE, None).lanes_needed.is_none());
+    }
+
+    #[test]
+    fn without_a_worker_there_is_no_speed_and_what_comes_is_too_much() {
+        let figures = Figures::of(&Counted { lanes: 0, ..MINUTE }, Some(20));
+        assert_eq!((figures.m, figures.n, figures.c, figures.s), (Some(40.0), 0, None, None));
+        assert_eq!((figures.stable, figures.time_to_drain_ms), (Some(false), None));
+        assert_eq!((figures.offered_load, figures.utilisation), (None, None));
+        assert_eq!((figures.predicted, figures.lanes_needed), (None, None));
+    }
+
+    #[test]
+    fn where_nothing_has_ended_nothing_is_said_of_speed() {
+        for counted in [Counted { ended: 0, lease_ms: 0, ..MINUTE }, Counted { lease_ms: 0, ..MINUTE }] {
+            let figures = Figures::of(&counted, Some(20));
+            assert_eq!((figures.m, figures.n, figures.c), (Some(40.0), 6, None));
+            assert_eq!((figures.s, figures.stable, figures.time_to_drain_ms), (None, None, None));
+        }
+    }
+
+    #[test]
+    fn where_nothing_comes_it_is_stable_and_a_lane_is_needed_only_for_what_is_there() {
+        let idle = Counted { submitted: 0, ready: 0, leased: 0, ..MINUTE };
+        let figures = Figures::of(&idle, Some(20));
+        assert_eq!((figures.m, figures.s, figures.utilisation), (Some(0.0), Some(0.0), Some(0.0)));
+        assert_eq!((figures.stable, figures.lanes_needed), (Some(true), Some(0)));
+        assert_eq!((figures.time_to_drain_ms, figures.predicted.unwrap().mean_ms), (Some(0.0), 0.0));
+        assert_eq!(Figures::of(&Counted { ready: 1, ..idle }, Some(20)).lanes_needed, Some(1));
+        assert_eq!(Figures::of(&Counted { leased: 1, ..idle }, Some(20)).lanes_needed, Some(1));
+        assert_eq!(Figures::of(&Counted { window_ms: 60_000, ..Counted::default() }, None).stable, Some(true));
+    }
+
+    #[test]
+    fn what_grows_never_drains() {
+        let crowded = Counted { submitted: 3600, ..MINUTE };
+        let figures = Figures::of(&crowded, Some(20));
+        assert_eq!((figures.utilisation, figures.stable), (Some(1.0), Some(false)));
+        assert_eq!((figures.time_to_drain_ms, figures.predicted), (None, None));
+        assert!(figures.lanes_needed.is_some_and(|lanes| lanes > 6));
+    }
+
+    #[test]
+    fn without_a_window_nothing_is_known() {
+        let figures = Figures::of(&Counted { window_ms: 0, ..MINUTE }, Some(20));
+        assert_eq!((figures.m, figures.s, figures.stable, figures.time_to_drain_ms), (None, None, None, None));
+    }
+
+    /// Counts of every size: as many small as large ones, and nothing.
+    fn counts() -> impl Strategy<Value = u64> {
+        (0_u32..=64, any::<u64>()).prop_map(|(bits, any)| any.checked_shr(64 - bits).unwrap_or(0))
+    }
+
+    proptest! {
+        #[test]
+        fn every_figure_is_finite_and_not_negative(
+            [window_ms, submitted, ended, lease_ms] in [counts(), counts(), counts(), counts()],
+            [lanes, ready, leased, target] in [counts(), counts(), counts(), counts()],
+        ) {
+            let counted = Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased };
+            let figures = Figures::of(&counted, Some(target));
+            let Figures { m, n, c, s, offered_load, utilisation, stable, time_to_drain_ms, predicted, .. } = figures;
+            let waiting = predicted.map(|w| [w.probability, w.mean_ms, w.p50_ms, w.p95_ms, w.p99_ms]);
+            let numbers = [m, c, s, offered_load, utilisation, time_to_drain_ms].into_iter().flatten();
+            for number in numbers.chain(waiting.into_iter().flatten()) {
+                prop_assert!(number.is_finite() && number >= 0.0, "{figures:?}");
+            }
+            prop_assert_eq!(n, lanes);
+            prop_assert!(lanes > 0 || (c.is_none() && s.is_none()));
+            prop_assert!(predicted.is_none() || stable == Some(true));
+            prop_assert!(m.is_none_or(|m| m <= 0.0) || lanes > 0 || stable == Some(false));
+        }
+    }
+}
