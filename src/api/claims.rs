@@ -1,5 +1,6 @@
 //! `/claim` and `/complete`: workers take tasks and finish them, and take the next in the same round trip.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::{Extension, State as Shared};
@@ -26,6 +27,8 @@ use crate::store::ops::{Ended, Held};
 pub(super) struct Claim {
     pub(super) request: Request,
     pub(super) wait: Duration,
+    /// From where, and for how many tasks at once.
+    worker: (IpAddr, u32),
     /// For the header that says so.
     preference: Option<HeaderValue>,
     /// Whether a claim under the same id may have been answered before.
@@ -155,6 +158,7 @@ pub(super) fn read(object: &Object<'_>, peer: Peer, headers: &HeaderMap) -> Resu
         Some(field) => field.name(limits::NAME_BYTES)?,
         None => format!("anonymous@{}", peer.0.ip()),
     };
+    let concurrency = object.int_or_default("concurrency", limits::CONCURRENCY)?;
     let max = object.int_or_default("max", limits::CLAIM_MAX)?;
     let lease_ms = object.int_or_default("lease_ms", limits::LEASE_MS)?;
     let asked = object.take("wait_ms").map(|field| field.int(limits::WAIT_MS)).transpose()?;
@@ -163,7 +167,8 @@ pub(super) fn read(object: &Object<'_>, peer: Peer, headers: &HeaderMap) -> Resu
     let (wait, preference) = wait(asked, headers)?;
     let claim = claim_id.as_ref().map(|id| Dispatch::claim_digest("id", id.as_bytes()));
     let request = Request { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim };
-    Ok(Claim { request, wait, preference, again: claim_id.is_some() })
+    let worker = (peer.0.ip(), u32::try_from(concurrency).unwrap_or(1));
+    Ok(Claim { request, wait, worker, preference, again: claim_id.is_some() })
 }
 
 impl Claim {
@@ -179,6 +184,8 @@ impl Claim {
 
     pub(super) async fn run(&self, api: &Api) -> Result<Delivery, Problem> {
         let request = self.request.clone();
+        let (address, concurrency) = self.worker;
+        api.dispatch.claims(&request, address, concurrency);
         let delivery = match self.again {
             true => api.dispatch.claim_again(request, self.wait).await?,
             false => api.dispatch.claim(request, self.wait).await?,

@@ -72,7 +72,7 @@ pub fn bodies(bytes: &[u8]) {
         Ok(())
     });
     each(&|object| {
-        let (ids, mut beats) = reports::beats(object)?;
+        let reports::Heartbeat { ids, mut beats, .. } = reports::beats(object)?;
         count(ids.len());
         for Beat { held: _, lease_ms, progress } in beats.take_open() {
             lease_ms.into_iter().for_each(|ms| within(ms, limits::LEASE_MS));

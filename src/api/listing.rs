@@ -55,7 +55,8 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     Ok(response)
 }
 
-fn encoded(text: &str) -> String {
+/// The text as it may stand in a query.
+pub(super) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

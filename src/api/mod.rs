@@ -27,8 +27,10 @@ mod routes;
 mod scan;
 mod shapes;
 mod slots;
+mod stats;
 mod submit;
 mod tasks;
+mod workers;
 
 use std::sync::Arc;
 

@@ -48,9 +48,12 @@ pub(super) async fn read(Shared(api): Shared<Api>, PathQueue(name): PathQueue) -
     shown(&api, &name).await
 }
 
+pub(super) fn no_queue() -> Problem {
+    Problem::new(Code::QueueNotFound, "nothing was ever submitted to this queue or set of it")
+}
+
 async fn shown(api: &Api, name: &QueueName) -> Result<Response, Problem> {
-    let none = || Problem::new(Code::QueueNotFound, "nothing was ever submitted to this queue or set of it");
-    let found = queue(api.store(), name).await?.ok_or_else(none)?;
+    let found = queue(api.store(), name).await?.ok_or_else(no_queue)?;
     Ok(reply::ok(&QueueShape::from(&found)))
 }
 

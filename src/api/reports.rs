@@ -1,12 +1,12 @@
 //! `/fail`, `/heartbeat`, `/release`: what else workers say of the tasks that they hold.
 
-use axum::extract::State as Shared;
+use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
 use serde::Serialize;
 
 use super::batch::list;
 use super::claims::{held, task_id};
-use super::extract::{BatchBody, OneBody};
+use super::extract::{BatchBody, OneBody, Peer};
 use super::items::Items;
 use super::object::Object;
 use super::problem::Problem;
@@ -109,19 +109,31 @@ struct Beats {
     tasks: Vec<Beaten>,
 }
 
-pub(super) async fn heartbeat(Shared(api): Shared<Api>, body: BatchBody) -> Result<Response, Problem> {
-    let (ids, mut beats) = beats(&body.object()?)?;
+/// A heartbeat: who sends it, which tasks it names, and what it says of each.
+pub(super) struct Heartbeat {
+    pub(super) worker: Option<String>,
+    pub(super) ids: Vec<TaskId>,
+    pub(super) beats: Items<Beat, Prolonged>,
+}
+
+pub(super) async fn heartbeat(
+    Shared(api): Shared<Api>,
+    Extension(peer): Extension<Peer>,
+    body: BatchBody,
+) -> Result<Response, Problem> {
+    let Heartbeat { worker, ids, mut beats } = beats(&body.object()?)?;
+    if let Some(worker) = worker {
+        api.dispatch.beats(&worker, peer.0.ip());
+    }
     let open = beats.take_open();
     let outcomes = beats.outcomes(api.dispatch.heartbeat(open).await);
     let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
     Ok(reply::ok(&Beats { tasks }))
 }
 
-/// Reads a heartbeat: which tasks it names, and what it says of each.
-pub(super) fn beats(object: &Object<'_>) -> Result<(Vec<TaskId>, Items<Beat, Prolonged>), Problem> {
-    if let Some(worker) = object.take("worker") {
-        worker.name(limits::NAME_BYTES)?;
-    }
+/// Reads a heartbeat.
+pub(super) fn beats(object: &Object<'_>) -> Result<Heartbeat, Problem> {
+    let worker = object.take("worker").map(|worker| worker.name(limits::NAME_BYTES)).transpose()?;
     let list = list(object, "tasks")?;
     object.finish()?;
     let (mut ids, mut beats) = (Vec::new(), Items::new());
@@ -130,7 +142,7 @@ pub(super) fn beats(object: &Object<'_>) -> Result<(Vec<TaskId>, Items<Beat, Pro
         ids.push(task_id(&object)?);
         beats.add(beat(&object));
     }
-    Ok((ids, beats))
+    Ok(Heartbeat { worker, ids, beats })
 }
 
 fn beat(object: &Object<'_>) -> Result<Beat, Problem> {

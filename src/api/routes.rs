@@ -8,7 +8,9 @@ use tower_http::csrf::CsrfLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::problem::{Code, Problem};
-use super::{Api, batch, claims, docs, health, listing, metrics, queues, reports, slots, submit, tasks};
+use super::{
+    Api, batch, claims, docs, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
+};
 
 /// Method, path, handler.
 pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
@@ -31,7 +33,9 @@ pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::POST, "/queues/{queue}/pause", post(queues::pause)),
         (Method::POST, "/queues/{queue}/resume", post(queues::resume)),
         (Method::POST, "/queues/{queue}/purge", post(queues::purge)),
+        (Method::GET, "/workers", get(workers::list)),
         (Method::GET, "/slots", get(slots::read)),
+        (Method::GET, "/stats", get(stats::read)),
         (Method::GET, "/metrics", get(metrics::read)),
         (Method::GET, "/livez", get(health::live)),
         (Method::GET, "/readyz", get(health::ready)),

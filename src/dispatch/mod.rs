@@ -13,16 +13,18 @@ mod line;
 pub mod pieces;
 mod polls;
 mod pump;
+mod roll;
 mod verbs;
 mod waiters;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -54,6 +56,7 @@ pub use waiters::Request;
 use delivery::GiveBack;
 use ends::Ends;
 use gather::{Gather, in_time};
+use roll::Roll;
 use waiters::Waiters;
 
 /// What comes of a call, or what the store has against it.
@@ -67,6 +70,7 @@ const PURGE_CALLS: u32 = 20;
 pub struct Dispatch {
     store: Store,
     waiters: Arc<Waiters>,
+    roll: Arc<Roll>,
     ends: Ends,
     polls: Arc<Polls>,
     /// Per shard: signals may have been missed.
@@ -113,8 +117,11 @@ impl Dispatch {
         for shard in store.shards() {
             tasks.spawn(pump::run(shard.clone(), waiters.clone(), give_back.clone(), stop.clone()));
         }
+        let roll = Roll::new();
+        tasks.spawn(roll.clone().keep(store.home().clone(), waiters.clone(), stop.clone()));
         let dispatch = Arc::new(Dispatch {
             waiters,
+            roll,
             ends: Ends::default(),
             polls: Polls::new(waiting),
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
@@ -177,6 +184,16 @@ impl Dispatch {
             Signal::Due { .. } => {}
             Signal::Missed => self.missed.iter().for_each(Notify::notify_one),
         }
+    }
+
+    /// Notes that a worker claims, from where, and how many tasks it works at at once.
+    pub fn claims(&self, request: &Request, address: IpAddr, concurrency: u32) {
+        self.roll.claims(&request.worker, address, concurrency, &request.queues, Instant::now());
+    }
+
+    /// Notes that a worker has sent a heartbeat.
+    pub fn beats(&self, worker: &str, address: IpAddr) {
+        self.roll.beats(worker, address, Instant::now());
     }
 
     /// Ready tasks for the request, or none once `wait` has passed. What the delivery holds goes back if it is dropped

@@ -216,6 +216,11 @@ impl Waiters {
         self.lock().interest.keys().cloned().collect()
     }
 
+    /// Who waits.
+    pub(super) fn workers(&self) -> Vec<String> {
+        self.lock().all.values().map(|waiter| waiter.request.worker.clone()).collect()
+    }
+
     /// Why a shard is left out, if one is.
     pub(super) fn down(&self) -> Option<Error> {
         self.lock().down.values().next().cloned()

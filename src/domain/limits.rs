@@ -58,6 +58,16 @@ pub const RETRY_IN_MS: Bound = bound(0, YEAR, 0);
 pub const WINDOW_MS: Bound = bound(1, 10 * YEAR, 1);
 /// Tasks a claim asks for.
 pub const CLAIM_MAX: Bound = bound(1, 100, 1);
+/// Tasks that a worker says it works at.
+pub const CONCURRENCY: Bound = bound(1, 10_000, 1);
+/// A window of statistics, in steps of [`STATS_BUCKET_MS`].
+pub const STATS_WINDOW_MS: Bound = bound(10 * SECOND, 900 * SECOND, 60 * SECOND);
+/// What scripts count is summed up in buckets of this length.
+pub const STATS_BUCKET_MS: i64 = 5 * SECOND;
+/// A mean waiting time to plan for.
+pub const TARGET_WAIT_MS: Bound = bound(1, DAY, 1);
+/// A worker that was not seen for so long, and holds nothing, has gone.
+pub const ALIVE_MS: i64 = 30 * SECOND;
 /// Items of a page.
 pub const PAGE: Bound = bound(1, 1000, 100);
 

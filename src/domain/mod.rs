@@ -18,3 +18,4 @@ pub mod state;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod worker;

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// A name that matches `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`: the only string of a user's that stands in key names.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct QueueName(Arc<str>);
 
 impl QueueName {
@@ -35,6 +38,20 @@ impl QueueName {
 pub struct Settings {
     /// Nothing is handed out.
     pub paused: bool,
+}
+
+impl TryFrom<String> for QueueName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        QueueName::parse(&text).ok_or("no name of a queue")
+    }
+}
+
+impl From<QueueName> for String {
+    fn from(name: QueueName) -> Self {
+        name.as_str().to_owned()
+    }
 }
 
 impl fmt::Display for QueueName {

@@ -83,10 +83,17 @@ pub const PATTERNS: &[Pattern] = &[
     ),
     key("settings:<queue>", Kind::Hash, "first shard only: master copy of the settings; settings"),
     key("configured", Kind::Zset, "first shard only: names of queues that have settings, score 0; settings"),
+    key(
+        "stats:<bucket>",
+        Kind::Hash,
+        "sums of 5 s, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
+    ),
+    key("holders", Kind::Hash, "bucket -> who holds how many leases, of the last 40 s; sample"),
+    key("workers", Kind::Hash, "first shard only: worker and server -> first and last sight, what is known; sight"),
+    key("seen", Kind::Zset, "first shard only: the same by the time of the last sight; sight"),
     key("arc:<queue>", Kind::Zset, "reserved: slots of a queue in order of their number, for affinity"),
     key("held:<queue>", Kind::Hash, "reserved: slot -> leases or holder, for limits per slot"),
     key("waking", Kind::Zset, "reserved: queues by the time that frees them"),
-    key("stats:<queue>", Kind::Hash, "reserved: counters of the throughput model"),
     key("outbox", Kind::List, "reserved: effects on other shards"),
 ];
 
@@ -208,6 +215,26 @@ impl Keys {
     /// `configured`
     pub fn configured(&self) -> Vec<u8> {
         self.plain("configured")
+    }
+
+    /// `due`
+    pub fn due(&self) -> Vec<u8> {
+        self.plain("due")
+    }
+
+    /// `holders`
+    pub fn holders(&self) -> Vec<u8> {
+        self.plain("holders")
+    }
+
+    /// `workers`
+    pub fn workers(&self) -> Vec<u8> {
+        self.plain("workers")
+    }
+
+    /// `seen`
+    pub fn seen(&self) -> Vec<u8> {
+        self.plain("seen")
     }
 
     /// The channel on which the shard's scripts publish.

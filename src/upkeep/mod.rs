@@ -8,6 +8,7 @@
 //! | `drop` | the first retention is over | forgets ended tasks |
 //! | `settle` | every 5 s | repairs copies of settings that are behind |
 //! | `pulse` | every second | proves that writes work, and notices a loss of data |
+//! | `sample` | every 5 s | looks who holds how many leases |
 //! | `tidy` | every 10 min | forgets pumps that are gone |
 
 mod drop;
@@ -15,6 +16,7 @@ mod expire;
 mod promote;
 mod pulse;
 mod reap;
+mod sample;
 mod settle;
 mod tidy;
 
@@ -55,6 +57,7 @@ impl Upkeep {
             tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, stop.clone()));
             tasks.spawn(pulse::run(shard.clone(), founded.clone(), stop.clone()));
         }
+        tasks.spawn(sample::run(store.clone(), stop.clone()));
         tasks.spawn(settle::run(store.clone(), stop.clone()));
         tasks.spawn(tidy::run(store.clone(), stop.clone()));
         upkeep

@@ -111,6 +111,7 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
     for (seen, wanted) in seen.iter().zip(&wanted) {
         assert_eq!(seen, wanted);
     }
+    lossy.http.get("/stats").await.expect(200);
     // What no request brings about: the doctor's scripts.
     let store = lossy.store_at(&proxy.url).await;
     let count = store.shards()[0].keys.total();

@@ -4,8 +4,8 @@ KEYS[1] calls       hash   last call of each pump; the declared key that carries
 ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
                     base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'leased:' .. queue (zset),
                     base .. 'due' (zset), base .. 'deadline' (zset), base .. 'count:' .. queue (hash), base .. 'count' (hash),
-                    base .. 'queue:' .. queue (hash), base .. 'claim:' .. digest (set), base .. 'seq' (hash)
-                                                                    same tag as KEYS[1]
+                    base .. 'queue:' .. queue (hash), base .. 'claim:' .. digest (set), base .. 'seq' (hash),
+                    base .. 'stats:' .. bucket (hash)               same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it hands out the same leases, as far as they live
 ARGV[4] offset_ms   '' in production; tests move time with it
@@ -21,9 +21,9 @@ MOVES   ready -> leased
 COST    O(n log queue), and a page of the wheel per queue
 ]]
 local SPAN = 2 ^ 49
-local NAMES = { 'S', 'x', 'd', 'g', 'a', 'm', 'c', 'M', 'A', 'C' }
+local NAMES = { 'S', 'x', 'd', 'g', 'a', 'm', 'c', 'r', 'M', 'A', 'C' }
 -- Where they stand in a task that was read: with a hundred tasks a call, tables by name are a tenth of the cost.
-local STATE, EXPIRES, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED, MAX_RUN, ACQUIRED, CLAIM = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local STATE, EXPIRES, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED, READY, MAX_RUN, ACQUIRED, CLAIM = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local bytes_left = tonumber(ARGV[5])
 local at = 6
 local function arguments()
@@ -203,6 +203,8 @@ local function give(w, q, entry, id, key, task)
   add(q.leased, lease.until_digits, id)
   due(q.name, lease.until_ms)
   if task[EXPIRES] and task[EXPIRES] ~= '' then remove(base .. 'deadline', id) end
+  local waited = now - (task[READY] or task[CREATED])
+  has_waited(q.name, waited > 0 and waited or 0)
   q.given = q.given + 1
   return handout(w.place, taken_tasks, id, lease.until_ms, q.place, entry.slot, entry.priority, task)
 end
@@ -286,5 +288,8 @@ for place, q in pairs(opened) do
     count(q.name, 'leased', q.given)
   end
 end
-if #given > 0 then commit(cmsgpack.pack(remembered)) end
+if #given > 0 then
+  all_waited()
+  commit(cmsgpack.pack(remembered))
+end
 return cmsgpack.pack({ full and 1 or 0, passed_over, given, fronts })

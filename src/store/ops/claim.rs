@@ -14,7 +14,7 @@ use crate::store::reply::{Items, items};
 use crate::store::script::{Script, script};
 use crate::store::shard::{Call, Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("claim", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!("claim", flags = " flags=allow-oom", ["call", "stage", "measure", "waited"]);
 
 /// Somebody who waits for tasks.
 #[derive(Clone, Debug)]

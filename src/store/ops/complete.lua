@@ -3,7 +3,7 @@
 KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
 ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. queue (zset), base .. 'claim:' .. digest (set),
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string)
+                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string)
                                                                     same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before
@@ -16,7 +16,7 @@ COST    O(n log leased)
 ]]
 if last then return last end
 
-local NAMES = { 'S', 'q', 't', 'u', 'C', 'D', 'o', 'R' }
+local NAMES = { 'S', 'q', 't', 'u', 'h', 'C', 'D', 'o', 'R' }
 local replies, completed = {}, { 'completed' }
 for i = 1, tonumber(ARGV[6]) do
   local at = 4 + 3 * i
@@ -36,4 +36,5 @@ for i = 1, tonumber(ARGV[6]) do
   end
   replies[i] = answer
 end
+all_ended()
 return commit(cmsgpack.pack(replies))

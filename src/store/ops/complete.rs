@@ -12,7 +12,8 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("complete", flags = " flags=allow-oom", ["call", "stage", "lease"]);
+pub(super) static SCRIPT: Script =
+    script!("complete", flags = " flags=allow-oom", ["call", "stage", "measure", "lease", "end_lease"]);
 
 /// A task that is done.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("fail", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "attempt"]);
+    script!("fail", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease", "attempt"]);
 
 /// An execution that went wrong.
 #[derive(Clone, Debug)]

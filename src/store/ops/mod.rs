@@ -18,7 +18,9 @@ pub mod release;
 pub mod remember;
 pub mod remove;
 pub mod retry;
+pub mod sample;
 pub mod settings;
+pub mod sight;
 pub mod submit;
 pub mod tidy;
 pub mod watch;
@@ -49,13 +51,16 @@ pub static ALL: &[&Script] = &[
     &remember::SCRIPT,
     &remove::SCRIPT,
     &retry::SCRIPT,
+    &sample::SCRIPT,
     &settings::SCRIPT,
+    &sight::SCRIPT,
     &submit::SCRIPT,
     &tidy::SCRIPT,
     &watch::SCRIPT,
     &super::views::confirm::SCRIPT,
     &super::views::horizon::SCRIPT,
     &super::views::page::SCRIPT,
+    &super::views::stats::SCRIPT,
 ];
 
 /// A task with the proof that it is held.

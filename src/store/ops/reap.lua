@@ -5,7 +5,7 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. q
                     base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset), base .. 'wheel:' .. queue (zset),
                     base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset), base .. 'due' (zset), base .. 'deadline' (zset),
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'queue:' .. queue (hash),
+                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'queue:' .. queue (hash),
                     base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash)
                                                                     same tag as KEYS[1]
 ARGV[2] pump        who calls
@@ -31,5 +31,6 @@ for i = 1, tonumber(ARGV[9]) do
     ended = ended + 1
   end
 end
+all_ended()
 turn_wheels()
 return commit(cmsgpack.pack(ended))

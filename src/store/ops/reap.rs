@@ -11,7 +11,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("reap", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "attempt"]);
+    script!("reap", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease", "attempt"]);
 
 /// A lease that ran out when it was looked at.
 #[derive(Clone, Debug)]

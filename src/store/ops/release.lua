@@ -5,7 +5,7 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. q
                     base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset), base .. 'wheel:' .. queue (zset),
                     base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset), base .. 'due' (zset), base .. 'deadline' (zset),
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'queue:' .. queue (hash),
+                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'queue:' .. queue (hash),
                     base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash)
                                                                     same tag as KEYS[1]
 ARGV[2] pump        who calls
@@ -19,7 +19,7 @@ COST    O(n log queue)
 ]]
 if last then return last end
 
-local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'C', 'D', 'k', 'o', 'R' }
+local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'h', 'C', 'D', 'k', 'o', 'R' }
 
 local function release(task, delay_ms)
   local state, run_at = 'ready', nil
@@ -53,5 +53,6 @@ for i = 1, tonumber(ARGV[6]) do
   local task = load(ARGV[at], NAMES)
   replies[i] = refusal(task, ARGV[at + 1], 'release') or release(task, tonumber(ARGV[at + 2]))
 end
+all_ended()
 turn_wheels()
 return commit(cmsgpack.pack(replies))

@@ -7,7 +7,8 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("release", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease"]);
+pub(super) static SCRIPT: Script =
+    script!("release", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease"]);
 
 /// A task handed back.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. que
                     base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
                     base .. 'due' (zset), base .. 'deadline' (zset), base .. 'count:' .. queue (hash), base .. 'count' (hash),
                     base .. 'queues' (zset), base .. 'queue:' .. queue (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string),
-                    base .. 'seq' (hash)                            same tag as KEYS[1]
+                    base .. 'seq' (hash), base .. 'stats:' .. bucket (hash)  same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it
@@ -21,7 +21,7 @@ if last then return last end
 
 local LIVES = { ready = true, scheduled = true, leased = true }
 local within = tonumber(ARGV[5])
-local listed, some_known = {}, nil
+local listed, submitted, some_known = {}, {}, nil
 
 -- What most tasks have of options, and what they are answered: one for all.
 local PLAIN, READY_NOW = {}, { 'created', 'ready', now, '', '' }
@@ -83,6 +83,7 @@ local function create(task)
   if options ~= PLAIN then describe(task, options, fields) end
   writes[#writes + 1] = fields
   count(task.q, 'submitted', 1)
+  submitted[task.q] = (submitted[task.q] or 0) + 1
   count(task.q, state, 1)
   list_queue(task.q)
   return options == PLAIN and READY_NOW or { 'created', state, now, options.run or '', options.expires or '' }
@@ -162,5 +163,9 @@ end
 some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}
 for i, task in ipairs(tasks) do replies[i] = submit(task) end
+local function both(one, other)
+  return one + other
+end
+add_up('submitted', submitted, both)
 turn_wheels()
 return commit(cmsgpack.pack(replies))

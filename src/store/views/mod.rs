@@ -6,4 +6,6 @@ pub mod horizon;
 pub mod overdue;
 pub mod page;
 pub mod queues;
+pub mod stats;
 pub mod tasks;
+pub mod workers;

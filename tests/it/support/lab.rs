@@ -32,15 +32,17 @@ use super::redis::{Flavour, OwnRedis, connect};
 
 const ABORT: &str = include_str!("abort.lua");
 
-/// All that is kept, one line each: key, field or member, value or score. The calls are left out.
+/// All that is kept, one line each: key, field or member, value or score. Left out are the calls, and what is only looked
+/// at: the sums of the throughput model, and who was seen.
 const CONTENT: &str = r"
 local lines = {}
+local left_out = { calls = true, stats = true, holders = true, workers = true, seen = true }
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local function line(...) lines[#lines + 1] = table.concat({ key, ... }, '\1') end
   local pairs_of = { hash = { 'HGETALL', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' } }
-  if string.sub(key, -6) == ':calls' then
-    kind = 'calls'
+  if left_out[string.match(key, '}:(%a+)')] then
+    kind = 'left out'
   elseif pairs_of[kind] then
     local list = redis.call(unpack(pairs_of[kind]))
     for i = 1, #list, 2 do line(list[i], list[i + 1]) end

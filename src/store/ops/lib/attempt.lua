@@ -1,5 +1,5 @@
 -- attempt: an execution ended badly. Reads ARGV[5..8]: retain_ms of dead, of cancelled, how many errors, their bytes.
-local FAILING = { 'S', 'q', 's', 'p', 'n', 'a', 'm', 'x', 't', 'u', 'C', 'D', 'k', 'o', 'R' }
+local FAILING = { 'S', 'q', 's', 'p', 'n', 'a', 'm', 'x', 't', 'u', 'h', 'C', 'D', 'k', 'o', 'R' }
 
 -- The fields of the errors that are too much once one of `size` bytes is added as number `attempt`.
 local function forget(task, attempt, size)

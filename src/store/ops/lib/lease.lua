@@ -1,4 +1,4 @@
--- lease: who may act on a leased task, what is remembered of a lease that ended, and how a task ends.
+-- lease: who may act on a leased task, and how a task ends.
 
 -- Whether `token` may do `verb` to `task` now: nil if it may, else the answer to give.
 -- A lease that has run out is lost, whether or not upkeep has seen it yet.
@@ -13,14 +13,6 @@ local function refusal(task, token, verb)
     end
   end
   return { 'lost', task.S }
-end
-
--- The lease ends. What is staged here is common to all its ends; the caller writes the state.
--- Returns the fields that remember it: a repetition of `verb` with its token gets the same answer.
-local function end_lease(task, verb, state, run_at)
-  remove(base .. 'leased:' .. task.q, task.id)
-  if task.C and task.C ~= '' then ending('SREM', base .. 'claim:' .. task.C, task.id) end
-  return 'T', task.t, 'V', verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
 end
 
 -- The task has ended in `state`; `retain_ms` holds where it does not say itself. The caller writes the state.

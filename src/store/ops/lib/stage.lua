@@ -177,7 +177,7 @@ local function load(id, names)
   if not values then return nil end
   -- Made with room for what is read as a rule: a table that grows is laid out anew each time.
   local task = { id = id, key = key, S = values[1], q = false, s = false, p = false, n = false, x = false, t = false, u = false,
-    C = false, D = false, o = false, R = false, k = false, m = false }
+    h = false, C = false, D = false, o = false, R = false, k = false }
   for i = 2, #names do task[names[i]] = values[i] end
   return task
 end

@@ -1,26 +1,38 @@
 //! What is kept beside tasks, what only reads, and the doctor's own.
 
+use std::time::Duration;
+
 use deadpool_redis::redis::cmd;
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::queue::Settings;
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::DedupeMode;
+use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
+use slotwheel::store::Result;
 use slotwheel::store::audit::Subject;
 use slotwheel::store::found::Founded;
 use slotwheel::store::ops::beat::{Purpose, beat};
 use slotwheel::store::ops::mend::mend;
+use slotwheel::store::ops::sample::sample;
 use slotwheel::store::ops::settings::set;
+use slotwheel::store::ops::sight::{Sighting, sight};
 use slotwheel::store::ops::tidy::tidy;
 use slotwheel::store::views::confirm::confirm;
 use slotwheel::store::views::horizon::horizon;
 use slotwheel::store::views::page::by_time;
+use slotwheel::store::views::stats::window;
 
-use super::{Scenario, damaged, entry, keyed, later, note, pause, scenario};
+use super::{Scenario, damaged, entry, finish, keyed, later, leased, note, pause, scenario};
 use crate::support::lab::{Lab, id, queue, task};
 
 fn founded(lab: &Lab) -> Founded {
     Founded { shards: lab.store.layout(), id: "f".into(), has_pulse: true }
+}
+
+async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
+    let seen = names.iter().map(|name| Sighting { worker: Worker::unknown(name), age: Duration::from_millis(7) });
+    sight(lab.shard(), &mut Caller::new(), "s", &seen.collect::<Vec<_>>()).await.map(drop)
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -124,6 +136,36 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!("confirm", "much", |lab| { damaged(lab).await? }, |lab| {
             confirm(lab.shard(), &[entry(14, "scheduled:q"), Subject::Queue("q".into())]).await?;
+        }),
+        scenario!("sample", "who holds leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
+            sample(lab.shard(), &mut Caller::new()).await?;
+        }),
+        scenario!(
+            "sample",
+            "nobody any more",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                sample(lab.shard(), &mut Caller::new()).await?;
+                finish(lab, 11).await?;
+                lab.at(60_000);
+            },
+            |lab| {
+                sample(lab.shard(), &mut Caller::new()).await?;
+            }
+        ),
+        scenario!("sight", "the first", |_lab| {}, |lab| { seen(lab, &["a", "b"]).await? }),
+        scenario!(
+            "sight",
+            "one again, one new, one forgotten",
+            |lab| {
+                seen(lab, &["a", "b"]).await?;
+                lab.at(90_000_000);
+                seen(lab, &["b"]).await?;
+            },
+            |lab| { seen(lab, &["b", "c"]).await? }
+        ),
+        scenario!("stats", "something", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+            window(&lab.store, Some(&queue("q")), 2).await?;
         }),
         scenario!("horizon", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             horizon(lab.shard()).await?;

@@ -1,0 +1,129 @@
+//! `GET /stats`: the throughput model S = M·N/C, and what an operator needs beside it. Flat, so that autoscalers read it.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+
+use super::extract::Query;
+use super::problem::{Code, Problem};
+use super::queues::no_queue;
+use super::reply::Shown;
+use super::{Api, reply};
+use crate::domain::limits;
+use crate::domain::model::{Counted, Figures};
+use crate::domain::queue::QueueName;
+use crate::domain::time::Millis;
+use crate::store::views::queues::{Counts, queue, totals};
+use crate::store::views::stats::{Sums, Window, window};
+use crate::store::views::workers::{Alive, alive};
+
+#[derive(Serialize)]
+struct Stats<'a> {
+    queue: Option<&'a str>,
+    window_ms: i64,
+    window_end: Shown<Millis>,
+    m: Option<f64>,
+    n: u64,
+    c: Option<f64>,
+    s: Option<f64>,
+    offered_load: Option<f64>,
+    utilisation: Option<f64>,
+    stable: Option<bool>,
+    submitted: u64,
+    started: u64,
+    completed: u64,
+    failed: u64,
+    released: u64,
+    ran_out: u64,
+    scheduled: i64,
+    ready: i64,
+    leased: i64,
+    oldest_ready_age_ms: Option<i64>,
+    wait_mean_ms: Option<f64>,
+    wait_p50_ms: Option<f64>,
+    wait_p95_ms: Option<f64>,
+    wait_p99_ms: Option<f64>,
+    predicted_wait_probability: Option<f64>,
+    predicted_wait_mean_ms: Option<f64>,
+    predicted_wait_p50_ms: Option<f64>,
+    predicted_wait_p95_ms: Option<f64>,
+    predicted_wait_p99_ms: Option<f64>,
+    time_to_drain_ms: Option<f64>,
+    target_wait_ms: Option<i64>,
+    lanes_needed: Option<u64>,
+}
+
+pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
+    let name = query.take("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
+    let name = name.transpose()?;
+    let window_ms = query.int("window_ms", limits::STATS_WINDOW_MS)?.unwrap_or(limits::STATS_WINDOW_MS.default);
+    let target_wait_ms = query.int("target_wait_ms", limits::TARGET_WAIT_MS)?;
+    query.finish()?;
+    if window_ms % limits::STATS_BUCKET_MS != 0 {
+        return Err(Problem::at("?window_ms", Code::InvalidValue, "a window is a whole number of 5000 ms"));
+    }
+    let store = api.store();
+    let (counts, oldest_ready_age_ms) = match &name {
+        Some(name) => {
+            let queue = queue(store, name).await?.ok_or_else(no_queue)?;
+            (queue.counts, queue.oldest_ready_age_ms)
+        }
+        None => {
+            let mut all = Counts::default();
+            try_join_all(store.shards().iter().map(totals)).await?.into_iter().for_each(|counts| all.join(counts));
+            (all, None)
+        }
+    };
+    let Window { end, sums } = window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
+    let workers = alive(store, end).await?;
+    let claims_it = |alive: &&Alive| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
+    let lanes = workers.values().filter(claims_it).map(Alive::lanes).sum();
+    let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+    let counted = Counted {
+        window_ms: whole(window_ms),
+        submitted: sums.submitted,
+        ended: sums.ended(),
+        lease_ms: sums.leased_ms,
+        lanes,
+        ready: whole(counts.ready),
+        leased: whole(counts.leased),
+    };
+    let figures = Figures::of(&counted, target_wait_ms.map(whole));
+    let Sums { submitted, completed, failed, released, ran_out, ref waits, .. } = sums;
+    let predicted = figures.predicted.as_ref();
+    Ok(reply::ok(&Stats {
+        queue: name.as_ref().map(QueueName::as_str),
+        window_ms,
+        window_end: Shown(end),
+        m: figures.m,
+        n: figures.n,
+        c: figures.c,
+        s: figures.s,
+        offered_load: figures.offered_load,
+        utilisation: figures.utilisation,
+        stable: figures.stable,
+        submitted,
+        started: waits.count(),
+        completed,
+        failed,
+        released,
+        ran_out,
+        scheduled: counts.scheduled,
+        ready: counts.ready,
+        leased: counts.leased,
+        oldest_ready_age_ms,
+        wait_mean_ms: sums.mean_wait_ms(),
+        wait_p50_ms: waits.quantile(0.5),
+        wait_p95_ms: waits.quantile(0.95),
+        wait_p99_ms: waits.quantile(0.99),
+        predicted_wait_probability: predicted.map(|waiting| waiting.probability),
+        predicted_wait_mean_ms: predicted.map(|waiting| waiting.mean_ms),
+        predicted_wait_p50_ms: predicted.map(|waiting| waiting.p50_ms),
+        predicted_wait_p95_ms: predicted.map(|waiting| waiting.p95_ms),
+        predicted_wait_p99_ms: predicted.map(|waiting| waiting.p99_ms),
+        time_to_drain_ms: figures.time_to_drain_ms,
+        target_wait_ms,
+        lanes_needed: figures.lanes_needed,
+    }))
+}

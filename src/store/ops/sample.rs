@@ -1,0 +1,23 @@
+//! Sample: who holds how many leases, looked at from time to time. Counting it with every claim and every end of a lease
+//! would cost each task more than the figure is worth.
+
+use crate::store::error::Result;
+use crate::store::reply;
+use crate::store::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("sample", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Queues looked into at most.
+const QUEUES: i64 = 500;
+/// Leases looked at at most: about 2 ms of Redis.
+const LEASES: i64 = 2000;
+/// Samples kept: those of the time in which a worker counts as alive, and one that is under way.
+const KEEP: i64 = 8;
+
+/// Notes it once in 5 s, whoever asks; how many leases were looked at.
+pub async fn sample(shard: &Shard, caller: &mut Caller) -> Result<i64> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.int(QUEUES).int(LEASES).int(KEEP);
+    reply::int(call.send().await?)
+}

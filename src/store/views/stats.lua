@@ -1,0 +1,32 @@
+--[[ stats: what was counted in a window of whole buckets, of one queue or of the whole shard.
+
+KEYS[1] calls       hash   the declared key that carries the shard's tag
+ARGV[1] base        derives base .. 'stats:' .. bucket (hash)       same tag as KEYS[1]
+ARGV[2] offset_ms   '' in production; tests move time with it
+ARGV[3] queue       '' for the whole shard
+ARGV[4] buckets     how many
+ARGV[5] last        the last of them, '' for the last whole one by this shard's clock
+RETURNS {last, submitted, {leases completed, failed, released, run out, their ms in all}, {waiting ms in all, class, number, …}}
+MOVES   -
+COST    O(buckets)
+]]
+local to = tonumber(ARGV[5]) or math.floor(now / 5000) - 1
+local submitted, ends, waited_ms, classes = 0, { 0, 0, 0, 0, 0 }, 0, {}
+for bucket = to - ARGV[4] + 1, to do
+  local sums = call('HMGET', base .. 'stats:' .. digits(bucket), ARGV[3] .. ':submitted', ARGV[3] .. ':ends', ARGV[3] .. ':waits')
+  if sums[1] then submitted = submitted + cmsgpack.unpack(sums[1]) end
+  if sums[2] then
+    for i, n in ipairs(cmsgpack.unpack(sums[2])) do ends[i] = ends[i] + n end
+  end
+  if sums[3] then
+    local waits = cmsgpack.unpack(sums[3])
+    waited_ms = waited_ms + waits[1]
+    for i = 2, #waits, 2 do classes[waits[i]] = (classes[waits[i]] or 0) + waits[i + 1] end
+  end
+end
+local waits = { waited_ms }
+for class, number in pairs(classes) do
+  waits[#waits + 1] = class
+  waits[#waits + 1] = number
+end
+return cmsgpack.pack({ to, submitted, ends, waits })

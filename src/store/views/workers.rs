@@ -1,0 +1,203 @@
+//! Workers that are alive: seen by some server not long ago, or holding a lease.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use deadpool_redis::redis::{Value, cmd, pipe};
+use futures_util::future::try_join_all;
+
+use crate::domain::id::TaskId;
+use crate::domain::limits::{ALIVE_MS, STATS_BUCKET_MS};
+use crate::domain::queue::QueueName;
+use crate::domain::time::Millis;
+use crate::domain::worker::Worker;
+use crate::store::error::Result;
+use crate::store::reply::{bytes, int, items, number, text, unpacked};
+use crate::store::shard::{Shard, Store};
+
+/// Records read at once.
+const PAGE: usize = 500;
+/// Queues looked into, and leases looked at, for what workers hold.
+const QUEUES: i64 = 1000;
+const LEASES: usize = 10_000;
+
+/// A worker that is alive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alive {
+    /// What is known of it: its largest concurrency, the rest as it was seen last.
+    pub worker: Worker,
+    /// When a server first saw it, and when one last did; `None` if it is only known by what it holds.
+    pub seen: Option<(Millis, Millis)>,
+    /// The most leases that it was found to hold at once within the last 30 s.
+    pub most_held: u64,
+}
+
+impl Alive {
+    /// How many tasks it can work at at once: what it says, or more if it did.
+    pub fn lanes(&self) -> u64 {
+        u64::from(self.worker.concurrency).max(self.most_held)
+    }
+}
+
+/// Those who were alive at `at`, by name.
+pub async fn alive(store: &Store, at: Millis) -> Result<BTreeMap<String, Alive>> {
+    let held = most_held(store, at).await?;
+    let mut alive = seen_since(store.home(), Millis(at.0 - ALIVE_MS)).await?;
+    if held.keys().any(|name| !alive.contains_key(name)) {
+        // They work at what takes long: what was known of them when they were last heard of.
+        let mut all = seen_since(store.home(), Millis(0)).await?;
+        for name in held.keys() {
+            if let Some(known) = all.remove(name) {
+                alive.entry(name.clone()).or_insert(known);
+            }
+        }
+    }
+    alive.retain(|_, alive| alive.seen.is_some_and(|(first, _)| first <= at));
+    for (name, most) in held {
+        let unknown = || Alive { worker: Worker::unknown(&name), seen: None, most_held: 0 };
+        alive.entry(name.clone()).or_insert_with(unknown).most_held = most;
+    }
+    Ok(alive)
+}
+
+/// Workers with a sight not before `from`, each from all servers' records of it.
+async fn seen_since(home: &Shard, from: Millis) -> Result<BTreeMap<String, Alive>> {
+    let mut command = cmd("ZRANGEBYSCORE");
+    command.arg(home.keys.seen()).arg(from.0).arg("+inf");
+    let members: Vec<Vec<u8>> = items(home.send(&command).await?)?.map(bytes).collect::<Result<_>>()?;
+    let mut seen: BTreeMap<String, Alive> = BTreeMap::new();
+    for page in members.chunks(PAGE) {
+        let records = items(home.send(cmd("HMGET").arg(home.keys.workers()).arg(page)).await?)?;
+        for record in records {
+            let Value::BulkString(record) = record else { continue };
+            let Some(found) = read(&record) else {
+                tracing::warn!("a record of a worker cannot be read");
+                continue;
+            };
+            match seen.get_mut(&found.worker.name) {
+                Some(known) => join(known, found),
+                None => drop(seen.insert(found.worker.name.clone(), found)),
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// `<first ms> <last ms> <JSON>`
+fn read(record: &[u8]) -> Option<Alive> {
+    let mut parts = record.splitn(3, |&byte| byte == b' ');
+    let first = Millis(number(parts.next()?)?);
+    let last = Millis(number(parts.next()?)?);
+    let worker = serde_json::from_slice(parts.next()?).ok()?;
+    Some(Alive { worker, seen: Some((first, last)), most_held: 0 })
+}
+
+fn join(known: &mut Alive, other: Alive) {
+    let concurrency = known.worker.concurrency.max(other.worker.concurrency);
+    if let (Some((first, last)), Some((other_first, other_last))) = (known.seen, other.seen) {
+        known.seen = Some((first.min(other_first), last.max(other_last)));
+        if other_last > last {
+            known.worker = other.worker;
+        }
+    }
+    known.worker.concurrency = concurrency;
+}
+
+/// The most leases that each worker held at once in any of the samples of the last 30 s.
+async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
+    let last = (at.0 - 1).div_euclid(STATS_BUCKET_MS);
+    let buckets = last - ALIVE_MS / STATS_BUCKET_MS + 1..=last;
+    let looks = store.shards().iter().map(|shard| async move {
+        let mut command = cmd("HGETALL");
+        command.arg(shard.keys.holders());
+        shard.send(&command).await
+    });
+    let mut samples: HashMap<(i64, String), u64> = HashMap::new();
+    for answer in try_join_all(looks).await? {
+        let mut fields = match answer {
+            Value::Map(pairs) => pairs.into_iter().flat_map(|(field, value)| [field, value]).collect::<Vec<_>>(),
+            other => items(other)?.collect(),
+        }
+        .into_iter();
+        while let (Some(bucket), Some(packed)) = (fields.next(), fields.next()) {
+            let bucket = int(bucket)?;
+            if !buckets.contains(&bucket) {
+                continue;
+            }
+            let mut holders = items(unpacked(packed)?)?;
+            while holders.len() > 0 {
+                let (name, held) = (holders.text()?, holders.int()?);
+                *samples.entry((bucket, name)).or_default() += u64::try_from(held).unwrap_or(0);
+            }
+        }
+    }
+    let mut most: HashMap<String, u64> = HashMap::new();
+    for ((_, name), held) in samples {
+        let known = most.entry(name).or_default();
+        *known = held.max(*known);
+    }
+    Ok(most)
+}
+
+/// A lease that a worker holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holding {
+    /// The task.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Until when it is the worker's.
+    pub until: Millis,
+}
+
+/// What these workers hold now, each in the order in which leases end; of all leases that there are, at most the first
+/// 10,000 are looked at.
+pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<HashMap<String, Vec<Holding>>> {
+    let mut found: HashMap<String, Vec<Holding>> = HashMap::new();
+    let mut left = LEASES;
+    for shard in store.shards() {
+        let mut command = cmd("ZRANGE");
+        command.arg(shard.keys.due()).arg(0).arg(QUEUES - 1);
+        for queue in items(shard.send(&command).await?)? {
+            let Some(queue) = QueueName::parse(&text(queue)?) else { continue };
+            if left == 0 {
+                return Ok(found);
+            }
+            let mut command = cmd("ZRANGE");
+            command.arg(shard.keys.leased(&queue)).arg(0).arg(left - 1).arg("WITHSCORES");
+            left -= in_queue(shard, &queue, shard.send(&command).await?, names, &mut found).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// Adds those of one queue; how many leases were looked at.
+async fn in_queue(
+    shard: &Shard,
+    queue: &QueueName,
+    leases: Value,
+    names: &HashSet<&str>,
+    found: &mut HashMap<String, Vec<Holding>>,
+) -> Result<usize> {
+    let mut leased = Vec::new();
+    let mut leases = items(leases)?;
+    while leases.len() > 0 {
+        leased.push((leases.id()?, Millis(leases.int()?)));
+    }
+    for page in leased.chunks(PAGE) {
+        let mut pipeline = pipe();
+        for (id, _) in page {
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "W"]);
+        }
+        for ((id, until), answer) in page.iter().zip(shard.read(&pipeline).await?) {
+            let mut fields = items(answer)?;
+            let (state, worker) = (fields.value()?, fields.value()?);
+            let Value::BulkString(worker) = worker else { continue };
+            let worker = String::from_utf8_lossy(&worker);
+            if matches!(state, Value::BulkString(state) if state == b"leased") && names.contains(&*worker) {
+                let holding = Holding { id: *id, queue: queue.clone(), until: *until };
+                found.entry(worker.into_owned()).or_default().push(holding);
+            }
+        }
+    }
+    Ok(leased.len())
+}

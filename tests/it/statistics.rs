@@ -1,0 +1,199 @@
+//! The throughput model: what is counted, by all servers alike, and what is said where nothing is known.
+
+use std::collections::BTreeMap;
+
+use deadpool_redis::redis::cmd;
+use serde_json::{Value, json};
+use slotwheel::domain::histogram::Bucket;
+
+use crate::support::{Fixture, Http, report, report_with};
+
+/// The figures of the queue over a window that holds all that was done before.
+async fn stats(fixture: &Fixture, queue: &str) -> Value {
+    fixture.advance(5000);
+    fixture.http.get(&format!("/stats?queue={queue}")).await.expect(200)
+}
+
+fn near(value: &Value, wanted: f64) -> bool {
+    value.as_f64().is_some_and(|value| (value - wanted).abs() < 1e-9)
+}
+
+#[tokio::test]
+async fn every_transition_is_counted_once_for_its_queue_and_in_all() {
+    let fixture = Fixture::start().await;
+    for queue in ["a", "a", "a", "a", "a", "b"] {
+        fixture.submit(queue, json!(1)).await;
+    }
+    let tasks = fixture.claim_now("a", 4).await;
+    fixture.advance(200);
+    fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
+    // Sent again, it counts no more.
+    fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
+    let error = json!({"error": {"type": "t", "message": "m"}, "retry": false});
+    fixture.http.post("/fail", &report_with(&tasks[1], error)).await.expect(200);
+    fixture.http.post("/release", &report(&tasks[2])).await.expect(200);
+    fixture.advance(60_000);
+    fixture.until_state(&tasks[3]["id"], "scheduled").await;
+    fixture.advance(5000);
+
+    let mut read = Vec::new();
+    for queue in ["&queue=a", "&queue=b", ""] {
+        read.push(fixture.http.get(&format!("/stats?window_ms=300000{queue}")).await.expect(200));
+    }
+    let [a, b, all] = &read[..] else { panic!("three answers") };
+
+    let counted = |stats: &Value| {
+        let names = ["submitted", "started", "completed", "failed", "released", "ran_out"];
+        names.map(|name| stats[name].as_u64().expect("a number"))
+    };
+    assert_eq!(counted(a), [5, 4, 1, 1, 1, 1]);
+    assert_eq!(counted(b), [1, 0, 0, 0, 0, 0]);
+    assert_eq!(counted(all), [6, 4, 1, 1, 1, 1]);
+    assert!(near(&a["m"], 5.0 / 300.0) && near(&all["m"], 6.0 / 300.0), "{a} {all}");
+    assert_eq!((&a["queue"], &all["queue"], &a["window_ms"]), (&json!("a"), &Value::Null, &json!(300_000)));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_a_lease_took_and_how_long_a_task_had_waited_is_measured_in_redis_time() {
+    let fixture = Fixture::start().await;
+    for _ in 0..3 {
+        fixture.submit("q", json!(1)).await;
+        fixture.advance(1000);
+        let task = &fixture.claim_now("q", 1).await[0];
+        fixture.advance(250);
+        fixture.http.post("/complete", &report(task)).await.expect(200);
+    }
+    fixture.advance(5000);
+    // Once the server has written whom it has seen.
+    let stats = fixture
+        .until(|| async {
+            let stats = fixture.http.get("/stats?queue=q").await.expect(200);
+            (stats["n"] == 1).then_some(stats)
+        })
+        .await;
+    // Redis' clock goes on between the requests.
+    let mean = stats["wait_mean_ms"].as_f64().unwrap();
+    assert!((1000.0..1500.0).contains(&mean), "{stats}");
+    let p50 = stats["wait_p50_ms"].as_f64().unwrap();
+    assert!((960.0..1600.0).contains(&p50), "{stats}");
+    let c = stats["c"].as_f64().unwrap();
+    assert!((2.0..=4.0).contains(&c), "{stats}");
+    let (m, n, s) = (stats["m"].as_f64().unwrap(), stats["n"].as_f64().unwrap(), stats["s"].as_f64().unwrap());
+    assert!((s - m * n / c).abs() < 1e-9 && (m - 0.05).abs() < 1e-9, "{stats}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_classes_of_waiting_times_that_scripts_count_are_those_of_the_histogram() {
+    let fixture = Fixture::start().await;
+    let waits = [0, 15, 16, 17, 31, 32, 33, 100, 1000, 4095, 4096, 86_400_000];
+    for wait in waits {
+        let queue = format!("w{wait}");
+        fixture.submit(&queue, json!(1)).await;
+        fixture.advance(wait);
+        fixture.claim_now(&queue, 1).await;
+        fixture.advance(5000);
+        let path = format!("/stats?queue={queue}&window_ms=10000");
+        let stats = fixture.http.get(&path).await.expect(200);
+        // The mean is exact, and the quantile lies in its class.
+        let (mean, p50) = (stats["wait_mean_ms"].as_f64().unwrap(), stats["wait_p50_ms"].as_f64().unwrap());
+        let (low, high) = Bucket::of_ms(mean as u64).bounds();
+        assert!((low as f64..=high as f64).contains(&p50), "{wait}: {mean} {p50} not in {low}..{high}");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_known_is_null_and_what_comes_to_nobody_is_not_stable() {
+    let fixture = Fixture::start().await;
+    let all = fixture.http.get("/stats").await.expect(200);
+    assert_eq!((&all["m"], &all["n"], &all["c"], &all["s"]), (&json!(0.0), &json!(0), &Value::Null, &Value::Null));
+    assert_eq!((&all["wait_mean_ms"], &all["wait_p99_ms"]), (&Value::Null, &Value::Null));
+    fixture.submit("q", json!(1)).await;
+
+    let stats = stats(&fixture, "q").await;
+
+    assert_eq!((&stats["n"], &stats["c"], &stats["s"]), (&json!(0), &Value::Null, &Value::Null), "{stats}");
+    assert_eq!((&stats["stable"], &stats["ready"]), (&json!(false), &json!(1)));
+    assert!(stats["m"].as_f64().unwrap() > 0.0 && stats["time_to_drain_ms"].is_null());
+    assert!(stats["oldest_ready_age_ms"].as_i64().unwrap() >= 5000);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_refused() {
+    let fixture = Fixture::start().await;
+    for path in ["?window_ms=7000", "?window_ms=12000", "?queue=a%20b", "?target_wait_ms=0", "?what=1"] {
+        let answer = fixture.http.get(&format!("/stats{path}")).await;
+        assert!([400, 422].contains(&answer.status), "{path}: {}", answer.status);
+    }
+    let (code, _) = fixture.http.get("/stats?queue=nobody").await.problem(404);
+    assert_eq!(code, "queue_not_found");
+    fixture.end().await;
+}
+
+async fn window(http: &Http) -> Value {
+    http.get("/stats?queue=q&window_ms=120000").await.expect(200)
+}
+
+#[tokio::test]
+async fn two_servers_say_the_same_of_a_window_and_so_does_one_that_was_started_later() {
+    let mut fixture = Fixture::start().await;
+    let second = fixture.another_server().await;
+    for n in 0..20 {
+        let http = if n % 2 == 0 { &fixture.http } else { &second };
+        http.post("/tasks", &json!({"queue": "q"})).await.expect(201);
+        let worker = format!("w{}", n % 4);
+        let body = json!({"queues": ["q"], "worker": worker, "concurrency": 1 + n % 2, "wait_ms": 10_000});
+        let claimed = http.post("/claim", &body).await.expect(200);
+        fixture.advance(10 + n);
+        fixture.http.post("/complete", &report(&claimed["tasks"][0])).await.expect(200);
+    }
+    // Each server has written whom it has seen.
+    fixture.advance(5000);
+    fixture.until(|| async { (window(&fixture.http).await["n"] == 6).then_some(()) }).await;
+    let third = fixture.another_server().await;
+    let all = fixture
+        .until(|| async {
+            let all = [window(&fixture.http).await, window(&second).await, window(&third).await];
+            all.iter().all(|one| one["window_end"] == all[0]["window_end"]).then_some(all)
+        })
+        .await;
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0], all[2]);
+    assert_eq!((&all[0]["submitted"], &all[0]["completed"]), (&json!(20), &json!(20)));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn with_redis_away_nothing_is_said() {
+    let mut fixture = Fixture::start().await;
+    fixture.http.get("/stats").await.expect(200);
+    fixture.redis.kill();
+    for path in ["/stats", "/workers"] {
+        fixture.http.get(path).await.problem(503);
+    }
+    fixture.redis.restart().await;
+    fixture.until(|| async { (fixture.http.get("/stats").await.status == 200).then_some(()) }).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn sums_go_by_themselves_and_cost_nothing_to_who_does_not_ask() {
+    let fixture = Fixture::with_shards(1).await;
+    for queue in 0..50 {
+        fixture.submit(&format!("q{queue}"), json!(1)).await;
+    }
+    let store = fixture.store().await;
+    let keys: Vec<String> = fixture.redis.ask(cmd("KEYS").arg("*stats:*")).await;
+    assert!((1..=3).contains(&keys.len()), "{keys:?}");
+    for key in &keys {
+        let left: i64 = fixture.redis.ask(cmd("PTTL").arg(key)).await;
+        assert!(left > 960_000, "{key} goes after {left} ms");
+        let fields: BTreeMap<String, String> = fixture.redis.ask(cmd("HGETALL").arg(key)).await;
+        assert!(fields.keys().all(|field| field.ends_with(":submitted")), "{fields:?}");
+    }
+    assert_eq!(store.shards().len(), 1);
+    fixture.end().await;
+}

@@ -1,0 +1,114 @@
+//! Workers: who is alive, from where, and holds what.
+
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, report};
+
+async fn workers(fixture: &Fixture) -> Vec<Value> {
+    fixture.http.get("/workers").await.expect(200)["workers"].as_array().expect("a list").clone()
+}
+
+/// The workers, once there are so many.
+async fn until_there_are(fixture: &Fixture, number: usize) -> Vec<Value> {
+    fixture
+        .until(|| async {
+            let found = workers(fixture).await;
+            (found.len() == number).then_some(found)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn who_claims_is_shown_with_what_it_said_and_holds() {
+    let mut fixture = Fixture::start().await;
+    let second = fixture.another_server().await;
+    fixture.submit("q", json!(1)).await;
+    let body = json!({"queues": ["q", "r"], "worker": "a", "concurrency": 3, "wait_ms": 10_000});
+    let claimed = fixture.http.post("/claim", &body).await.expect(200);
+    second.post("/claim", &json!({"queues": ["r"], "worker": "b"})).await.expect(200);
+
+    let found = until_there_are(&fixture, 2).await;
+
+    let (a, b) = (&found[0], &found[1]);
+    assert_eq!((&a["worker"], &a["concurrency"], &a["lanes"]), (&json!("a"), &json!(3), &json!(3)));
+    assert_eq!((&a["address"], &a["queues"], &a["held"]), (&json!("127.0.0.1"), &json!(["q", "r"]), &json!(1)));
+    assert_eq!(a["tasks"][0]["id"], claimed["tasks"][0]["id"]);
+    assert_eq!(a["tasks"][0]["lease_until"], claimed["tasks"][0]["lease_until"]);
+    assert_eq!((&b["worker"], &b["lanes"], &b["held"]), (&json!("b"), &json!(1), &json!(0)));
+    assert!(a["first_seen_at"].as_str() <= a["last_seen_at"].as_str());
+    let stats = |queue: &'static str| fixture.http.get(queue);
+    fixture.advance(5000);
+    let lanes =
+        [stats("/stats?queue=q").await.expect(200)["n"].clone(), stats("/stats").await.expect(200)["n"].clone()];
+    assert_eq!(lanes, [json!(3), json!(4)]);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_is_not_seen_for_30_s_has_gone_unless_it_holds_a_lease_and_it_counts_for_what_it_holds() {
+    let fixture = Fixture::start().await;
+    for _ in 0..3 {
+        fixture.submit("q", json!(1)).await;
+    }
+    let body = json!({"queues": ["q"], "worker": "holder", "max": 3, "lease_ms": 600_000});
+    let held = fixture.http.post("/claim", &body).await.expect(200);
+    fixture.http.post("/claim", &json!({"worker": "idle"})).await.expect(200);
+    until_there_are(&fixture, 2).await;
+
+    fixture.advance(31_000);
+
+    // Its leases are looked at every 5 s.
+    let found = fixture
+        .until(|| async {
+            let found = workers(&fixture).await;
+            (found.len() == 1 && found[0]["lanes"] == 3).then_some(found)
+        })
+        .await;
+    assert_eq!((&found[0]["worker"], &found[0]["held"]), (&json!("holder"), &json!(3)));
+    assert_eq!((&found[0]["concurrency"], &found[0]["queues"]), (&json!(1), &json!(["q"])));
+    for task in held["tasks"].as_array().unwrap() {
+        fixture.http.post("/complete", &report(task)).await.expect(200);
+    }
+    fixture.advance(41_000);
+    until_there_are(&fixture, 0).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn one_that_waits_or_sends_heartbeats_is_alive() {
+    let fixture = Fixture::start().await;
+    let claim = json!({"worker": "waits", "wait_ms": 60_000});
+    let waiting = fixture.http.post("/claim", &claim);
+    fixture.submit("q", json!(1)).await;
+    let task = fixture.claim_one("q").await;
+    let beat = json!({"worker": "beats", "tasks": [report(&task)]});
+    let seen = async {
+        fixture.http.post("/heartbeat", &beat).await.expect(200);
+        let found = until_there_are(&fixture, 3).await;
+        assert_eq!(found[0]["worker"], "beats");
+        fixture.submit("default", json!(1)).await;
+    };
+    let (claimed, ()) = tokio::join!(waiting, seen);
+    assert_eq!(claimed.expect(200)["tasks"].as_array().unwrap().len(), 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn workers_come_page_by_page_and_a_name_may_be_anything() {
+    let fixture = Fixture::start().await;
+    let names = ["a b&c", "b", "c/\u{e9}?", "d", "e"];
+    for name in names {
+        fixture.http.post("/claim", &json!({"worker": name})).await.expect(200);
+    }
+    until_there_are(&fixture, 5).await;
+    let (mut path, mut found) = ("/workers?limit=2".to_owned(), Vec::new());
+    loop {
+        let answer = fixture.http.get(&path).await;
+        let page = answer.expect(200);
+        found.extend(page["workers"].as_array().unwrap().iter().map(|worker| worker["worker"].clone()));
+        let Some(link) = answer.header("link") else { break };
+        path = link.trim_start_matches('<').split('>').next().unwrap().to_owned();
+    }
+    assert_eq!(found, names);
+    fixture.end().await;
+}
