@@ -23,12 +23,14 @@ pub mod problem;
 mod queues;
 mod reply;
 mod reports;
+mod request_id;
 mod routes;
 mod scan;
 mod shapes;
 mod slots;
 mod submit;
 mod tasks;
+mod trace_context;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
+pub use request_id::RequestId;
 pub use routes::{router, table};
 
 /// What handlers work with.

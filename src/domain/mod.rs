@@ -15,3 +15,4 @@ pub mod state;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod trace;

@@ -46,6 +46,7 @@ mod slow_clients;
 mod starting;
 mod stopping;
 mod submitting;
+mod tracing;
 mod trouble;
 mod upgrading;
 mod waiting;
