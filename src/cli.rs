@@ -72,7 +72,12 @@ impl Settings {
                 Written::from_toml(&path, &text)?
             }
         };
-        Ok(self.written.or(file).meant()?)
+        let mut written = self.written.or(file);
+        // What every program that sends spans understands. One that cannot send any is not meant by it.
+        if cfg!(feature = "otlp") && written.otlp_endpoint.is_none() {
+            written.otlp_endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
+        }
+        Ok(written.meant()?)
     }
 }
 

@@ -43,7 +43,7 @@ impl RequestId {
     }
 
     /// The one that the client gave its request.
-    fn given(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn given(headers: &HeaderMap) -> Option<Self> {
         let id = headers.get(NAME)?;
         let fits = (1..=BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
         fits.then(|| RequestId(id.clone()))

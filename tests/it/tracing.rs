@@ -1,5 +1,8 @@
 //! What joins a request to its lines in the log, and a task to the trace of the client that submitted it.
 
+#[cfg(feature = "otlp")]
+mod exported;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
@@ -116,10 +119,17 @@ impl Logged {
     }
 
     /// Stops it, and returns what else it said.
-    fn stop(mut self) -> Vec<String> {
+    fn stop(&mut self) -> Vec<String> {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
         assert!(self.child.wait().unwrap().success());
         self.lines.iter().collect()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -130,7 +140,7 @@ async fn post(http: &Http, id: &str) -> Answer {
 #[tokio::test]
 async fn each_line_in_json_is_an_object_with_the_id_of_its_request() {
     let mut redis = OwnRedis::start().await;
-    let server = Logged::start(&redis, &["--log-format", "json", "--log", "info,slotwheel=debug"]);
+    let mut server = Logged::start(&redis, &["--log-format", "json", "--log", "info,slotwheel=debug"]);
     post(&server.http, "one").await.expect(201);
     let _: () = redis.ask(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     post(&server.http, "two").await.expect(507);
@@ -157,7 +167,7 @@ async fn each_line_in_json_is_an_object_with_the_id_of_its_request() {
 #[tokio::test]
 async fn lines_for_people_end_with_the_id_of_their_request() {
     let mut redis = OwnRedis::start().await;
-    let server = Logged::start(&redis, &[]);
+    let mut server = Logged::start(&redis, &[]);
     let _: () = redis.ask(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     post(&server.http, "mine").await.expect(507);
     let line = server.line(|line| line.contains("Redis is full"));
@@ -258,4 +268,19 @@ async fn a_submit_repeated_in_another_trace_is_the_same_submit() {
     let first = submit(PARENT, "", "/tasks", &kept).await.expect(201);
     assert_eq!(submit(&other, "", "/tasks", &kept).await.expect(200)["id"], first["id"]);
     fixture.end().await;
+}
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_program_that_cannot_send_spans_refuses_to_be_told_where() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+        // What every program is told is not meant for one that cannot do it: it goes on, to the Redis that is not there.
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").env_remove("SLOTWHEEL_CONFIG");
+        let output = command.args(["--redis-url", "redis://127.0.0.1:1/x"]).args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(run(&["--otlp-endpoint", "http://localhost:4318"]).contains("--features otlp"));
+    assert!(!run(&[]).contains("otlp"));
 }
