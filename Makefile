@@ -7,7 +7,7 @@ DEMO_DIR ?= /usr/share/doc
 # A package of its own, built beside the program so that what both depend on is built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
-.PHONY: run build test check chaos model mutants fuzz schemathesis demo figures bench peers pieces profile help
+.PHONY: run build test check otlp chaos model mutants fuzz schemathesis demo figures bench peers pieces profile help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
 	$(CARGO) test --locked $(BENCH)
 
+otlp: tools-test ## The tests of what joins requests, logs and traces, with a program that can send spans
+	$(CARGO) test --locked --features otlp --test it -- tracing::
+
 chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
 	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --locked --test it -- --exact --nocapture chaos::nothing_is_lost_and_nobody_served_twice
@@ -36,7 +39,7 @@ mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test 
 
 check: tools-check ## Format, lints, docs, dependencies, contract
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --features pieces -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

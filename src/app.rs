@@ -14,6 +14,7 @@ use crate::api::accept::{self, Door, Stop};
 use crate::api::{self, Api};
 use crate::config::{Config, Durability, Redis};
 use crate::dispatch::Dispatch;
+use crate::spans::Spans;
 use crate::store::client::Target;
 use crate::store::found::{Founded, found};
 use crate::store::managed::Managed;
@@ -53,8 +54,10 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     // Told to stop, it first says so and serves on, so that others see it; then it closes.
     let closing = CancellationToken::new();
     tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
-    let dispatch = Dispatch::start(store.clone(), config.sweep, config.limits.waiting_polls, &tasks, &closing);
-    let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
+    let spans = Spans::to(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
+    let waiting = config.limits.waiting_polls;
+    let dispatch = Dispatch::start(store.clone(), config.sweep, waiting, spans.clone(), &tasks, &closing);
+    let upkeep = Upkeep::start(&store, &founded, config.sweep, &spans, &tasks, &closing);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
     let door = Door::new(&config.limits, Stop::new(stop, closing));
     let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, door: door.clone() });
@@ -69,6 +72,7 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     if tokio::time::timeout_at(closed + config.shutdown, tasks.wait()).await.is_err() {
         tracing::warn!("some work was not finished in time");
     }
+    spans.finish().await;
     tracing::info!("stopped");
     Ok(())
 }

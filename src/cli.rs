@@ -1,6 +1,7 @@
 //! The command line.
 
 mod doctor;
+mod log;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::{Config, LogFormat, Written};
+use crate::config::{Config, Written};
 
 /// An HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -71,7 +72,12 @@ impl Settings {
                 Written::from_toml(&path, &text)?
             }
         };
-        Ok(self.written.or(file).meant()?)
+        let mut written = self.written.or(file);
+        // What every program that sends spans understands. One that cannot send any is not meant by it.
+        if cfg!(feature = "otlp") && written.otlp_endpoint.is_none() {
+            written.otlp_endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
+        }
+        Ok(written.meant()?)
     }
 }
 
@@ -100,13 +106,7 @@ fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
 ) -> anyhow::Result<ExitCode> {
     let config = settings.meant()?;
     let filter = EnvFilter::try_new(&config.log).context("the setting log")?;
-    // A log that cannot be written is no reason to stop: of its own errors this library complains on stderr, and panics
-    // where that is what has gone.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    match config.log_format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().init(),
-    }
+    log::begin(filter, config.log_format);
     let threads = config.threads.map_or_else(threads, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(command(config))
 }

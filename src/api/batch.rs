@@ -13,6 +13,7 @@ use super::problem::{Code, Problem};
 use super::reply::Shown;
 use super::shapes::{ClaimedShape, SubmittedShape};
 use super::submit::{Idempotency, Order, Outcome, idempotency_key};
+use super::trace_context::TraceContext;
 use super::{Api, claims, reply, submit};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
@@ -51,9 +52,14 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     let object = body.object()?;
     let items = list(&object, "tasks")?;
     object.finish()?;
+    let context = TraceContext::of(&headers);
     let mut orders = Items::new();
     for (item, raw) in items.fields().zip(items.raw()) {
-        orders.add(item_of(api.store().layout(), &item, raw));
+        let mut order = item_of(api.store().layout(), &item, raw);
+        if let (Some(context), Ok((task, _))) = (&context, &mut order) {
+            context.hang_on(&mut task.labels);
+        }
+        orders.add(order);
     }
     let open = orders.take_open();
     // What is refused when it is read names its place itself.

@@ -14,7 +14,9 @@ use super::listing::{read_place, read_ready, write_place, write_ready};
 use super::object::Object;
 use super::problem::Problem;
 use super::reports::Failed;
+use super::request_id::RequestId;
 use super::scan::scan;
+use super::trace_context::TraceContext;
 use super::{queues, reply, reports, submit};
 use crate::dispatch::Request;
 use crate::domain::limits::{self, Bound};
@@ -237,15 +239,24 @@ fn cursor(text: &str) {
     }
 }
 
-/// `Idempotency-Key` and `Prefer`.
+/// `Idempotency-Key`, `Prefer`, `X-Request-Id`, and a trace context.
 pub fn headers(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
-    let headers: HeaderMap = ["idempotency-key", "prefer"]
+    let headers: HeaderMap = ["idempotency-key", "prefer", "x-request-id", "traceparent", "tracestate"]
         .map(|name| (axum::http::HeaderName::from_static(name), value.clone()))
         .into_iter()
         .collect();
     if let Some(key) = taken(submit::idempotency_key(&headers)).flatten() {
         name(&key, limits::NAME_BYTES);
+    }
+    if let Some(id) = RequestId::given(&headers) {
+        assert_eq!(id.as_str().as_bytes(), bytes);
+    }
+    if let Some(context) = TraceContext::of(&headers) {
+        let mut labels = Labels::default();
+        context.hang_on(&mut labels);
+        let parent = labels.headers.get("traceparent").map(|parent| parent.as_bytes());
+        assert!(parent == Some(bytes) && labels.headers.len() <= 2);
     }
     if let Some((time, applied)) = taken(wait(None, &headers)) {
         within(i64::try_from(time.as_millis()).unwrap_or(i64::MAX), limits::WAIT_MS);

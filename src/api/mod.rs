@@ -23,6 +23,7 @@ pub mod problem;
 mod queues;
 mod reply;
 mod reports;
+mod request_id;
 mod routes;
 mod scan;
 mod shapes;
@@ -31,6 +32,7 @@ mod stats;
 mod submit;
 mod tasks;
 mod workers;
+mod trace_context;
 
 use std::sync::Arc;
 
@@ -41,6 +43,7 @@ use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
+pub use request_id::RequestId;
 pub use routes::{router, table};
 
 /// What handlers work with.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::reply;
+use super::request_id::RequestId;
 use crate::dispatch::Refusal;
 use crate::domain::state::State;
 use crate::store;
@@ -166,6 +167,7 @@ struct Shape<'a> {
     detail: &'a str,
     errors: &'a [Fault],
     state: Option<&'a str>,
+    request_id: Option<RequestId>,
 }
 
 impl Problem {
@@ -241,6 +243,7 @@ impl Serialize for Problem {
             detail: &self.detail,
             errors: &self.errors,
             state: self.state.map(State::as_str),
+            request_id: RequestId::current(),
         }
         .serialize(serializer)
     }

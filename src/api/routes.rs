@@ -1,13 +1,13 @@
 //! The one table of routes.
 
 use axum::Router;
-use axum::http::{HeaderName, Method};
+use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::csrf::CsrfLayer;
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::problem::{Code, Problem};
+use super::request_id::RequestIds;
 use super::{
     Api, batch, claims, docs, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
 };
@@ -51,18 +51,13 @@ pub fn router(api: Api) -> Router {
     for (_, path, handler) in table() {
         router = router.route(path, handler);
     }
-    let id = HeaderName::from_static("x-request-id");
     router
         .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
         })
         // One layer of all: each one boxes every request anew.
-        .layer((
-            SetRequestIdLayer::new(id.clone(), MakeRequestUuid),
-            PropagateRequestIdLayer::new(id),
-            CsrfLayer::new().with_rejection_response(|_| refused_cross_site()),
-        ))
+        .layer((RequestIds, CsrfLayer::new().with_rejection_response(|_| refused_cross_site())))
         .with_state(api)
 }
 

@@ -11,6 +11,7 @@ use super::items::Items;
 use super::object::{Field, Object};
 use super::problem::{Code, Problem};
 use super::shapes::{SubmittedShape, TaskShape};
+use super::trace_context::TraceContext;
 use super::{Api, reply};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
@@ -63,7 +64,9 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: O
     let object = body.object()?;
     let mut task = read(&object, api.store().layout())?;
     object.finish()?;
-    adopt_traceparent(&mut task, &headers)?;
+    if let Some(context) = TraceContext::of(&headers) {
+        context.hang_on(&mut task.labels);
+    }
     let idempotency = idempotency_key(&headers)?.map(|key| Idempotency::new(&key, body.bytes()));
     let outcome = store(&api, vec![(task, idempotency)]).await.pop();
     let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "a submit had no outcome"))??;
@@ -90,17 +93,6 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
         return refuse("the key must have 1 to 256 bytes");
     }
     Ok(Some(bare.to_owned()))
-}
-
-/// A trace goes on in the worker, unless the task names one itself.
-fn adopt_traceparent(task: &mut NewTask, headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(parent) = headers.get("traceparent").and_then(|value| value.to_str().ok())
-        && parent.len() <= limits::NAME_BYTES
-        && task.labels.headers.len() < limits::HEADERS
-    {
-        task.labels.headers.entry("traceparent".into()).or_insert_with(|| parent.to_owned());
-    }
-    Ok(())
 }
 
 /// A task to store, and the Idempotency-Key for which it is stored once.

@@ -68,6 +68,9 @@ pub struct Written {
     /// Form of the log: text or json
     #[arg(long, env = "SLOTWHEEL_LOG_FORMAT", value_name = "FORM")]
     pub log_format: Option<String>,
+    /// Collector that spans are sent to by OTLP over HTTP; empty: none are sent
+    #[arg(long, env = "SLOTWHEEL_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// How much it bears.
     #[command(flatten)]
     #[serde(default)]
@@ -146,6 +149,8 @@ pub struct Config {
     pub log: String,
     /// Form of the log.
     pub log_format: LogFormat,
+    /// Base of the paths of the collector that spans are sent to.
+    pub otlp_endpoint: Option<String>,
     /// For tests.
     pub testing: Testing,
 }
@@ -196,6 +201,7 @@ impl Written {
             drain_ms: self.drain_ms.or(below.drain_ms),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),
             limits: self.limits.or(below.limits),
         }
     }
@@ -241,6 +247,15 @@ impl Written {
             Some("text") => LogFormat::Text,
             other => return bad("log_format", other.unwrap_or_default(), "it takes text or json"),
         };
+        let otlp_endpoint = all.otlp_endpoint.filter(|url| !url.is_empty());
+        if let Some(url) = &otlp_endpoint {
+            if !cfg!(feature = "otlp") {
+                return bad("otlp_endpoint", url, "this program cannot send spans: build it with --features otlp");
+            }
+            if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+                return bad("otlp_endpoint", url, "it takes a URL like http://localhost:4318");
+            }
+        }
         let not_empty = |path: &PathBuf| !path.as_os_str().is_empty();
         let redis = match all.redis_url.filter(|url| !url.is_empty()) {
             Some(url) => Redis::At { url, ca: all.redis_ca.filter(not_empty) },
@@ -275,6 +290,7 @@ impl Written {
             limits: all.limits.meant()?,
             log: all.log.unwrap_or_default(),
             log_format,
+            otlp_endpoint,
             testing: Testing::default(),
         })
     }
@@ -313,6 +329,7 @@ mod tests {
             "threads = 1025",
             "sweep_ms = 1",
             "log_format = \"xml\"",
+            "otlp_endpoint = \"localhost:4318\"",
             "durability = \"always\"",
             "durability = \"replicated\"",
             "durability = \"replicated\"\nredis_url = \"redis://a\"\nreplicas = 0",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use super::followed::Waits;
 use super::gather::Gather;
 use super::verbs;
 use crate::domain::task::Claimed;
@@ -43,16 +44,17 @@ impl GiveBack {
 pub struct Delivery {
     tasks: Vec<Claimed>,
     give_back: Option<Arc<GiveBack>>,
+    waits: Option<Box<Waits>>,
 }
 
 impl Delivery {
     pub(super) fn new(tasks: Vec<Claimed>, give_back: &Arc<GiveBack>) -> Self {
-        Delivery { tasks, give_back: Some(give_back.clone()) }
+        Delivery { tasks, give_back: Some(give_back.clone()), waits: None }
     }
 
     /// What an earlier claim got: another answer with the same may be under way, so it is not taken from under it.
     pub(super) fn again(tasks: Vec<Claimed>) -> Self {
-        Delivery { tasks, give_back: None }
+        Delivery { tasks, give_back: None, waits: None }
     }
 
     /// The tasks.
@@ -60,9 +62,17 @@ impl Delivery {
         &self.tasks
     }
 
+    /// With the waits that end when it is taken.
+    pub(super) fn end_with(&mut self, waits: Option<Box<Waits>>) {
+        self.waits = waits;
+    }
+
     /// The client has them.
     pub fn take(&mut self) {
         self.give_back = None;
+        if let Some(waits) = self.waits.take() {
+            waits.end();
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod ends;
+mod followed;
 mod gather;
 mod line;
 #[cfg(feature = "pieces")]
@@ -36,6 +37,7 @@ use crate::domain::queue::{QueueName, Settings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
+use crate::spans::{End, Spans};
 use crate::store::ops::cancel::Cancelled;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::fail::Failure;
@@ -55,6 +57,7 @@ pub use waiters::Request;
 
 use delivery::GiveBack;
 use ends::Ends;
+use followed::Follow;
 use gather::{Gather, in_time};
 use roll::Roll;
 use waiters::Waiters;
@@ -73,6 +76,7 @@ pub struct Dispatch {
     roll: Arc<Roll>,
     ends: Ends,
     polls: Arc<Polls>,
+    follow: Follow,
     /// Per shard: signals may have been missed.
     missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
@@ -104,11 +108,13 @@ impl From<Error> for Refusal {
 
 impl Dispatch {
     /// Starts a pump for each shard, and the sweep: every `sweep`, give or take a third, what hints may have missed is
-    /// looked for. At most `waiting` requests wait at once. All of it ends after `stop`, once what was begun is done.
+    /// looked for. At most `waiting` requests wait at once. What is seen of tasks that are followed goes to `spans`. All
+    /// of it ends after `stop`, once what was begun is done.
     pub fn start(
         store: Store,
         sweep: Duration,
         waiting: usize,
+        spans: Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
@@ -124,6 +130,7 @@ impl Dispatch {
             roll,
             ends: Ends::default(),
             polls: Polls::new(waiting),
+            follow: Follow::new(spans, &store),
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
@@ -199,6 +206,12 @@ impl Dispatch {
     /// Ready tasks for the request, or none once `wait` has passed. What the delivery holds goes back if it is dropped
     /// before it is taken. When as many wait as may, there is still what is ready at once.
     pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
+        let mut delivery = self.wait_for(request, wait).await?;
+        delivery.end_with(self.follow.waits(delivery.tasks()).await);
+        Ok(delivery)
+    }
+
+    async fn wait_for(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
         if wait.is_zero() {
             return Ok(in_time(self.waiters.register(request, false).answer()).await?);
         }
@@ -244,17 +257,27 @@ impl Dispatch {
 
     /// Stores tasks, in their order.
     pub async fn submit(&self, tasks: Vec<NewTask>) -> Vec<Result<Submitted>> {
-        self.submits.send_all(tasks.into_iter().map(|task| (task.id.slot(), task)).collect()).await
+        let followed = self.follow.submits(&tasks);
+        let outcomes = self.submits.send_all(tasks.into_iter().map(|task| (task.id.slot(), task)).collect()).await;
+        self.follow.submitted(followed, &outcomes);
+        outcomes
     }
 
     /// Ends leases and their tasks, in their order.
     pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<Ended>> {
-        self.completes.send_all(completions.into_iter().map(|done| (done.held.id.slot(), done)).collect()).await
+        let endings = self.follow.endings(completions.iter().map(|done| &done.held)).await;
+        let placed = completions.into_iter().map(|done| (done.held.id.slot(), done)).collect();
+        let outcomes = self.completes.send_all(placed).await;
+        self.follow.ended(endings, End::Completed, &outcomes);
+        outcomes
     }
 
     /// Ends a lease badly.
     pub async fn fail(&self, failure: Failure) -> Result<Ended> {
-        self.fails.send(failure.held.id.slot(), failure).await
+        let endings = self.follow.endings([&failure.held].into_iter()).await;
+        let outcome = self.fails.send(failure.held.id.slot(), failure).await;
+        self.follow.ended(endings, End::Failed, [&outcome]);
+        outcome
     }
 
     /// Prolongs leases.
@@ -264,7 +287,10 @@ impl Dispatch {
 
     /// Gives a task back.
     pub async fn release(&self, release: Release) -> Result<Ended> {
-        self.releases.send(release.held.id.slot(), release).await
+        let endings = self.follow.endings([&release.held].into_iter()).await;
+        let outcome = self.releases.send(release.held.id.slot(), release).await;
+        self.follow.ended(endings, End::Released, [&outcome]);
+        outcome
     }
 
     /// Calls a task off.

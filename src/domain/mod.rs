@@ -19,3 +19,4 @@ pub mod task;
 pub mod time;
 pub mod token;
 pub mod worker;
+pub mod trace;

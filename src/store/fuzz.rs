@@ -8,7 +8,7 @@ use super::error::{Error, Result};
 use super::ops::{answers, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
 use super::record::{Fields, seal_document, unseal_document};
 use super::views::queues::Counts;
-use super::views::{horizon, page, tasks};
+use super::views::{courses, horizon, page, tasks};
 use super::{ops, reply};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -146,6 +146,7 @@ pub fn replies(bytes: &[u8]) {
     read(watch::answer(any()));
     read(page::answer(any()));
     read(horizon::answer(any()));
+    read(courses::course(any()));
     if let Some(Some(holding)) = read(tasks::holding(any())) {
         let _: i64 = holding.wait_ms(0.5);
     }

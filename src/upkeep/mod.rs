@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::spans::Spans;
 use crate::store::found::Founded;
 use crate::store::signal::Signal;
 use crate::store::views::horizon::{Horizon, horizon};
@@ -43,18 +44,20 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Starts upkeep of every shard. It looks at the latest every `sweep`, give or take a third. Ends after `stop`.
+    /// Starts upkeep of every shard. It looks at the latest every `sweep`, give or take a third. The ends of leases that
+    /// ran out go to `spans`. Ends after `stop`.
     pub fn start(
         store: &Store,
         founded: &Founded,
         sweep: Duration,
+        spans: &Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let earlier = store.shards().iter().map(|_| Notify::new()).collect();
         let upkeep = Arc::new(Upkeep { earlier });
         for shard in store.shards() {
-            tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, stop.clone()));
+            tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, spans.clone(), stop.clone()));
             tasks.spawn(pulse::run(shard.clone(), founded.clone(), stop.clone()));
         }
         tasks.spawn(sample::run(store.clone(), stop.clone()));
@@ -72,12 +75,12 @@ impl Upkeep {
         }
     }
 
-    async fn keep(self: Arc<Self>, shard: Shard, sweep: Duration, stop: CancellationToken) {
+    async fn keep(self: Arc<Self>, shard: Shard, sweep: Duration, spans: Spans, stop: CancellationToken) {
         let mut caller = Caller::new();
         let Some(earlier) = self.earlier.get(shard.index) else { return };
         loop {
             let most = sweep.mul_f64(rand::rng().random_range(0.67..1.33));
-            let pause = match turn(&shard, &mut caller).await {
+            let pause = match turn(&shard, &mut caller, &spans).await {
                 Ok(next) => next.map_or(most, |next| next.min(most)),
                 Err(error) => {
                     tracing::debug!(%error, shard = shard.index, "upkeep failed");
@@ -94,7 +97,7 @@ impl Upkeep {
 }
 
 /// Does what is due; how long until the next is, by Redis' clock. `None`: nothing is in sight.
-async fn turn(shard: &Shard, caller: &mut Caller) -> Result<Option<Duration>> {
+async fn turn(shard: &Shard, caller: &mut Caller, spans: &Spans) -> Result<Option<Duration>> {
     let seen = horizon(shard).await?;
     let due = |time: Option<_>| time.is_some_and(|time| time <= seen.now);
     if due(seen.deadline) {
@@ -102,7 +105,7 @@ async fn turn(shard: &Shard, caller: &mut Caller) -> Result<Option<Duration>> {
     }
     if due(seen.due) {
         for queue in &seen.queues {
-            reap::run(shard, caller, queue, seen.now).await?;
+            reap::run(shard, caller, queue, seen.now, spans).await?;
             promote::run(shard, caller, queue).await?;
         }
     }

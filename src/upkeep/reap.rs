@@ -1,13 +1,27 @@
 //! Ends leases that ran out.
 
+use std::time::SystemTime;
+
+use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::task::ErrorReport;
 use crate::domain::time::Millis;
+use crate::spans::{End, Followed, Spans, Stretch, instant};
 use crate::store::ops::reap::{Overdue, reap};
+use crate::store::views::courses::{Course, courses};
 use crate::store::views::overdue::overdue;
 use crate::store::{Caller, Result, Shard};
 
-pub(super) async fn run(shard: &Shard, caller: &mut Caller, queue: &QueueName, now: Millis) -> Result<()> {
+/// A span to be sent.
+type Span = (Followed, Stretch, SystemTime, SystemTime);
+
+pub(super) async fn run(
+    shard: &Shard,
+    caller: &mut Caller,
+    queue: &QueueName,
+    now: Millis,
+    spans: &Spans,
+) -> Result<()> {
     loop {
         let leases = overdue(shard, queue, now).await?;
         let count = leases.len() as u64;
@@ -27,9 +41,34 @@ pub(super) async fn run(shard: &Shard, caller: &mut Caller, queue: &QueueName, n
                 Some(Overdue { id, lease: holding.lease?, report, wait_ms })
             })
             .collect();
+        let followed = followed(shard, &leases, spans).await;
         // Fewer than were seen: another replica was faster, or leases were prolonged. Those are looked at next time.
         if reap(shard, caller, &leases).await? < count {
             return Ok(());
         }
+        for (followed, stretch, from, to) in followed {
+            spans.send(&followed, &stretch, from, to);
+        }
     }
+}
+
+/// The spans of executions that end with these leases. They are sent if all of the leases are ended here: which ones
+/// were, where it is not all, nobody says.
+async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Span> {
+    if !spans.are_on() {
+        return Vec::new();
+    }
+    let ids: Vec<TaskId> = leases.iter().map(|overdue| overdue.id).collect();
+    let found = courses(shard, &ids).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "spans are lost");
+        Vec::new()
+    });
+    let span = |(overdue, course): (&Overdue, Option<Course>)| {
+        let course = course.filter(|course| course.lease == overdue.lease)?;
+        let followed = spans.follow(overdue.id, &course.queue, &course.labels)?;
+        let Course { worker, attempt, begun, until, .. } = course;
+        let stretch = Stretch::Execution { worker, attempt, end: End::LeaseExpired };
+        Some((followed, stretch, instant(begun), instant(until)))
+    };
+    leases.iter().zip(found).filter_map(span).collect()
 }

@@ -48,6 +48,7 @@ mod starting;
 mod statistics;
 mod stopping;
 mod submitting;
+mod tracing;
 mod trouble;
 mod upgrading;
 mod waiting;

@@ -70,26 +70,3 @@ async fn payloads_come_back_byte_for_byte() {
     }
     fixture.end().await;
 }
-
-#[tokio::test]
-async fn a_traceparent_goes_on_to_the_worker() {
-    let fixture = Fixture::start().await;
-    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-    fixture.http.post_with("/tasks", &[("traceparent", parent)], b"{}").await.expect(201);
-
-    assert_eq!(fixture.claim_one("default").await["headers"], json!({"traceparent": parent}));
-    let own = br#"{"headers":{"traceparent":"mine"}}"#;
-    fixture.http.post_with("/tasks", &[("traceparent", parent)], own).await.expect(201);
-    assert_eq!(fixture.claim_one("default").await["headers"], json!({"traceparent": "mine"}));
-    fixture.end().await;
-}
-
-#[tokio::test]
-async fn a_request_id_is_given_back() {
-    let fixture = Fixture::start().await;
-    let answer = fixture.http.post_with("/tasks", &[("x-request-id", "mine")], b"{}").await;
-    assert_eq!(answer.header("x-request-id"), Some("mine"));
-    assert!(fixture.http.get("/livez").await.header("x-request-id").is_some());
-    fixture.end().await;
-}

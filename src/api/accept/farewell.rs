@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::problem::Problem;
+use super::super::request_id::{self, RequestId};
 use super::connection::shut;
 
 /// How long, and for how many bytes, the other side may go on sending after its last answer.
@@ -17,15 +18,14 @@ const REST_BYTES: usize = 1024 * 1024;
 
 /// The problem as an answer of HTTP/1 behind which the connection is closed.
 pub(super) fn text(problem: Problem) -> Vec<u8> {
-    let body = problem.to_json();
+    let id = RequestId::fresh();
+    let body = id.within(|| problem.to_json());
     let mut response = problem.into_response();
     let now = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now());
     let headers = response.headers_mut();
     headers.insert("content-length", HeaderValue::from(body.len()));
     headers.insert("connection", HeaderValue::from_static("close"));
-    if let Ok(value) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
-        headers.insert("x-request-id", value);
-    }
+    headers.insert(request_id::NAME, id.into_header());
     if let Some(value) = now.ok().and_then(|now| HeaderValue::from_str(&now).ok()) {
         headers.insert("date", value);
     }

@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub mod confirm;
+pub mod courses;
 pub mod horizon;
 pub mod overdue;
 pub mod page;

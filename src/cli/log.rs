@@ -1,0 +1,131 @@
+//! Lines of the log. Those that are written while a request is served carry its id.
+//!
+//! As JSON, each line is one object: `timestamp`, `level`, `target`, `message`, `fields`, and `request_id` where there
+//! is one.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::api::RequestId;
+use crate::config::LogFormat;
+
+/// Begins the log of this process, on stderr.
+pub(super) fn begin(filter: EnvFilter, format: LogFormat) {
+    // A log that cannot be written is no reason to stop: of its own errors this library complains on stderr, and panics
+    // where that is what has gone.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    match format {
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            log.with_ansi(ansi).event_format(Text(Format::default().with_ansi(ansi))).init();
+        }
+        LogFormat::Json => log.event_format(Json).init(),
+    }
+}
+
+/// For people: as the library writes it, and the id behind it.
+struct Text(Format);
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(id) = RequestId::current() else { return self.0.format_event(context, out, event) };
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(out, "{} request_id={}", line.trim_end(), id.as_str())
+    }
+}
+
+/// For programs.
+struct Json;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'a str,
+    target: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<RequestId>,
+    fields: &'a Map<String, Value>,
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut said = Said::default();
+        event.record(&mut said);
+        let line = Line {
+            timestamp: format!("{:.6}", jiff::Timestamp::now()),
+            level: event.metadata().level().as_str(),
+            target: said.target.as_deref().unwrap_or(event.metadata().target()),
+            message: &said.message,
+            request_id: RequestId::current(),
+            fields: &said.fields,
+        };
+        out.write_str(&serde_json::to_string(&line).map_err(|_| fmt::Error)?)?;
+        out.write_char('\n')
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Said {
+    message: String,
+    /// Of what came through the crate `log`, whose events all have one target.
+    target: Option<String>,
+    fields: Map<String, Value>,
+}
+
+impl Said {
+    fn add(&mut self, field: &Field, value: impl Into<Value>) {
+        let value = value.into();
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("log.target", Value::String(text)) => self.target = Some(text),
+            // Where in a library's source.
+            ("log.module_path" | "log.file" | "log.line", _) => {}
+            (name, value) => drop(self.fields.insert(name.to_owned(), value)),
+        }
+    }
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+}

@@ -1,0 +1,152 @@
+//! W3C Trace Context (the recommendation of 2021): which values of `traceparent` and `tracestate` are ones. What is not
+//! is ignored wherever it comes from, never refused: a trace is no reason to lose work.
+
+/// Name of the header, and of a task's own, that names the span which caused something.
+pub const TRACEPARENT: &str = "traceparent";
+/// Name of the one that says more about the trace, each vendor in its own words.
+pub const TRACESTATE: &str = "tracestate";
+
+/// A `traceparent` of a later version may be longer than today's 55 bytes.
+const PARENT_BYTES: usize = 256;
+/// What the recommendation asks everybody to pass on; a longer `tracestate` is dropped.
+const STATE_BYTES: usize = 512;
+const STATE_MEMBERS: usize = 32;
+const MEMBER_BYTES: usize = 256;
+
+/// The span of somebody's that caused something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parent {
+    /// The trace that it belongs to.
+    pub trace: [u8; 16],
+    /// Itself.
+    pub span: [u8; 8],
+    /// Whether its owner keeps the trace, and others should.
+    pub sampled: bool,
+}
+
+impl Parent {
+    /// Reads a `traceparent`; `None` where it is none. One of a later version is read as far as it is like ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > PARENT_BYTES {
+            return None;
+        }
+        let mut parts = text.splitn(5, '-');
+        let [version] = hex(parts.next()?)?;
+        let trace = hex(parts.next()?)?;
+        let span = hex(parts.next()?)?;
+        let [flags] = hex(parts.next()?)?;
+        let is_ours = version == 0;
+        let is_none = version == 0xff || trace == [0; 16] || span == [0; 8];
+        if is_none || (is_ours && parts.next().is_some()) {
+            return None;
+        }
+        Some(Parent { trace, span, sampled: flags & 1 == 1 })
+    }
+}
+
+/// So many bytes in lower-case digits, and nothing else.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
+/// Whether it is a `tracestate`: a list of up to 32 vendors' entries, in all of at most 512 bytes.
+pub fn is_tracestate(text: &str) -> bool {
+    let mut members = 0;
+    let all = text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());
+    let fit = all.inspect(|_| members += 1).all(is_member);
+    fit && (1..=STATE_MEMBERS).contains(&members) && text.len() <= STATE_BYTES
+}
+
+fn is_member(member: &str) -> bool {
+    let Some((key, value)) = member.split_once('=') else { return false };
+    let in_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
+    let in_value = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=';
+    let begins = key.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    begins
+        && key.len() <= MEMBER_BYTES
+        && key.bytes().all(in_key)
+        && (1..=MEMBER_BYTES).contains(&value.len())
+        && value.bytes().all(in_value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    #[test]
+    fn a_parent_names_a_trace_and_a_span() {
+        let parent = Parent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
+        assert_eq!(u128::from_be_bytes(parent.trace), 0x4bf92f3577b34da6a3ce929d0e0e4736);
+        assert_eq!(u64::from_be_bytes(parent.span), 0x00f067aa0ba902b7);
+        assert!(parent.sampled);
+        assert!(!Parent::parse(&format!("00-{TRACE}-{SPAN}-02")).unwrap().sampled);
+        assert_eq!(Parent::parse(&format!("cc-{TRACE}-{SPAN}-01")), Some(parent), "a later version");
+        assert_eq!(Parent::parse(&format!("cc-{TRACE}-{SPAN}-01-what-comes")), Some(parent), "with more behind");
+    }
+
+    #[test]
+    fn what_is_no_parent_is_none() {
+        for text in [
+            "".to_owned(),
+            "mine".to_owned(),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("0-{TRACE}-{SPAN}-01"),
+            format!("000-{TRACE}-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("00-{TRACE}-{SPAN}-"),
+            format!("00-{TRACE}-{SPAN}-1"),
+            format!("00-{TRACE}-{SPAN}-01-"),
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("00-{TRACE}-{SPAN}-0101"),
+            format!("cc-{TRACE}-{SPAN}-01more"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{}g-{SPAN}-01", &TRACE[1..]),
+            format!("00-{TRACE}0-{SPAN}-01"),
+            format!(" 00-{TRACE}-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}-01 "),
+            format!("cc-{TRACE}-{SPAN}-01-{}", "x".repeat(PARENT_BYTES)),
+        ] {
+            assert_eq!(Parent::parse(&text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_a_list_of_entries() {
+        for text in ["a=1", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "a=1, \t,b=x y,", "0@v-_*/=~!"] {
+            assert!(is_tracestate(text), "{text:?}");
+        }
+        let many = vec!["a=1"; STATE_MEMBERS + 1].join(",");
+        let long = format!("a={}", "x".repeat(MEMBER_BYTES + 1));
+        let longer =
+            [format!("a={}", "x".repeat(250)), format!("b={}", "x".repeat(250)), "c=12345678".into()].join(",");
+        for text in ["", " , ", "a", "a=", "=1", "A=1", "-a=1", "a=b=c", "a=1\n", "a=é", &many, &long, &longer] {
+            assert!(!is_tracestate(text), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,80}") {
+            let _ = (Parent::parse(&text), is_tracestate(&text));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Spans of tasks: what a tracing system shows of a task between its submit and its end, in the trace of the client that
+//! submitted it.
+//!
+//! A task is followed if it carries a `traceparent` whose owner keeps the trace. All spans of it are children of that
+//! one: who looks at the client's trace sees the task's submit, each of its waits and each of its executions. Their times
+//! are by Redis' clock, as all times of a task are.
+//!
+//! Without the feature `otlp`, or without an endpoint, nothing is followed and nothing of this costs anything.
+
+#[cfg(feature = "otlp")]
+mod otlp;
+
+use std::time::{Duration, SystemTime};
+
+use crate::domain::id::TaskId;
+use crate::domain::queue::QueueName;
+use crate::domain::task::Labels;
+use crate::domain::time::Millis;
+use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE};
+
+/// Where spans go.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    #[cfg(feature = "otlp")]
+    exporter: Option<std::sync::Arc<otlp::Exporter>>,
+}
+
+/// A task that is followed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Followed {
+    parent: Parent,
+    /// What vendors add to the parent.
+    state: Option<String>,
+    id: TaskId,
+    queue: QueueName,
+}
+
+/// What a span is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stretch {
+    /// The server takes the task in.
+    Submit,
+    /// The task is ready and nobody has it.
+    Waiting,
+    /// A worker has it.
+    Execution {
+        /// Which.
+        worker: String,
+        /// The how manieth execution that counts, from 1.
+        attempt: u32,
+        /// How it ended.
+        end: End,
+    },
+}
+
+/// How an execution ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Its worker completed it.
+    Completed,
+    /// Its worker said that it failed.
+    Failed,
+    /// Its worker handed the task back.
+    Released,
+    /// Its worker fell silent.
+    LeaseExpired,
+}
+
+impl End {
+    /// Its text, as the attribute `slotwheel.outcome`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::Completed => "completed",
+            End::Failed => "failed",
+            End::Released => "released",
+            End::LeaseExpired => "lease_expired",
+        }
+    }
+
+    /// Whether it is an error.
+    pub fn is_error(self) -> bool {
+        match self {
+            End::Completed | End::Released => false,
+            End::Failed | End::LeaseExpired => true,
+        }
+    }
+}
+
+impl Stretch {
+    /// Its name, as the attribute `messaging.operation.name`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Stretch::Submit => "submit",
+            Stretch::Waiting => "waiting",
+            Stretch::Execution { .. } => "execution",
+        }
+    }
+}
+
+impl Spans {
+    /// Sends spans to the collector at `endpoint`, the base of its OTLP paths. `None`: sends none.
+    ///
+    /// # Errors
+    /// When the exporter cannot be set up. Whether the collector answers is not looked at.
+    pub fn to(endpoint: Option<&str>) -> anyhow::Result<Self> {
+        #[cfg(feature = "otlp")]
+        return Ok(Spans { exporter: endpoint.map(otlp::Exporter::new).transpose()?.map(Into::into) });
+        #[cfg(not(feature = "otlp"))]
+        match endpoint {
+            None => Ok(Spans::default()),
+            Some(_) => anyhow::bail!("built without the feature otlp"),
+        }
+    }
+
+    /// Whether any are sent.
+    pub fn are_on(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.exporter.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+
+    /// The task, if it is followed.
+    pub fn follow(&self, id: TaskId, queue: &QueueName, labels: &Labels) -> Option<Followed> {
+        if !self.are_on() {
+            return None;
+        }
+        let parent = Parent::parse(labels.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
+        Some(Followed { parent, state: labels.headers.get(TRACESTATE).cloned(), id, queue: queue.clone() })
+    }
+
+    /// Sends the span of a stretch, now or later; where there is no room for it, it is lost.
+    pub fn send(&self, followed: &Followed, stretch: &Stretch, from: SystemTime, to: SystemTime) {
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = &self.exporter {
+            exporter.send(followed, stretch, from, to);
+        }
+        #[cfg(not(feature = "otlp"))]
+        let _ = (followed, stretch, from, to);
+    }
+
+    /// Sends what has not been sent yet, within bounds.
+    pub async fn finish(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = self.exporter {
+            otlp::finish(exporter).await;
+        }
+    }
+}
+
+/// An instant of Redis' clock.
+pub fn instant(time: Millis) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(time.0).unwrap_or(0))
+}
