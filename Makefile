@@ -34,7 +34,7 @@ model: tools-test ## CASES traces against the reference model; SEED repeats thos
 mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test must catch; ALL=1: by every layer
 	ALL=$(ALL) .ci/mutants $(ONLY)
 
-check: tools-check ## Format, lints, docs, dependencies, contract
+check: tools-check ## Format, lints, docs, dependencies, contract, metrics
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features pieces -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
@@ -42,6 +42,8 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	.ci/dependencies
 	.ci/contract
+	$(CARGO) build --locked
+	.ci/alerts
 
 fuzz: tools-fuzz ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
 	.ci/fuzz $(or $(SECONDS),20)
@@ -74,7 +76,7 @@ peers: ## Those that the benchmark compares with, where their registries have th
 tools-run: ; @.ci/install rust redis
 tools-build: ; @.ci/install rust
 tools-test: ; @.ci/install rust redis openssl faketime
-tools-check: ; @.ci/install rust python node
+tools-check: ; @.ci/install rust redis python node curl promtool
 tools-fuzz: ; @.ci/install rust c++
 tools-schemathesis: ; @.ci/install rust redis python curl
 tools-profile: ; @.ci/install rust redis perf

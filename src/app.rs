@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::accept::{self, Door, Stop};
-use crate::api::{self, Api};
+use crate::api::{self, Api, Meters};
 use crate::config::{Config, Durability, Redis};
 use crate::dispatch::Dispatch;
 use crate::store::client::Target;
@@ -55,9 +55,15 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
     let dispatch = Dispatch::start(store.clone(), config.sweep, config.limits.waiting_polls, &tasks, &closing);
     let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
-    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
+    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep.clone()));
     let door = Door::new(&config.limits, Stop::new(stop, closing));
-    let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, door: door.clone() });
+    let router = api::router(Api {
+        dispatch: dispatch.clone(),
+        upkeep,
+        durability: config.durability,
+        door: door.clone(),
+        meters: Meters::start(),
+    });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
     let closed = accept::serve(listener, router, door, config.shutdown.mul_f64(0.8)).await;

@@ -4,6 +4,7 @@
 //!
 //! - [`domain`]: the words and rules of tasks, slots and leases. No I/O, no clock.
 //! - [`config`]: settings, as written and as meant.
+//! - [`measure`]: instruments: counters and histograms that may stand on any path.
 //! - [`store`]: the only code that speaks Redis. One transition, one script.
 //! - [`dispatch`]: waiters in memory, one pump per shard, gathering of what comes in together.
 //! - [`upkeep`]: what must happen without anybody asking: delays, leases, deadlines, retention.
@@ -16,5 +17,6 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod measure;
 pub mod store;
 pub mod upkeep;

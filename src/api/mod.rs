@@ -35,10 +35,12 @@ use std::sync::Arc;
 use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
+use crate::upkeep::Upkeep;
 use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
+pub use metrics::Meters;
 pub use routes::{router, table};
 
 /// What handlers work with.
@@ -46,10 +48,14 @@ pub use routes::{router, table};
 pub struct Api {
     /// The engine.
     pub dispatch: Arc<Dispatch>,
+    /// What is done unasked.
+    pub upkeep: Arc<Upkeep>,
     /// What an accepted submit survives.
     pub durability: Durability,
     /// Through which requests come.
     pub door: Arc<Door>,
+    /// What passed through the router.
+    pub meters: Arc<Meters>,
 }
 
 impl Api {

@@ -48,6 +48,7 @@ pub fn router(api: Api) -> Router {
         router = router.route(path, handler);
     }
     let id = HeaderName::from_static("x-request-id");
+    let counting = api.meters.counting();
     router
         .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
         .method_not_allowed_fallback(|| async {
@@ -55,6 +56,7 @@ pub fn router(api: Api) -> Router {
         })
         // One layer of all: each one boxes every request anew.
         .layer((
+            counting,
             SetRequestIdLayer::new(id.clone(), MakeRequestUuid),
             PropagateRequestIdLayer::new(id),
             CsrfLayer::new().with_rejection_response(|_| refused_cross_site()),

@@ -8,6 +8,7 @@ mod delivery;
 mod ends;
 mod gather;
 mod line;
+mod meters;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
@@ -48,6 +49,7 @@ use crate::store::signal::Signal;
 use crate::store::{Caller, Error, Shard, Store, views};
 
 pub use delivery::Delivery;
+pub use meters::{Meters, Signals};
 pub use polls::Polls;
 pub use waiters::Request;
 
@@ -69,6 +71,7 @@ pub struct Dispatch {
     waiters: Arc<Waiters>,
     ends: Ends,
     polls: Arc<Polls>,
+    meters: Arc<Meters>,
     /// Per shard: signals may have been missed.
     missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
@@ -109,14 +112,17 @@ impl Dispatch {
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::new(store.shards().len()));
-        let give_back = GiveBack::new(&store, tasks);
+        let meters = Arc::new(Meters::default());
+        let give_back = GiveBack::new(&store, &meters, tasks);
         for shard in store.shards() {
-            tasks.spawn(pump::run(shard.clone(), waiters.clone(), give_back.clone(), stop.clone()));
+            let (waiters, meters) = (waiters.clone(), meters.clone());
+            tasks.spawn(pump::run(shard.clone(), waiters, give_back.clone(), meters, stop.clone()));
         }
         let dispatch = Arc::new(Dispatch {
             waiters,
             ends: Ends::default(),
             polls: Polls::new(waiting),
+            meters,
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
@@ -148,6 +154,7 @@ impl Dispatch {
                 let _ = timeout(pause, missed.notified()).await;
                 let queues = self.waiters.queues();
                 if !queues.is_empty() {
+                    self.meters.sweeps.one();
                     match views::queues::ready(&shard, &queues).await {
                         Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
                         Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
@@ -171,6 +178,7 @@ impl Dispatch {
 
     /// Takes note of what a script said.
     pub fn hear(&self, signal: &Signal) {
+        self.meters.heard(signal);
         match signal {
             Signal::Ready { shard, priority, queue } => self.waiters.hint(*shard, queue, *priority),
             Signal::Ended(id) => self.ends.wake(id),

@@ -135,6 +135,11 @@ impl Keys {
         self.plain("ready")
     }
 
+    /// `due`
+    pub fn due(&self) -> Vec<u8> {
+        self.plain("due")
+    }
+
     /// `scheduled:<queue>`
     pub fn scheduled(&self, queue: &QueueName) -> Vec<u8> {
         self.plain(&format!("scheduled:{queue}"))

@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod keys;
 pub mod managed;
+pub mod meters;
 pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]

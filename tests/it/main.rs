@@ -32,6 +32,7 @@ mod idempotency;
 mod listing;
 mod lost_replies;
 mod managed;
+mod metrics;
 mod model;
 mod process;
 mod queues;

@@ -4,6 +4,7 @@ pub mod claims;
 pub mod confirm;
 pub mod horizon;
 pub mod overdue;
+pub mod overview;
 pub mod page;
 pub mod queues;
 pub mod tasks;

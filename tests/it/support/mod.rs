@@ -1,6 +1,7 @@
 //! A server of one's own, on a Redis of one's own.
 
 pub mod contract;
+pub mod exposition;
 pub mod http;
 pub mod lab;
 pub mod proxy;
