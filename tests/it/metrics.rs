@@ -234,8 +234,12 @@ async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
 
 #[tokio::test]
 async fn hints_and_what_a_client_left_behind_are_counted() {
-    let fixture = Fixture::start().await;
+    // One shard: the first call of the claim is the one that gets the task.
+    let fixture = Fixture::with_shards(1).await;
     let heard = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "ready")]);
+    // From then on it hears.
+    let hears = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "missed")]) >= 1.0;
+    fixture.until(|| async { hears(&metrics(&fixture).await).then_some(()) }).await;
     let mut raw = Raw::connect(fixture.http.address).await;
     raw.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
     fixture
