@@ -49,7 +49,7 @@ pub struct Depth {
     pub counts: Counts,
     /// Whether its tasks are not handed out.
     pub paused: bool,
-    /// For how long the oldest ready task has been so, ms. Exact where [`HEADS`] suffices for the slots of all queues
+    /// For how long the oldest ready task has been so, ms. Exact where 2048 looks suffice for the slots of all queues
     /// that have ready tasks; beyond, of those whose turn is next.
     pub oldest_ready_age_ms: Option<i64>,
 }
