@@ -12,6 +12,7 @@ pub mod found;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gate;
+mod hearing;
 pub mod keys;
 pub mod managed;
 pub mod ops;
