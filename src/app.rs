@@ -53,7 +53,7 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     // Told to stop, it first says so and serves on, so that others see it; then it closes.
     let closing = CancellationToken::new();
     tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
-    let dispatch = Dispatch::start(store.clone(), config.sweep, config.limits.waiting_polls, &tasks, &closing);
+    let dispatch = Dispatch::start(store.clone(), config.sweep, &config.limits, &tasks, &closing);
     let upkeep = Upkeep::start(&store, &founded, config.sweep, &tasks, &closing);
     let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
     let door = Door::new(&config.limits, Stop::new(stop, closing));

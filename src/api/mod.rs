@@ -7,6 +7,7 @@ pub mod accept;
 mod batch;
 mod claims;
 mod docs;
+mod events;
 mod extract;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

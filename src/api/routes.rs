@@ -8,7 +8,7 @@ use tower_http::csrf::CsrfLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::problem::{Code, Problem};
-use super::{Api, batch, claims, docs, health, listing, metrics, queues, reports, slots, submit, tasks};
+use super::{Api, batch, claims, docs, events, health, listing, metrics, queues, reports, slots, submit, tasks};
 
 /// Method, path, handler.
 pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
@@ -32,6 +32,7 @@ pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::POST, "/queues/{queue}/resume", post(queues::resume)),
         (Method::POST, "/queues/{queue}/purge", post(queues::purge)),
         (Method::GET, "/slots", get(slots::read)),
+        (Method::GET, "/events", get(events::listen)),
         (Method::GET, "/metrics", get(metrics::read)),
         (Method::GET, "/livez", get(health::live)),
         (Method::GET, "/readyz", get(health::ready)),

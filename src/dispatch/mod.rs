@@ -6,6 +6,7 @@
 
 mod delivery;
 mod ends;
+mod events;
 mod gather;
 mod line;
 #[cfg(feature = "pieces")]
@@ -13,6 +14,7 @@ mod line;
 pub mod pieces;
 mod polls;
 mod pump;
+mod ring;
 mod verbs;
 mod waiters;
 
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::config::Limits;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -48,11 +51,14 @@ use crate::store::signal::Signal;
 use crate::store::{Caller, Error, Shard, Store, views};
 
 pub use delivery::Delivery;
+pub use events::{Listener, Mark};
 pub use polls::Polls;
+pub use ring::{Event, Told};
 pub use waiters::Request;
 
 use delivery::GiveBack;
 use ends::Ends;
+use events::Events;
 use gather::{Gather, in_time};
 use waiters::Waiters;
 
@@ -69,6 +75,7 @@ pub struct Dispatch {
     waiters: Arc<Waiters>,
     ends: Ends,
     polls: Arc<Polls>,
+    events: Arc<Events>,
     /// Per shard: signals may have been missed.
     missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
@@ -100,11 +107,11 @@ impl From<Error> for Refusal {
 
 impl Dispatch {
     /// Starts a pump for each shard, and the sweep: every `sweep`, give or take a third, what hints may have missed is
-    /// looked for. At most `waiting` requests wait at once. All of it ends after `stop`, once what was begun is done.
+    /// looked for. At most as many requests wait, and as many events are kept, as `limits` says. All of it ends after `stop`, once what was begun is done.
     pub fn start(
         store: Store,
         sweep: Duration,
-        waiting: usize,
+        limits: &Limits,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
@@ -116,7 +123,8 @@ impl Dispatch {
         let dispatch = Arc::new(Dispatch {
             waiters,
             ends: Ends::default(),
-            polls: Polls::new(waiting),
+            polls: Polls::new(limits.waiting_polls),
+            events: Events::new(&store, limits.events, stop),
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
@@ -134,6 +142,7 @@ impl Dispatch {
             tasks.spawn(dispatch.clone().sweep(shard.clone(), sweep, stop.clone()));
         }
         tasks.spawn(dispatch.clone().dismiss(stop.clone()));
+        tasks.spawn(dispatch.events.clone().run());
         dispatch
     }
 
@@ -293,6 +302,12 @@ impl Dispatch {
             }
         });
         waited.await.unwrap_or(Ok(()))
+    }
+
+    /// Tells what becomes of tasks in `queues` (none: in all), from now on or from `mark` on.
+    pub async fn listen(&self, queues: Vec<QueueName>, mark: Option<Mark>) -> Result<Listener, Refusal> {
+        let place = self.polls.enter().ok_or_else(|| self.crowded())?;
+        Ok(self.events.listen(place, queues, mark).await?)
     }
 
     /// Does a write that changes no task, as proof that writes work, and sees that no shard is left out by claims.

@@ -70,7 +70,12 @@ pub const PATTERNS: &[Pattern] = &[
     ),
     key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
-    key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
+    key(
+        "calls",
+        Kind::Hash,
+        "pump -> number, time and answer of its last call; every script that writes; tidy. listen: until when somebody \
+         wants changes reported, in s; listen",
+    ),
     key("void", Kind::String, "never exists; declared by every call, see client.rs"),
     key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
@@ -210,9 +215,14 @@ impl Keys {
         self.plain("configured")
     }
 
-    /// The channel on which the shard's scripts publish.
+    /// The channel on which the shard's scripts publish hints.
     pub fn signals(&self) -> String {
         format!("{}signals", self.base)
+    }
+
+    /// The channel on which they report what becomes of tasks, while somebody listens.
+    pub fn events(&self) -> String {
+        format!("{}events", self.base)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::{Limits, WrittenLimits};
 use slotwheel::dispatch::Dispatch;
 
 use crate::support::raw::{Raw, get, post};
@@ -123,7 +123,8 @@ async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
 async fn those_who_wait_are_counted() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let dispatch = Dispatch::start(fixture.store().await, Duration::from_millis(100), 1, &tasks, &stop);
+    let limits = Limits { waiting_polls: 1, ..fixture.config.limits.clone() };
+    let dispatch = Dispatch::start(fixture.store().await, Duration::from_millis(100), &limits, &tasks, &stop);
     let request = slotwheel::dispatch::Request {
         queues: vec![slotwheel::domain::queue::QueueName::default_queue()],
         max: 1,

@@ -20,6 +20,7 @@ mod delays;
 mod disconnects;
 mod doctor;
 mod durability;
+mod events;
 mod expiry;
 mod failing;
 mod fairness;

@@ -28,7 +28,7 @@ local function cancel(task)
   if not leave_waiting(task) then return { 'ended', task.S } end
   write('HSET', task.key, 'S', 'cancelled', 'f', now)
   conclude(task, 'cancelled', ARGV[5])
-  move(task.q, task.S, 'cancelled')
+  move(task, task.S, 'cancelled')
   return { 'cancelled' }
 end
 

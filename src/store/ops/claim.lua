@@ -199,6 +199,7 @@ local function give(w, q, entry, id, key, task)
   due(q.name, lease.until_ms)
   if task[EXPIRES] and task[EXPIRES] ~= '' then remove(base .. 'deadline', id) end
   q.given = q.given + 1
+  tell(id, q.name, 'ready', 'leased')
   return handout(w.place, taken_tasks, id, lease.until_ms, q.place, entry.slot, entry.priority, task)
 end
 

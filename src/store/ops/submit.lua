@@ -84,6 +84,7 @@ local function create(task)
   writes[#writes + 1] = fields
   count(task.q, 'submitted', 1)
   count(task.q, state, 1)
+  tell(task.id, task.q, '', state)
   list_queue(task.q)
   return options == PLAIN and READY_NOW or { 'created', state, now, options.run or '', options.expires or '' }
 end
@@ -118,7 +119,7 @@ local function replace(task, new)
   if state ~= task.S then
     fields[#fields + 1] = 'S'
     fields[#fields + 1] = state
-    move(task.q, task.S, state)
+    move(task, task.S, state)
   end
   writes[#writes + 1] = fields
   return { 'replaced', task.id }

@@ -18,6 +18,7 @@ touched[calls] = true
 local before = now - tonumber(ARGV[5])
 for i = 1, #page[2], 2 do
   local at = tonumber(string.match(page[2][i + 1], '^%d+ (%d+) '))
-  if not at or at < before then ending('HDEL', calls, page[2][i]) end
+  local is_pump = page[2][i] ~= 'listen'
+  if is_pump and (not at or at < before) then ending('HDEL', calls, page[2][i]) end
 end
 return commit(cmsgpack.pack(page[1]))

@@ -6,6 +6,7 @@ pub mod lab;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

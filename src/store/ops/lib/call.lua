@@ -4,9 +4,12 @@
 -- is the packed answer to give again.
 local call, ARGV = redis.call, ARGV
 local calls, base, pump, number = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-local last
+-- Beside the pumps stands until when somebody listens.
+local last, listen
 do
-  local record = call('HGET', calls, pump)
+  local known = call('HMGET', calls, pump, 'listen')
+  local record = known[1]
+  listen = known[2]
   if record then
     local of = string.match(record, '^%d+')
     if of == number then last = string.match(record, '^%d+ %d+ (.*)$') end

@@ -1,0 +1,17 @@
+--[[ listen: for a while somebody listens: until then scripts report what becomes of tasks.
+
+KEYS[1] calls       hash   last call of each pump, and until when somebody listens; the declared key that carries the shard's tag
+ARGV[1] base        same tag as KEYS[1]
+ARGV[2] pump        who calls
+ARGV[3] number      number of this call: repeated, it answers as before
+ARGV[4] offset_ms   '' in production; tests move time with it
+ARGV[5] for_s       how long
+RETURNS 1 if somebody listened up to now, 0 if changes may have gone unreported
+MOVES   -
+COST    O(1)
+]]
+if last then return last end
+
+touched[calls] = true
+write('HSET', calls, 'listen', digits(clock[1] + ARGV[5]))
+return commit(cmsgpack.pack(news and 1 or 0))
