@@ -37,8 +37,8 @@ pub enum News {
     Missed,
 }
 
-/// Hears until it is dropped, connecting anew whenever the connection breaks. The first news is that all shards are
-/// heard: [`News::Missed`].
+/// Hears until it is dropped, connecting anew whenever the connection breaks. Each time that shards begin to be heard,
+/// that is told: [`News::Missed`].
 pub async fn hear(store: &Store, take: impl Fn(News) + Clone + Send + Sync + 'static) {
     let channels = store.shards().iter().map(|shard| shard.keys.events()).collect();
     let take = move |heard| {

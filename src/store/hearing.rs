@@ -68,25 +68,21 @@ where
     let (mut missing, mut owed): (Vec<&String>, _) = (channels.iter().collect(), 0);
     loop {
         if !missing.is_empty() {
-            let before = missing.len();
-            let subscribed = join_all(missing.iter().map(|channel| connection.subscribe(channel))).await;
-            let mut outcomes = subscribed.into_iter();
-            let mut first_error = None;
-            missing.retain(|_| match outcomes.next() {
-                Some(Err(error)) => {
-                    first_error.get_or_insert(error);
-                    true
+            let outcomes = join_all(missing.iter().map(|channel| connection.subscribe(channel))).await;
+            let tried = std::mem::take(&mut missing);
+            for (channel, outcome) in tried.iter().zip(outcomes) {
+                match (outcome, &connection) {
+                    (Ok(()), _) => owed += 1,
+                    (Err(error), Connection::Single(_)) => return Err(error),
+                    // The others are heard meanwhile.
+                    (Err(error), Connection::Cluster(_)) => {
+                        tracing::debug!(%error, channel, "a shard is not heard");
+                        missing.push(channel);
+                    }
                 }
-                Some(Ok(())) | None => false,
-            });
-            owed += before - missing.len();
-            if missing.len() < before {
-                take(Heard::Missed);
             }
-            match (first_error, &connection) {
-                (Some(error), Connection::Single(_)) => return Err(error),
-                (Some(error), Connection::Cluster(_)) => tracing::debug!(%error, "a shard is not heard"),
-                (None, _) => {}
+            if missing.len() < tried.len() {
+                take(Heard::Missed);
             }
         }
         let kind = tokio::select! {

@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use slotwheel::config::WrittenLimits;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::listen::listen;
-use slotwheel::store::ops::tidy::tidy;
 use tokio::sync::mpsc;
 
-use crate::support::lab::{Lab, task};
+use crate::support::lab::Lab;
 use crate::support::stream::{PATIENCE, Stream, narrow};
 use crate::support::{Fixture, Http, report, report_with, text};
 
@@ -241,7 +240,7 @@ async fn what_scripts_did_not_report_is_told_as_missed() {
     let mut stream = Stream::open(&fixture.http, "").await;
     // As after a failover to a replica that did not know.
     for shard in fixture.store().await.shards() {
-        let gone: i64 = fixture.redis.ask(cmd("HDEL").arg(shard.keys.calls()).arg("listen")).await;
+        let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.listen())).await;
         assert_eq!(gone, 1);
     }
     fixture.submit("q", json!(1)).await;
@@ -388,18 +387,17 @@ async fn while_redis_is_away_nobody_new_listens_and_who_did_hears_that_it_missed
 }
 
 #[tokio::test]
-async fn tidying_up_leaves_alone_that_somebody_listens() {
+async fn whoever_listens_hears_whether_somebody_did_up_to_now_by_a_clock_that_stands_beside_that_of_tasks() {
     let lab = Lab::start().await;
     let mut caller = Caller::new();
     assert!(!listen(lab.shard(), &mut caller).await.unwrap(), "nobody did before");
+    lab.at(3_600_000);
     assert!(listen(lab.shard(), &mut caller).await.unwrap());
-    lab.submit(&[task(11)]).await.unwrap();
-    let fields = async || lab.ask::<Vec<String>>(cmd("HKEYS").arg(lab.key("calls"))).await;
-    assert_eq!(fields().await.len(), 3);
-    lab.at(2 * 3_600_000);
-    assert_eq!(tidy(lab.shard(), &mut Caller::new(), "0").await.unwrap(), "0");
-    assert_eq!(fields().await.len(), 2, "the tidying pump, and that somebody listens");
-    assert!(fields().await.contains(&"listen".into()));
+    let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("listen"))).await;
+    assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
+    // Time stands still in this lab: it is over.
+    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg(2_000_000_000)).await;
+    assert!(!listen(lab.shard(), &mut caller).await.unwrap());
     lab.end().await;
 }
 

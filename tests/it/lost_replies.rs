@@ -8,6 +8,7 @@ use slotwheel::store::{Caller, audit};
 use crate::support::lab::{queue, want};
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
+use crate::support::stream::Stream;
 use crate::support::{Fixture, report, report_with, text};
 
 /// What clients see of a life with every verb; ids, tokens and times left out.
@@ -111,6 +112,7 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
     for (seen, wanted) in seen.iter().zip(&wanted) {
         assert_eq!(seen, wanted);
     }
+    Stream::open(&lossy.http, "").await;
     // What no request brings about: the doctor's scripts.
     let store = lossy.store_at(&proxy.url).await;
     let count = store.shards()[0].keys.total();

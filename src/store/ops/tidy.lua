@@ -18,7 +18,6 @@ touched[calls] = true
 local before = now - tonumber(ARGV[5])
 for i = 1, #page[2], 2 do
   local at = tonumber(string.match(page[2][i + 1], '^%d+ (%d+) '))
-  local is_pump = page[2][i] ~= 'listen'
-  if is_pump and (not at or at < before) then ending('HDEL', calls, page[2][i]) end
+  if not at or at < before then ending('HDEL', calls, page[2][i]) end
 end
 return commit(cmsgpack.pack(page[1]))

@@ -4,12 +4,9 @@
 -- is the packed answer to give again.
 local call, ARGV = redis.call, ARGV
 local calls, base, pump, number = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
--- Beside the pumps stands until when somebody listens.
-local last, listen
+local last
 do
-  local known = call('HMGET', calls, pump, 'listen')
-  local record = known[1]
-  listen = known[2]
+  local record = call('HGET', calls, pump)
   if record then
     local of = string.match(record, '^%d+')
     if of == number then last = string.match(record, '^%d+ %d+ (.*)$') end
@@ -17,6 +14,8 @@ do
     if tonumber(of) > tonumber(number) then return redis.error_reply('OVERTAKEN a later call of this pump has run') end
   end
 end
+-- Until when somebody wants to hear of changes, if anybody does.
+local listen = call('GET', base .. 'listen')
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(ARGV[4]) or 0)
 
