@@ -22,6 +22,7 @@ test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with ev
 	$(CARGO) test --locked
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+	$(CARGO) test --release --locked --test simulation
 	$(CARGO) test --locked $(BENCH)
 
 otlp: tools-test ## The tests of what joins requests, logs and traces, with a program that can send spans
@@ -37,7 +38,7 @@ model: tools-test ## CASES traces against the reference model; SEED repeats thos
 mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test must catch; ALL=1: by every layer
 	ALL=$(ALL) .ci/mutants $(ONLY)
 
-check: tools-check ## Format, lints, docs, dependencies, contract
+check: tools-check ## Format, lints, docs, dependencies, contract, metrics
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
@@ -45,6 +46,8 @@ check: tools-check ## Format, lints, docs, dependencies, contract
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	.ci/dependencies
 	.ci/contract
+	$(CARGO) build --locked
+	.ci/alerts
 
 fuzz: tools-fuzz ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
 	.ci/fuzz $(or $(SECONDS),20)
@@ -77,7 +80,7 @@ peers: ## Those that the benchmark compares with, where their registries have th
 tools-run: ; @.ci/install rust redis
 tools-build: ; @.ci/install rust
 tools-test: ; @.ci/install rust redis openssl faketime
-tools-check: ; @.ci/install rust python node
+tools-check: ; @.ci/install rust redis python node curl promtool
 tools-fuzz: ; @.ci/install rust c++
 tools-schemathesis: ; @.ci/install rust redis python curl
 tools-profile: ; @.ci/install rust redis perf

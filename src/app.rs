@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::accept::{self, Door, Stop};
-use crate::api::{self, Api};
+use crate::api::{self, Api, Meters};
 use crate::config::{Config, Durability, Redis};
 use crate::dispatch::Dispatch;
 use crate::spans::Spans;
@@ -55,12 +55,17 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
     let closing = CancellationToken::new();
     tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
     let spans = Spans::to(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
-    let waiting = config.limits.waiting_polls;
-    let dispatch = Dispatch::start(store.clone(), config.sweep, waiting, spans.clone(), &tasks, &closing);
+    let dispatch = Dispatch::start(store.clone(), config.sweep, &config.limits, spans.clone(), &tasks, &closing);
     let upkeep = Upkeep::start(&store, &founded, config.sweep, &spans, &tasks, &closing);
-    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep));
+    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep.clone()));
     let door = Door::new(&config.limits, Stop::new(stop, closing));
-    let router = api::router(Api { dispatch: dispatch.clone(), durability: config.durability, door: door.clone() });
+    let router = api::router(Api {
+        dispatch: dispatch.clone(),
+        upkeep,
+        durability: config.durability,
+        door: door.clone(),
+        meters: Meters::start(),
+    });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
     let closed = accept::serve(listener, router, door, config.shutdown.mul_f64(0.8)).await;

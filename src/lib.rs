@@ -4,6 +4,7 @@
 //!
 //! - [`domain`]: the words and rules of tasks, slots and leases. No I/O, no clock.
 //! - [`config`]: settings, as written and as meant.
+//! - [`measure`]: instruments: counters and histograms that may stand on any path.
 //! - [`spans`]: what a tracing system is told of tasks.
 //! - [`store`]: the only code that speaks Redis. One transition, one script.
 //! - [`dispatch`]: waiters in memory, one pump per shard, gathering of what comes in together.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod measure;
 pub mod spans;
 pub mod store;
 pub mod upkeep;

@@ -13,7 +13,7 @@ use super::object::Object;
 use super::problem::{Code, Problem};
 use super::reply::Shown;
 use super::shapes::ClaimedShape;
-use super::{Api, reply};
+use super::{Api, metrics, reply};
 use crate::dispatch::{Delivery, Dispatch, Request};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -202,8 +202,11 @@ impl Claim {
         }
     }
 
-    /// Says which preference was applied.
+    /// Says which preference was applied, and whether the request was willing to wait.
     pub(super) fn mark(&self, response: &mut Response) {
+        if !self.wait.is_zero() {
+            metrics::mark_poll(response);
+        }
         if let Some(applied) = &self.preference {
             response.headers_mut().insert("preference-applied", applied.clone());
         }

@@ -193,8 +193,17 @@ fn pointer(name: &str) -> String {
 
 impl Query {
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        Query::read(text, None).map(|(query, _)| query)
+    }
+
+    /// The same where `many` may stand more than once; its values, in their order.
+    pub(super) fn parse_with_many(text: &str, many: &str) -> Result<(Self, Vec<String>), Problem> {
+        Query::read(text, Some(many))
+    }
+
+    fn read(text: &str, many: Option<&str>) -> Result<(Self, Vec<String>), Problem> {
         let unreadable = || Problem::new(Code::InvalidQuery, "the query string cannot be read");
-        let mut parameters = BTreeMap::new();
+        let (mut parameters, mut values) = (BTreeMap::new(), Vec::new());
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decode = |text: &str| {
@@ -202,11 +211,13 @@ impl Query {
                 percent_encoding::percent_decode_str(&text).decode_utf8().map(|text| text.into_owned())
             };
             let (name, value) = (decode(name).map_err(|_| unreadable())?, decode(value).map_err(|_| unreadable())?);
-            if parameters.insert(name.clone(), value).is_some() {
+            if many == Some(name.as_str()) {
+                values.push(value);
+            } else if parameters.insert(name.clone(), value).is_some() {
                 return Err(Problem::at(pointer(&name), Code::InvalidQuery, "this parameter stands twice"));
             }
         }
-        Ok(Query(parameters))
+        Ok((Query(parameters), values))
     }
 
     pub(super) fn take(&mut self, name: &str) -> Option<String> {

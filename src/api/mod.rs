@@ -7,6 +7,7 @@ pub mod accept;
 mod batch;
 mod claims;
 mod docs;
+mod events;
 mod extract;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -31,18 +32,20 @@ mod slots;
 mod stats;
 mod submit;
 mod tasks;
-mod workers;
 mod trace_context;
+mod workers;
 
 use std::sync::Arc;
 
 use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
+use crate::upkeep::Upkeep;
 use accept::Door;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
+pub use metrics::Meters;
 pub use request_id::RequestId;
 pub use routes::{router, table};
 
@@ -51,10 +54,14 @@ pub use routes::{router, table};
 pub struct Api {
     /// The engine.
     pub dispatch: Arc<Dispatch>,
+    /// What is done unasked.
+    pub upkeep: Arc<Upkeep>,
     /// What an accepted submit survives.
     pub durability: Durability,
     /// Through which requests come.
     pub door: Arc<Door>,
+    /// What passed through the router.
+    pub meters: Arc<Meters>,
 }
 
 impl Api {

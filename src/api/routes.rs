@@ -9,7 +9,7 @@ use tower_http::csrf::CsrfLayer;
 use super::problem::{Code, Problem};
 use super::request_id::RequestIds;
 use super::{
-    Api, batch, claims, docs, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
+    Api, batch, claims, docs, events, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
 };
 
 /// Method, path, handler.
@@ -36,6 +36,7 @@ pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::GET, "/workers", get(workers::list)),
         (Method::GET, "/slots", get(slots::read)),
         (Method::GET, "/stats", get(stats::read)),
+        (Method::GET, "/events", get(events::listen)),
         (Method::GET, "/metrics", get(metrics::read)),
         (Method::GET, "/livez", get(health::live)),
         (Method::GET, "/readyz", get(health::ready)),
@@ -51,13 +52,14 @@ pub fn router(api: Api) -> Router {
     for (_, path, handler) in table() {
         router = router.route(path, handler);
     }
+    let counting = api.meters.counting();
     router
         .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
         })
         // One layer of all: each one boxes every request anew.
-        .layer((RequestIds, CsrfLayer::new().with_rejection_response(|_| refused_cross_site())))
+        .layer((counting, RequestIds, CsrfLayer::new().with_rejection_response(|_| refused_cross_site())))
         .with_state(api)
 }
 

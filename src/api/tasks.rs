@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use super::extract::{NoBody, PathId, Query, wait};
 use super::problem::{Code, Problem};
 use super::shapes::TaskShape;
-use super::{Api, reply};
+use super::{Api, metrics, reply};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::ops::cancel::Cancelled;
@@ -29,6 +29,9 @@ pub(super) async fn read(
         api.dispatch.ended(id, wait).await?;
     }
     let mut response = shown(&api, id).await?;
+    if !wait.is_zero() {
+        metrics::mark_poll(&mut response);
+    }
     if let Some(applied) = applied {
         response.headers_mut().insert("preference-applied", applied);
     }
@@ -42,7 +45,7 @@ async fn shown(api: &Api, id: TaskId) -> Result<Response, Problem> {
 
 pub(super) async fn cancel(Shared(api): Shared<Api>, PathId(id): PathId, _body: NoBody) -> Result<Response, Problem> {
     match api.dispatch.cancel(id).await? {
-        Cancelled::Now | Cancelled::Flagged => shown(&api, id).await,
+        Cancelled::Now | Cancelled::Before | Cancelled::Flagged => shown(&api, id).await,
         Cancelled::Ended(state) => {
             Err(Problem::new(Code::AlreadyEnded, format!("the task is {state}")).with_state(state))
         }

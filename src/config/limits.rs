@@ -74,8 +74,10 @@ limits! {
     connections_per_address: "limits-connections-per-address", "SLOTWHEEL_LIMITS_CONNECTIONS_PER_ADDRESS", 0..=1_000_000;
     /// How many requests one HTTP/2 connection may have under way
     streams: "limits-streams", "SLOTWHEEL_LIMITS_STREAMS", 1..=10_000;
-    /// How many requests may wait, for tasks or for a task's end
+    /// How many requests may wait, for tasks, for a task's end, or for events
     waiting_polls: "limits-waiting-polls", "SLOTWHEEL_LIMITS_WAITING_POLLS", 1..=1_000_000;
+    /// How many events are kept for those who listen
+    events: "limits-events", "SLOTWHEEL_LIMITS_EVENTS", 16..=1_000_000;
     /// How many bytes of request bodies may be held in memory
     body_memory: "limits-body-memory", "SLOTWHEEL_LIMITS_BODY_MEMORY", 8_388_608..=1_099_511_627_776;
 }
@@ -111,6 +113,8 @@ pub struct Limits {
     pub streams: u32,
     /// Requests that wait.
     pub waiting_polls: usize,
+    /// Events in memory.
+    pub events: usize,
     /// Bytes of bodies in memory.
     pub body_memory: usize,
 }
@@ -139,6 +143,7 @@ impl WrittenLimits {
             },
             streams: u32::try_from(numbers.streams).unwrap_or(u32::MAX),
             waiting_polls: size(numbers.waiting_polls),
+            events: size(numbers.events),
             body_memory: size(numbers.body_memory),
         })
     }

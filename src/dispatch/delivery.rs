@@ -6,6 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::followed::Waits;
 use super::gather::Gather;
+use super::meters::Meters;
 use super::verbs;
 use crate::domain::task::Claimed;
 use crate::store::Store;
@@ -16,12 +17,13 @@ use crate::store::ops::release::Release;
 #[derive(Debug)]
 pub(super) struct GiveBack {
     releases: Gather<verbs::Release>,
+    meters: Arc<Meters>,
     tasks: TaskTracker,
 }
 
 impl GiveBack {
-    pub(super) fn new(store: &Store, tasks: &TaskTracker) -> Arc<Self> {
-        Arc::new(GiveBack { releases: Gather::new(store, tasks), tasks: tasks.clone() })
+    pub(super) fn new(store: &Store, meters: &Arc<Meters>, tasks: &TaskTracker) -> Arc<Self> {
+        Arc::new(GiveBack { releases: Gather::new(store, tasks), meters: meters.clone(), tasks: tasks.clone() })
     }
 
     fn give_back(self: &Arc<Self>, claimed: Vec<Claimed>) {
@@ -30,7 +32,10 @@ impl GiveBack {
             self.tasks.spawn(async move {
                 let held = Held { id: task.id, lease: Some(task.lease) };
                 match own.releases.send(task.id.slot(), Release { held, delay_ms: 0 }).await {
-                    Ok(_) => tracing::debug!(task = %task.id, "given back: its client has gone"),
+                    Ok(_) => {
+                        own.meters.given_back.one();
+                        tracing::debug!(task = %task.id, "given back: its client has gone");
+                    }
                     // Its lease will run out.
                     Err(error) => tracing::warn!(task = %task.id, %error, "a task could not be given back"),
                 }

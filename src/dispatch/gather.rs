@@ -2,7 +2,7 @@
 //! Nothing waits for company.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::limits;
 use crate::domain::slot::Slot;
+use crate::measure::{Distribution, Histogram, SIZE};
 use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Items of one call: enough to spread its fixed cost, few enough to keep it short.
@@ -51,6 +52,8 @@ struct Job<V: Verb> {
 /// A lane per shard, begun when it is first needed.
 pub(super) struct Gather<V: Verb> {
     lanes: Box<[OnceLock<mpsc::Sender<Job<V>>>]>,
+    /// Items in a call.
+    sizes: Arc<Histogram>,
     store: Store,
     tasks: TaskTracker,
 }
@@ -64,7 +67,12 @@ impl<V: Verb> std::fmt::Debug for Gather<V> {
 impl<V: Verb> Gather<V> {
     pub(super) fn new(store: &Store, tasks: &TaskTracker) -> Self {
         let lanes = store.shards().iter().map(|_| OnceLock::new()).collect();
-        Gather { lanes, store: store.clone(), tasks: tasks.clone() }
+        Gather { lanes, sizes: Arc::new(Histogram::new(&SIZE)), store: store.clone(), tasks: tasks.clone() }
+    }
+
+    /// How many items its calls had.
+    pub(super) fn sizes(&self) -> Distribution {
+        self.sizes.read()
     }
 
     /// Does it in the shard of `slot`. Dropping the future does not undo it.
@@ -98,7 +106,7 @@ impl<V: Verb> Gather<V> {
         shard.gate.admit()?;
         let lane = self.lanes.get(shard.index).ok_or_else(gone)?.get_or_init(|| {
             let (lane, jobs) = mpsc::channel(BACKLOG);
-            self.tasks.spawn(run::<V>(shard.clone(), jobs));
+            self.tasks.spawn(run::<V>(shard.clone(), jobs, self.sizes.clone()));
             lane
         });
         let (answer, answered) = oneshot::channel();
@@ -122,7 +130,7 @@ fn late(_: Elapsed) -> Error {
 }
 
 /// Ends when the gather is dropped.
-async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
+async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>, sizes: Arc<Histogram>) {
     let mut caller = Caller::new();
     let mut waiting: VecDeque<Job<V>> = VecDeque::new();
     let mut fresh = Vec::new();
@@ -141,6 +149,7 @@ async fn run<V: Verb>(shard: Shard, mut jobs: mpsc::Receiver<Job<V>>) {
             waiting.push_back(job);
         }
         let (items, answers) = next_call(&mut waiting);
+        sizes.observe(items.len());
         match V::call(&shard, &mut caller, &items).await {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {

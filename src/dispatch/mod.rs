@@ -6,14 +6,17 @@
 
 mod delivery;
 mod ends;
+mod events;
 mod followed;
 mod gather;
 mod line;
+mod meters;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
 mod polls;
 mod pump;
+mod ring;
 mod roll;
 mod verbs;
 mod waiters;
@@ -30,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::config::Limits;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -52,11 +56,15 @@ use crate::store::signal::Signal;
 use crate::store::{Caller, Error, Shard, Store, views};
 
 pub use delivery::Delivery;
+pub use events::{Listener, Mark};
+pub use meters::{Meters, Signals};
 pub use polls::Polls;
+pub use ring::{Event, Told};
 pub use waiters::Request;
 
 use delivery::GiveBack;
 use ends::Ends;
+use events::Events;
 use followed::Follow;
 use gather::{Gather, in_time};
 use roll::Roll;
@@ -77,6 +85,8 @@ pub struct Dispatch {
     ends: Ends,
     polls: Arc<Polls>,
     follow: Follow,
+    meters: Arc<Meters>,
+    events: Arc<Events>,
     /// Per shard: signals may have been missed.
     missed: Vec<Notify>,
     submits: Gather<verbs::Submit>,
@@ -108,20 +118,22 @@ impl From<Error> for Refusal {
 
 impl Dispatch {
     /// Starts a pump for each shard, and the sweep: every `sweep`, give or take a third, what hints may have missed is
-    /// looked for. At most `waiting` requests wait at once. What is seen of tasks that are followed goes to `spans`. All
-    /// of it ends after `stop`, once what was begun is done.
+    /// looked for. At most as many requests wait, and as many events are kept, as `limits` says. What is seen of tasks that
+    /// are followed goes to `spans`. All of it ends after `stop`, once what was begun is done.
     pub fn start(
         store: Store,
         sweep: Duration,
-        waiting: usize,
+        limits: &Limits,
         spans: Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::new(store.shards().len()));
-        let give_back = GiveBack::new(&store, tasks);
+        let meters = Arc::new(Meters::default());
+        let give_back = GiveBack::new(&store, &meters, tasks);
         for shard in store.shards() {
-            tasks.spawn(pump::run(shard.clone(), waiters.clone(), give_back.clone(), stop.clone()));
+            let (waiters, meters) = (waiters.clone(), meters.clone());
+            tasks.spawn(pump::run(shard.clone(), waiters, give_back.clone(), meters, stop.clone()));
         }
         let roll = Roll::new();
         tasks.spawn(roll.clone().keep(store.home().clone(), waiters.clone(), stop.clone()));
@@ -129,8 +141,10 @@ impl Dispatch {
             waiters,
             roll,
             ends: Ends::default(),
-            polls: Polls::new(waiting),
+            polls: Polls::new(limits.waiting_polls),
             follow: Follow::new(spans, &store),
+            meters,
+            events: Events::new(&store, limits.events, stop),
             missed: store.shards().iter().map(|_| Notify::new()).collect(),
             submits: Gather::new(&store, tasks),
             completes: Gather::new(&store, tasks),
@@ -148,6 +162,7 @@ impl Dispatch {
             tasks.spawn(dispatch.clone().sweep(shard.clone(), sweep, stop.clone()));
         }
         tasks.spawn(dispatch.clone().dismiss(stop.clone()));
+        tasks.spawn(dispatch.events.clone().run());
         dispatch
     }
 
@@ -162,6 +177,7 @@ impl Dispatch {
                 let _ = timeout(pause, missed.notified()).await;
                 let queues = self.waiters.queues();
                 if !queues.is_empty() {
+                    self.meters.sweeps.one();
                     match views::queues::ready(&shard, &queues).await {
                         Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
                         Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
@@ -185,6 +201,7 @@ impl Dispatch {
 
     /// Takes note of what a script said.
     pub fn hear(&self, signal: &Signal) {
+        self.meters.heard(signal);
         match signal {
             Signal::Ready { shard, priority, queue } => self.waiters.hint(*shard, queue, *priority),
             Signal::Ended(id) => self.ends.wake(id),
@@ -336,6 +353,12 @@ impl Dispatch {
             }
         });
         waited.await.unwrap_or(Ok(()))
+    }
+
+    /// Tells what becomes of tasks in `queues` (none: in all), from now on or from `mark` on.
+    pub async fn listen(&self, queues: Vec<QueueName>, mark: Option<Mark>) -> Result<Listener, Refusal> {
+        let place = self.polls.enter().ok_or_else(|| self.crowded())?;
+        Ok(self.events.listen(place, queues, mark).await?)
     }
 
     /// Does a write that changes no task, as proof that writes work, and sees that no shard is left out by claims.

@@ -7,6 +7,7 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, GiveBack};
+use super::meters::Meters;
 use super::waiters::{Batch, Waiters};
 use crate::store::ops::claim::{Claim, Handed};
 use crate::store::ops::expire::expire;
@@ -16,7 +17,13 @@ use crate::store::{Caller, Shard};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Ends after `stop`.
-pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<GiveBack>, stop: CancellationToken) {
+pub(super) async fn run(
+    shard: Shard,
+    waiters: Arc<Waiters>,
+    give_back: Arc<GiveBack>,
+    meters: Arc<Meters>,
+    stop: CancellationToken,
+) {
     let mut caller = Caller::new();
     loop {
         // Who can come into the line without waiting is looked for in the same call.
@@ -39,11 +46,14 @@ pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<Give
             waiters.up(shard.index);
             continue;
         }
+        meters.looked_for(batch.ids.len());
         let claim = Claim::new(&shard, &mut caller, &batch.queues, &batch.wants);
         match claim.send().await {
             Ok(handed) => {
                 let expired = handed.expired;
-                serve(shard.index, &waiters, &give_back, &batch, handed);
+                meters.brought(handed.tasks.len());
+                let served = serve(shard.index, &waiters, &give_back, &batch, handed);
+                meters.handed_out(served, batch.since.elapsed());
                 if expired && let Err(error) = expire(&shard, &mut caller).await {
                     tracing::debug!(%error, "expired tasks are left to upkeep");
                 }
@@ -61,19 +71,23 @@ pub(super) async fn run(shard: Shard, waiters: Arc<Waiters>, give_back: Arc<Give
     }
 }
 
-fn serve(shard: usize, waiters: &Waiters, give_back: &Arc<GiveBack>, batch: &Batch, handed: Handed) {
+/// Returns how many were served.
+fn serve(shard: usize, waiters: &Waiters, give_back: &Arc<GiveBack>, batch: &Batch, handed: Handed) -> usize {
     let mut served: Vec<Vec<_>> = batch.wants.iter().map(|_| Vec::new()).collect();
     for (place, task) in handed.tasks {
         if let Some(tasks) = served.get_mut(place) {
             tasks.push(task);
         }
     }
+    let mut number = 0;
     for (id, tasks) in batch.ids.iter().zip(served) {
         if !tasks.is_empty() {
+            number += 1;
             waiters.serve(*id, Delivery::new(tasks, give_back));
         }
     }
     waiters.put_back(shard, batch, &handed.fronts, handed.more);
+    number
 }
 
 /// Sends a call that may have run until it is answered, and gives back what it got: those who wanted it were told that

@@ -5,7 +5,9 @@
 //! looks for it and it never gets more than it wants; what it did not serve goes back to its own place.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -37,18 +39,30 @@ pub(super) struct Batch {
     pub(super) ids: Vec<u64>,
     pub(super) queues: Vec<QueueName>,
     pub(super) wants: Vec<Want>,
+    /// When the shard's pump first had a reason to make this call.
+    pub(super) since: Instant,
+}
+
+/// What a shard's pump is told.
+#[derive(Default, Debug)]
+struct News {
+    notify: Notify,
+    /// When it was first told something since it last pulled, in µs since the line began; 0: it was not.
+    since: AtomicU64,
 }
 
 /// All who wait.
 #[derive(Debug)]
 pub(super) struct Waiters {
     line: Mutex<Line>,
-    news: Vec<Notify>,
+    began: Instant,
+    news: Vec<News>,
 }
 
 impl Waiters {
     pub(super) fn new(shards: usize) -> Self {
-        Waiters { line: Mutex::new(Line::new(shards)), news: (0..shards).map(|_| Notify::new()).collect() }
+        let news = (0..shards).map(|_| News::default()).collect();
+        Waiters { line: Mutex::new(Line::new(shards)), began: Instant::now(), news }
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
@@ -56,13 +70,23 @@ impl Waiters {
     }
 
     fn tell(&self, shards: impl IntoIterator<Item = usize>) {
-        shards.into_iter().filter_map(|shard| self.news.get(shard)).for_each(Notify::notify_one);
+        let now = self.now();
+        for news in shards.into_iter().filter_map(|shard| self.news.get(shard)) {
+            // Only the first counts.
+            let _ = news.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+            news.notify.notify_one();
+        }
+    }
+
+    /// In µs since the line began, never 0.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Returns when there may be something to pull for this shard.
     pub(super) async fn news(&self, shard: usize) {
-        if let Some(notify) = self.news.get(shard) {
-            notify.notified().await;
+        if let Some(news) = self.news.get(shard) {
+            news.notify.notified().await;
         }
     }
 
@@ -82,12 +106,14 @@ impl Waiters {
     /// Takes out those for whom this shard is where to look, in order of arrival; `None` if there are none.
     pub(super) fn pull(&self, shard: usize) -> Option<Batch> {
         let mut line = self.lock();
+        let told = self.news.get(shard).map_or(0, |news| news.since.swap(0, Ordering::Relaxed));
         let ids = line.eligible(shard);
         if ids.is_empty() {
             return None;
         }
         line.begin_call(shard);
-        let mut batch = Batch { ids: Vec::new(), queues: Vec::new(), wants: Vec::new() };
+        let since = self.began + Duration::from_micros(if told == 0 { self.now() } else { told });
+        let mut batch = Batch { ids: Vec::new(), queues: Vec::new(), wants: Vec::new(), since };
         let mut places = HashMap::new();
         for id in ids {
             line.unfree(id);

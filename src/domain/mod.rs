@@ -18,5 +18,5 @@ pub mod state;
 pub mod task;
 pub mod time;
 pub mod token;
-pub mod worker;
 pub mod trace;
+pub mod worker;

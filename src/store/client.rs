@@ -22,9 +22,11 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Error, Result};
+use super::meters::Meters;
 use super::reply::unpacked;
 use super::script::{Script, Scripts};
 use crate::domain::slot::Slot;
+use crate::measure::{Distribution, Histogram, PROMPT};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that one command may take; a script's work is bounded far below it.
@@ -81,6 +83,9 @@ pub struct Client {
     link: Link,
     scripts: Scripts,
     target: Target,
+    /// How long calls of no script took.
+    took: Histogram,
+    meters: Meters,
 }
 
 impl std::fmt::Debug for Client {
@@ -105,7 +110,9 @@ impl Client {
             .build()
             .map_err(|error| Error::Unexpected(error.to_string()))?;
         let scripts = Scripts::new(&target.prelude);
-        let single = Client { link: Link::Single { pool, shared: Mutex::new(None) }, scripts, target };
+        let link = Link::Single { pool, shared: Mutex::new(None) };
+        let took = Histogram::new(&PROMPT);
+        let single = Client { link, scripts, target, took, meters: Meters::default() };
         let info: String = redis::from_redis_value(single.send(cmd("INFO").arg("cluster")).await?)
             .map_err(|error| Error::Unexpected(error.to_string()))?;
         if !info.contains("cluster_enabled:1") {
@@ -137,6 +144,28 @@ impl Client {
     /// Whether it is a Cluster.
     pub fn is_cluster(&self) -> bool {
         matches!(self.link, Link::Cluster(_))
+    }
+
+    /// What was done over it.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// How long calls took, by script; `command`: those of none.
+    pub fn durations(&self) -> Vec<(&'static str, Distribution)> {
+        let scripts = super::ops::ALL.iter().filter_map(|script| {
+            let loaded = self.scripts.get(script)?;
+            Some((script.name, loaded.took.read()))
+        });
+        scripts.chain([("command", self.took.read())]).collect()
+    }
+
+    /// Takes note of how long a call took that began then, and of how it failed if it did.
+    fn note<T>(&self, took: &Histogram, began: Instant, outcome: &Result<T>) {
+        took.observe_time(began.elapsed());
+        if let Err(error) = outcome {
+            self.meters.errors.note(error);
+        }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -216,6 +245,7 @@ impl Client {
                 return Err(Error::Unavailable(last));
             }
             tracing::debug!(why = last, "sending to Redis again");
+            self.meters.repeated.one();
             sleep(rest).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
@@ -223,7 +253,11 @@ impl Client {
 
     /// Sends one command.
     pub async fn send(&self, command: &Cmd) -> Result<Value> {
-        self.patiently(|| async { self.attempt(command).await.map_err(|error| self.judge(error)) }).await
+        let began = Instant::now();
+        let attempt = || async { self.attempt(command).await.map_err(|error| self.judge(error)) };
+        let outcome = self.patiently(attempt).await;
+        self.note(&self.took, began, &outcome);
+        outcome
     }
 
     async fn attempt(&self, command: &Cmd) -> std::result::Result<Value, RedisError> {
@@ -253,7 +287,10 @@ impl Client {
 
     /// Sends commands together; on a Cluster all keys lie in one slot. One answer for each.
     pub async fn send_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.patiently(|| self.attempt_all(pipeline)).await
+        let began = Instant::now();
+        let outcome = self.patiently(|| self.attempt_all(pipeline)).await;
+        self.note(&self.took, began, &outcome);
+        outcome
     }
 
     async fn attempt_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
@@ -284,7 +321,8 @@ impl Client {
     pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value> {
         let unlisted = || Error::Unexpected(format!("script {} is not in the list", script.name));
         let loaded = self.scripts.get(script).ok_or_else(unlisted)?;
-        self.patiently(|| async {
+        let began = Instant::now();
+        let attempt = || async {
             let answer = match self.attempt(call).await {
                 Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                     let mut whole = cmd("EVAL");
@@ -299,9 +337,10 @@ impl Client {
                 other => other,
             };
             answer.map_err(|error| self.judge(error))
-        })
-        .await
-        .and_then(unpacked)
+        };
+        let outcome = self.patiently(attempt).await.and_then(unpacked);
+        self.note(&loaded.took, began, &outcome);
+        outcome
     }
 }
 

@@ -4,6 +4,7 @@
 use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
 
+use super::change;
 use super::error::{Error, Result};
 use super::ops::{answers, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
 use super::record::{Fields, seal_document, unseal_document};
@@ -147,6 +148,7 @@ pub fn replies(bytes: &[u8]) {
     read(page::answer(any()));
     read(horizon::answer(any()));
     read(courses::course(any()));
+    read(change::read(any()));
     if let Some(Some(holding)) = read(tasks::holding(any())) {
         let _: i64 = holding.wait_ms(0.5);
     }

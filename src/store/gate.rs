@@ -7,6 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::{Error, Result};
+use crate::measure::Counter;
 
 /// Why the data of a shard is not what it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +93,7 @@ impl State {
 pub struct Gate {
     shard: usize,
     state: Mutex<State>,
+    refused: Counter,
 }
 
 /// Somebody who may call although the shard is away. Dropped, another may.
@@ -106,7 +108,7 @@ impl Drop for Probe<'_> {
 impl Gate {
     /// Open, of the shard of this number.
     pub(super) fn new(shard: usize) -> Self {
-        Gate { shard, state: Mutex::default() }
+        Gate { shard, state: Mutex::default(), refused: Counter::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -115,13 +117,15 @@ impl Gate {
 
     /// Makes `call` if the shard is worth calling, and learns from its outcome.
     pub(super) async fn pass<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        self.lock().keeps()?;
+        let kept = self.lock().keeps();
+        self.note(kept)?;
         self.pass_in_spite_of_loss(call).await
     }
 
     /// The same for the call that finds out whether the data is what it was.
     pub(super) async fn pass_in_spite_of_loss<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let _probe = self.enter()?;
+        let entered = self.enter();
+        let _probe = self.note(entered)?;
         let outcome = call.await;
         match &outcome {
             Err(Error::Unavailable(why)) => self.set_away(Some(why.clone())),
@@ -148,7 +152,21 @@ impl Gate {
     /// # Errors
     /// Why the shard is not worth waiting for.
     pub fn admit(&self) -> Result<()> {
-        self.lock().admits()
+        let admitted = self.lock().admits();
+        self.note(admitted)
+    }
+
+    /// Counts those who are turned away.
+    fn note<T>(&self, passed: Result<T>) -> Result<T> {
+        if passed.is_err() {
+            self.refused.one();
+        }
+        passed
+    }
+
+    /// How many calls were not made because of what was known of the shard.
+    pub fn refused(&self) -> u64 {
+        self.refused.read()
     }
 
     fn enter(&self) -> Result<Option<Probe<'_>>> {

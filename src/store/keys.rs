@@ -71,6 +71,7 @@ pub const PATTERNS: &[Pattern] = &[
     key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
     key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
+    key("listen", Kind::String, "until when scripts report what they change, in s of Redis' own clock; listen"),
     key("void", Kind::String, "never exists; declared by every call, see client.rs"),
     key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
@@ -142,6 +143,11 @@ impl Keys {
         self.plain("ready")
     }
 
+    /// `due`
+    pub fn due(&self) -> Vec<u8> {
+        self.plain("due")
+    }
+
     /// `scheduled:<queue>`
     pub fn scheduled(&self, queue: &QueueName) -> Vec<u8> {
         self.plain(&format!("scheduled:{queue}"))
@@ -175,6 +181,11 @@ impl Keys {
     /// `calls`
     pub fn calls(&self) -> Vec<u8> {
         self.plain("calls")
+    }
+
+    /// `listen`
+    pub fn listen(&self) -> Vec<u8> {
+        self.plain("listen")
     }
 
     /// `void`
@@ -217,11 +228,6 @@ impl Keys {
         self.plain("configured")
     }
 
-    /// `due`
-    pub fn due(&self) -> Vec<u8> {
-        self.plain("due")
-    }
-
     /// `holders`
     pub fn holders(&self) -> Vec<u8> {
         self.plain("holders")
@@ -237,9 +243,14 @@ impl Keys {
         self.plain("seen")
     }
 
-    /// The channel on which the shard's scripts publish.
+    /// The channel on which the shard's scripts publish hints.
     pub fn signals(&self) -> String {
         format!("{}signals", self.base)
+    }
+
+    /// The channel on which they report what becomes of tasks, while somebody listens.
+    pub fn events(&self) -> String {
+        format!("{}events", self.base)
     }
 }
 

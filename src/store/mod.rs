@@ -1,9 +1,10 @@
 //! The only code that speaks Redis.
 //!
 //! [`client`] holds the connections, [`Shard`] is what every operation works on. A transition is one script in
-//! [`ops`], reading is in [`views`], [`signal`] hears what scripts publish, [`audit`] checks the whole.
+//! [`ops`], reading is in [`views`], [`signal`] and [`change`] hear what scripts publish, [`audit`] checks the whole.
 
 pub mod audit;
+pub mod change;
 pub mod check;
 pub mod client;
 pub mod error;
@@ -12,8 +13,10 @@ pub mod found;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gate;
+mod hearing;
 pub mod keys;
 pub mod managed;
+pub mod meters;
 pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]

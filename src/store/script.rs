@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use deadpool_redis::redis;
 
+use crate::measure::{Histogram, PROMPT};
+
 /// One transition's script.
 #[derive(Debug)]
 pub struct Script {
@@ -33,6 +35,8 @@ pub(super) use script;
 pub(super) struct Loaded {
     pub(super) sha: String,
     pub(super) text: String,
+    /// How long its calls took.
+    pub(super) took: Histogram,
 }
 
 /// All scripts, by name.
@@ -48,7 +52,7 @@ impl Scripts {
                 _ => script.text.to_owned(),
             };
             let sha = redis::Script::new(&text).get_hash().to_owned();
-            (script.name, Loaded { sha, text })
+            (script.name, Loaded { sha, text, took: Histogram::new(&PROMPT) })
         });
         Scripts(all.collect())
     }

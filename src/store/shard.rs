@@ -8,6 +8,7 @@ use super::client::Client;
 use super::error::Result;
 use super::gate::Gate;
 use super::keys::{Keys, tags};
+use super::meters::Transitions;
 use super::replicas::Replicas;
 use super::script::Script;
 use crate::domain::id::TaskId;
@@ -155,6 +156,11 @@ impl Call<'_> {
         }
     }
 
+    /// What happened to tasks.
+    pub(super) fn transitions(&self) -> &Transitions {
+        self.shard.transitions()
+    }
+
     async fn run(&self) -> Result<Value> {
         self.shard.client.run(self.script, &self.command).await
     }
@@ -190,6 +196,11 @@ impl Shard {
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// What happened to tasks.
+    pub(super) fn transitions(&self) -> &Transitions {
+        &self.client.meters().transitions
     }
 
     pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {

@@ -13,6 +13,7 @@
 
 mod drop;
 mod expire;
+mod meters;
 mod promote;
 mod pulse;
 mod reap;
@@ -34,6 +35,8 @@ use crate::store::signal::Signal;
 use crate::store::views::horizon::{Horizon, horizon};
 use crate::store::{Caller, Result, Shard, Store};
 
+pub use meters::Meters;
+
 /// A pause after a job that found work and could not do it.
 const STUCK: Duration = Duration::from_millis(200);
 
@@ -41,6 +44,7 @@ const STUCK: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Upkeep {
     earlier: Vec<Notify>,
+    meters: Meters,
 }
 
 impl Upkeep {
@@ -55,7 +59,7 @@ impl Upkeep {
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let earlier = store.shards().iter().map(|_| Notify::new()).collect();
-        let upkeep = Arc::new(Upkeep { earlier });
+        let upkeep = Arc::new(Upkeep { earlier, meters: Meters::default() });
         for shard in store.shards() {
             tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, spans.clone(), stop.clone()));
             tasks.spawn(pulse::run(shard.clone(), founded.clone(), stop.clone()));
@@ -64,6 +68,11 @@ impl Upkeep {
         tasks.spawn(settle::run(store.clone(), stop.clone()));
         tasks.spawn(tidy::run(store.clone(), stop.clone()));
         upkeep
+    }
+
+    /// What was late, and what failed.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// Takes note of what a script said.
@@ -80,9 +89,10 @@ impl Upkeep {
         let Some(earlier) = self.earlier.get(shard.index) else { return };
         loop {
             let most = sweep.mul_f64(rand::rng().random_range(0.67..1.33));
-            let pause = match turn(&shard, &mut caller, &spans).await {
+            let pause = match turn(&shard, &mut caller, &spans, &self.meters).await {
                 Ok(next) => next.map_or(most, |next| next.min(most)),
                 Err(error) => {
+                    self.meters.failures.one();
                     tracing::debug!(%error, shard = shard.index, "upkeep failed");
                     most
                 }
@@ -97,8 +107,9 @@ impl Upkeep {
 }
 
 /// Does what is due; how long until the next is, by Redis' clock. `None`: nothing is in sight.
-async fn turn(shard: &Shard, caller: &mut Caller, spans: &Spans) -> Result<Option<Duration>> {
+async fn turn(shard: &Shard, caller: &mut Caller, spans: &Spans, meters: &Meters) -> Result<Option<Duration>> {
     let seen = horizon(shard).await?;
+    meters.note(&seen);
     let due = |time: Option<_>| time.is_some_and(|time| time <= seen.now);
     if due(seen.deadline) {
         expire::run(shard, caller).await?;

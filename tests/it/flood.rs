@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::{Limits, WrittenLimits};
 use slotwheel::dispatch::Dispatch;
 use slotwheel::spans::Spans;
 
@@ -124,8 +124,9 @@ async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
 async fn those_who_wait_are_counted() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let dispatch =
-        Dispatch::start(fixture.store().await, Duration::from_millis(100), 1, Spans::default(), &tasks, &stop);
+    let limits = Limits { waiting_polls: 1, ..fixture.config.limits.clone() };
+    let sweep = Duration::from_millis(100);
+    let dispatch = Dispatch::start(fixture.store().await, sweep, &limits, Spans::default(), &tasks, &stop);
     let request = slotwheel::dispatch::Request {
         queues: vec![slotwheel::domain::queue::QueueName::default_queue()],
         max: 1,

@@ -6,6 +6,7 @@ use slotwheel::domain::slot::Slot;
 
 use crate::support::Fixture;
 use crate::support::redis::{OwnRedis, free_port};
+use crate::support::stream::Stream;
 
 /// A node of a Cluster, and its port.
 async fn node() -> (OwnRedis, u16) {
@@ -55,7 +56,9 @@ async fn a_slot_on_the_move_is_refused_whole_and_served_again_where_it_went() {
     let url = first.url.clone();
     let fixture = Fixture::on(first, url, |written| written.shards = Some(16)).await;
     let task = json!({"queue": "q", "key": "k"});
+    let mut stream = Stream::open(&fixture.http, "").await;
     fixture.submit_with(task.clone()).await;
+    stream.change().await;
     let keys = fixture.store().await.shard_of(Slot::of_key(b"k")).keys.clone();
     let moving = Slot::of_key(keys.base().as_bytes()).number();
     let (from, to) = (id(&fixture.redis).await, id(&second).await);
@@ -77,7 +80,15 @@ async fn a_slot_on_the_move_is_refused_whole_and_served_again_where_it_went() {
     }
     fixture.until(|| async { (fixture.http.post("/tasks", &task).await.status == 201).then_some(()) }).await;
     assert_eq!(fixture.counts("q").await["submitted"], 2);
-    for _ in 0..2 {
+    // Its channel has moved too: that is told, and what comes then is heard.
+    let last = fixture.submit_with(task.clone()).await;
+    let (mut is_told, mut is_missed) = (false, false);
+    while !is_told || !is_missed {
+        let (name, data) = stream.event().await.unwrap();
+        is_told |= data["id"] == last["id"];
+        is_missed |= name == "missed";
+    }
+    for _ in 0..3 {
         fixture.claim_one("q").await;
     }
     fixture.end().await;

@@ -34,7 +34,7 @@ fn name(path: &Path) -> String {
 /// The floor that a module stands on; modules of one floor do not import one another, but for those of the ground.
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
-        "domain" | "config" => 0,
+        "domain" | "config" | "measure" => 0,
         "store" | "spans" => 1,
         "dispatch" | "upkeep" => 2,
         "api" => 3,

@@ -202,3 +202,26 @@ async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
     assert_eq!(fixture.counts("q").await["completed"], 100);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn hints_are_heard_again_after_their_connection_was_cut() {
+    // No sweep finds in time what a hint has missed.
+    let fixture = Fixture::with(|written| written.sweep_ms = Some(60_000)).await;
+    let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
+    assert_eq!(killed, 1);
+    // Once it is heard again, all is looked at once: the first may be found by that.
+    for n in 0..3 {
+        let http = fixture.http.clone();
+        let waiting =
+            tokio::spawn(
+                async move { http.post("/claim", &json!({"queues": ["q"], "wait_ms": 20_000})).await.expect(200) },
+            );
+        let line = "slotwheel_waiting_polls 1\n";
+        fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
+        // A claim that comes later is answered later: by then the first has looked everywhere, and rests.
+        assert!(fixture.claim_now("q", 1).await.is_empty());
+        fixture.submit("q", json!(n)).await;
+        assert_eq!(waiting.await.unwrap()["tasks"][0]["payload"], n, "before the wait is over");
+    }
+    fixture.end().await;
+}

@@ -90,16 +90,17 @@ impl Body for Arriving {
     }
 }
 
-/// The body of an answer. Its request has ended when the library has let go of it.
+/// The body of an answer. Its request has ended when the library has let go of it; while it has nothing to give, nobody
+/// has anything to take.
 pub(super) struct Leaving {
     body: axum::body::Body,
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Leaving {
     pub(super) fn new(body: axum::body::Body, mut turn: Turn) -> Self {
-        turn.answer();
-        Leaving { body, _turn: turn }
+        turn.give();
+        Leaving { body, turn }
     }
 }
 
@@ -111,7 +112,12 @@ impl Body for Leaving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        match frame.is_ready() {
+            true => self.turn.give(),
+            false => self.turn.rest(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -27,7 +27,6 @@ use super::super::extract::Peer;
 use super::super::problem::{Code, Problem};
 use super::Door;
 use super::body::{Arriving, Leaving};
-use super::counts::count;
 use super::farewell;
 use super::head::Flaw;
 use super::pace::{Due, Pace, Turn};
@@ -84,15 +83,15 @@ fn last_words(door: &Door, end: &End, flaw: Option<&Flaw>) -> Option<Vec<u8>> {
     let counts = &door.counts;
     let problem = match (end, flaw) {
         (_, Some(Flaw::Malformed(why))) => {
-            count(&counts.heads_malformed);
+            counts.heads_malformed.one();
             Problem::new(Code::MalformedRequest, *why)
         }
         (_, Some(Flaw::TooLarge(why))) => {
-            count(&counts.heads_too_large);
+            counts.heads_too_large.one();
             Problem::new(Code::HeadTooLarge, *why)
         }
         (End::Due(Due::SlowHead, version), None) => {
-            count(&counts.closed_slow_head);
+            counts.closed_slow_head.one();
             if *version == Version::Two {
                 return None;
             }
@@ -100,9 +99,9 @@ fn last_words(door: &Door, end: &End, flaw: Option<&Flaw>) -> Option<Vec<u8>> {
         }
         (End::Due(due, _), None) => {
             match due {
-                Due::Silent => count(&counts.closed_silent),
-                Due::Idle => count(&counts.closed_idle),
-                Due::Unread => count(&counts.closed_unread),
+                Due::Silent => counts.closed_silent.one(),
+                Due::Idle => counts.closed_idle.one(),
+                Due::Unread => counts.closed_unread.one(),
                 Due::SlowHead | Due::Old => {}
             }
             return None;
@@ -200,7 +199,7 @@ async fn within<C: Future>(
                     if due != Due::Old {
                         return Poll::Ready(Err(due));
                     }
-                    count(&door.counts.ended_by_age);
+                    door.counts.ended_by_age.one();
                     asked = true;
                     pace.forget_age();
                     ask(connection.as_mut());

@@ -36,7 +36,6 @@ use places::{Place, Places, Refused};
 pub(in crate::api) use body::TooSlow;
 pub(in crate::api) use budget::Share;
 pub use counts::Counts;
-pub(in crate::api) use counts::count;
 
 /// Between attempts to accept when the system has no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -119,13 +118,13 @@ impl Door {
 
     /// There is no memory for this body.
     pub(in crate::api) fn overloaded(&self) -> Problem {
-        count(&self.counts.bodies_refused);
+        self.counts.bodies_refused.one();
         Problem::new(Code::Overloaded, "the bodies of other requests take all the memory that bodies may take")
     }
 
     /// The body took too long.
     pub(in crate::api) fn too_slow(&self) -> Problem {
-        count(&self.counts.bodies_too_slow);
+        self.counts.bodies_too_slow.one();
         Problem::new(Code::RequestTimeout, "the body did not arrive in time")
     }
 }
@@ -138,7 +137,7 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, patie
     let mut quiet_until = Instant::now();
     let take_in = |stream: TcpStream, peer: SocketAddr| match door.places.enter(peer.ip()) {
         Ok(place) => {
-            count(&door.counts.connections_accepted);
+            door.counts.connections_accepted.one();
             prepare(&stream);
             connections.spawn(hold(place, stream, peer, router.clone(), door.clone()));
         }
@@ -209,11 +208,11 @@ fn prepare(stream: &TcpStream) {
 fn turn_away(stream: TcpStream, refused: Refused, door: &Door, farewells: &Arc<Semaphore>) {
     let why = match refused {
         Refused::Full => {
-            count(&door.counts.connections_refused_full);
+            door.counts.connections_refused_full.one();
             "this server has as many connections as it may have"
         }
         Refused::Address => {
-            count(&door.counts.connections_refused_address);
+            door.counts.connections_refused_address.one();
             "your address has as many connections as it may have"
         }
     };

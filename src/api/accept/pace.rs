@@ -46,7 +46,7 @@ struct State {
     since: Instant,
     /// Requests under way.
     turns: usize,
-    /// Those whose answer has begun.
+    /// Those of whose answer something has been given, and not been taken.
     answering: usize,
     /// Since when no answer has been taken, where there is one.
     untaken: Option<Instant>,
@@ -188,6 +188,12 @@ impl State {
         }
     }
 
+    /// An answer has been taken, as far as there is one.
+    fn taken(&mut self) {
+        self.answering -= 1;
+        self.untaken = (self.answering > 0).then(Instant::now);
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -201,12 +207,22 @@ impl Turn {
         self.pace.lock().closing
     }
 
-    /// The answer begins.
-    pub(super) fn answer(&mut self) {
+    /// The answer begins, or there is more of it: then what came before has been taken.
+    pub(super) fn give(&mut self) {
         let mut state = self.pace.lock();
-        self.answering = true;
-        state.answering += 1;
-        state.untaken.get_or_insert_with(Instant::now);
+        if std::mem::replace(&mut self.answering, true) {
+            state.untaken = Some(Instant::now());
+        } else {
+            state.answering += 1;
+            state.untaken.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// All that was given has been taken, and there is nothing more for now.
+    pub(super) fn rest(&mut self) {
+        if std::mem::take(&mut self.answering) {
+            self.pace.lock().taken();
+        }
     }
 }
 
@@ -214,8 +230,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.pace.lock();
         if self.answering {
-            state.answering -= 1;
-            state.untaken = (state.answering > 0).then(Instant::now);
+            state.taken();
         }
         state.turns -= 1;
         if state.turns == 0 {

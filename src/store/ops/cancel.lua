@@ -12,7 +12,7 @@ ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it
 ARGV[5] retain_ms   how long a cancelled task is kept that does not say
 ARGV[6] count       of tasks; then the ids
-RETURNS {'cancelled'} | {'flagged'} | {'ended', state} | {'unknown'}, each; a cancelled one is cancelled again
+RETURNS {'cancelled'} | {'before'} (it was cancelled) | {'flagged'} | {'ended', state} | {'unknown'}, each
 MOVES   ready -> cancelled, scheduled -> cancelled
 COST    O(n log queue)
 ]]
@@ -20,7 +20,7 @@ if last then return last end
 
 local function cancel(task)
   if not task then return { 'unknown' } end
-  if task.S == 'cancelled' then return { 'cancelled' } end
+  if task.S == 'cancelled' then return { 'before' } end
   if task.S == 'leased' then
     write('HSET', task.key, 'k', '1')
     return { 'flagged' }
@@ -28,7 +28,7 @@ local function cancel(task)
   if not leave_waiting(task) then return { 'ended', task.S } end
   write('HSET', task.key, 'S', 'cancelled', 'f', now)
   conclude(task, 'cancelled', ARGV[5])
-  move(task.q, task.S, 'cancelled')
+  move(task, task.S, 'cancelled')
   return { 'cancelled' }
 end
 

@@ -4,6 +4,7 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::meters::tally;
 use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -14,8 +15,10 @@ pub(super) static SCRIPT: Script =
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cancelled {
-    /// It is cancelled, now or since before.
+    /// It is cancelled.
     Now,
+    /// It had been before.
+    Before,
     /// It is leased: its worker will learn of it.
     Flagged,
     /// It had ended otherwise.
@@ -31,13 +34,16 @@ pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resul
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), answer)
+    let answers = super::answers(call.send().await?, ids.len(), answer)?;
+    shard.transitions().cancelled.add(tally(&answers, |one| *one == Cancelled::Now));
+    Ok(answers)
 }
 
 /// Reads the answer to one item.
 pub(in crate::store) fn answer(mut item: Items) -> Result<Cancelled> {
     Ok(match item.text()?.as_str() {
         "cancelled" => Cancelled::Now,
+        "before" => Cancelled::Before,
         "flagged" => Cancelled::Flagged,
         "ended" => Cancelled::Ended(item.state()?),
         "unknown" => Cancelled::Unknown,

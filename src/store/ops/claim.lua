@@ -206,6 +206,7 @@ local function give(w, q, entry, id, key, task)
   local waited = now - (task[READY] or task[CREATED])
   has_waited(q.name, waited > 0 and waited or 0)
   q.given = q.given + 1
+  tell(id, q.name, 'ready', 'leased')
   return handout(w.place, taken_tasks, id, lease.until_ms, q.place, entry.slot, entry.priority, task)
 end
 

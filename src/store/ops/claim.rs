@@ -84,7 +84,9 @@ impl<'a> Claim<'a> {
     /// # Errors
     /// After [`Unavailable`](Error::Unavailable) it may have run: what it handed out is known when it is sent again.
     pub async fn send(&self) -> Result<Handed> {
-        answer(self.call.send().await?, self.queues, &self.tokens)
+        let handed = answer(self.call.send().await?, self.queues, &self.tokens)?;
+        self.call.transitions().claimed.add(handed.tasks.len() as u64);
+        Ok(handed)
     }
 }
 

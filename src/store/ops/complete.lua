@@ -32,7 +32,7 @@ for i = 1, tonumber(ARGV[6]) do
     end
     writes[#writes + 1] = fields
     conclude(task, 'completed', ARGV[5])
-    move(task.q, 'leased', 'completed')
+    move(task, 'leased', 'completed')
   end
   replies[i] = answer
 end

@@ -32,7 +32,10 @@ pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Complet
         let nothing = result.get() == RawValue::NULL.get();
         call.arg(held.id.as_bytes()).arg(held.proof()).arg(if nothing { Vec::new() } else { record::seal(result) });
     }
-    super::answers(call.send().await?, completions.len(), answer)
+    let ended = super::answers(call.send().await?, completions.len(), answer)?;
+    let transitions = shard.transitions();
+    transitions.ended(&transitions.completed, &ended);
+    Ok(ended)
 }
 
 /// Reads the answer to one item.

@@ -25,7 +25,7 @@ for _, id in ipairs(ids) do
   if task and leave_waiting(task) then
     write('HSET', task.key, 'S', 'expired', 'f', now)
     conclude(task, 'expired', ARGV[5])
-    move(task.q, task.S, 'expired')
+    move(task, task.S, 'expired')
   end
 end
 turn_wheels()

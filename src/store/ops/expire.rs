@@ -13,5 +13,7 @@ pub(super) static SCRIPT: Script =
 pub async fn expire(shard: &Shard, caller: &mut Caller) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
     call.int(limits::RETAIN_OTHER_MS).count(limits::CALL_ITEMS);
-    Ok(reply::int(call.send().await?)? >= limits::CALL_ITEMS as i64)
+    let ended = reply::int(call.send().await?)?;
+    shard.transitions().expired.add(ended.unsigned_abs());
+    Ok(ended >= limits::CALL_ITEMS as i64)
 }

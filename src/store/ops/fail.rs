@@ -37,7 +37,10 @@ pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> R
             .arg(record::seal_report(report)?)
             .arg(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
     }
-    super::answers(call.send().await?, failures.len(), answer)
+    let ended = super::answers(call.send().await?, failures.len(), answer)?;
+    let transitions = shard.transitions();
+    transitions.ended(&transitions.failed, &ended);
+    Ok(ended)
 }
 
 /// Reads the answer to one item.

@@ -11,6 +11,7 @@ pub mod configure;
 pub mod expire;
 pub mod fail;
 pub mod heartbeat;
+pub mod listen;
 pub mod mend;
 pub mod promote;
 pub mod reap;
@@ -44,6 +45,7 @@ pub static ALL: &[&Script] = &[
     &expire::SCRIPT,
     &fail::SCRIPT,
     &heartbeat::SCRIPT,
+    &listen::SCRIPT,
     &mend::SCRIPT,
     &promote::SCRIPT,
     &reap::SCRIPT,

@@ -34,10 +34,11 @@ for i = 1, #page, 2 do
   remove(scheduled, page[i])
   -- An entry that is left of a task which has gone on must not take it back.
   if task and task.S == 'scheduled' then
+    task.q = queue
     local seq = next_of('seq')
     write('HSET', task.key, 'S', 'ready', 'n', seq, 'r', now)
     enter(queue, task.p, task.s, seq, task.id)
-    move(queue, 'scheduled', 'ready')
+    move(task, 'scheduled', 'ready')
   end
 end
 -- The queue's time in `due` is set anew from what is left.

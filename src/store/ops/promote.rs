@@ -13,5 +13,7 @@ pub(super) static SCRIPT: Script = script!("promote", flags = " flags=allow-oom"
 pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
     call.arg(queue.as_str()).count(limits::CALL_ITEMS);
-    Ok(reply::int(call.send().await?)? >= limits::CALL_ITEMS as i64)
+    let promoted = reply::int(call.send().await?)?;
+    shard.transitions().promoted.add(promoted.unsigned_abs());
+    Ok(promoted >= limits::CALL_ITEMS as i64)
 }

@@ -37,5 +37,12 @@ pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Res
     for Overdue { id, lease, report, wait_ms } in leases {
         call.arg(id.as_bytes()).arg(lease.as_bytes()).arg(record::seal_report(report)?).int(*wait_ms);
     }
-    Ok(reply::int(call.send().await?)?.unsigned_abs())
+    let mut answer = reply::items(call.send().await?)?;
+    let mut next = || answer.int().map(i64::unsigned_abs);
+    let (ended, dead, cancelled) = (next()?, next()?, next()?);
+    let transitions = shard.transitions();
+    transitions.lease_ran_out.add(ended);
+    transitions.dead.add(dead);
+    transitions.cancelled.add(cancelled);
+    Ok(ended)
 }

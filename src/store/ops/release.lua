@@ -43,7 +43,7 @@ local function release(task, delay_ms)
     conclude(task, state, ARGV[5])
   end
   writes[#writes + 1] = fields
-  move(task.q, 'leased', state)
+  move(task, 'leased', state)
   return { 'released', state, run_at or '' }
 end
 

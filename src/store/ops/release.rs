@@ -26,7 +26,10 @@ pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -
     for Release { held, delay_ms } in releases {
         call.arg(held.id.as_bytes()).arg(held.proof()).int(*delay_ms);
     }
-    super::answers(call.send().await?, releases.len(), answer)
+    let ended = super::answers(call.send().await?, releases.len(), answer)?;
+    let transitions = shard.transitions();
+    transitions.ended(&transitions.released, &ended);
+    Ok(ended)
 }
 
 /// Reads the answer to one item.

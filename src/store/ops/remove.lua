@@ -44,7 +44,7 @@ local function forget(task)
     remove(retain, task.id)
   end
   ending('DEL', task.key)
-  move(task.q, task.S, 'removed')
+  move(task, task.S, 'removed')
   if task.o then hint('ended ' .. task.id) end
   return { 'removed' }
 end

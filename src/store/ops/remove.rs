@@ -3,6 +3,7 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::meters::tally;
 use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -48,7 +49,9 @@ pub async fn remove(shard: &Shard, caller: &mut Caller, reason: &Reason, ids: &[
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), answer)
+    let answers = super::answers(call.send().await?, ids.len(), answer)?;
+    shard.transitions().removed.add(tally(&answers, |one| *one == Removed::Gone));
+    Ok(answers)
 }
 
 /// Reads the answer to one item.

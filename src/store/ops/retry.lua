@@ -43,7 +43,7 @@ local function revive(task)
   remove(base .. 'ended:' .. task.q .. ':' .. task.S, task.id)
   remove(base .. 'retain', task.id)
   enter(task.q, task.p, task.s, seq, task.id)
-  move(task.q, task.S, 'ready')
+  move(task, task.S, 'ready')
   return { 'revived' }
 end
 

@@ -3,6 +3,7 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::meters::tally;
 use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -29,7 +30,9 @@ pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result
     for id in ids {
         call.arg(id.as_bytes());
     }
-    super::answers(call.send().await?, ids.len(), answer)
+    let answers = super::answers(call.send().await?, ids.len(), answer)?;
+    shard.transitions().retried.add(tally(&answers, |one| *one == Revived::Ready));
+    Ok(answers)
 }
 
 /// Reads the answer to one item.

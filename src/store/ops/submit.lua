@@ -85,6 +85,7 @@ local function create(task)
   count(task.q, 'submitted', 1)
   submitted[task.q] = (submitted[task.q] or 0) + 1
   count(task.q, state, 1)
+  tell(task.id, task.q, '', state)
   list_queue(task.q)
   return options == PLAIN and READY_NOW or { 'created', state, now, options.run or '', options.expires or '' }
 end
@@ -119,7 +120,7 @@ local function replace(task, new)
   if state ~= task.S then
     fields[#fields + 1] = 'S'
     fields[#fields + 1] = state
-    move(task.q, task.S, state)
+    move(task, task.S, state)
   end
   writes[#writes + 1] = fields
   return { 'replaced', task.id }

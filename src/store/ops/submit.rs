@@ -6,6 +6,7 @@ use crate::domain::state::State;
 use crate::domain::task::{DedupeMode, NewTask, Start};
 use crate::domain::time::Millis;
 use crate::store::error::Result;
+use crate::store::meters::tally;
 use crate::store::record;
 use crate::store::reply::Items;
 use crate::store::script::{Script, script};
@@ -54,10 +55,11 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
             call.arg(name).arg(value);
         }
     }
-    let stored = call.send().await?;
+    let stored = super::answers(call.send().await?, tasks.len(), answer)?;
+    shard.transitions().submitted.add(tally(&stored, |one| matches!(one, Submitted::Created { .. })));
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
     call.confirm().await?;
-    super::answers(stored, tasks.len(), answer)
+    Ok(stored)
 }
 
 /// What few tasks have: none of it, or all of it.

@@ -5,6 +5,7 @@ pub mod confirm;
 pub mod courses;
 pub mod horizon;
 pub mod overdue;
+pub mod overview;
 pub mod page;
 pub mod queues;
 pub mod stats;

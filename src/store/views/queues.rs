@@ -39,6 +39,19 @@ impl Counts {
         [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed]
     }
 
+    /// Those in one state.
+    pub fn of(&self, state: State) -> i64 {
+        match state {
+            State::Scheduled => self.scheduled,
+            State::Ready => self.ready,
+            State::Leased => self.leased,
+            State::Completed => self.completed,
+            State::Dead => self.dead,
+            State::Cancelled => self.cancelled,
+            State::Expired => self.expired,
+        }
+    }
+
     /// Adds the counts of another queue or shard.
     pub fn join(&mut self, mut other: Counts) {
         for (sum, count) in self.each().into_iter().zip(other.each()) {
@@ -110,12 +123,15 @@ async fn part(shard: &Shard, name: &QueueName) -> Result<Part> {
     let mut counts = Counts::default();
     counts.add(next())?;
     let entries: Vec<String> = items(next())?.map(text).collect::<Result<_>>()?;
-    let oldest_ready_age_ms = oldest(shard, name, &entries).await?;
+    let oldest_ready_age_ms = match oldest_since(shard, name, &entries).await? {
+        Some(since) => Some(super::horizon::horizon(shard).await?.now.0.saturating_sub(since).max(0)),
+        None => None,
+    };
     Ok(Part { known, paused, counts, oldest_ready_age_ms })
 }
 
-/// The age of the oldest among the first tasks of these entries of the wheel.
-async fn oldest(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
+/// Since when the oldest among the first tasks of these entries of the wheel has been ready, ms by Redis' clock.
+pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
     let mut heads = pipe();
     for entry in entries {
         let (priority, slot) = entry.split_once(':').unwrap_or_default();
@@ -149,9 +165,7 @@ async fn oldest(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<O
             (first, since) => first.or(since),
         };
     }
-    let Some(first) = first else { return Ok(None) };
-    let now = super::horizon::horizon(shard).await?.now;
-    Ok(Some(now.0.saturating_sub(first).max(0)))
+    Ok(first)
 }
 
 /// Names of queues behind `after`, in their order, at most `limit`.

@@ -18,6 +18,7 @@ use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::complete::{Completion, complete};
 use slotwheel::store::ops::configure::configure;
 use slotwheel::store::ops::fail::{Failure, fail};
+use slotwheel::store::ops::listen::listen;
 use slotwheel::store::ops::release::{Release, release};
 use slotwheel::store::ops::remember::{Note, remember};
 use slotwheel::store::ops::remove::{Reason, remove};
@@ -78,6 +79,11 @@ fn failure(lab: &Lab, n: u16, wait_ms: Option<i64>) -> Failure {
 async fn leased(lab: &Lab, tasks: &[NewTask]) -> Result<()> {
     lab.submit(tasks).await?;
     lab.claim(&["q"], &[want(tasks.len(), Some(b"c"), 1)]).await.map(drop)
+}
+
+/// From now on scripts report what they change.
+async fn listening(lab: &Lab) -> Result<()> {
+    listen(lab.shard(), &mut Caller::new()).await.map(drop)
 }
 
 async fn finish(lab: &Lab, n: u16) -> Result<()> {

@@ -98,6 +98,13 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
     validate(&format!("{method} {template} {exact}"), &media["schema"], &answer.json());
 }
 
+/// Fails unless the contract has this server-sent event.
+#[track_caller]
+pub fn check_event(event: &Value) {
+    let schema = &CONTRACT["components"]["schemas"]["Events"]["items"];
+    validate("an event", schema, event);
+}
+
 fn validate(name: &str, schema: &Value, body: &Value) {
     static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
     let mut validators = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,12 +1,14 @@
 //! A server of one's own, on a Redis of one's own.
 
 pub mod contract;
+pub mod exposition;
 pub mod http;
 pub mod lab;
 pub mod proxy;
 pub mod queueing;
 pub mod raw;
 pub mod redis;
+pub mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -49,6 +49,6 @@ local function end_attempt(task, verb, report, wait_ms)
     conclude(task, state, state == 'dead' and ARGV[5] or ARGV[6])
   end
   writes[#writes + 1] = fields
-  move(task.q, 'leased', state)
+  move(task, 'leased', state)
   return state, run_at
 end

@@ -1,5 +1,5 @@
 -- stage: writes are collected while the script reads, and carried out together at its end by `commit`: first what
--- adds, then what removes, and a key that a removal may empty is not touched after it; then the hints.
+-- adds, then what removes, and a key that a removal may empty is not touched after it; then the hints, and what changed.
 local adds, removals, writes, endings, hints, touched = {}, {}, {}, {}, {}, {}
 
 local function into(lists, key, a, b)
@@ -54,9 +54,26 @@ local function count(queue, field, by)
   all[field] = (all[field] or 0) + by
 end
 
-local function move(queue, from, to)
-  count(queue, from, -1)
-  count(queue, to, 1)
+-- What becomes of tasks, for those who listen; nil where nobody does. Servers say in seconds of Redis' own clock until
+-- when they do: their time is not one that a test moves.
+local news = listen and tonumber(listen) > tonumber(clock[1]) and {} or nil
+
+-- A new task comes from '', and one that is removed goes to 'removed'.
+local function tell(id, queue, from, to)
+  if news then news[#news + 1] = { id, queue, from, to } end
+end
+
+local function move(task, from, to)
+  count(task.q, from, -1)
+  count(task.q, to, 1)
+  tell(task.id, task.q, from, to)
+end
+
+-- Behind all writes, in messages of bounded size.
+local function report()
+  for from = 1, #news, 100 do
+    call('SPUBLISH', base .. 'events', cmsgpack.pack({ now, unpack(news, from, math.min(from + 99, #news)) }))
+  end
 end
 
 -- The shard's counters.
@@ -158,6 +175,7 @@ local function commit(answer)
   each_chunk('ZREM', removals)
   for _, w in ipairs(endings) do call(unpack(w)) end
   for _, text in ipairs(hints) do call('SPUBLISH', base .. 'signals', text) end
+  if news then report() end
   return answer
 end
 

@@ -6,7 +6,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::fail::Failure;
 use slotwheel::store::ops::watch::watch;
 
-use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, scenario};
+use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
 use crate::support::lab::{error, id, queue, task, want};
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -23,6 +23,15 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
                 watch(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
+            },
+            |lab| { finish(lab, 11).await? }
+        ),
+        scenario!(
+            "complete",
+            "somebody listens",
+            |lab| {
+                leased(lab, &[task(11), task(12)]).await?;
+                listening(lab).await?;
             },
             |lab| { finish(lab, 11).await? }
         ),

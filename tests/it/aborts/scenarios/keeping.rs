@@ -23,7 +23,7 @@ use slotwheel::store::views::horizon::horizon;
 use slotwheel::store::views::page::by_time;
 use slotwheel::store::views::stats::window;
 
-use super::{Scenario, damaged, entry, finish, keyed, later, leased, note, pause, scenario};
+use super::{Scenario, damaged, entry, finish, keyed, later, leased, listening, note, pause, scenario};
 use crate::support::lab::{Lab, id, queue, task};
 
 fn founded(lab: &Lab) -> Founded {
@@ -98,6 +98,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 tidy(lab.shard(), &mut Caller::new(), "0").await?;
             }
         ),
+        scenario!("listen", "again", |lab| { listening(lab).await? }, |lab| { listening(lab).await? }),
         scenario!("mend", "entries", |lab| { damaged(lab).await? }, |lab| {
             let subjects =
                 [entry(12, "leased:q"), entry(13, "scheduled:q"), entry(14, "scheduled:q"), entry(25, "slot:q:4:2")];

@@ -8,7 +8,7 @@ use slotwheel::store::ops::heartbeat::Beat;
 use slotwheel::store::ops::heartbeat::heartbeat;
 use slotwheel::store::ops::watch::watch;
 
-use super::{Scenario, expiring, keyed, later, leased, scenario};
+use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
 use crate::support::lab::{document, id, queue, task, want};
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -20,6 +20,9 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("submit", "several, later and with deadlines", |lab| { lab.submit(&[later(14)]).await? }, |lab| {
             let other = NewTask { queue: queue("r"), priority: 9, ..task(31) };
             lab.submit(&[task(11), later(12), expiring(21), other]).await?;
+        }),
+        scenario!("submit", "somebody listens", |lab| { listening(lab).await? }, |lab| {
+            lab.submit(&[task(11), later(12)]).await?;
         }),
         scenario!("submit", "with a dedupe key for a while", |_lab| {}, |lab| {
             lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
@@ -104,6 +107,17 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| {
                 lab.claim(&["q"], &[want(5, None, 1)]).await?;
+            }
+        ),
+        scenario!(
+            "claim",
+            "somebody listens",
+            |lab| {
+                listening(lab).await?;
+                lab.submit(&[task(11), task(12)]).await?;
+            },
+            |lab| {
+                lab.claim(&["q"], &[want(2, None, 1)]).await?;
             }
         ),
         scenario!("heartbeat", "with progress", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {

@@ -1,0 +1,218 @@
+//! Requests, counted by method, route and status, and timed: a layer around the router.
+//!
+//! All that it raises is made when the server starts, one series for each method of each route, and found by the
+//! route's template: a request takes no lock, no memory, and cannot bring a new label value about.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::extract::MatchedPath;
+use axum::http::{Method, Request, Response};
+use axum::routing::MethodRouter;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::super::Api;
+use crate::measure::{Counter, Histogram, PATIENT, PROMPT};
+
+/// The route of what has none.
+const UNMATCHED: &str = "unmatched";
+/// The method of what is none of the route's.
+const OTHER: &str = "other";
+/// Each status there can be has its counter.
+const STATUSES: std::ops::Range<u16> = 100..600;
+
+/// What is known of the requests of one method to one route.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) method: &'static str,
+    pub(super) route: &'static str,
+    statuses: Box<[Counter]>,
+    /// Of requests that did not want to wait for something to happen, and did not fail on our side.
+    pub(super) durations: Histogram,
+    /// Of those that did.
+    pub(super) polls: Histogram,
+    pub(super) abandoned: Counter,
+}
+
+impl Series {
+    fn new(method: &'static str, route: &'static str) -> Self {
+        let statuses = STATUSES.map(|_| Counter::default()).collect();
+        let (durations, polls) = (Histogram::new(&PROMPT), Histogram::new(&PATIENT));
+        Series { method, route, statuses, durations, polls, abandoned: Counter::default() }
+    }
+
+    /// How often each status was answered that was answered at all.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counted = STATUSES.zip(self.statuses.iter().map(Counter::read));
+        counted.filter(|(_, count)| *count > 0)
+    }
+}
+
+/// All requests.
+#[derive(Debug)]
+pub(in crate::api) struct Requests {
+    series: Vec<Series>,
+    /// By route: its methods, and where their series stand; last, that of all other methods.
+    routes: HashMap<&'static str, Vec<(Option<Method>, usize)>>,
+}
+
+impl Requests {
+    /// Of a router with these routes.
+    pub(super) fn of(table: &[(Method, &'static str, MethodRouter<Api>)]) -> Self {
+        let mut requests = Requests { series: vec![Series::new(OTHER, UNMATCHED)], routes: HashMap::new() };
+        for (method, route, _) in table {
+            let Some(name) = name(method) else { continue };
+            requests.add(Some(method.clone()), name, route);
+            // The router answers it as GET without a body.
+            if *method == Method::GET {
+                requests.add(Some(Method::HEAD), "HEAD", route);
+            }
+        }
+        for route in requests.routes.keys().copied().collect::<Vec<_>>() {
+            requests.add(None, OTHER, route);
+        }
+        requests
+    }
+
+    fn add(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
+        self.routes.entry(route).or_default().push((method, self.series.len()));
+        self.series.push(Series::new(name, route));
+    }
+
+    /// Where the series of such requests stands.
+    fn place(&self, method: &Method, route: Option<&str>) -> usize {
+        let methods = route.and_then(|route| self.routes.get(route));
+        let found = methods
+            .and_then(|methods| methods.iter().find(|(known, _)| known.as_ref().is_none_or(|known| known == method)));
+        found.map_or(0, |(_, place)| *place)
+    }
+
+    /// All there are.
+    pub(super) fn series(&self) -> &[Series] {
+        &self.series
+    }
+}
+
+/// The methods that routes have.
+fn name(method: &Method) -> Option<&'static str> {
+    [
+        (Method::GET, "GET"),
+        (Method::POST, "POST"),
+        (Method::PUT, "PUT"),
+        (Method::PATCH, "PATCH"),
+        (Method::DELETE, "DELETE"),
+    ]
+    .into_iter()
+    .find_map(|(known, name)| (known == *method).then_some(name))
+}
+
+/// Says in a response that its request was willing to wait for it.
+#[derive(Clone, Copy, Debug)]
+struct WasPoll;
+
+/// The request was willing to wait: how long it took says nothing about this server.
+pub(in crate::api) fn mark_poll<B>(response: &mut Response<B>) {
+    response.extensions_mut().insert(WasPoll);
+}
+
+/// The layer.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Counting(pub(super) Arc<Requests>);
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, requests: self.0.clone() }
+    }
+}
+
+/// A service whose requests are counted.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Counted<S> {
+    inner: S,
+    requests: Arc<Requests>,
+}
+
+impl<S, A, B> Service<Request<A>> for Counted<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let place = self.requests.place(request.method(), route);
+        let course = Course { requests: self.requests.clone(), place, began: Instant::now(), answered: false };
+        Answering { inner: self.inner.call(request), course }
+    }
+}
+
+pin_project! {
+    /// A request that is being answered.
+    pub(in crate::api) struct Answering<F> {
+        #[pin]
+        inner: F,
+        course: Course,
+    }
+}
+
+impl<F, B, E> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let own = self.project();
+        let outcome = std::task::ready!(own.inner.poll(context));
+        if let Ok(response) = &outcome {
+            own.course.end(response);
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+/// A request from its beginning. Dropped without an answer, its client has gone.
+struct Course {
+    requests: Arc<Requests>,
+    place: usize,
+    began: Instant,
+    answered: bool,
+}
+
+impl Course {
+    fn end<B>(&mut self, response: &Response<B>) {
+        self.answered = true;
+        let Some(series) = self.requests.series.get(self.place) else { return };
+        let status = response.status();
+        if let Some(counter) = series.statuses.get(usize::from(status.as_u16().saturating_sub(STATUSES.start))) {
+            counter.one();
+        }
+        if response.extensions().get::<WasPoll>().is_some() {
+            series.polls.observe_time(self.began.elapsed());
+        } else if !status.is_server_error() {
+            series.durations.observe_time(self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Some(series) = self.requests.series.get(self.place)
+        {
+            series.abandoned.one();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Tells those who listen what becomes of tasks.
+//!
+//! While somebody listens here, scripts are asked to report what they change, and what they report goes into one ring
+//! from which all who listen read; what comes of a slow reader is its own affair. When nobody has listened for a
+//! while, it ends: scripts report no more once nobody asks them to. What was missed is told to each who may have
+//! missed it, never passed over in silence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::gather::in_time;
+use super::polls::Place;
+use super::ring::{Event, Ring, Told};
+use crate::domain::queue::QueueName;
+use crate::store::change::{self, News};
+use crate::store::ops::listen::listen;
+use crate::store::{Caller, Error, Result, Shard, Store};
+
+/// How often scripts are asked to go on reporting; well below the time for which they then do.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How soon where that went wrong.
+const SOON: Duration = Duration::from_millis(500);
+/// How long changes are still heard when nobody listens: who comes back in this time has missed nothing.
+const LINGER: Duration = Duration::from_secs(10);
+/// Events that a reader gets at once.
+const AT_ONCE: usize = 64;
+
+/// What is heard, and by whom.
+#[derive(Debug)]
+pub(super) struct Events {
+    store: Store,
+    /// Names this run of this server: numbers of events mean nothing elsewhere.
+    run: u64,
+    heard: watch::Sender<Heard>,
+    /// Somebody has come to listen.
+    wanted: Notify,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Heard {
+    ring: Ring,
+    /// In so many shards scripts report, and it is heard.
+    shards: usize,
+}
+
+/// One who listens. It counts among those who wait until it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    heard: watch::Receiver<Heard>,
+    run: u64,
+    queues: Vec<QueueName>,
+    seen: u64,
+    /// It was told of events that this server does not have.
+    lost: bool,
+    stop: CancellationToken,
+    _place: Place,
+}
+
+/// Where in the course of events somebody has been.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The run of a server.
+    pub run: u64,
+    /// The number of the last event seen.
+    pub number: u64,
+}
+
+impl Events {
+    /// Of at most `most` events; hears until `stop`, as long as somebody listens.
+    pub(super) fn new(store: &Store, most: usize, stop: &CancellationToken) -> Arc<Self> {
+        let heard = watch::Sender::new(Heard { ring: Ring::new(most), shards: 0 });
+        let run = rand::random();
+        Arc::new(Events { store: store.clone(), run, heard, wanted: Notify::new(), stop: stop.clone() })
+    }
+
+    /// Ends after `stop`.
+    pub(super) async fn run(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.wanted.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
+            if self.heard.is_closed() {
+                continue;
+            }
+            tokio::select! {
+                () = self.hear() => {}
+                () = self.deserted() => {}
+                () = self.stop.cancelled() => return,
+            }
+            self.heard.send_modify(|heard| heard.shards = 0);
+        }
+    }
+
+    /// Hears all shards until it is dropped.
+    async fn hear(self: &Arc<Self>) {
+        let stands = Arc::new(Notify::new());
+        let take = {
+            let (events, stands) = (self.clone(), stands.clone());
+            move |news| {
+                events.heard.send_modify(|heard| match news {
+                    News::Changes(changes) => heard.ring.add(changes),
+                    News::Missed => {
+                        heard.ring.add_gap();
+                        stands.notify_one();
+                    }
+                });
+            }
+        };
+        // Heard first, reported then: so nothing is reported that nobody hears.
+        let asking = async {
+            stands.notified().await;
+            join_all(self.store.shards().iter().map(|shard| self.ask(shard))).await;
+        };
+        join(change::hear(&self.store, take), asking).await;
+    }
+
+    /// Has the shard's scripts report until it is dropped.
+    async fn ask(&self, shard: &Shard) {
+        let mut caller = Caller::new();
+        let mut is_new = true;
+        loop {
+            match listen(shard, &mut caller).await {
+                Ok(reported) => {
+                    if is_new || !reported {
+                        self.heard.send_modify(|heard| {
+                            heard.shards += usize::from(is_new);
+                            if !reported {
+                                heard.ring.add_gap();
+                            }
+                        });
+                    }
+                    is_new = false;
+                    sleep(AGAIN).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, shard = shard.index, "changes may go unreported");
+                    sleep(SOON).await;
+                }
+            }
+        }
+    }
+
+    /// Returns when nobody has listened for a while.
+    async fn deserted(&self) {
+        loop {
+            self.heard.closed().await;
+            sleep(LINGER).await;
+            if self.heard.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Somebody listens to changes in `queues` (none: in all), behind `mark` if it has one. Whatever happens after this
+    /// has returned is told.
+    pub(super) async fn listen(&self, place: Place, queues: Vec<QueueName>, mark: Option<Mark>) -> Result<Listener> {
+        let mut heard = self.heard.subscribe();
+        self.wanted.notify_one();
+        let shards = self.store.shards().len();
+        let latest = in_time(async {
+            tokio::select! {
+                all = heard.wait_for(|heard| heard.shards == shards) => {
+                    let gone = |_| Error::Unavailable("the server is stopping".into());
+                    all.map(|heard| heard.ring.latest()).map_err(gone)
+                }
+                () = self.stop.cancelled() => Ok(0),
+            }
+        })
+        .await?;
+        let known = mark.filter(|mark| mark.run == self.run && mark.number <= latest);
+        Ok(Listener {
+            heard,
+            run: self.run,
+            queues,
+            seen: known.map_or(latest, |mark| mark.number),
+            lost: mark.is_some() && known.is_none(),
+            stop: self.stop.clone(),
+            _place: place,
+        })
+    }
+}
+
+impl Listener {
+    /// Where it is.
+    pub fn mark(&self) -> Mark {
+        Mark { run: self.run, number: self.seen }
+    }
+
+    /// The next events, as many as are there, within bounds; none if there are none for so long. `None`: the server
+    /// stops. It may be dropped without harm.
+    pub async fn next(&mut self, within: Duration) -> Option<Vec<Event>> {
+        if std::mem::take(&mut self.lost) {
+            return Some(vec![Event { number: self.seen, told: Told::Missed(None) }]);
+        }
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            events = timeout(within, self.more()) => Some(events.unwrap_or_default()),
+        }
+    }
+
+    /// The next events that are for it.
+    async fn more(&mut self) -> Vec<Event> {
+        loop {
+            let (events, seen) = self.heard.borrow_and_update().ring.after(self.seen, &self.queues, AT_ONCE);
+            self.seen = seen;
+            if !events.is_empty() {
+                return events;
+            }
+            if self.heard.changed().await.is_err() {
+                // The server is gone, and with it whoever would tell it so.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! `GET /events` tells each change once, to who asked for its queue; what it cannot tell it says that it could not.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use deadpool_redis::redis::{self, AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, cmd};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use slotwheel::config::WrittenLimits;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::listen::listen;
+use tokio::sync::mpsc;
+
+use crate::support::lab::Lab;
+use crate::support::stream::{PATIENCE, Stream, narrow};
+use crate::support::{Fixture, Http, report, report_with, text};
+
+async fn limited(limits: WrittenLimits) -> Fixture {
+    Fixture::with(|written| written.limits = limits).await
+}
+
+/// Submits as many tasks at once.
+async fn submit_many(fixture: &Fixture, count: usize) -> Vec<Value> {
+    let tasks = vec![json!({"queue": "q"}); count];
+    let answer = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    answer["results"].as_array().unwrap().iter().map(|result| result["task"].clone()).collect()
+}
+
+#[tokio::test]
+async fn each_change_by_each_verb_is_told_once() {
+    let fixture = Fixture::start().await;
+    let http = &fixture.http;
+    let mut stream = Stream::open(http, "?queue=q").await;
+    let verb = |task: &Value, verb: &str| format!("/tasks/{}/{verb}", text(&task["id"]));
+
+    // Submitted, claimed, completed, and that again: deleted.
+    let task = fixture.submit("q", json!(1)).await;
+    let change = stream.change().await;
+    let told = json!({"id": task["id"], "queue": "q", "from": null, "state": "ready", "at": task["created_at"]});
+    assert_eq!(change, told);
+    let claimed = fixture.claim_one("q").await;
+    stream.expect(&task, json!("ready"), json!("leased")).await;
+    for _ in 0..2 {
+        http.post("/complete", &report(&claimed)).await.expect(200);
+    }
+    stream.expect(&task, json!("leased"), json!("completed")).await;
+    http.delete(&format!("/tasks/{}", text(&task["id"]))).await;
+    stream.expect(&task, json!("completed"), json!(null)).await;
+
+    let error = json!({"type": "Broken", "message": "so it is"});
+    // Failed and tried again, released, failed for good, retried, cancelled.
+    let task = fixture.submit("q", json!(2)).await;
+    stream.expect(&task, json!(null), json!("ready")).await;
+    let claimed = fixture.claim_one("q").await;
+    stream.expect(&task, json!("ready"), json!("leased")).await;
+    http.post("/fail", &report_with(&claimed, json!({"error": error, "retry_in_ms": 10}))).await.expect(200);
+    stream.expect(&task, json!("leased"), json!("scheduled")).await;
+    stream.expect(&task, json!("scheduled"), json!("ready")).await;
+    let claimed = fixture.claim_one("q").await;
+    stream.expect(&task, json!("ready"), json!("leased")).await;
+    http.post("/release", &report(&claimed)).await.expect(200);
+    stream.expect(&task, json!("leased"), json!("ready")).await;
+    let claimed = fixture.claim_one("q").await;
+    stream.expect(&task, json!("ready"), json!("leased")).await;
+    // What changes no state is no change.
+    http.post("/heartbeat", &json!({"worker": "w", "tasks": [report(&claimed)]})).await.expect(200);
+    http.post("/fail", &report_with(&claimed, json!({"error": error, "retry": false}))).await.expect(200);
+    stream.expect(&task, json!("leased"), json!("dead")).await;
+    http.post_nothing(&verb(&task, "retry")).await.expect(200);
+    stream.expect(&task, json!("dead"), json!("ready")).await;
+    for _ in 0..2 {
+        http.post_nothing(&verb(&task, "cancel")).await.expect(200);
+    }
+    stream.expect(&task, json!("ready"), json!("cancelled")).await;
+
+    // Submitted for later, called on and put off by its dedupe key.
+    let dedupe = json!({"key": "k", "mode": "debounce"});
+    let later = json!({"queue": "q", "delay_ms": 60_000, "dedupe": dedupe});
+    let task = fixture.submit_with(later.clone()).await;
+    stream.expect(&task, json!(null), json!("scheduled")).await;
+    http.post("/tasks", &json!({"queue": "q", "dedupe": dedupe})).await.expect(200);
+    stream.expect(&task, json!("scheduled"), json!("ready")).await;
+    http.post("/tasks", &later).await.expect(200);
+    stream.expect(&task, json!("ready"), json!("scheduled")).await;
+    http.post("/queues/q/purge", &json!({"states": ["scheduled"]})).await.expect(200);
+    stream.expect(&task, json!("scheduled"), json!(null)).await;
+
+    // By upkeep: it expires; its lease runs out; it is dropped.
+    let task = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 1000, "retain_ms": 10_000_000})).await;
+    stream.expect(&task, json!(null), json!("ready")).await;
+    fixture.advance(1000);
+    stream.expect(&task, json!("ready"), json!("expired")).await;
+    let task = fixture.submit_with(json!({"queue": "q", "max_attempts": 1, "retain_ms": 10_000})).await;
+    stream.expect(&task, json!(null), json!("ready")).await;
+    fixture.claim_one("q").await;
+    stream.expect(&task, json!("ready"), json!("leased")).await;
+    fixture.advance(60_000);
+    stream.expect(&task, json!("leased"), json!("dead")).await;
+    fixture.advance(10_000);
+    stream.expect(&task, json!("dead"), json!(null)).await;
+
+    // Many at once.
+    let tasks = submit_many(&fixture, 250).await;
+    let mut told = BTreeSet::new();
+    for _ in &tasks {
+        let change = stream.change().await;
+        assert_eq!(change["state"], "ready");
+        told.insert(text(&change["id"]).to_owned());
+    }
+    assert_eq!(told, tasks.iter().map(|task| text(&task["id"]).to_owned()).collect());
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_server_tells_what_comes_about_through_another_and_only_of_queues_that_were_asked_for() {
+    let mut fixture = Fixture::start().await;
+    let other = fixture.another_server().await;
+    let (mut all, mut some) = (Stream::open(&other, "").await, Stream::open(&other, "?queue=a&queue=b").await);
+    let mut submitted = Vec::new();
+    for queue in ["a", "c", "b", "a"] {
+        let task = fixture.submit(queue, json!(1)).await;
+        all.expect(&task, json!(null), json!("ready")).await;
+        submitted.push(task);
+    }
+    for task in [&submitted[0], &submitted[2], &submitted[3]] {
+        some.expect(task, json!(null), json!("ready")).await;
+    }
+    // The other server did nothing, and its listeners go when it does.
+    fixture.stop_servers().await;
+    assert!(all.event().await.is_none() && some.event().await.is_none());
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_hears_exactly_how_many_it_missed() {
+    let fixture = limited(WrittenLimits { events: Some(16), ..WrittenLimits::default() }).await;
+    let (mut slow, _connection, _sender) = narrow(&fixture.http, 1000).await;
+    let mut quick = Stream::open(&fixture.http, "").await;
+    let mut submitted = BTreeSet::new();
+    for _ in 0..40 {
+        for task in submit_many(&fixture, 10).await {
+            submitted.insert(text(&task["id"]).to_owned());
+        }
+        for _ in 0..10 {
+            quick.change().await;
+        }
+    }
+    let (mut told, mut missed, mut times) = (BTreeSet::new(), 0, 0);
+    while told.len() + missed < submitted.len() {
+        match slow.event().await.unwrap() {
+            (name, data) if name == "missed" => {
+                missed += usize::try_from(data["count"].as_u64().unwrap()).unwrap();
+                times += 1;
+            }
+            (_, data) => assert!(told.insert(text(&data["id"]).to_owned()), "told twice"),
+        }
+    }
+    assert!(missed > 0 && times > 0 && told.len() > 16, "{missed} missed, {} told", told.len());
+    assert_eq!(told.len() + missed, submitted.len());
+    assert!(told.is_subset(&submitted));
+    // From here on it keeps up, and is told what comes.
+    let task = fixture.submit("q", json!(1)).await;
+    slow.expect(&task, json!(null), json!("ready")).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn whoever_comes_back_goes_on_where_it_was_or_hears_what_it_missed() {
+    let mut fixture = limited(WrittenLimits { events: Some(16), ..WrittenLimits::default() }).await;
+    let mut first = Stream::open(&fixture.http, "").await;
+    // It goes before there was any event: it has an id all the same.
+    let begun = first.block().await.unwrap();
+    let begun = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(first);
+    let task = fixture.submit("q", json!(1)).await;
+    let mut again = Stream::open_behind(&fixture.http, "", &begun).await;
+    again.expect(&task, json!(null), json!("ready")).await;
+    let seen = again.id.clone();
+    drop(again);
+
+    // Of another server, or of none, nobody knows how much was missed.
+    let other = fixture.another_server().await;
+    for id in [seen.as_str(), "x", "0000000000000000-3"] {
+        let mut elsewhere = Stream::open_behind(&other, "", id).await;
+        elsewhere.missed(json!(null)).await;
+        let task = fixture.submit("other", json!(1)).await;
+        elsewhere.expect(&task, json!(null), json!("ready")).await;
+    }
+
+    // Three of the other server's, then twenty, of which the last sixteen are kept.
+    let mut witness = Stream::open(&fixture.http, "?queue=q").await;
+    for _ in 0..2 {
+        for _ in submit_many(&fixture, 10).await {
+            witness.change().await;
+        }
+    }
+    let mut late = Stream::open_behind(&fixture.http, "", &seen).await;
+    late.missed(json!(7)).await;
+    for _ in 0..16 {
+        assert_eq!(late.change().await["queue"], "q");
+    }
+    fixture.end().await;
+}
+
+/// Ends each connection on which signals or events are heard.
+async fn cut(fixture: &Fixture) {
+    let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
+    assert!(killed >= 2, "{killed} connections");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_told_to_all_and_then_it_goes_on() {
+    let fixture = Fixture::start().await;
+    let (mut one, mut other) = (Stream::open(&fixture.http, "").await, Stream::open(&fixture.http, "?queue=q").await);
+    let before = fixture.submit("q", json!(1)).await;
+    for stream in [&mut one, &mut other] {
+        stream.expect(&before, json!(null), json!("ready")).await;
+    }
+    cut(&fixture).await;
+    one.missed(json!(null)).await;
+    other.missed(json!(null)).await;
+    // It may be told more than once, and nothing that comes after it is lost.
+    let task = fixture.submit("q", json!(2)).await;
+    for stream in [&mut one, &mut other] {
+        loop {
+            match stream.event().await.unwrap() {
+                (name, data) if name == "task" => break assert_eq!(data["id"], task["id"]),
+                (_, data) => {
+                    assert_eq!(data["count"], json!(null))
+                }
+            }
+        }
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_scripts_did_not_report_is_told_as_missed() {
+    let fixture = Fixture::start().await;
+    let mut stream = Stream::open(&fixture.http, "").await;
+    // As after a failover to a replica that did not know.
+    for shard in fixture.store().await.shards() {
+        let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.listen())).await;
+        assert_eq!(gone, 1);
+    }
+    fixture.submit("q", json!(1)).await;
+    stream.missed(json!(null)).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_published_while_nobody_listens() {
+    let fixture = Fixture::with_shards(1).await;
+    let keys = fixture.store().await.home().keys.clone();
+    let (pushes, mut heard) = mpsc::unbounded_channel();
+    let url = fixture.redis.url.clone();
+    let client = redis::Client::open(url.as_str()).unwrap();
+    let info = client.get_connection_info().clone();
+    let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let client = redis::Client::open(info.set_redis_settings(resp3)).unwrap();
+    let config = AsyncConnectionConfig::new().set_push_sender(pushes);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    cmd("SSUBSCRIBE").arg(keys.events()).exec_async(&mut connection).await.unwrap();
+    let mut next = async || loop {
+        let push: PushInfo = heard.recv().await.unwrap();
+        if push.kind == PushKind::SMessage {
+            return push.data[1].clone();
+        }
+    };
+
+    fixture.submit("q", json!(1)).await;
+    let claimed = fixture.claim_one("q").await;
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    let told: i64 = fixture.redis.ask(cmd("SPUBLISH").arg(keys.events()).arg("all quiet")).await;
+    assert_eq!(told, 1, "only this test hears");
+    assert_eq!(next().await, redis::Value::BulkString(b"all quiet".into()));
+
+    let mut stream = Stream::open(&fixture.http, "").await;
+    let task = fixture.submit("q", json!(1)).await;
+    stream.expect(&task, json!(null), json!("ready")).await;
+    let redis::Value::BulkString(report) = next().await else { panic!("no text") };
+    assert!(report.windows(5).any(|window| window == b"ready"));
+
+    // It stays, and is kept alive; once it has gone, the server soon hears no more.
+    while stream.comments == 0 {
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.event()).await;
+    }
+    drop(stream);
+    fixture
+        .until(|| async {
+            fixture.http.post("/claim", &json!({"queues": ["none"], "wait_ms": 500})).await.expect(200);
+            let channel = keys.events();
+            let (_, hearers): (String, i64) = fixture.redis.ask(cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel)).await;
+            (hearers == 1).then_some(())
+        })
+        .await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn listeners_count_among_those_who_wait() {
+    let fixture = limited(WrittenLimits { waiting_polls: Some(2), ..WrittenLimits::default() }).await;
+    let one = Stream::open(&fixture.http, "").await;
+    let other = Stream::open(&fixture.http, "").await;
+    let refused = fixture.http.get("/events").await;
+    assert_eq!(refused.problem(503).0, "too_many_waiting");
+    assert!(refused.header("retry-after").is_some());
+    drop(other);
+    let other = fixture.until(|| async {
+        let line = "slotwheel_waiting_polls 1\n";
+        fixture.http.get("/metrics").await.text.contains(line).then_some(())
+    });
+    other.await;
+    let _third = Stream::open(&fixture.http, "").await;
+    drop(one);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_rests_is_kept_and_one_that_is_not_read_is_closed() {
+    let limits = WrittenLimits {
+        idle_ms: Some(1000),
+        unread_ms: Some(1000),
+        first_byte_ms: Some(1000),
+        ..WrittenLimits::default()
+    };
+    let mut fixture = limited(limits).await;
+    let (mut resting, _own, _own_sender) = narrow(&fixture.http, 60_000).await;
+    let mut over_one = Stream::open(&fixture.http, "").await;
+    let (mut unread, connection, _sender) = narrow(&fixture.http, 1000).await;
+    unread.block().await.unwrap();
+    // Three times as long as a connection may be idle, or leave its answer unread.
+    fixture.http.post("/claim", &json!({"queues": ["none"], "wait_ms": 3000})).await.expect(200);
+    let tasks = submit_many(&fixture, 100).await;
+    for stream in [&mut resting, &mut over_one] {
+        for _ in &tasks {
+            stream.change().await;
+        }
+    }
+    // Its window is full, and stays so.
+    let ended = tokio::time::timeout(PATIENCE, connection).await.expect("an end").unwrap();
+    eprintln!("the connection of the one that does not read: {ended:?}");
+    // The connection of this test's own requests was idle for long.
+    fixture.http = Http::new(fixture.http.address);
+    let line = "slotwheel_waiting_polls 2\n";
+    fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
+    let closed = fixture.http.get("/metrics").await.text;
+    assert!(closed.contains("slotwheel_closed_unread_total 1\n"), "{closed}");
+    let task = fixture.submit("q", json!(1)).await;
+    for stream in [&mut resting, &mut over_one] {
+        stream.expect(&task, json!(null), json!("ready")).await;
+    }
+    drop(unread);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn bad_queues_are_refused() {
+    let fixture = Fixture::start().await;
+    let refused = async |query: &str, status: u16| fixture.http.get(&format!("/events{query}")).await.problem(status);
+    let at = |code: &str, place: &str| (code.to_owned(), Some(place.to_owned()));
+    assert_eq!(refused("?queue=a&queue=%7Ba%7D", 422).await, at("invalid_queue", "?queue"));
+    assert_eq!(refused("?queue=", 422).await, at("invalid_queue", "?queue"));
+    let many: Vec<String> = (0..33).map(|n| format!("queue=q{n}")).collect();
+    assert_eq!(refused(&format!("?{}", many.join("&")), 422).await, at("too_long", "?queue"));
+    assert_eq!(refused("?queue=a&state=ready", 400).await, at("invalid_query", "?state"));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_nobody_new_listens_and_who_did_hears_that_it_missed_something() {
+    let mut fixture = Fixture::start().await;
+    let other = fixture.another_server().await;
+    let mut stream = Stream::open(&fixture.http, "").await;
+    fixture.redis.kill();
+    // This one heard nothing yet.
+    assert_eq!(other.get("/events").await.problem(503).0, "unavailable");
+    fixture.redis.restart().await;
+    stream.missed(json!(null)).await;
+    fixture
+        .until(|| async {
+            let url = format!("http://{}/events", other.address);
+            (reqwest::get(url).await.unwrap().status() == 200).then_some(())
+        })
+        .await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_whether_somebody_did_up_to_now_by_a_clock_that_stands_beside_that_of_tasks() {
+    let lab = Lab::start().await;
+    let mut caller = Caller::new();
+    assert!(!listen(lab.shard(), &mut caller).await.unwrap(), "nobody did before");
+    lab.at(3_600_000);
+    assert!(listen(lab.shard(), &mut caller).await.unwrap());
+    let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("listen"))).await;
+    assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
+    // Time stands still in this lab: it is over.
+    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg(2_000_000_000)).await;
+    assert!(!listen(lab.shard(), &mut caller).await.unwrap());
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn many_listeners_hear_the_same() {
+    let fixture = Fixture::start().await;
+    let mut streams = join_all((0..50).map(|_| Stream::open(&fixture.http, ""))).await;
+    let tasks = submit_many(&fixture, 100).await;
+    let wanted: BTreeSet<_> = tasks.iter().map(|task| text(&task["id"]).to_owned()).collect();
+    for stream in &mut streams {
+        let mut told = BTreeSet::new();
+        for _ in &tasks {
+            told.insert(text(&stream.change().await["id"]).to_owned());
+        }
+        assert_eq!(told, wanted);
+    }
+    fixture.end().await;
+}

@@ -1,0 +1,452 @@
+//! `/metrics`: well formed, bounded whatever comes, exact about what was done, and there when Redis is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use slotwheel::store::views::overview;
+
+use crate::support::exposition::Exposition;
+use crate::support::raw::{Raw, post};
+use crate::support::redis::Flavour;
+use crate::support::{Fixture, Http, report, report_with, text};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
+
+async fn metrics_of(http: &Http) -> Exposition {
+    let answer = http.send(Method::GET, "/metrics", &[("accept", OPENMETRICS)], None).await;
+    assert_eq!(answer.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    Exposition::open(&answer.text)
+}
+
+async fn metrics(fixture: &Fixture) -> Exposition {
+    metrics_of(&fixture.http).await
+}
+
+/// What happened to tasks.
+fn transitions(metrics: &Exposition) -> BTreeMap<String, u64> {
+    let family = &metrics.0["slotwheel_transitions"];
+    let each = family.samples.iter().map(|(_, labels, count)| (labels["transition"].clone(), *count as u64));
+    each.filter(|(_, count)| *count > 0).collect()
+}
+
+/// A little of everything.
+async fn use_it(fixture: &Fixture) {
+    fixture.submit("q", json!(1)).await;
+    let task = fixture.claim_one("q").await;
+    fixture.http.post("/complete", &report(&task)).await.expect(200);
+    fixture.http.get("/queues").await.expect(200);
+    fixture.http.get("/nothing/here").await.expect(404);
+}
+
+#[tokio::test]
+async fn both_formats_are_well_formed_and_say_the_same() {
+    let fixture = Fixture::start().await;
+    use_it(&fixture).await;
+    let open = metrics(&fixture).await;
+    let older = fixture.http.get("/metrics").await;
+    assert_eq!(older.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let older = Exposition::older(&older.text);
+    let names = |metrics: &Exposition| metrics.samples().map(|(name, _, _)| name.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(names(&open), names(&older));
+    assert_eq!(open.names(), older.names());
+
+    for (name, family) in &open.0 {
+        assert!(name.starts_with("slotwheel_") || name == "process_start_time_seconds", "{name}");
+        // Base units, named at the end, and nothing that looks like another one.
+        assert_eq!(
+            family.unit.as_deref(),
+            ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)),
+            "{name}"
+        );
+        assert!(["_ms", "_millis", "_micros", "_total"].iter().all(|end| !name.ends_with(end)), "{name}");
+        assert!(family.help.ends_with('.') && !family.help.ends_with(".."), "{name}: {}", family.help);
+    }
+    let labels: BTreeSet<&str> = open.samples().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect();
+    let known = "call code kind le method queue reason route signal state transition verb version work";
+    let known = known.split(' ').collect();
+    assert!(labels.is_subset(&known), "{labels:?}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn transitions_are_counted_exactly_and_repetitions_are_not() {
+    let fixture = Fixture::start().await;
+    assert_eq!(transitions(&metrics(&fixture).await), BTreeMap::new());
+
+    // Submitted: six, two in a batch; one that its dedupe key keeps out.
+    let slow = json!({"kind": "fixed", "base_ms": 3_600_000, "jitter": "none"});
+    for queue in ["done", "released", "called-off"] {
+        fixture.submit(queue, json!(1)).await;
+    }
+    let last = json!({"queue": "last", "payload": 1, "max_attempts": 1});
+    fixture.submit_with(last.clone()).await;
+    let two = [
+        json!({"queue": "flagged", "payload": 1, "backoff": slow}),
+        json!({"queue": "failing", "payload": 1, "backoff": slow, "dedupe": {"key": "k"}}),
+    ];
+    fixture.http.post("/tasks/batch", &json!({"tasks": two})).await.expect(200);
+    fixture.http.post("/tasks", &two[1]).await.expect(200);
+
+    let done = fixture.claim_one("done").await;
+    fixture.http.post("/complete", &report(&done)).await.expect(200);
+    fixture.http.post("/complete", &report(&done)).await.expect(200);
+    let released = fixture.claim_one("released").await;
+    fixture.http.post("/release", &report(&released)).await.expect(200);
+    let failing = fixture.claim_one("failing").await;
+    let failure = report_with(&failing, json!({"error": {"type": "e", "message": "m"}}));
+    fixture.http.post("/fail", &failure).await.expect(200);
+    fixture.http.post("/fail", &failure).await.expect(200);
+    let called_off =
+        fixture.http.get("/tasks?queue=called-off&state=ready").await.expect(200)["tasks"][0]["id"].clone();
+    let cancel = format!("/tasks/{}/cancel", text(&called_off));
+    fixture.http.post_nothing(&cancel).await.expect(200);
+    fixture.http.post_nothing(&cancel).await.expect(200);
+    fixture.http.delete(&format!("/tasks/{}", text(&called_off))).await.expect(204);
+
+    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    let mut add = |names: &[(&str, u64)]| {
+        for (name, count) in names {
+            *expected.entry((*name).to_owned()).or_default() += count;
+        }
+        expected.clone()
+    };
+    let so_far = add(&[
+        ("submitted", 6),
+        ("claimed", 3),
+        ("completed", 1),
+        ("released", 1),
+        ("failed", 1),
+        ("cancelled", 1),
+        ("removed", 1),
+    ]);
+    assert_eq!(transitions(&metrics(&fixture).await), so_far);
+
+    // What upkeep does: two leases run out, one ends its task and one that is flagged; a delay is over; a deadline is.
+    let last = fixture.claim_one("last").await;
+    let flagged = fixture.claim_one("flagged").await;
+    fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&flagged["id"]))).await.expect(200);
+    let delayed = fixture.submit_with(json!({"queue": "delayed", "payload": 1, "delay_ms": 100_000})).await;
+    let short = fixture.submit_with(json!({"queue": "short", "payload": 1, "expires_in_ms": 100_000})).await;
+    fixture.advance(110_000);
+    fixture.until_state(&last["id"], "dead").await;
+    fixture.until_state(&flagged["id"], "cancelled").await;
+    fixture.until_state(&delayed["id"], "ready").await;
+    fixture.until_state(&short["id"], "expired").await;
+    fixture.http.post_nothing(&format!("/tasks/{}/retry", text(&last["id"]))).await.expect(200);
+    let all = add(&[
+        ("submitted", 2),
+        ("claimed", 2),
+        ("lease_ran_out", 2),
+        ("dead", 1),
+        ("cancelled", 1),
+        ("promoted", 1),
+        ("expired", 1),
+        ("retried", 1),
+    ]);
+    // The state is seen by others before upkeep has read the answer that it counts.
+    fixture.until(|| async { (transitions(&metrics(&fixture).await) == all).then_some(()) }).await;
+    let metrics = metrics(&fixture).await;
+    for work in ["due", "deadline"] {
+        assert!(metrics.count("slotwheel_upkeep_lag_seconds_count", &[("work", work)]) >= 1.0, "{work}");
+        assert!(metrics.count("slotwheel_upkeep_lag_seconds_sum", &[("work", work)]) >= 10.0, "{work}");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_polls_are_timed_apart() {
+    let fixture = Fixture::start().await;
+    let requests = |metrics: &Exposition, method: &str, route: &str, code: &str| {
+        let labels = [("method", method), ("route", route), ("code", code)];
+        metrics.count("slotwheel_http_requests_total", &labels) as u64
+    };
+    for _ in 0..3 {
+        fixture.submit("q", json!(1)).await;
+    }
+    fixture.http.post("/tasks", &json!({"queue": 7})).await.expect(422);
+    let id = fixture.claim_one("q").await["id"].clone();
+    fixture.task(&id).await;
+    fixture.http.get("/tasks/none").await.expect(400);
+    fixture.http.get("/tasks/none/at/all").await.expect(404);
+    fixture.http.send(Method::PATCH, "/claim", &[], None).await.expect(405);
+    let odd = Method::from_bytes(b"BREW").unwrap();
+    fixture.http.send(odd, "/claim", &[], None).await.expect(405);
+    reqwest::Client::new().head(format!("http://{}/livez", fixture.http.address)).send().await.unwrap();
+    let cross = [("origin", "https://elsewhere.example"), ("sec-fetch-site", "cross-site")];
+    fixture.http.post_with("/release", &cross, b"{}").await.expect(403);
+    // Waits in vain.
+    let empty = json!({"queues": ["empty"], "wait_ms": 300});
+    assert_eq!(fixture.http.post("/claim", &empty).await.expect(200)["tasks"], json!([]));
+    fixture.claim_now("q", 1).await;
+    fixture.http.get(&format!("/tasks/{}?wait_ms=50", text(&id))).await.expect(200);
+
+    let metrics = metrics(&fixture).await;
+    assert_eq!(requests(&metrics, "POST", "/tasks", "201"), 3);
+    assert_eq!(requests(&metrics, "POST", "/tasks", "422"), 1);
+    assert_eq!(requests(&metrics, "POST", "/claim", "200"), 3);
+    assert_eq!(requests(&metrics, "other", "/claim", "405"), 2);
+    assert_eq!(requests(&metrics, "GET", "/tasks/{id}", "200"), 2);
+    assert_eq!(requests(&metrics, "GET", "/tasks/{id}", "400"), 1);
+    assert_eq!(requests(&metrics, "other", "unmatched", "404"), 1);
+    assert_eq!(requests(&metrics, "HEAD", "/livez", "200"), 1);
+    assert_eq!(requests(&metrics, "POST", "/release", "403"), 1);
+
+    let times = |what: &str, method: &str, route: &str, part: &str| {
+        metrics
+            .count(&format!("slotwheel_http_{what}_duration_seconds_{part}"), &[("method", method), ("route", route)])
+    };
+    assert_eq!(times("request", "POST", "/tasks", "count"), 4.0);
+    // One claim did not want to wait; one waited in vain, and one got its task at once.
+    assert_eq!(times("request", "POST", "/claim", "count"), 1.0);
+    assert_eq!(times("poll", "POST", "/claim", "count"), 2.0);
+    assert!(times("poll", "POST", "/claim", "sum") >= 0.3);
+    assert_eq!(times("request", "GET", "/tasks/{id}", "count"), 2.0);
+    assert_eq!(times("poll", "GET", "/tasks/{id}", "count"), 1.0);
+    assert_eq!(metrics.count("slotwheel_handout_duration_seconds_count", &[]), 2.0);
+    assert!(metrics.count("slotwheel_handout_duration_seconds_sum", &[]) < 20.0);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
+    let fixture = Fixture::start().await;
+    let tasks: Vec<Value> = (0..10).map(|number| json!({"queue": "q", "payload": number})).collect();
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    let claimed = fixture.claim_now("q", 10).await;
+    let completions: Vec<Value> = claimed.iter().map(report).collect();
+    fixture.http.post("/complete/batch", &json!({"completions": completions})).await.expect(200);
+    let metrics = metrics(&fixture).await;
+    for (verb, items) in [("submit", 10.0), ("complete", claimed.len() as f64)] {
+        assert_eq!(metrics.count("slotwheel_gather_call_items_sum", &[("verb", verb)]), items, "{verb}");
+        let calls = metrics.count("slotwheel_gather_call_items_count", &[("verb", verb)]);
+        assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", verb)]), calls, "{verb}");
+    }
+    assert_eq!(metrics.count("slotwheel_pump_call_tasks_sum", &[]), claimed.len() as f64);
+    let looks = metrics.count("slotwheel_pump_call_waiters_count", &[]);
+    assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", "claim")]), looks);
+    assert_eq!(metrics.sum("slotwheel_redis_errors_total"), 0.0);
+    assert!(metrics.count("slotwheel_signals_heard_total", &[("signal", "missed")]) >= 1.0);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn hints_and_what_a_client_left_behind_are_counted() {
+    // One shard: the first call of the claim is the one that gets the task.
+    let fixture = Fixture::with_shards(1).await;
+    let heard = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "ready")]);
+    // From then on it hears.
+    let hears = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "missed")]) >= 1.0;
+    fixture.until(|| async { hears(&metrics(&fixture).await).then_some(()) }).await;
+    let mut raw = Raw::connect(fixture.http.address).await;
+    raw.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
+    fixture
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_polls", &[]) == 1.0).then_some(()) })
+        .await;
+    fixture
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_sweeps_total", &[]) >= 1.0).then_some(()) })
+        .await;
+    drop(raw);
+    fixture
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_polls", &[]) == 0.0).then_some(()) })
+        .await;
+    let abandoned = [("method", "POST"), ("route", "/claim")];
+    assert_eq!(metrics(&fixture).await.count("slotwheel_http_requests_abandoned_total", &abandoned), 1.0);
+    assert_eq!(heard(&metrics(&fixture).await), 0.0);
+    fixture.submit("q", json!(1)).await;
+    fixture.until(|| async { (heard(&metrics(&fixture).await) >= 1.0).then_some(()) }).await;
+
+    // It goes while its claim is under way, and its task is given back.
+    fixture.redis.freeze();
+    let mut raw = Raw::connect(fixture.http.address).await;
+    raw.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
+    let waiting = |count: f64| {
+        let fixture = &fixture;
+        async move {
+            let now = metrics(fixture).await;
+            (now.count("slotwheel_waiting_polls", &[]) == count).then_some(())
+        }
+    };
+    fixture.until(|| waiting(1.0)).await;
+    drop(raw);
+    fixture.until(|| waiting(0.0)).await;
+    fixture.redis.thaw();
+    let given_back =
+        || async { (metrics(&fixture).await.count("slotwheel_leases_given_back_total", &[]) == 1.0).then_some(()) };
+    fixture.until(given_back).await;
+    assert_eq!(transitions(&metrics(&fixture).await)["released"], 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_data_set_is_shown_alike_by_all_servers_and_what_they_did_is_not() {
+    let mut fixture = Fixture::start().await;
+    let other = fixture.another_server().await;
+    for _ in 0..3 {
+        fixture.submit("q", json!(1)).await;
+    }
+    fixture.submit_with(json!({"queue": "later", "payload": 1, "delay_ms": 600_000})).await;
+    fixture.claim_one("q").await;
+    fixture.http.post_nothing("/queues/later/pause").await.expect(200);
+    fixture.advance(30_000);
+    for http in [&fixture.http, &other] {
+        let metrics = metrics_of(http).await;
+        for (state, count) in [("ready", 2.0), ("leased", 1.0), ("scheduled", 1.0), ("dead", 0.0), ("completed", 0.0)] {
+            assert_eq!(metrics.value("slotwheel_tasks", &[("state", state)]), Some(count), "{state}");
+        }
+        let of =
+            |queue: &str, state: &str| metrics.value("slotwheel_queue_tasks", &[("queue", queue), ("state", state)]);
+        assert_eq!((of("q", "ready"), of("later", "ready")), (Some(2.0), Some(0.0)));
+        assert_eq!((of("q", "scheduled"), of("later", "scheduled")), (Some(0.0), Some(1.0)));
+        let age = metrics.value("slotwheel_queue_oldest_ready_age_seconds", &[("queue", "q")]).unwrap();
+        assert!((30.0..60.0).contains(&age), "{age}");
+        assert_eq!(metrics.value("slotwheel_queue_oldest_ready_age_seconds", &[("queue", "later")]), None);
+        assert_eq!(metrics.value("slotwheel_queue_paused", &[("queue", "q")]), Some(0.0));
+        assert_eq!(metrics.value("slotwheel_queue_paused", &[("queue", "later")]), Some(1.0));
+        assert_eq!(metrics.value("slotwheel_queues_truncated", &[]), Some(0.0));
+        assert_eq!(metrics.value("slotwheel_redis_up", &[]), Some(1.0));
+        assert_eq!(metrics.value("slotwheel_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
+    }
+    assert_eq!(transitions(&metrics_of(&other).await), BTreeMap::new());
+
+    // Nobody does what is due.
+    fixture.stop_servers().await;
+    fixture.advance(700_000);
+    let seen = overview::overview(&fixture.store().await).await.unwrap();
+    assert!((100_000..1_000_000).contains(&seen.overdue_ms), "{}", seen.overdue_ms);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn many_queues_and_any_paths_do_not_make_it_grow() {
+    let fixture = Fixture::start().await;
+    let queues = if Flavour::of_this_run() == Flavour::Single { 10_000 } else { 2_000 };
+    for first in (0..queues).step_by(1000) {
+        let task = |number: usize| json!({"queue": format!("q{number:05}"), "payload": 1});
+        let tasks: Vec<Value> = (first..first + 1000).map(task).collect();
+        fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    }
+    for _ in 0..20 {
+        fixture.submit("zz-the-fullest", json!(1)).await;
+    }
+    let before = metrics(&fixture).await;
+    assert_eq!(before.value("slotwheel_queues_truncated", &[]), Some(1.0));
+    assert_eq!(before.values_of("queue").len(), overview::QUEUES);
+    assert_eq!(before.value("slotwheel_tasks", &[("state", "ready")]), Some(queues as f64 + 20.0));
+    let fullest = [("queue", "zz-the-fullest"), ("state", "ready")];
+    let in_all_shards = Flavour::of_this_run() == Flavour::Cluster;
+    assert!(in_all_shards || before.value("slotwheel_queue_tasks", &fullest) == Some(20.0));
+
+    for number in 0..200 {
+        let odd = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
+        fixture.http.send(odd, &format!("/random/{number}"), &[], None).await.expect(404);
+        fixture.http.get(&format!("/tasks/{number}")).await.expect(400);
+        fixture.http.get(&format!("/queues/none-{number}")).await.expect(404);
+    }
+    let after = metrics(&fixture).await;
+    let templates: BTreeSet<&str> = slotwheel::api::table().into_iter().map(|(_, path, _)| path).collect();
+    let routes = after.values_of("route");
+    assert!(routes.iter().all(|route| templates.contains(route) || *route == "unmatched"), "{routes:?}");
+    let methods = after.values_of("method");
+    assert!(methods.iter().all(|method| ["GET", "POST", "DELETE", "other"].contains(method)), "{methods:?}");
+    // Three routes were new.
+    assert!(after.samples().count() < before.samples().count() + 3 * 40);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn it_answers_while_redis_is_frozen_and_when_it_is_gone() {
+    let mut fixture = Fixture::start().await;
+    use_it(&fixture).await;
+    let there = |metrics: &Exposition| {
+        let of_redis =
+            ["tasks", "queue_tasks", "queue_oldest_ready_age_seconds", "queue_paused", "upkeep_overdue_seconds"];
+        of_redis.map(|name| metrics.0.contains_key(&format!("slotwheel_{name}")))
+    };
+    fixture.redis.freeze();
+    let began = Instant::now();
+    let frozen = metrics(&fixture).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(frozen.value("slotwheel_redis_up", &[]), Some(0.0));
+    assert_eq!(there(&frozen), [false; 5]);
+    assert_eq!(transitions(&frozen)["completed"], 1);
+    fixture.redis.thaw();
+    let up = || async { (metrics(&fixture).await.value("slotwheel_redis_up", &[]) == Some(1.0)).then_some(()) };
+    fixture.until(up).await;
+    assert_eq!(there(&metrics(&fixture).await), [true; 5]);
+
+    fixture.redis.kill();
+    fixture.http.post("/tasks", &json!({})).await.expect(503);
+    fixture.http.post("/tasks", &json!({})).await.expect(503);
+    let began = Instant::now();
+    let gone = metrics(&fixture).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(gone.value("slotwheel_redis_up", &[]), Some(0.0));
+    assert_eq!(there(&gone), [false; 5]);
+    assert!(gone.count("slotwheel_redis_errors_total", &[("kind", "unavailable")]) >= 1.0);
+    assert!(gone.count("slotwheel_redis_calls_repeated_total", &[]) >= 1.0);
+    assert!(gone.count("slotwheel_redis_calls_refused_total", &[]) >= 1.0);
+    let failed = [("method", "POST"), ("route", "/tasks"), ("code", "503")];
+    assert_eq!(gone.count("slotwheel_http_requests_total", &failed), 2.0);
+
+    fixture.redis.restart().await;
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    fixture.end().await;
+}
+
+/// The words in `text` that begin as our metrics do.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.starts_with("slotwheel_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_dashboard_the_rules_and_the_list_name_what_there_is() {
+    let fixture = Fixture::start().await;
+    let there = metrics(&fixture).await;
+    let names = there.names();
+    let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+
+    let board: Value = serde_json::from_str(&read("deploy/grafana/slotwheel.json")).unwrap();
+    let mut asked = 0;
+    for panel in board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row") {
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        for target in panel["targets"].as_array().unwrap() {
+            let unknown: Vec<String> = named(text(&target["expr"])).difference(&names).cloned().collect();
+            assert!(unknown.is_empty(), "{}: {unknown:?}", panel["title"]);
+            asked += 1;
+        }
+    }
+    assert!(asked > 40);
+    for file in ["deploy/prometheus/alerts.yml", "deploy/prometheus/alerts_test.yml"] {
+        let rules = read(file);
+        let unknown: Vec<String> = named(&rules).difference(&names).cloned().collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+    let rules: Value = serde_saphyr::from_str(&read("deploy/prometheus/alerts.yml")).unwrap();
+    let tests = read("deploy/prometheus/alerts_test.yml");
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        let name = text(&rule["alert"]);
+        assert!(text(&rule["annotations"]["runbook"]).len() > 40, "{name} does not say what to do");
+        assert!(tests.contains(&format!("\"{name}\"")), "{name} is not tested");
+    }
+    // The list has each family once, with its type.
+    let list = read("docs/metrics.md");
+    let rows: Vec<&str> =
+        list.lines().filter(|line| line.starts_with("| `slotwheel_") || line.starts_with("| `process_")).collect();
+    let mut listed: Vec<String> = Vec::new();
+    for row in rows {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        let (name, kind) = (cells.next().unwrap().trim_matches('`'), cells.next().unwrap());
+        let family = name.split('{').next().unwrap();
+        let family = if kind == "counter" { family.strip_suffix("_total").unwrap() } else { family };
+        let family = if kind == "info" { family.strip_suffix("_info").unwrap() } else { family };
+        assert_eq!(there.0.get(family).map(|family| family.kind.as_str()), Some(kind), "{row}");
+        listed.push(family.to_owned());
+    }
+    listed.sort();
+    assert_eq!(listed, there.0.keys().cloned().collect::<Vec<_>>());
+    fixture.end().await;
+}

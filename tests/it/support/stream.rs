@@ -1,0 +1,124 @@
+//! A client that listens: each event is held against the contract.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::{Http, contract};
+
+/// Longer than anything that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A stream of events as it is read.
+pub struct Stream {
+    body: UnsyncBoxBody<Bytes, String>,
+    read: String,
+    /// The id of the last event, as a client keeps it.
+    pub id: String,
+    pub comments: usize,
+}
+
+impl Stream {
+    fn of(body: UnsyncBoxBody<Bytes, String>) -> Self {
+        Stream { body, read: String::new(), id: String::new(), comments: 0 }
+    }
+
+    pub async fn open(http: &Http, query: &str) -> Self {
+        Self::open_behind(http, query, "").await
+    }
+
+    /// Behind the event of this id, where there is one.
+    pub async fn open_behind(http: &Http, query: &str, id: &str) -> Self {
+        let url = format!("http://{}/events{query}", http.address);
+        let answer = reqwest::Client::new().get(url).header("last-event-id", id).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        for (name, value) in
+            [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
+        {
+            assert_eq!(answer.headers()[name], value);
+        }
+        let body = hyper::Response::<reqwest::Body>::from(answer).into_body();
+        Self::of(body.map_err(|error| error.to_string()).boxed_unsync())
+    }
+
+    /// The next block of lines; `None` at the end of the stream.
+    pub async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.read.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.read = rest;
+                return Some(block);
+            }
+            let frame = self.body.frame().await?;
+            let bytes = frame.expect("an unbroken stream").into_data().expect("data");
+            self.read.push_str(std::str::from_utf8(&bytes).expect("text"));
+        }
+    }
+
+    /// The next event: its name and its data; `None` at the end of the stream.
+    pub async fn event(&mut self) -> Option<(String, Value)> {
+        tokio::time::timeout(PATIENCE, self.any_event()).await.expect("an event in time")
+    }
+
+    async fn any_event(&mut self) -> Option<(String, Value)> {
+        loop {
+            let (mut name, mut data) = (None, None);
+            for line in self.block().await?.lines() {
+                match line.split_once(':').expect("a field or a comment") {
+                    ("", _) => self.comments += 1,
+                    ("event", value) => name = Some(value.trim().to_owned()),
+                    ("id", value) => self.id = value.trim().to_owned(),
+                    ("data", value) => data = Some(serde_json::from_str::<Value>(value).expect("JSON")),
+                    ("retry", value) => assert!(value.trim().parse::<u32>().is_ok()),
+                    other => panic!("{other:?} is no field of an event"),
+                }
+            }
+            if let (Some(name), Some(data)) = (name, data) {
+                contract::check_event(&json!({"event": name, "id": self.id, "data": data}));
+                return Some((name, data));
+            }
+        }
+    }
+
+    /// The next event, which must be a change of a task.
+    pub async fn change(&mut self) -> Value {
+        let (name, data) = self.event().await.expect("an event");
+        assert_eq!(name, "task", "{data}");
+        data
+    }
+
+    /// The next event, which must be this change.
+    pub async fn expect(&mut self, task: &Value, from: Value, state: Value) {
+        let change = self.change().await;
+        assert_eq!((&change["id"], &change["from"], &change["state"]), (&task["id"], &from, &state), "{change}");
+    }
+
+    /// The next event, which must say that so many were missed.
+    pub async fn missed(&mut self, count: Value) {
+        assert_eq!(self.event().await.expect("an event"), ("missed".into(), json!({"count": count})));
+    }
+}
+
+/// A stream over HTTP/2 of which so many bytes may be on their way, and the course of its connection.
+pub async fn narrow(
+    http: &Http,
+    window: u32,
+) -> (Stream, JoinHandle<hyper::Result<()>>, http2::SendRequest<Empty<Bytes>>) {
+    let stream = TcpStream::connect(http.address).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get(format!("http://{}/events", http.address)).body(Empty::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let body = answer.into_body().map_err(|error| error.to_string()).boxed_unsync();
+    (Stream::of(body), connection, sender)
+}
