@@ -7,7 +7,7 @@ DEMO_DIR ?= /usr/share/doc
 # A package of its own, built beside the program so that what both depend on is built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
-.PHONY: run build test check otlp chaos model mutants fuzz schemathesis demo figures bench peers pieces profile help
+.PHONY: run build test check otlp chaos model model-long mutants fuzz schemathesis demo figures bench peers pieces profile help
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -34,6 +34,9 @@ chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (
 
 model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
 	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model
+
+model-long: tools-test ## An hour of random tasks and workers, and the waits measured against those predicted
+	SLOTWHEEL_SIMULATION_MINUTES=60 $(CARGO) test --release --locked --test simulation -- --nocapture
 
 mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test must catch; ALL=1: by every layer
 	ALL=$(ALL) .ci/mutants $(ONLY)
