@@ -2,7 +2,6 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use super::extract::Query;
@@ -14,7 +13,8 @@ use crate::domain::limits;
 use crate::domain::model::{Counted, Figures};
 use crate::domain::queue::QueueName;
 use crate::domain::time::Millis;
-use crate::store::views::queues::{Counts, queue, totals};
+use crate::store::views::overview::{Overview, overview};
+use crate::store::views::queues::{Counts, Queue, queue};
 use crate::store::views::stats::{Sums, Window, window};
 use crate::store::views::workers::{Alive, alive};
 
@@ -54,6 +54,25 @@ struct Stats<'a> {
     lanes_needed: Option<u64>,
 }
 
+/// How it stands now.
+struct Now {
+    counts: Counts,
+    paused: bool,
+    oldest_ready_age_ms: Option<i64>,
+}
+
+impl Now {
+    fn of(queue: Queue) -> Self {
+        let Queue { counts, settings, oldest_ready_age_ms, .. } = queue;
+        Now { counts, paused: settings.paused, oldest_ready_age_ms }
+    }
+
+    fn of_all(all: Overview) -> Self {
+        let oldest_ready_age_ms = all.queues.iter().filter_map(|queue| queue.oldest_ready_age_ms).max();
+        Now { counts: all.totals, paused: false, oldest_ready_age_ms }
+    }
+}
+
 pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
     let name = query.take("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
     let name = name.transpose()?;
@@ -64,21 +83,15 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         return Err(Problem::at("?window_ms", Code::InvalidValue, "a window is a whole number of 5000 ms"));
     }
     let store = api.store();
-    let (counts, oldest_ready_age_ms) = match &name {
-        Some(name) => {
-            let queue = queue(store, name).await?.ok_or_else(no_queue)?;
-            (queue.counts, queue.oldest_ready_age_ms)
-        }
-        None => {
-            let mut all = Counts::default();
-            try_join_all(store.shards().iter().map(totals)).await?.into_iter().for_each(|counts| all.join(counts));
-            (all, None)
-        }
+    let now = match &name {
+        Some(name) => Now::of(queue(store, name).await?.ok_or_else(no_queue)?),
+        None => Now::of_all(overview(store).await?),
     };
+    let Now { counts, paused, oldest_ready_age_ms } = now;
     let Window { end, sums } = window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
     let workers = alive(store, end).await?;
     let claims_it = |alive: &&Alive| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
-    let lanes = workers.values().filter(claims_it).map(Alive::lanes).sum();
+    let lanes = workers.values().filter(claims_it).map(|alive| alive.lanes).sum();
     let whole = |number: i64| u64::try_from(number).unwrap_or(0);
     let counted = Counted {
         window_ms: whole(window_ms),
@@ -88,6 +101,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         lanes,
         ready: whole(counts.ready),
         leased: whole(counts.leased),
+        paused,
     };
     let figures = Figures::of(&counted, target_wait_ms.map(whole));
     let Sums { submitted, completed, failed, released, ran_out, ref waits, .. } = sums;

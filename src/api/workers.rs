@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::Query;
-use super::listing::{encoded, mark_next};
+use super::listing::{bad_cursor, encoded, mark_next};
 use super::problem::Problem;
 use super::reply::Shown;
 use super::{Api, reply};
@@ -52,6 +52,9 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let limit = query.int("limit", limits::PAGE)?.unwrap_or(limits::PAGE.default);
     let after = query.take("cursor");
     query.finish()?;
+    if after.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits::NAME_BYTES) {
+        return Err(bad_cursor());
+    }
     let limit = usize::try_from(limit).unwrap_or(1);
     let store = api.store();
     let all = alive(store, horizon(store.home()).await?.now).await?;
@@ -67,7 +70,7 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
             worker: &alive.worker.name,
             address: alive.worker.address.map(|address| address.to_string()),
             concurrency: alive.worker.concurrency,
-            lanes: alive.lanes(),
+            lanes: alive.lanes,
             queues: alive.worker.queues.iter().map(QueueName::as_str).collect(),
             held: held.len(),
             tasks: held.iter().take(SHOWN).map(HoldingShape::from).collect(),

@@ -135,7 +135,7 @@ impl Dispatch {
             let (waiters, meters) = (waiters.clone(), meters.clone());
             tasks.spawn(pump::run(shard.clone(), waiters, give_back.clone(), meters, stop.clone()));
         }
-        let roll = Roll::new();
+        let roll: Arc<Roll> = Arc::default();
         tasks.spawn(roll.clone().keep(store.home().clone(), waiters.clone(), stop.clone()));
         let dispatch = Arc::new(Dispatch {
             waiters,

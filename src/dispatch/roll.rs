@@ -27,62 +27,54 @@ const MOST: usize = 50_000;
 struct Entry {
     worker: Worker,
     seen: Instant,
+    /// When it claimed last, or was seen to wait.
+    claimed: Option<Instant>,
     /// When it was written as it is; `None`: not yet.
     written: Option<Instant>,
 }
 
 /// The workers that this server knows.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Roll {
-    /// Tells this server's records from others'.
-    server: String,
     entries: Mutex<HashMap<String, Entry>>,
 }
 
 impl Roll {
-    pub(super) fn new() -> Arc<Self> {
-        let server = format!("{:016x}", rand::random::<u64>());
-        Arc::new(Roll { server, entries: Mutex::default() })
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker claims from `queues`.
-    pub(super) fn claims(&self, name: &str, address: IpAddr, concurrency: u32, queues: &[QueueName], seen: Instant) {
-        let fresh = || Worker { name: name.to_owned(), address: Some(address), concurrency, queues: queues.to_vec() };
-        self.note(name, seen, fresh, |worker| {
-            let same = worker.concurrency == concurrency && worker.queues == queues && worker.address == Some(address);
-            if !same {
-                *worker = fresh();
+    pub(super) fn claims(&self, name: &str, address: IpAddr, concurrency: u32, queues: &[QueueName], now: Instant) {
+        self.note(name, address, now, |entry| {
+            entry.claimed = Some(now);
+            if entry.worker.concurrency != concurrency || entry.worker.queues != queues {
+                entry.worker.concurrency = concurrency;
+                entry.worker.queues = queues.to_vec();
+                entry.written = None;
             }
-            same
         });
     }
 
     /// A worker sends a heartbeat.
-    pub(super) fn beats(&self, name: &str, address: IpAddr, seen: Instant) {
-        let fresh = || Worker { address: Some(address), ..Worker::unknown(name) };
-        self.note(name, seen, fresh, |worker| worker.address.replace(address) == Some(address));
+    pub(super) fn beats(&self, name: &str, address: IpAddr, now: Instant) {
+        self.note(name, address, now, |_| {});
     }
 
-    /// `renew` says whether it is as it was.
-    fn note(&self, name: &str, seen: Instant, fresh: impl Fn() -> Worker, renew: impl FnOnce(&mut Worker) -> bool) {
+    fn note(&self, name: &str, address: IpAddr, now: Instant, learn: impl FnOnce(&mut Entry)) {
         let mut entries = self.lock();
         let has_room = entries.len() < MOST;
-        match entries.get_mut(name) {
-            Some(entry) => {
-                entry.seen = seen;
-                if !renew(&mut entry.worker) {
-                    entry.written = None;
-                }
+        let entry = match entries.get_mut(name) {
+            Some(entry) => entry,
+            None if !has_room => return,
+            None => {
+                let unknown = Entry { worker: Worker::unknown(name), seen: now, claimed: None, written: None };
+                entries.entry(name.to_owned()).or_insert(unknown)
             }
-            None if has_room => {
-                entries.insert(name.to_owned(), Entry { worker: fresh(), seen, written: None });
-            }
-            None => {}
-        }
+        };
+        entry.seen = now;
+        entry.worker.address = Some(address);
+        learn(entry);
     }
 
     /// What is to be written now: what is new, and who is still here and was last written a while ago. Those who have
@@ -92,13 +84,19 @@ impl Roll {
         for name in waiting {
             if let Some(entry) = entries.get_mut(&name) {
                 entry.seen = now;
+                entry.claimed = Some(now);
             }
         }
         entries.retain(|_, entry| entry.written.is_none() || now - entry.seen < Duration::from_millis(ALIVE_MS as u64));
         let due = entries
             .values()
             .filter(|entry| entry.written.is_none_or(|written| now - written >= AGAIN && entry.seen > written));
-        due.map(|entry| Sighting { worker: entry.worker.clone(), age: now - entry.seen }).collect()
+        let sighting = |Entry { worker, seen, claimed, .. }: &Entry| Sighting {
+            worker: worker.clone(),
+            seen: now - *seen,
+            claimed: claimed.map(|claimed| now - claimed),
+        };
+        due.map(sighting).collect()
     }
 
     /// These were written at `now`, as they were then.
@@ -106,7 +104,7 @@ impl Roll {
         let mut entries = self.lock();
         for Sighting { worker, .. } in sightings {
             if let Some(entry) = entries.get_mut(&worker.name)
-                && entry.worker == *worker
+                && (entry.worker.concurrency, &entry.worker.queues) == (worker.concurrency, &worker.queues)
             {
                 entry.written = Some(now);
             }
@@ -132,7 +130,7 @@ impl Roll {
     async fn write(&self, home: &Shard, caller: &mut Caller, waiters: &Waiters) -> Result<()> {
         let now = Instant::now();
         for sightings in self.due(waiters.workers().into_iter(), now).chunks(CALL_ITEMS) {
-            sight(home, caller, &self.server, sightings).await?;
+            sight(home, caller, sightings).await?;
             self.wrote(sightings, now);
         }
         Ok(())
@@ -152,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_that_stays_is_written_now_and_then_and_one_that_has_gone_is_struck_off() {
-        let roll = Roll::new();
+        let roll = Roll::default();
         let queues = [QueueName::default_queue()];
         let none = || std::iter::empty();
         let start = Instant::now();
@@ -177,7 +175,7 @@ mod tests {
 
     #[test]
     fn names_without_end_do_not_fill_the_memory() {
-        let roll = Roll::new();
+        let roll = Roll::default();
         (0..MOST + 10).for_each(|n| roll.beats(&n.to_string(), HERE, Instant::now()));
         assert_eq!(roll.lock().len(), MOST);
     }

@@ -22,6 +22,8 @@ pub struct Counted {
     pub ready: u64,
     /// Tasks that are leased now.
     pub leased: u64,
+    /// Whether nothing is handed out now.
+    pub paused: bool,
 }
 
 /// What follows from it.
@@ -45,19 +47,19 @@ pub struct Figures {
     /// Whether the lanes end more than comes. Where nothing comes, they do; where something comes and there is none, they
     /// do not.
     pub stable: Option<bool>,
-    /// How long until nothing is ready, ms, if all stays as it is. `None` if that is never, or not known.
+    /// How long until nothing is ready, ms, if all stays as it is. `None` if that is never, or not known, or while paused.
     pub time_to_drain_ms: Option<f64>,
     /// Waiting as the queue M/M/n has it; `None` where that is not stable, or not known.
     pub predicted: Option<Waiting>,
     /// The fewest lanes with which the predicted mean wait is within the target: none at all if nothing comes and nothing
-    /// is ready or leased. `None` without a target, and where it is not known.
+    /// is ready or leased, however little is known of speed. `None` without a target, and where it is not known.
     pub lanes_needed: Option<u64>,
 }
 
 impl Figures {
     /// All figures of a window. `target_wait_ms` is the mean wait that is wanted.
     pub fn of(counted: &Counted, target_wait_ms: Option<u64>) -> Self {
-        let Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased } = *counted;
+        let Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased, paused } = *counted;
         let n = lanes as f64;
         let m = ratio(submitted as f64 * 1000.0, window_ms as f64);
         let c = ratio(ended as f64 * 1000.0, lease_ms as f64).filter(|c| lanes > 0 && *c > 0.0);
@@ -70,9 +72,9 @@ impl Figures {
             _ => utilisation.map(|utilisation| utilisation < 1.0),
         };
         let drained = |(m, c): (f64, f64)| ratio(ready as f64 * 1000.0, n * c - m);
-        let needed = |(m, c): (f64, f64), target| {
-            let nothing_to_do = m <= 0.0 && ready == 0 && leased == 0;
-            if nothing_to_do { Some(0) } else { erlang::lanes_needed(m, c, target) }
+        let is_idle = m.is_some_and(|m| m <= 0.0) && ready == 0 && leased == 0;
+        let needed = |target| {
+            if is_idle { Some(0) } else { both.and_then(|(m, c)| erlang::lanes_needed(m, c, target)) }
         };
         Figures {
             m,
@@ -82,9 +84,9 @@ impl Figures {
             offered_load,
             utilisation,
             stable,
-            time_to_drain_ms: if ready == 0 { Some(0.0) } else { both.and_then(drained) },
+            time_to_drain_ms: if ready == 0 { Some(0.0) } else { both.filter(|_| !paused).and_then(drained) },
             predicted: both.filter(|_| stable == Some(true)).and_then(|(m, c)| erlang::waiting(m, lanes, c)),
-            lanes_needed: both.zip(target_wait_ms).and_then(|(both, target)| needed(both, target)),
+            lanes_needed: target_wait_ms.and_then(needed),
         }
     }
 }
@@ -101,8 +103,16 @@ mod tests {
     use proptest::prelude::*;
 
     /// A minute in which 40 tasks a second came, and 6 lanes took 100 ms for each.
-    const MINUTE: Counted =
-        Counted { window_ms: 60_000, submitted: 2400, ended: 2400, lease_ms: 240_000, lanes: 6, ready: 10, leased: 4 };
+    const MINUTE: Counted = Counted {
+        window_ms: 60_000,
+        submitted: 2400,
+        ended: 2400,
+        lease_ms: 240_000,
+        lanes: 6,
+        ready: 10,
+        leased: 4,
+        paused: false,
+    };
 
     #[test]
     fn the_figures_of_a_minute() {
@@ -141,9 +151,21 @@ mod tests {
         assert_eq!((figures.m, figures.s, figures.utilisation), (Some(0.0), Some(0.0), Some(0.0)));
         assert_eq!((figures.stable, figures.lanes_needed), (Some(true), Some(0)));
         assert_eq!((figures.time_to_drain_ms, figures.predicted.unwrap().mean_ms), (Some(0.0), 0.0));
+        // Nor does it matter how long it has been so, and whether anybody is there.
+        for counted in [Counted { ended: 0, lease_ms: 0, ..idle }, Counted { lanes: 0, ..idle }] {
+            let figures = Figures::of(&counted, Some(20));
+            assert_eq!((figures.c, figures.lanes_needed, figures.stable), (None, Some(0), Some(true)));
+        }
         assert_eq!(Figures::of(&Counted { ready: 1, ..idle }, Some(20)).lanes_needed, Some(1));
         assert_eq!(Figures::of(&Counted { leased: 1, ..idle }, Some(20)).lanes_needed, Some(1));
         assert_eq!(Figures::of(&Counted { window_ms: 60_000, ..Counted::default() }, None).stable, Some(true));
+    }
+
+    #[test]
+    fn what_is_paused_does_not_drain() {
+        let paused = Counted { paused: true, ..MINUTE };
+        assert_eq!(Figures::of(&paused, None).time_to_drain_ms, None);
+        assert_eq!(Figures::of(&Counted { ready: 0, ..paused }, None).time_to_drain_ms, Some(0.0));
     }
 
     #[test]
@@ -171,8 +193,9 @@ mod tests {
         fn every_figure_is_finite_and_not_negative(
             [window_ms, submitted, ended, lease_ms] in [counts(), counts(), counts(), counts()],
             [lanes, ready, leased, target] in [counts(), counts(), counts(), counts()],
+            paused in any::<bool>(),
         ) {
-            let counted = Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased };
+            let counted = Counted { window_ms, submitted, ended, lease_ms, lanes, ready, leased, paused };
             let figures = Figures::of(&counted, Some(target));
             let Figures { m, n, c, s, offered_load, utilisation, stable, time_to_drain_ms, predicted, .. } = figures;
             let waiting = predicted.map(|w| [w.probability, w.mean_ms, w.p50_ms, w.p95_ms, w.p99_ms]);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::Digest;
 use super::queue::QueueName;
 
 /// What is known of a worker.
@@ -20,6 +21,11 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// What stands for the name in Redis.
+    pub fn who(name: &str) -> Digest {
+        Digest::of(&[name.as_bytes()])
+    }
+
     /// One of which nothing is known but its name.
     pub fn unknown(name: &str) -> Self {
         Worker { name: name.to_owned(), address: None, concurrency: 1, queues: Vec::new() }

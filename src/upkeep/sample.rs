@@ -12,10 +12,12 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(super) async fn run(store: Store, stop: CancellationToken) {
     let mut caller = Caller::new();
     loop {
+        let mut at = None;
         for shard in store.shards() {
-            // One that is away does not keep the others from theirs.
-            if let Err(error) = sample(shard, &mut caller).await {
-                tracing::debug!(%error, shard = shard.index, "who holds leases could not be seen");
+            match sample(shard, &mut caller, at).await {
+                Ok(since) => at = at.or(Some(since)),
+                // One that is away does not keep the others from theirs.
+                Err(error) => tracing::debug!(%error, shard = shard.index, "who holds leases could not be seen"),
             }
         }
         tokio::select! {

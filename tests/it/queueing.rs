@@ -120,6 +120,7 @@ fn figures_and_histogram_of_a_played_queue_are_those_of_its_draws() {
         lanes: 6,
         ready: 0,
         leased: 4,
+        paused: false,
     };
     let figures = Figures::of(&counted, Some(20));
     assert!(near(figures.m.unwrap(), replay.m, 1e-6) && near(replay.m, 40.0, 0.01));

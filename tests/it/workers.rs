@@ -1,8 +1,18 @@
 //! Workers: who is alive, from where, and holds what.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{Fixture, report};
+use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
+use slotwheel::domain::worker::Worker;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::sample::sample;
+use slotwheel::store::ops::sight::{Sighting, sight};
+use slotwheel::store::views::horizon::horizon;
+use slotwheel::store::views::workers::alive;
+
+use crate::support::lab::Lab;
+use crate::support::{Fixture, report, text};
 
 async fn workers(fixture: &Fixture) -> Vec<Value> {
     fixture.http.get("/workers").await.expect(200)["workers"].as_array().expect("a list").clone()
@@ -37,7 +47,7 @@ async fn who_claims_is_shown_with_what_it_said_and_holds() {
     assert_eq!((&b["worker"], &b["lanes"], &b["held"]), (&json!("b"), &json!(1), &json!(0)));
     assert!(a["first_seen_at"].as_str() <= a["last_seen_at"].as_str());
     let stats = |queue: &'static str| fixture.http.get(queue);
-    fixture.advance(5000);
+    fixture.advance(6000);
     let lanes =
         [stats("/stats?queue=q").await.expect(200)["n"].clone(), stats("/stats").await.expect(200)["n"].clone()];
     assert_eq!(lanes, [json!(3), json!(4)]);
@@ -77,6 +87,84 @@ async fn one_that_is_not_seen_for_30_s_has_gone_unless_it_holds_a_lease_and_it_c
     fixture.advance(41_000);
     until_there_are(&fixture, 0).await;
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_at_another_server_takes_nothing_of_what_the_claim_said() {
+    let mut fixture = Fixture::start().await;
+    let second = fixture.another_server().await;
+    fixture.submit("q", json!(1)).await;
+    let body = json!({"queues": ["q"], "worker": "a", "concurrency": 4, "lease_ms": 600_000, "wait_ms": 10_000});
+    let claimed = fixture.http.post("/claim", &body).await.expect(200);
+    until_there_are(&fixture, 1).await;
+    // The claim is long ago when the other server first hears of the worker.
+    fixture.advance(100_000);
+    let beat = json!({"worker": "a", "tasks": [report(&claimed["tasks"][0])]});
+    let seen_at = workers(&fixture).await.first().map(|worker| worker["last_seen_at"].clone());
+    second.post("/heartbeat", &beat).await.expect(200);
+
+    let found = fixture
+        .until(|| async {
+            let found = workers(&fixture).await;
+            (found.len() == 1 && Some(&found[0]["last_seen_at"]) != seen_at.as_ref()).then_some(found)
+        })
+        .await;
+
+    assert_eq!((&found[0]["queues"], &found[0]["lanes"]), (&json!(["q"]), &json!(4)));
+    fixture.advance(6000);
+    assert_eq!(fixture.http.get("/stats?queue=q").await.expect(200)["n"], 4);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time() {
+    let fixture = Fixture::with_shards(4).await;
+    let store = fixture.store().await;
+    let body = json!({"queues": ["q"], "worker": "w", "lease_ms": 600_000, "wait_ms": 10_000});
+    let one_more = || async {
+        fixture.submit("q", json!(1)).await;
+        fixture.http.post("/claim", &body).await.expect(200)["tasks"][0].clone()
+    };
+    let shard_of = |task: &Value| store.shard_of_id(&TaskId::parse(text(&task["id"])).unwrap());
+    // Beyond what the server itself has looked at.
+    fixture.advance(20_000);
+    let first = one_more().await;
+    let at = sample(shard_of(&first), &mut Caller::new(), None).await.unwrap();
+    fixture.http.post("/complete", &report(&first)).await.expect(200);
+    let second = fixture
+        .until(|| async {
+            let next = one_more().await;
+            if shard_of(&next).index != shard_of(&first).index {
+                return Some(next);
+            }
+            fixture.http.post("/complete", &report(&next)).await.expect(200);
+            None
+        })
+        .await;
+    sample(shard_of(&second), &mut Caller::new(), Some(at)).await.unwrap();
+
+    let all = alive(&store, horizon(store.home()).await.unwrap().now).await.unwrap();
+
+    assert_eq!(all["w"].lanes, 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn where_more_come_than_are_remembered_those_go_that_were_seen_least_recently() {
+    let lab = Lab::start().await;
+    let sighting =
+        |name: usize| Sighting { worker: Worker::unknown(&name.to_string()), seen: Duration::ZERO, claimed: None };
+    let names: Vec<usize> = (0..100_500).collect();
+    for names in names.chunks(500) {
+        let sightings: Vec<Sighting> = names.iter().map(|name| sighting(*name)).collect();
+        sight(lab.shard(), &mut Caller::new(), &sightings).await.unwrap();
+        lab.at(1000 + names[0] as i64 / 50);
+    }
+    let now = horizon(lab.shard()).await.unwrap().now;
+    let all = alive(&lab.store, now).await.unwrap();
+    assert_eq!(all.len(), 100_000);
+    assert!(!all.contains_key("0") && all.contains_key("500") && all.contains_key("100499"));
+    lab.end().await;
 }
 
 #[tokio::test]

@@ -105,6 +105,7 @@ async fn what_is_measured_is_what_a_replay_of_the_same_draws_says() {
     let minutes = std::env::var("SLOTWHEEL_SIMULATION_MINUTES").map_or(1, |minutes| minutes.parse().expect("minutes"));
     let length = Duration::from_secs(60 * minutes);
     let window = length.min(WINDOW);
+    assert!(minutes * 60 % window.as_secs() == 0, "whole windows");
     let fixture = Fixture::with_shards(1).await;
     let work_of = Work::Exponential(Duration::from_millis(100));
     let draws: Arc<[Draw]> = poisson(7, 40.0, work_of).take_while(|draw| draw.comes < length).collect();
@@ -118,8 +119,8 @@ async fn what_is_measured_is_what_a_replay_of_the_same_draws_says() {
     let mut end = start;
     while end + window <= start + length {
         end += window;
-        // The window is whole a moment after its end.
-        sleep_until(end + Duration::from_millis(20)).await;
+        // A window can be read from a second after its end.
+        sleep_until(end + Duration::from_millis(1020)).await;
         let path = format!("/stats?queue=q&window_ms={}", window.as_millis());
         windows.push(fixture.http.get(&path).await.expect(200));
     }

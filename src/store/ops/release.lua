@@ -30,6 +30,9 @@ local function release(task, delay_ms)
   end
   local fields = { 'HSET', task.key, 'S', state, end_lease(task, 'release', state, run_at) }
   if state == 'ready' then
+    -- It waits anew: what a worker had it for was no waiting.
+    fields[#fields + 1] = 'r'
+    fields[#fields + 1] = now_digits
     enter(task.q, task.p, task.s, task.n, task.id, true)
     under_deadline(task)
   elseif state == 'scheduled' then

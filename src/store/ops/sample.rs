@@ -1,6 +1,7 @@
 //! Sample: who holds how many leases, looked at from time to time. Counting it with every claim and every end of a lease
 //! would cost each task more than the figure is worth.
 
+use crate::domain::time::Millis;
 use crate::store::error::Result;
 use crate::store::reply;
 use crate::store::script::{Script, script};
@@ -15,9 +16,15 @@ const LEASES: i64 = 2000;
 /// Samples kept: those of the time in which a worker counts as alive, and one that is under way.
 const KEEP: i64 = 8;
 
-/// Notes it once in 5 s, whoever asks; how many leases were looked at.
-pub async fn sample(shard: &Shard, caller: &mut Caller) -> Result<i64> {
+/// Notes it once in 5 s, whoever asks: leases held since `at`, or now. Returns since when those that are noted have been
+/// held. Shards are asked one after another, and a worker whose task ends meanwhile may hold its next one in another:
+/// only what was held at one time adds up.
+pub async fn sample(shard: &Shard, caller: &mut Caller, at: Option<Millis>) -> Result<Millis> {
     let mut call = shard.call(&SCRIPT, caller);
     call.int(QUEUES).int(LEASES).int(KEEP);
-    reply::int(call.send().await?)
+    match at {
+        Some(at) => call.int(at.0),
+        None => call.arg(""),
+    };
+    reply::int(call.send().await?).map(Millis)
 }

@@ -5,12 +5,13 @@ ARGV[1] base        derives base .. 'stats:' .. bucket (hash)       same tag as 
 ARGV[2] offset_ms   '' in production; tests move time with it
 ARGV[3] queue       '' for the whole shard
 ARGV[4] buckets     how many
-ARGV[5] last        the last of them, '' for the last whole one by this shard's clock
+ARGV[5] last        the last of them, '' for the last that is whole
 RETURNS {last, submitted, {leases completed, failed, released, run out, their ms in all}, {waiting ms in all, class, number, …}}
 MOVES   -
 COST    O(buckets)
 ]]
-local to = tonumber(ARGV[5]) or math.floor(now / 5000) - 1
+-- A second after its end it is whole also by the clocks of other shards, which may be behind this one's.
+local to = tonumber(ARGV[5]) or math.floor((now - 1000) / 5000) - 1
 local submitted, ends, waited_ms, classes = 0, { 0, 0, 0, 0, 0 }, 0, {}
 for bucket = to - ARGV[4] + 1, to do
   local sums = call('HMGET', base .. 'stats:' .. digits(bucket), ARGV[3] .. ':submitted', ARGV[3] .. ':ends', ARGV[3] .. ':waits')

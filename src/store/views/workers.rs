@@ -23,86 +23,65 @@ const LEASES: usize = 10_000;
 /// A worker that is alive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Alive {
-    /// What is known of it: its largest concurrency, the rest as it was seen last.
+    /// What is known of it.
     pub worker: Worker,
     /// When a server first saw it, and when one last did; `None` if it is only known by what it holds.
     pub seen: Option<(Millis, Millis)>,
-    /// The most leases that it was found to hold at once within the last 30 s.
-    pub most_held: u64,
-}
-
-impl Alive {
-    /// How many tasks it can work at at once: what it says, or more if it did.
-    pub fn lanes(&self) -> u64 {
-        u64::from(self.worker.concurrency).max(self.most_held)
-    }
+    /// How many tasks it can work at at once: what it says, or more if it was found to hold more within the last 30 s. One
+    /// that was not seen within them counts for what it was found to hold.
+    pub lanes: u64,
 }
 
 /// Those who were alive at `at`, by name.
 pub async fn alive(store: &Store, at: Millis) -> Result<BTreeMap<String, Alive>> {
     let held = most_held(store, at).await?;
-    let mut alive = seen_since(store.home(), Millis(at.0 - ALIVE_MS)).await?;
-    if held.keys().any(|name| !alive.contains_key(name)) {
-        // They work at what takes long: what was known of them when they were last heard of.
-        let mut all = seen_since(store.home(), Millis(0)).await?;
-        for name in held.keys() {
-            if let Some(known) = all.remove(name) {
-                alive.entry(name.clone()).or_insert(known);
-            }
-        }
-    }
+    let home = store.home();
+    let mut command = cmd("ZRANGEBYSCORE");
+    command.arg(home.keys.seen()).arg(at.0 - ALIVE_MS).arg("+inf");
+    let here = items(home.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
+    let mut alive = known(home, &here).await?;
     alive.retain(|_, alive| alive.seen.is_some_and(|(first, _)| first <= at));
+    // They work at what takes long: what was known of them when they were last heard of.
+    let silent = held.keys().filter(|name| !alive.contains_key(*name));
+    let silent: Vec<Vec<u8>> = silent.map(|name| Worker::who(name).as_bytes().to_vec()).collect();
+    for (name, worker) in known(home, &silent).await? {
+        alive.insert(name, Alive { lanes: 0, ..worker });
+    }
     for (name, most) in held {
-        let unknown = || Alive { worker: Worker::unknown(&name), seen: None, most_held: 0 };
-        alive.entry(name.clone()).or_insert_with(unknown).most_held = most;
+        let unknown = || Alive { worker: Worker::unknown(&name), seen: None, lanes: 0 };
+        let alive = alive.entry(name.clone()).or_insert_with(unknown);
+        alive.lanes = alive.lanes.max(most);
     }
     Ok(alive)
 }
 
-/// Workers with a sight not before `from`, each from all servers' records of it.
-async fn seen_since(home: &Shard, from: Millis) -> Result<BTreeMap<String, Alive>> {
-    let mut command = cmd("ZRANGEBYSCORE");
-    command.arg(home.keys.seen()).arg(from.0).arg("+inf");
-    let members: Vec<Vec<u8>> = items(home.send(&command).await?)?.map(bytes).collect::<Result<_>>()?;
-    let mut seen: BTreeMap<String, Alive> = BTreeMap::new();
-    for page in members.chunks(PAGE) {
-        let records = items(home.send(cmd("HMGET").arg(home.keys.workers()).arg(page)).await?)?;
-        for record in records {
+/// What is known of these workers, by name.
+async fn known(home: &Shard, who: &[Vec<u8>]) -> Result<BTreeMap<String, Alive>> {
+    let mut known = BTreeMap::new();
+    for page in who.chunks(PAGE) {
+        for record in items(home.send(cmd("HMGET").arg(home.keys.workers()).arg(page)).await?)? {
             let Value::BulkString(record) = record else { continue };
-            let Some(found) = read(&record) else {
-                tracing::warn!("a record of a worker cannot be read");
-                continue;
-            };
-            match seen.get_mut(&found.worker.name) {
-                Some(known) => join(known, found),
-                None => drop(seen.insert(found.worker.name.clone(), found)),
+            match read(&record) {
+                Some(found) => drop(known.insert(found.worker.name.clone(), found)),
+                None => tracing::warn!("a record of a worker cannot be read"),
             }
         }
     }
-    Ok(seen)
+    Ok(known)
 }
 
-/// `<first ms> <last ms> <JSON>`
+/// `<first sight ms> <last sight ms> <last claim ms> <JSON>`
 fn read(record: &[u8]) -> Option<Alive> {
-    let mut parts = record.splitn(3, |&byte| byte == b' ');
+    let mut parts = record.splitn(4, |&byte| byte == b' ');
     let first = Millis(number(parts.next()?)?);
     let last = Millis(number(parts.next()?)?);
-    let worker = serde_json::from_slice(parts.next()?).ok()?;
-    Some(Alive { worker, seen: Some((first, last)), most_held: 0 })
+    let worker: Worker = serde_json::from_slice(parts.nth(1)?).ok()?;
+    let lanes = u64::from(worker.concurrency);
+    Some(Alive { worker, seen: Some((first, last)), lanes })
 }
 
-fn join(known: &mut Alive, other: Alive) {
-    let concurrency = known.worker.concurrency.max(other.worker.concurrency);
-    if let (Some((first, last)), Some((other_first, other_last))) = (known.seen, other.seen) {
-        known.seen = Some((first.min(other_first), last.max(other_last)));
-        if other_last > last {
-            known.worker = other.worker;
-        }
-    }
-    known.worker.concurrency = concurrency;
-}
-
-/// The most leases that each worker held at once in any of the samples of the last 30 s.
+/// The most leases that each worker was found to hold at once within the last 30 s. What was counted in several shards adds
+/// up if it was held at one time.
 async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
     let last = (at.0 - 1).div_euclid(STATS_BUCKET_MS);
     let buckets = last - ALIVE_MS / STATS_BUCKET_MS + 1..=last;
@@ -124,9 +103,10 @@ async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
                 continue;
             }
             let mut holders = items(unpacked(packed)?)?;
+            let at = holders.int()?;
             while holders.len() > 0 {
                 let (name, held) = (holders.text()?, holders.int()?);
-                *samples.entry((bucket, name)).or_default() += u64::try_from(held).unwrap_or(0);
+                *samples.entry((at, name)).or_default() += u64::try_from(held).unwrap_or(0);
             }
         }
     }
@@ -153,18 +133,27 @@ pub struct Holding {
 /// 10,000 are looked at.
 pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<HashMap<String, Vec<Holding>>> {
     let mut found: HashMap<String, Vec<Holding>> = HashMap::new();
+    if names.is_empty() {
+        return Ok(found);
+    }
     let mut left = LEASES;
     for shard in store.shards() {
-        let mut command = cmd("ZRANGE");
-        command.arg(shard.keys.due()).arg(0).arg(QUEUES - 1);
-        for queue in items(shard.send(&command).await?)? {
-            let Some(queue) = QueueName::parse(&text(queue)?) else { continue };
-            if left == 0 {
-                return Ok(found);
+        let due = shard.send(cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(QUEUES - 1)).await?;
+        let queues = items(due)?.map(text).filter_map(|name| name.map(|name| QueueName::parse(&name)).transpose());
+        for queues in queues.collect::<Result<Vec<_>>>()?.chunks(PAGE) {
+            let mut pipeline = pipe();
+            for queue in queues {
+                pipeline.cmd("ZCARD").arg(shard.keys.leased(queue));
             }
-            let mut command = cmd("ZRANGE");
-            command.arg(shard.keys.leased(&queue)).arg(0).arg(left - 1).arg("WITHSCORES");
-            left -= in_queue(shard, &queue, shard.send(&command).await?, names, &mut found).await?;
+            for (queue, leases) in queues.iter().zip(shard.read(&pipeline).await?) {
+                // Most of those in which something is due have only delayed tasks.
+                if int(leases)? == 0 || left == 0 {
+                    continue;
+                }
+                let mut command = cmd("ZRANGE");
+                command.arg(shard.keys.leased(queue)).arg(0).arg(left - 1).arg("WITHSCORES");
+                left -= in_queue(shard, queue, shard.send(&command).await?, names, &mut found).await?;
+            }
         }
     }
     Ok(found)

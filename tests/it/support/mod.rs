@@ -107,6 +107,13 @@ impl Fixture {
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
     }
 
+    /// Stops the server that was started last, as a signal would.
+    pub async fn stop_last_server(&mut self) {
+        let server = self.servers.pop().expect("a server");
+        server.stop.cancel();
+        server.running.await.expect("no panic").expect("an orderly end");
+    }
+
     /// Tells the servers to stop, as a signal would, and does not wait for it.
     pub fn tell_to_stop(&self) {
         self.servers.iter().for_each(|server| server.stop.cancel());
@@ -114,9 +121,9 @@ impl Fixture {
 
     /// Stops the servers as a signal would.
     pub async fn stop_servers(&mut self) {
-        for server in self.servers.drain(..) {
-            server.stop.cancel();
-            server.running.await.expect("no panic").expect("an orderly end");
+        self.tell_to_stop();
+        while !self.servers.is_empty() {
+            self.stop_last_server().await;
         }
     }
 
