@@ -4,7 +4,7 @@
 --   submitted   how many
 --   waits       for how many ms all tasks handed out had been ready; then class, number, … of these times
 --   ends        leases completed, failed, released, run out; how many ms all of them had lasted
-local BUCKET_MS, KEEP_MS = 5000, 20 * 60000
+local BUCKET_MS, KEEP_MS = 5000, 920000
 
 -- Stages what was measured of each queue; `both` makes one sum of two and changes neither.
 local function add_up(name, measured, both)
