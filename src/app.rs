@@ -31,13 +31,14 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// # Errors
 /// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let meters = Meters::start();
     let (target, managed) = tokio::select! {
         found = redis(&config) => found?,
         () = stop.cancelled() => return Ok(()),
     };
     let keeper_stop = CancellationToken::new();
     let keeper = managed.map(|managed| tokio::spawn(managed.keep(keeper_stop.clone())));
-    let served = serve(&config, target, listener, stop).await;
+    let served = serve(&config, target, listener, meters, stop).await;
     keeper_stop.cancel();
     if let Some(keeper) = keeper {
         keeper.await.context("the keeper of the managed Redis failed")?;
@@ -45,7 +46,13 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
     served
 }
 
-async fn serve(config: &Config, target: Target, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    target: Target,
+    listener: TcpListener,
+    meters: Arc<Meters>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (store, founded) = tokio::select! {
         opened = open(config, target) => opened?,
         () = stop.cancelled() => return Ok(()),
@@ -64,7 +71,7 @@ async fn serve(config: &Config, target: Target, listener: TcpListener, stop: Can
         upkeep,
         durability: config.durability,
         door: door.clone(),
-        meters: Meters::start(),
+        meters,
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.

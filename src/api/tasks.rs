@@ -28,12 +28,16 @@ pub(super) async fn read(
     if !wait.is_zero() {
         api.dispatch.ended(id, wait).await?;
     }
-    let mut response = shown(&api, id).await?;
+    let shown = shown(&api, id).await.map(|mut response| {
+        if let Some(applied) = applied {
+            response.headers_mut().insert("preference-applied", applied);
+        }
+        response
+    });
+    let mut response = shown.into_response();
+    // Whatever there is to be seen: a task that is not there was waited for too.
     if !wait.is_zero() {
         metrics::mark_poll(&mut response);
-    }
-    if let Some(applied) = applied {
-        response.headers_mut().insert("preference-applied", applied);
     }
     Ok(response)
 }

@@ -10,8 +10,8 @@ use super::meters::Meters;
 use super::verbs;
 use crate::domain::task::Claimed;
 use crate::store::Store;
-use crate::store::ops::Held;
 use crate::store::ops::release::Release;
+use crate::store::ops::{Ended, Held};
 
 /// Gives tasks back for those who can no longer take them.
 #[derive(Debug)]
@@ -32,9 +32,12 @@ impl GiveBack {
             self.tasks.spawn(async move {
                 let held = Held { id: task.id, lease: Some(task.lease) };
                 match own.releases.send(task.id.slot(), Release { held, delay_ms: 0 }).await {
-                    Ok(_) => {
+                    Ok(Ended::Done { .. }) => {
                         own.meters.given_back.one();
-                        tracing::debug!(task = %task.id, "given back: its client has gone");
+                        tracing::debug!(task = %task.id, "given back: nobody took it");
+                    }
+                    Ok(Ended::Lost(_) | Ended::Unknown) => {
+                        tracing::debug!(task = %task.id, "nobody took it, and its lease has ended already");
                     }
                     // Its lease will run out.
                     Err(error) => tracing::warn!(task = %task.id, %error, "a task could not be given back"),

@@ -96,7 +96,7 @@ impl Meters {
         self.sweeps.read()
     }
 
-    /// How many leases were given back because their client had gone.
+    /// How many leases were given back that nobody took.
     pub fn given_back(&self) -> u64 {
         self.given_back.read()
     }

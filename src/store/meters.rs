@@ -13,9 +13,9 @@ use crate::measure::{Counter, counters};
 pub struct Meters {
     /// What happened to tasks.
     pub transitions: Transitions,
-    /// Calls that failed, by what was wrong.
+    /// Calls that were given up, and submits that were not confirmed, by what was wrong.
     pub errors: Errors,
-    /// Calls that were sent again because no answer came.
+    /// Calls that were sent again because Redis was away, or said later.
     pub repeated: Counter,
 }
 

@@ -150,10 +150,13 @@ impl Call<'_> {
 
     /// Returns once the replicas that are wanted have what it has written.
     pub(super) async fn confirm(&self) -> Result<()> {
-        match &self.shard.replicas {
-            Some(replicas) => replicas.confirm(&self.shard.keys, &self.pump, self.number).await,
-            None => Ok(()),
+        let Some(replicas) = &self.shard.replicas else { return Ok(()) };
+        let outcome = replicas.confirm(&self.shard.keys, &self.pump, self.number).await;
+        // They are waited for over a connection of their own, whose instruments nobody reads.
+        if let Err(error) = &outcome {
+            self.shard.client.meters().errors.note(error);
         }
+        outcome
     }
 
     /// What happened to tasks.

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::Fixture;
+use crate::support::exposition::Exposition;
 use crate::support::redis::{OwnRedis, free_port};
 
 /// Why a server with this level does not start on this Redis.
@@ -87,6 +88,8 @@ async fn a_replicated_submit_is_accepted_once_a_replica_has_it_and_not_before() 
     let key = [("idempotency-key", "once"), ("content-type", "application/json")];
     let answer = fixture.http.post_with("/tasks", &key, body.as_bytes()).await;
     assert_eq!(answer.problem(503).0, "not_replicated");
+    let metrics = Exposition::older(&fixture.http.get("/metrics").await.text);
+    assert_eq!(metrics.value("slotwheel_redis_errors_total", &[("kind", "unconfirmed")]), Some(1.0));
     replica.thaw();
     let accepted = fixture
         .until(|| async {

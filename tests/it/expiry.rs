@@ -1,6 +1,10 @@
 //! A task that waits too long expires; one that runs does not.
 
+use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::expire::expire;
 
 use crate::support::{Fixture, report, report_with, text};
 
@@ -64,5 +68,22 @@ async fn an_expired_task_can_be_retried_with_a_fresh_deadline() {
     let task = fixture.http.post_nothing(&format!("/tasks/{}/retry", text(&id))).await.expect(200);
     assert_eq!(task["state"], "ready");
     assert_eq!(fixture.claim_one("q").await["id"], id);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_does_not_wait_is_not_counted_as_expired() {
+    let mut fixture = Fixture::start().await;
+    fixture.submit("q", json!(1)).await;
+    let id = TaskId::parse(text(&fixture.claim_one("q").await["id"])).unwrap();
+    fixture.stop_servers().await;
+    // The index is wrong: it names a task that runs.
+    let store = fixture.store().await;
+    let shard = store.shard_of_id(&id);
+    let deadline = format!("{}deadline", shard.keys.base());
+    fixture.redis.ask::<()>(cmd("ZADD").arg(&deadline).arg(1).arg(id.as_bytes())).await;
+    let more = expire(shard, &mut Caller::new()).await.unwrap();
+    assert_eq!((more, store.client().meters().transitions.read().iter().map(|(_, _, count)| count).sum()), (false, 0));
+    fixture.redis.ask::<()>(cmd("ZREM").arg(&deadline).arg(id.as_bytes())).await;
     fixture.end().await;
 }

@@ -35,6 +35,7 @@ mod lost_replies;
 mod managed;
 mod metrics;
 mod model;
+mod monitoring;
 mod process;
 mod queueing;
 mod queues;

@@ -3,6 +3,7 @@
 //! Labels are bounded: by routes, states, scripts, kinds of what happened, and 100 queues.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
@@ -27,7 +28,7 @@ use crate::store::views::queues::Counts;
 pub(super) struct Families {
     pub(super) api: Api,
     /// `None`: Redis did not say.
-    pub(super) seen: Option<Overview>,
+    pub(super) seen: Option<Arc<Overview>>,
 }
 
 impl Collector for Families {
@@ -70,22 +71,22 @@ impl Families {
         )?;
         page.histograms(
             "slotwheel_http_request_duration",
-            "From the head of a request until the head of its answer, of those that did not ask to wait and were \
-             answered with less than 500.",
+            "From the head of a request until the head of its answer, of those that did not come to wait for \
+             something and were answered with less than 500.",
             SECONDS,
             series().map(|of| (name(of), of.durations.read())),
         )?;
         page.histograms(
             "slotwheel_http_poll_duration",
-            "The same of requests that asked to wait for something (wait_ms over 0): how long workers wait, not how \
-             fast this server is.",
+            "The same of requests that came to wait for something (wait_ms over 0), if only for a moment: how long \
+             workers wait, not how fast this server is.",
             SECONDS,
             series().map(|of| (name(of), of.polls.read())),
         )?;
         let abandoned = series().map(|of| (name(of), of.abandoned.read()));
         page.counters(
             "slotwheel_http_requests_abandoned",
-            "Requests whose client went before it was answered.",
+            "Requests that were not answered: their client went, or they were cut off.",
             abandoned.filter(|(_, count)| *count > 0),
         )
     }
@@ -100,9 +101,9 @@ impl Families {
             page.counter(&format!("slotwheel_{name}"), help, count)?;
         }
         let polls = self.api.dispatch.polls();
-        let help = "Requests that wait, for tasks or for a task's end.";
+        let help = "Requests that wait, for tasks, for a task's end or for events.";
         page.gauge("slotwheel_waiting_polls", help, None, whole(polls.waiting()))?;
-        let help = "Requests that were not let wait because too many did.";
+        let help = "Requests that were not let wait, for whatever, because too many did.";
         page.counter("slotwheel_polls_refused", help, polls.refused())
     }
 
@@ -137,7 +138,7 @@ impl Families {
             None,
             gathered.into_iter().map(|(verb, sizes)| ([("verb", verb)], sizes)),
         )?;
-        let help = "Leases given back because their client had gone before it took them.";
+        let help = "Leases given back that nobody took: their client had gone, or had been told that nothing came.";
         page.counter("slotwheel_leases_given_back", help, meters.given_back())?;
         page.counters(
             "slotwheel_signals_heard",
@@ -162,7 +163,7 @@ impl Families {
     fn redis(&self, page: &mut Page<'_>) -> fmt::Result {
         let client = self.api.store().client();
         let gates = || self.api.store().shards().iter().map(|shard| &shard.gate);
-        let help = "Whether Redis answered this reading in time, in all shards.";
+        let help = "Whether Redis answered this reading in time, in all shards, and its data is served.";
         page.gauge("slotwheel_redis_up", help, None, i64::from(self.seen.is_some()))?;
         let away = gates().filter(|gate| gate.is_away()).count();
         page.gauge(
@@ -188,10 +189,10 @@ impl Families {
         )?;
         page.counters(
             "slotwheel_redis_errors",
-            "Calls of Redis that failed, each once, however often it was sent.",
+            "Calls of Redis that were given up, and submits that too few replicas confirmed.",
             client.meters().errors.read().into_iter().map(|(kind, _, count)| ([("kind", kind)], count)),
         )?;
-        let help = "Calls of Redis that were sent again because no answer came.";
+        let help = "Calls of Redis that were sent again because it was away, or said later.";
         page.counter("slotwheel_redis_calls_repeated", help, client.meters().repeated.read())?;
         let help = "Calls of Redis that were not made because the shard was known to be away, or its data lost.";
         page.counter("slotwheel_redis_calls_refused", help, gates().map(|gate| gate.refused()).sum())
@@ -214,7 +215,7 @@ fn data_set(page: &mut Page<'_>, seen: &Overview) -> fmt::Result {
     let ages = seen.queues.iter().filter_map(|queue| Some((queue, queue.oldest_ready_age_ms?)));
     page.gauges(
         "slotwheel_queue_oldest_ready_age",
-        "For how long the oldest ready task has been so, of queues that have one.",
+        "For how long the oldest ready task has been so, as far as its queue's slots are looked at.",
         SECONDS,
         ages.map(|(queue, ms)| ([("queue", queue.name.as_str())], seconds(ms))),
     )?;

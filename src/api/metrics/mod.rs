@@ -1,14 +1,15 @@
 //! `/metrics`: what this process has done, and how the data set stands, for Prometheus and those who read what it reads.
 //!
 //! `requests` counts what the router answers, the engines keep instruments of their own, `families` writes them all
-//! down. Of Redis the state of the data set is asked, within a second: it answers, whatever has happened there.
+//! down. Of Redis the state of the data set is asked, within a second: it answers, whatever has happened there. Who asks
+//! while a reading is under way waits for its end, and shares the next one with all others who do.
 
 mod families;
 mod requests;
 mod text;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -38,15 +39,23 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 pub struct Meters {
     requests: Arc<Requests>,
     started: SystemTime,
-    /// Whoever reads what Redis knows; one at a time, however many ask.
-    turn: Mutex<()>,
+    /// The last reading of what Redis knows. Held by whoever reads: one at a time, however many ask.
+    last: Mutex<Option<Reading>>,
+}
+
+/// A look at the data set.
+#[derive(Debug)]
+struct Reading {
+    began: Instant,
+    /// `None`: Redis did not say.
+    seen: Option<Arc<Overview>>,
 }
 
 impl Meters {
     /// Of a server that starts now.
     pub fn start() -> Arc<Self> {
         let requests = Arc::new(Requests::of(&super::table()));
-        Arc::new(Meters { requests, started: SystemTime::now(), turn: Mutex::default() })
+        Arc::new(Meters { requests, started: SystemTime::now(), last: Mutex::default() })
     }
 
     /// The layer that counts requests.
@@ -72,14 +81,16 @@ pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result
     Ok(response)
 }
 
-/// How the data set stands; `None` where Redis does not say so in time.
-async fn seen(api: &Api) -> Option<Overview> {
-    let reading = async {
-        let _turn = api.meters.turn.lock().await;
-        overview(api.store()).await
-    };
-    match timeout(DEADLINE, reading).await {
-        Ok(Ok(seen)) => Some(seen),
+/// How the data set stands; `None` where Redis does not say so in time. What was begun after this was asked for will do.
+async fn seen(api: &Api) -> Option<Arc<Overview>> {
+    let asked = Instant::now();
+    let mut last = api.meters.last.lock().await;
+    if let Some(reading) = last.as_ref().filter(|reading| reading.began >= asked) {
+        return reading.seen.clone();
+    }
+    let began = Instant::now();
+    let seen = match timeout(DEADLINE, overview(api.store())).await {
+        Ok(Ok(seen)) => Some(Arc::new(seen)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "metrics without what Redis knows");
             None
@@ -88,7 +99,9 @@ async fn seen(api: &Api) -> Option<Overview> {
             tracing::debug!("metrics without what Redis knows: no answer in time");
             None
         }
-    }
+    };
+    *last = Some(Reading { began, seen: seen.clone() });
+    seen
 }
 
 /// Whether an Accept header names the type, and not in order to exclude it.
@@ -97,8 +110,14 @@ fn asks_for(accept: &HeaderValue, kind: &str) -> bool {
     accept.split(',').any(|one| {
         let mut parts = one.split(';').map(str::trim);
         let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(kind));
-        named && !parts.any(|part| matches!(part.to_ascii_lowercase().as_str(), "q=0" | "q=0.0"))
+        named && !parts.any(excludes)
     })
+}
+
+/// Whether a parameter of an Accept header is a weight of zero.
+fn excludes(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+    weight.and_then(|(_, weight)| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
 }
 
 #[cfg(test)]
@@ -110,6 +129,11 @@ mod tests {
         let asks = |accept: &'static str| asks_for(&HeaderValue::from_static(accept), OPENMETRICS);
         assert!(asks("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"));
         assert!(asks("text/plain, Application/OpenMetrics-Text"));
-        assert!(!asks("*/*") && !asks("text/plain") && !asks("application/openmetrics-text; q=0"));
+        assert!(!asks("*/*") && !asks("text/plain"));
+        for weight in ["q=0", "Q=0.0", "q=0.00", "q=0.000", "version=1.0.0; q=0."] {
+            let accept = HeaderValue::from_str(&format!("application/openmetrics-text; {weight}")).unwrap();
+            assert!(!asks_for(&accept, OPENMETRICS), "{weight}");
+        }
+        assert!(asks("application/openmetrics-text; q=0.001"));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Series {
     pub(super) method: &'static str,
     pub(super) route: &'static str,
     statuses: Box<[Counter]>,
-    /// Of requests that did not want to wait for something to happen, and did not fail on our side.
+    /// Of requests that did not come to wait for something to happen. Neither has those that failed on our side.
     pub(super) durations: Histogram,
     /// Of those that did.
     pub(super) polls: Histogram,
@@ -183,7 +183,7 @@ where
     }
 }
 
-/// A request from its beginning. Dropped without an answer, its client has gone.
+/// A request from its beginning. Dropped without an answer, its client has gone, or it was cut off.
 struct Course {
     requests: Arc<Requests>,
     place: usize,
@@ -199,10 +199,12 @@ impl Course {
         if let Some(counter) = series.statuses.get(usize::from(status.as_u16().saturating_sub(STATUSES.start))) {
             counter.one();
         }
-        if response.extensions().get::<WasPoll>().is_some() {
-            series.polls.observe_time(self.began.elapsed());
-        } else if !status.is_server_error() {
-            series.durations.observe_time(self.began.elapsed());
+        if status.is_server_error() {
+            return;
+        }
+        match response.extensions().get::<WasPoll>() {
+            Some(WasPoll) => series.polls.observe_time(self.began.elapsed()),
+            None => series.durations.observe_time(self.began.elapsed()),
         }
     }
 }

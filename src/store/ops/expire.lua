@@ -12,12 +12,13 @@ ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it
 ARGV[5] retain_ms   how long an expired task is kept that does not say
 ARGV[6] limit       so many tasks at most
-RETURNS how many ended; `limit`: there may be more
+RETURNS {tasks ended, tasks looked at}; `limit` of these: there may be more
 MOVES   ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
 if last then return last end
 
+local ended = 0
 local ids = call('ZRANGEBYSCORE', base .. 'deadline', '-inf', digits(now), 'LIMIT', 0, ARGV[6])
 touched[base .. 'deadline'] = true
 for _, id in ipairs(ids) do
@@ -26,7 +27,8 @@ for _, id in ipairs(ids) do
     write('HSET', task.key, 'S', 'expired', 'f', now)
     conclude(task, 'expired', ARGV[5])
     move(task, task.S, 'expired')
+    ended = ended + 1
   end
 end
 turn_wheels()
-return commit(cmsgpack.pack(#ids))
+return commit(cmsgpack.pack({ ended, #ids }))

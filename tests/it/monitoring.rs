@@ -1,0 +1,146 @@
+//! The dashboard, the alerts and the list of families name what `/metrics` shows, with the labels it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::metrics::{metrics, use_it};
+use crate::support::exposition::Exposition;
+use crate::support::{Fixture, text};
+
+/// Added by Prometheus, or of the samples of histograms alone.
+const COMMON: [&str; 3] = ["job", "instance", "le"];
+/// Labels all of whose values are there from the start.
+const COMPLETE: [&str; 5] = ["state", "transition", "kind", "reason", "signal"];
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The words in `text` that begin as our metrics do, each with what is asked of labels right behind it.
+fn selectors(text: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(start) = ["slotwheel_", "process_"].iter().filter_map(|begin| rest.find(begin)).min() {
+        rest = &rest[start..];
+        let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
+        let (name, behind) = rest.split_at(end);
+        rest = behind;
+        let inside =
+            behind.strip_prefix('{').and_then(|behind| behind.split_once('}')).map_or("", |(inside, _)| inside);
+        let matchers = inside.split(',').map(str::trim).filter(|matcher| !matcher.is_empty());
+        let label = |matcher: &'_ str| matcher.find(['=', '!']).unwrap_or(matcher.len());
+        let parted = matchers.map(|matcher| matcher.split_at(label(matcher)));
+        found.push((name, parted.map(|(name, rest)| (name, rest.trim_start_matches(['=', '!', '~']))).collect()));
+    }
+    found
+}
+
+/// The family whose samples may have this name.
+fn family_of(there: &Exposition, sample: &str) -> Option<String> {
+    let suffixes = ["", "_total", "_bucket", "_sum", "_count", "_info"].into_iter();
+    let families = suffixes.filter_map(|suffix| sample.strip_suffix(suffix));
+    there
+        .names()
+        .contains(sample)
+        .then(|| families.into_iter().find(|name| there.0.contains_key(*name)))?
+        .map(str::to_owned)
+}
+
+/// The rows of the list: of each family its type and its labels.
+fn listed() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut listed = BTreeMap::new();
+    let list = read("docs/metrics.md");
+    for row in list.lines().filter(|line| line.starts_with("| `slotwheel_") || line.starts_with("| `process_")) {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        let (name, kind) = (cells.next().unwrap().trim_matches('`'), cells.next().unwrap());
+        let (name, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
+        let family = match kind {
+            "counter" => name.strip_suffix("_total").unwrap(),
+            "info" => name.strip_suffix("_info").unwrap(),
+            _ => name,
+        };
+        let labels = labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect();
+        assert!(listed.insert(family.to_owned(), (kind.to_owned(), labels)).is_none(), "{family} is listed twice");
+    }
+    listed
+}
+
+/// What is wrong about the metrics that `text` names.
+fn unknown(there: &Exposition, text: &str) -> Vec<String> {
+    let listed = listed();
+    let mut wrong = Vec::new();
+    for (name, labels) in selectors(text) {
+        let Some(family) = family_of(there, name) else {
+            wrong.push(name.to_owned());
+            continue;
+        };
+        for (label, wanted) in labels {
+            if !COMMON.contains(&label) && !listed[&family].1.contains(label) {
+                wrong.push(format!("{name}{{{label}}}"));
+            }
+            let known = there.values_of(label);
+            let values = wanted.trim_matches('"').split('|');
+            if COMPLETE.contains(&label) {
+                wrong.extend(values.filter(|value| !known.contains(value)).map(|value| format!("{label}={value}")));
+            }
+        }
+    }
+    wrong
+}
+
+#[tokio::test]
+async fn the_dashboard_and_the_rules_name_what_there_is() {
+    let fixture = Fixture::start().await;
+    use_it(&fixture).await;
+    let there = metrics(&fixture).await;
+    let none: [&str; 0] = [];
+    assert_eq!(unknown(&there, r#"sum(slotwheel_tasks{job=~"$job",state=~"ready|dead"}) > 1"#), none);
+    let wrong = unknown(&there, r#"slotwheel_task + slotwheel_tasks{queue="q", state!="raedy"}"#);
+    assert_eq!(wrong, ["slotwheel_task", "slotwheel_tasks{queue}", "state=raedy"]);
+
+    let board: Value = serde_json::from_str(&read("deploy/grafana/slotwheel.json")).unwrap();
+    let mut asked = 0;
+    let mut ids = BTreeSet::new();
+    for panel in board["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64()), "{} has the id of another", panel["title"]);
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        for target in panel["targets"].as_array().unwrap() {
+            assert_eq!(unknown(&there, text(&target["expr"])), none, "{}", panel["title"]);
+            asked += 1;
+        }
+    }
+    assert!(asked > 40);
+    let (rules, tests) = (read("deploy/prometheus/alerts.yml"), read("deploy/prometheus/alerts_test.yml"));
+    assert_eq!(unknown(&there, &rules), none);
+    assert_eq!(unknown(&there, &tests), none);
+    let rules: Value = serde_saphyr::from_str(&rules).unwrap();
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        let name = text(&rule["alert"]);
+        assert!(text(&rule["annotations"]["runbook"]).len() > 40, "{name} does not say what to do");
+        assert!(tests.contains(&format!("\"{name}\"")), "{name} is not tested");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_list_has_each_family_with_its_type_and_its_labels() {
+    let fixture = Fixture::start().await;
+    use_it(&fixture).await;
+    let there = metrics(&fixture).await;
+    let listed = listed();
+    assert_eq!(listed.keys().collect::<Vec<_>>(), there.0.keys().collect::<Vec<_>>());
+    for (name, family) in &there.0 {
+        let (kind, labels) = &listed[name];
+        assert_eq!(&family.kind, kind, "{name}");
+        for (sample, own, _) in &family.samples {
+            let own: BTreeSet<String> = own.keys().filter(|label| *label != "le").cloned().collect();
+            assert_eq!(&own, labels, "{sample}");
+        }
+    }
+    fixture.end().await;
+}
