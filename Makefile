@@ -43,6 +43,7 @@ mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test 
 
 check: tools-check ## Format, lints, docs, dependencies, contract, metrics
 	$(CARGO) fmt --check
+	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::{Config, Written};
+use crate::config::{Config, ConfigError, Written};
 
 /// An HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -62,8 +62,11 @@ struct Remedies {
     accept_loss: bool,
 }
 
+/// Where all programs that send spans are told to send them.
+const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 impl Settings {
-    fn meant(self) -> anyhow::Result<Config> {
+    fn written(self) -> anyhow::Result<Written> {
         let file = match self.config {
             None => Written::default(),
             Some(path) => {
@@ -72,12 +75,26 @@ impl Settings {
                 Written::from_toml(&path, &text)?
             }
         };
-        let mut written = self.written.or(file);
-        // What every program that sends spans understands. One that cannot send any is not meant by it.
-        if cfg!(feature = "otlp") && written.otlp_endpoint.is_none() {
-            written.otlp_endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
+        Ok(self.written.or(file))
+    }
+
+    fn meant(self) -> anyhow::Result<Config> {
+        Ok(self.written()?.meant()?)
+    }
+
+    /// The same for a program that sends spans, if it can: then it is meant by the variable too.
+    fn meant_to_serve(self) -> anyhow::Result<Config> {
+        let mut written = self.written()?;
+        if !cfg!(feature = "otlp") || written.otlp_endpoint.is_some() {
+            return Ok(written.meant()?);
         }
-        Ok(written.meant()?)
+        written.otlp_endpoint = std::env::var(OTLP_VARIABLE).ok();
+        written.meant().map_err(|error| match error {
+            ConfigError::Setting { name: "otlp_endpoint", value, why } => {
+                anyhow::anyhow!("the variable {OTLP_VARIABLE} is {value}: {why}")
+            }
+            other => other.into(),
+        })
     }
 }
 
@@ -87,9 +104,9 @@ pub fn main() -> ExitCode {
     // Both that the TLS stack could use are known to it; it wants to be told which.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
-        Command::Serve(settings) => begin(settings, serve),
-        Command::Doctor { settings, remedies } => begin(settings, |config| doctor::run(config, remedies)),
-        Command::Healthcheck(settings) => begin(settings, healthcheck),
+        Command::Serve(settings) => begin(settings.meant_to_serve(), serve),
+        Command::Doctor { settings, remedies } => begin(settings.meant(), |config| doctor::run(config, remedies)),
+        Command::Healthcheck(settings) => begin(settings.meant(), healthcheck),
     };
     match outcome {
         Ok(code) => code,
@@ -101,10 +118,10 @@ pub fn main() -> ExitCode {
 }
 
 fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
-    settings: Settings,
+    config: anyhow::Result<Config>,
     command: impl FnOnce(Config) -> F,
 ) -> anyhow::Result<ExitCode> {
-    let config = settings.meant()?;
+    let config = config?;
     let filter = EnvFilter::try_new(&config.log).context("the setting log")?;
     log::begin(filter, config.log_format);
     let threads = config.threads.map_or_else(threads, NonZeroUsize::get);

@@ -248,6 +248,7 @@ pub fn headers(bytes: &[u8]) {
         .collect();
     if let Some(key) = taken(submit::idempotency_key(&headers)).flatten() {
         name(&key, limits::NAME_BYTES);
+        assert!(key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     }
     if let Some(id) = RequestId::given(&headers) {
         assert_eq!(id.as_str().as_bytes(), bytes);

@@ -89,6 +89,10 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
         None => text,
         Some(rest) => rest.strip_suffix('"').unwrap_or_default(),
     };
+    // A header that can be read as text may hold tabs.
+    if bare.contains('\t') {
+        return refuse("the key must be visible ASCII");
+    }
     if bare.is_empty() || bare.len() > limits::NAME_BYTES {
         return refuse("the key must have 1 to 256 bytes");
     }

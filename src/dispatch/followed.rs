@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::{join_all, try_join};
 use tokio::time::{Instant, timeout};
 
 use crate::domain::id::TaskId;
@@ -13,9 +14,9 @@ use crate::domain::task::{Claimed, NewTask};
 use crate::spans::{End, Followed, Spans, Stretch, instant};
 use crate::store::ops::submit::Submitted;
 use crate::store::ops::{Ended, Held};
-use crate::store::views::courses::{Course, courses};
+use crate::store::views::courses::{Course, Wait, courses, waits};
 use crate::store::views::horizon::horizon;
-use crate::store::{Result, Shard, Store};
+use crate::store::{Error, Result, Shard, Store};
 
 /// A span for which Redis has to be asked longer is lost: work does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -70,9 +71,10 @@ impl Follow {
         let Some(submits) = submits else { return };
         for (followed, outcome) in submits.tasks.iter().zip(outcomes) {
             if let (Some(followed), Ok(Submitted::Created { at, .. })) = (followed, outcome) {
-                let stored = instant(*at);
-                let begun = stored.checked_sub(submits.begun.elapsed()).unwrap_or(stored);
-                self.spans.send(followed, &Stretch::Submit, begun, stored);
+                // Most of the time goes by once Redis has it, until it is as durable as is wanted; and drawn the other
+                // way, it would begin before its client's request.
+                let begun = instant(*at);
+                self.spans.send(followed, &Stretch::Submit, begun, begun + submits.begun.elapsed());
             }
         }
     }
@@ -90,10 +92,10 @@ impl Follow {
         let follow = |task: &Claimed| Some((self.spans.follow(task.id, &task.queue, &task.labels)?, task.lease));
         let (handed, ids): (Vec<_>, Vec<TaskId>) =
             tasks.iter().filter_map(|task| Some((follow(task)?, task.id))).unzip();
-        let found = read(self.store.shard_of_id(ids.first()?), &ids).await;
-        let wait = |((followed, lease), course): (_, Option<Course>)| {
-            let course = course.filter(|course| course.lease == lease)?;
-            Some((followed, instant(course.ready), instant(course.begun)))
+        let found = waits(self.store.shard_of_id(ids.first()?), &ids).await.map_err(lost).ok()?;
+        let wait = |((followed, lease), wait): (_, Option<Wait>)| {
+            let wait = wait.filter(|wait| wait.lease == lease)?;
+            Some((followed, instant(wait.ready), instant(wait.begun)))
         };
         let waits = handed.into_iter().zip(found).filter_map(wait).collect();
         Some(Box::new(Waits { spans: self.spans.clone(), waits }))
@@ -110,30 +112,31 @@ impl Follow {
 
     async fn read_endings(&self, leases: &[&Held]) -> Vec<Option<Ending>> {
         let mut endings: Vec<Option<Ending>> = leases.iter().map(|_| None).collect();
-        for shard in self.store.shards() {
-            let here: Vec<(usize, &Held)> = leases
-                .iter()
-                .enumerate()
-                .filter(|(_, held)| self.store.shard_of_id(&held.id).index == shard.index)
-                .map(|(place, held)| (place, *held))
-                .collect();
-            if here.is_empty() {
-                continue;
-            }
-            let ids: Vec<TaskId> = here.iter().map(|(_, held)| held.id).collect();
-            let found = read(shard, &ids).await;
-            let Ok(now) = horizon(shard).await.map(|seen| (instant(seen.now), Instant::now())) else { continue };
-            for ((place, held), course) in here.into_iter().zip(found) {
-                let ending = course.filter(|course| held.lease == Some(course.lease)).and_then(|course| {
-                    let followed = self.spans.follow(held.id, &course.queue, &course.labels)?;
-                    Some(Ending { followed, course, seen: now })
-                });
-                if let Some(slot) = endings.get_mut(place) {
-                    *slot = ending;
-                }
+        let found = join_all(self.store.shards().iter().map(|shard| self.endings_in(shard, leases))).await;
+        for (place, ending) in found.into_iter().flatten() {
+            if let Some(slot) = endings.get_mut(place) {
+                *slot = Some(ending);
             }
         }
         endings
+    }
+
+    /// Those of one shard, each with its place; none where Redis does not say: their spans are lost, and nothing else.
+    async fn endings_in(&self, shard: &Shard, leases: &[&Held]) -> Vec<(usize, Ending)> {
+        let is_here = |(_, held): &(usize, &&Held)| self.store.shard_of_id(&held.id).index == shard.index;
+        let here: Vec<(usize, &&Held)> = leases.iter().enumerate().filter(is_here).collect();
+        if here.is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<TaskId> = here.iter().map(|(_, held)| held.id).collect();
+        let now = async { horizon(shard).await.map(|seen| (instant(seen.now), Instant::now())) };
+        let Ok((found, seen)) = try_join(courses(shard, &ids), now).await.map_err(lost) else { return Vec::new() };
+        let ending = |((place, held), course): ((usize, &&Held), Option<Course>)| {
+            let course = course.filter(|course| held.lease == Some(course.lease))?;
+            let followed = self.spans.follow(held.id, &course.queue, &course.labels)?;
+            Some((place, Ending { followed, course, seen }))
+        };
+        here.into_iter().zip(found).filter_map(ending).collect()
     }
 
     /// They were reported to have ended, each with its outcome.
@@ -164,10 +167,7 @@ impl Waits {
     }
 }
 
-/// What is known of the tasks; nothing where Redis does not say: their spans are lost, and nothing else.
-async fn read(shard: &Shard, ids: &[TaskId]) -> Vec<Option<Course>> {
-    courses(shard, ids).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "spans are lost");
-        ids.iter().map(|_| None).collect()
-    })
+/// Says why nothing is known of tasks whose spans would have been sent.
+fn lost(error: Error) {
+    tracing::debug!(%error, "spans are lost");
 }

@@ -3,7 +3,7 @@
 //!
 //! A task is followed if it carries a `traceparent` whose owner keeps the trace. All spans of it are children of that
 //! one: who looks at the client's trace sees the task's submit, each of its waits and each of its executions. Their times
-//! are by Redis' clock, as all times of a task are.
+//! are by Redis' clock, as all times of a task are; how they are come by is said in docs/tracing.md.
 //!
 //! Without the feature `otlp`, or without an endpoint, nothing is followed and nothing of this costs anything.
 
@@ -16,7 +16,7 @@ use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::task::Labels;
 use crate::domain::time::Millis;
-use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE};
+use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE, is_tracestate};
 
 /// Where spans go.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,9 @@ impl Spans {
             return None;
         }
         let parent = Parent::parse(labels.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
-        Some(Followed { parent, state: labels.headers.get(TRACESTATE).cloned(), id, queue: queue.clone() })
+        // A task may bring its own, and that has not been looked at.
+        let state = labels.headers.get(TRACESTATE).filter(|state| is_tracestate(state)).cloned();
+        Some(Followed { parent, state, id, queue: queue.clone() })
     }
 
     /// Sends the span of a stretch, now or later; where there is no room for it, it is lost.

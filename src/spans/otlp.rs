@@ -11,7 +11,7 @@ use opentelemetry::trace::{
     Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
     Tracer as _, TracerProvider as _,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -35,7 +35,9 @@ impl Exporter {
             SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(traces).build()?;
         let mut resource =
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        // What a variable says counts; where none does, there is still a name, which says as much.
+        let told = Resource::builder().build().get(&Key::from_static_str("service.name"));
+        if told.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = resource.with_service_name("slotwheel");
         }
         let provider =

@@ -148,6 +148,7 @@ pub fn replies(bytes: &[u8]) {
     read(page::answer(any()));
     read(horizon::answer(any()));
     read(courses::course(any()));
+    read(courses::wait(any()));
     read(change::read(any()));
     if let Some(Some(holding)) = read(tasks::holding(any())) {
         let _: i64 = holding.wait_ms(0.5);

@@ -24,7 +24,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     loop {
         let leases = overdue(shard, queue, now).await?;
-        let count = leases.len() as u64;
+        let count = leases.len();
         if count == 0 {
             return Ok(());
         }
@@ -42,19 +42,19 @@ pub(super) async fn run(
             })
             .collect();
         let followed = followed(shard, &leases, spans).await;
-        // Fewer than were seen: another replica was faster, or leases were prolonged. Those are looked at next time.
-        if reap(shard, caller, &leases).await? < count {
-            return Ok(());
+        let ended = reap(shard, caller, &leases).await?;
+        for (followed, stretch, from, to) in ended.iter().filter_map(|place| followed.get(*place)?.as_ref()) {
+            spans.send(followed, stretch, *from, *to);
         }
-        for (followed, stretch, from, to) in followed {
-            spans.send(&followed, &stretch, from, to);
+        // Fewer than were seen: another replica was faster, or leases were prolonged. Those are looked at next time.
+        if ended.len() < count {
+            return Ok(());
         }
     }
 }
 
-/// The spans of executions that end with these leases. They are sent if all of the leases are ended here: which ones
-/// were, where it is not all, nobody says.
-async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Span> {
+/// The spans of executions that end with these leases, each in its place if it is followed.
+async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Option<Span>> {
     if !spans.are_on() {
         return Vec::new();
     }
@@ -70,5 +70,5 @@ async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Span>
         let stretch = Stretch::Execution { worker, attempt, end: End::LeaseExpired };
         Some((followed, stretch, instant(begun), instant(until)))
     };
-    leases.iter().zip(found).filter_map(span).collect()
+    leases.iter().zip(found).map(span).collect()
 }

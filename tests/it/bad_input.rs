@@ -224,7 +224,7 @@ async fn media_types_methods_paths_and_headers_are_checked() {
     assert_eq!(cross.problem(403).0, "cross_site");
     let prefer = http.post_with("/claim", &[("prefer", "wait=soon")], b"{}").await;
     assert_eq!(prefer.problem(400).0, "invalid_header");
-    for unreadable in ["\"\"", "\"", "\"half"] {
+    for unreadable in ["\"\"", "\"", "\"half", "a\tb", "\"a\tb\""] {
         let key = http.post_with("/tasks", &[("idempotency-key", unreadable)], b"{}").await;
         assert_eq!(key.problem(400).0, "invalid_header", "{unreadable}");
     }

@@ -34,11 +34,24 @@ def before_call(context, case, kwargs):
     if case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE:
         if isinstance(case.body, dict):
             case.body = as_the_words_say(case.body)
+        if case.query:
+            case.query.update(as_the_words_say(dict(case.query)))
         if case.headers and "Idempotency-Key" in case.headers:
-            # One key stands for one body.
-            case.headers["Idempotency-Key"] = hashlib.sha256(repr(case.body).encode()).hexdigest()
+            case.headers["Idempotency-Key"] = idempotency_key(case)
         if case.meta.phase.name == "fuzzing":
             name_what_is_there(case)
+
+
+submits = 0
+
+
+def idempotency_key(case):
+    """One key stands for one body. Where what was made is asked for next, it is made anew each time: a repeated submit
+    is answered with the task of the first one, also when that has been deleted since."""
+    global submits
+    submits += 1
+    of = repr(case.body) if case.meta.phase.name != "stateful" else f"{submits} {case.body!r}"
+    return hashlib.sha256(of.encode()).hexdigest()
 
 
 calls = 0

@@ -16,22 +16,23 @@ ARGV[6] retain_ms   how long a cancelled one is
 ARGV[7] errors      how many errors a task remembers
 ARGV[8] bytes       how large they may be together; the last one is kept whatever its size
 ARGV[9] count       of leases; then for each: id, token, error, wait_ms
-RETURNS {leases ended, tasks that are dead by it, cancelled by it}
+RETURNS {tasks that are dead by it, cancelled by it, place of a lease that was ended, from 1, …}
 MOVES   leased -> scheduled | ready | dead | cancelled
 COST    O(n log queue)
 ]]
 if last then return last end
 
-local ended, led_to = 0, { dead = 0, cancelled = 0 }
+local answer, led_to = { 0, 0 }, { dead = 0, cancelled = 0 }
 for i = 1, tonumber(ARGV[9]) do
   local at = 6 + 4 * i
   local task = load(ARGV[at], FAILING)
   if task and task.S == 'leased' and task.t == ARGV[at + 1] and tonumber(task.u) <= now then
     local state = end_attempt(task, 'reap', ARGV[at + 2], tonumber(ARGV[at + 3]))
-    ended = ended + 1
+    answer[#answer + 1] = i
     if led_to[state] then led_to[state] = led_to[state] + 1 end
   end
 end
 all_ended()
 turn_wheels()
-return commit(cmsgpack.pack({ ended, led_to.dead, led_to.cancelled }))
+answer[1], answer[2] = led_to.dead, led_to.cancelled
+return commit(cmsgpack.pack(answer))

@@ -1,10 +1,12 @@
 //! Reap: leases that ran out.
 
+use deadpool_redis::redis::Value;
+
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::domain::token::Token;
-use crate::store::error::Result;
+use crate::store::error::{Error, Result};
 use crate::store::record;
 use crate::store::reply;
 use crate::store::script::{Script, script};
@@ -26,8 +28,8 @@ pub struct Overdue {
     pub wait_ms: i64,
 }
 
-/// Ends those leases that have run out (one may have been prolonged since). How many.
-pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Result<u64> {
+/// Ends those leases that have run out (one may have been prolonged since). Which, by their places in `leases`.
+pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Result<Vec<usize>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.int(limits::RETAIN_DEAD_MS)
         .int(limits::RETAIN_OTHER_MS)
@@ -39,10 +41,18 @@ pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Res
     }
     let mut answer = reply::items(call.send().await?)?;
     let mut next = || answer.int().map(i64::unsigned_abs);
-    let (ended, dead, cancelled) = (next()?, next()?, next()?);
+    let (dead, cancelled) = (next()?, next()?);
+    let ended: Vec<usize> = answer.map(place).collect::<Result<_>>()?;
     let transitions = shard.transitions();
-    transitions.lease_ran_out.add(ended);
+    transitions.lease_ran_out.add(ended.len() as u64);
     transitions.dead.add(dead);
     transitions.cancelled.add(cancelled);
     Ok(ended)
+}
+
+/// Scripts count from 1.
+fn place(value: Value) -> Result<usize> {
+    let number = reply::int(value)?;
+    let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    place.ok_or_else(|| Error::Unexpected(format!("a place of {number}")))
 }

@@ -12,17 +12,26 @@ use crate::store::record::unseal_document;
 use crate::store::reply::{items, number};
 use crate::store::shard::Shard;
 
-/// Tasks read at once: their payloads come with them.
+/// Tasks of a shard read at once, where their payloads come with them.
 const CHUNK: usize = 16;
 
-/// The last lease of a task, live or not, and the wait before it.
+/// The wait before the last lease of a task.
 #[derive(Clone, Debug)]
-pub struct Course {
-    /// Its token.
+pub struct Wait {
+    /// The lease's token.
     pub lease: Token,
     /// Since when the task was ready.
     pub ready: Millis,
     /// Since when it was leased.
+    pub begun: Millis,
+}
+
+/// The last lease of a task, live or not.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// Its token.
+    pub lease: Token,
+    /// Since when it holds or held.
     pub begun: Millis,
     /// Until when the lease holds or held.
     pub until: Millis,
@@ -36,13 +45,22 @@ pub struct Course {
     pub labels: Labels,
 }
 
-/// Reads the courses of tasks of one shard; `None` where there is no such task, or it was never leased.
+/// Reads the waits of tasks of one shard; `None` where there is no such task, or it was never leased.
+pub async fn waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Wait>>> {
+    let mut pipeline = pipe();
+    for id in ids {
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "c", "r", "h"]);
+    }
+    shard.read(&pipeline).await?.into_iter().map(wait).collect()
+}
+
+/// Reads the courses of tasks of one shard, with what hangs on them; `None` as above.
 pub async fn courses(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Course>>> {
     let mut found = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(CHUNK) {
         let mut pipeline = pipe();
         for id in chunk {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "c", "r", "h", "u", "W", "a", "q", "d"]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "h", "u", "W", "a", "q", "d"]);
         }
         for answer in shard.read(&pipeline).await? {
             found.push(course(answer)?);
@@ -51,16 +69,29 @@ pub async fn courses(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Course>
     Ok(found)
 }
 
+/// The fields of one answer, in their order; what is missing is empty.
+fn fields(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
+    let mut fields = items(answer)?;
+    Ok(move || match fields.next() {
+        Some(Value::BulkString(bytes)) => bytes,
+        _ => Vec::new(),
+    })
+}
+
+/// Reads one answer.
+pub(in crate::store) fn wait(answer: Value) -> Result<Option<Wait>> {
+    let mut next = fields(answer)?;
+    let lease = Token::from_bytes(&next());
+    let (created, ready, begun) = (number(&next()), number(&next()), number(&next()));
+    let read = || Some(Wait { lease: lease?, ready: Millis(ready.or(created)?), begun: Millis(begun?) });
+    Ok(read())
+}
+
 /// Reads one answer.
 pub(in crate::store) fn course(answer: Value) -> Result<Option<Course>> {
-    let fields = items(answer)?.map(|field| match field {
-        Value::BulkString(bytes) if !bytes.is_empty() => Some(bytes),
-        _ => None,
-    });
-    let mut fields = fields.collect::<Vec<_>>().into_iter().map(Option::unwrap_or_default);
-    let mut next = || fields.next().unwrap_or_default();
+    let mut next = fields(answer)?;
     let lease = Token::from_bytes(&next());
-    let (created, ready, begun, until) = (number(&next()), number(&next()), number(&next()), number(&next()));
+    let (begun, until) = (number(&next()), number(&next()));
     let worker = String::from_utf8_lossy(&next()).into_owned();
     let attempts = number(&next()).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let queue = std::str::from_utf8(&next()).ok().and_then(QueueName::parse);
@@ -68,7 +99,6 @@ pub(in crate::store) fn course(answer: Value) -> Result<Option<Course>> {
     let read = || {
         Some(Course {
             lease: lease?,
-            ready: Millis(ready.or(created)?),
             begun: Millis(begun?),
             until: Millis(until?),
             worker,

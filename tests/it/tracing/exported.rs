@@ -2,9 +2,15 @@
 
 mod collector;
 
+use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
+use slotwheel::domain::queue::QueueName;
+use tokio::net::TcpListener;
 
 use super::{Logged, PARENT};
 use crate::support::redis::OwnRedis;
@@ -62,7 +68,8 @@ async fn a_task_is_seen_in_its_clients_trace_from_submit_to_end() {
     assert_eq!(execution.attributes["slotwheel.outcome"], "completed");
     let created = text(&task["created_at"]).parse::<jiff::Timestamp>().unwrap();
     assert_eq!(i128::from(waiting.start), created.as_nanosecond(), "times are Redis' own");
-    assert_eq!((submit.end, waiting.end), (waiting.start, execution.start));
+    assert_eq!((submit.start, waiting.end), (waiting.start, execution.start));
+    assert!(submit.end > submit.start, "it takes its time");
     let second = 1_000_000_000;
     assert!((second..second * 30).contains(&(waiting.end - waiting.start)), "{waiting:?}");
     assert!((2 * second..second * 30).contains(&(execution.end - execution.start)), "{execution:?}");
@@ -153,29 +160,155 @@ async fn what_is_answered_again_is_not_seen_again() {
 }
 
 #[tokio::test]
-async fn without_a_collector_all_works_and_stops_in_time() {
-    let mut fixture = following("http://127.0.0.1:1").await;
+async fn a_batch_over_many_shards_is_seen_whole() {
+    let collector = Collector::start().await;
+    let mut fixture = Fixture::with(|written| {
+        written.otlp_endpoint = Some(collector.endpoint.clone());
+        written.shards = Some(4);
+    })
+    .await;
+    // More of a shard than are read at once.
+    let tasks: Vec<Value> = (0..100).map(|n| json!({"key": n.to_string(), "payload": n})).collect();
+    let batch = json!({"tasks": tasks}).to_string();
+    fixture.http.post_with("/tasks/batch", &[("traceparent", PARENT)], batch.as_bytes()).await.expect(200);
+    let mut reports = Vec::new();
+    while reports.len() < tasks.len() {
+        reports.extend(fixture.claim_now("default", 100).await.iter().map(report));
+    }
+    // One that nobody holds takes no other's place.
+    reports.insert(50, json!({"id": reports[0]["id"], "lease": reports[1]["lease"]}));
+    fixture.http.post("/complete/batch", &json!({"completions": reports})).await.expect(200);
+    fixture.stop_servers().await;
+
+    let spans = collector.spans();
+    let seen = |name: &str| -> BTreeSet<String> {
+        let spans = spans.iter().filter(|span| span.name == name);
+        spans.map(|span| text(&span.attributes["messaging.message.id"]).to_owned()).collect()
+    };
+    let wanted: BTreeSet<String> = reports.iter().map(|report| text(&report["id"]).to_owned()).collect();
+    assert_eq!((seen("waiting default"), seen("execution default")), (wanted.clone(), wanted));
+    assert_eq!(spans.len(), 3 * tasks.len());
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn of_leases_that_ran_out_together_those_are_seen_that_were_ended() {
+    let collector = Collector::start().await;
+    let mut fixture = following(&collector.endpoint).await;
+    submit(&fixture.http, json!({})).await;
+    submit(&fixture.http, json!({})).await;
+    let (first, second) = (fixture.claim_one("default").await, fixture.claim_one("default").await);
+    fixture.http.post("/release", &report(&first)).await.expect(200);
+    // As if it had been released after it was looked for and before it is ended.
+    let id = TaskId::parse(text(&first["id"])).unwrap();
+    let store = fixture.store().await;
+    let leased = store.shard_of_id(&id).keys.leased(&QueueName::default_queue());
+    let _: u64 = fixture.redis.ask(cmd("ZADD").arg(&leased).arg(0).arg(id.as_bytes())).await;
+    fixture.advance(61_000);
+    fixture.until_state(&second["id"], "scheduled").await;
+    let _: u64 = fixture.redis.ask(cmd("ZREM").arg(&leased).arg(id.as_bytes())).await;
+    fixture.stop_servers().await;
+
+    let spans = collector.spans();
+    let ran_out = spans.iter().filter(|span| span.attributes.get("error.type") == Some(&json!("lease_expired")));
+    let ids: Vec<&Value> = ran_out.map(|span| &span.attributes["messaging.message.id"]).collect();
+    assert_eq!(ids, [&second["id"]]);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_claim_reads_no_payload_again_for_spans() {
+    let collector = Collector::start().await;
+    let fixture = following(&collector.endpoint).await;
+    let length = 200_000;
+    submit(&fixture.http, json!({"payload": "x".repeat(length)})).await;
+    let sent = async || {
+        let info: String = fixture.redis.ask(cmd("INFO").arg("stats")).await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.expect("a figure").parse::<usize>().unwrap()
+    };
+    let before = sent().await;
+    fixture.claim_one("default").await;
+    let read = sent().await - before;
+    assert!((length..length + length / 2).contains(&read), "{read}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_state_of_the_tasks_own_is_handed_on_if_it_is_one() {
+    let collector = Collector::start().await;
+    let mut fixture = following(&collector.endpoint).await;
+    let too_many: Vec<String> = (0..33).map(|n| format!("v{n}=1")).collect();
+    for (state, queue) in [("vendor=1", "good"), (&*too_many.join(","), "bad")] {
+        let headers = json!({"traceparent": PARENT, "tracestate": state});
+        fixture.submit_with(json!({"queue": queue, "headers": headers})).await;
+    }
+    fixture.stop_servers().await;
+    let spans = collector.spans();
+    let states: Vec<_> = spans.iter().map(|span| (span.name.as_str(), span.state.as_str())).collect();
+    assert_eq!(BTreeSet::from_iter(states), BTreeSet::from([("submit good", "vendor=1"), ("submit bad", "")]));
+    fixture.end().await;
+}
+
+/// Whether a server stops soon that cannot send its spans to `endpoint`.
+async fn works_and_stops_without(endpoint: &str) {
+    let mut fixture = following(endpoint).await;
     submit(&fixture.http, json!({})).await;
     let claimed = fixture.claim_one("default").await;
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
     let told = Instant::now();
     fixture.stop_servers().await;
-    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
     fixture.end().await;
 }
 
 #[tokio::test]
-async fn the_variable_that_all_programs_understand_is_understood() {
-    let collector = Collector::start().await;
+async fn without_a_collector_all_works_and_stops_in_time() {
+    works_and_stops_without("http://127.0.0.1:1").await;
+}
+
+#[tokio::test]
+async fn with_a_collector_that_never_answers_all_works_and_stops_in_time() {
+    // Connections are made, and nobody takes them.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    works_and_stops_without(&format!("http://{}", silent.local_addr().unwrap())).await;
+}
+
+#[tokio::test]
+async fn variables_that_all_programs_understand_are_understood() {
     let mut redis = OwnRedis::start().await;
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
-    command.args(["--listen", "127.0.0.1:0", "--redis-url", &redis.url]).env_remove("SLOTWHEEL_CONFIG");
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint).env("OTEL_SERVICE_NAME", "mine");
-    let mut server = Logged::of(&mut command);
-    submit(&server.http, json!({})).await;
-    let lines = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    for (name, variables) in [
+        ("mine", &[("OTEL_SERVICE_NAME", "mine")][..]),
+        ("mine", &[("OTEL_RESOURCE_ATTRIBUTES", "service.name=mine")]),
+        ("slotwheel", &[("OTEL_SERVICE_NAME", "")]),
+    ] {
+        let collector = Collector::start().await;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+        command.args(["--listen", "127.0.0.1:0", "--redis-url", &redis.url]).env_remove("SLOTWHEEL_CONFIG");
+        command.env_remove("OTEL_SERVICE_NAME").env_remove("OTEL_RESOURCE_ATTRIBUTES");
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint).envs(variables.iter().copied());
+        let mut server = Logged::of(&mut command);
+        submit(&server.http, json!({})).await;
+        let lines = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+        assert!(lines.iter().all(|line| !line.contains("ERROR") && !line.contains("WARN")), "{lines:#?}");
+        let spans = collector.spans();
+        assert_eq!((names(&spans), &spans[0].service), (vec!["submit default"], &json!(name)), "{variables:?}");
+    }
     redis.stop().await;
-    assert!(lines.iter().all(|line| !line.contains("ERROR") && !line.contains("WARN")), "{lines:#?}");
-    let spans = collector.spans();
-    assert_eq!((names(&spans), &spans[0].service), (vec!["submit default"], &json!("mine")));
+}
+
+#[test]
+fn only_a_server_minds_a_variable_that_is_no_endpoint() {
+    let said = |command: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+        run.env_remove("SLOTWHEEL_CONFIG").env("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317");
+        let output = run.args([command, "--listen", "127.0.0.1:1", "--redis-url", "redis://127.0.0.1:1/x"]).output();
+        String::from_utf8_lossy(&output.unwrap().stderr).into_owned()
+    };
+    let serve = said("serve");
+    assert!(serve.contains("the variable OTEL_EXPORTER_OTLP_ENDPOINT is collector:4317"), "{serve}");
+    for command in ["doctor", "healthcheck"] {
+        let other = said(command);
+        assert!(!other.is_empty() && !other.contains("collector"), "{command} went on: {other}");
+    }
 }
