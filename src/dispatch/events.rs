@@ -245,3 +245,78 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::dispatch::polls::Polls;
+    use crate::domain::id::TaskId;
+    use crate::domain::state::State;
+    use crate::domain::time::Millis;
+    use crate::store::change::Change;
+
+    fn change(queue: &str) -> Change {
+        let (id, queue) = (TaskId::from_bytes(&[7; 16]).unwrap(), QueueName::parse(queue).unwrap());
+        Change { id, queue, from: None, to: Some(State::Ready), at: Millis(0) }
+    }
+
+    /// Of changes in queue `own`, from the first on.
+    fn listener(heard: &watch::Sender<Heard>) -> Listener {
+        Listener {
+            heard: heard.subscribe(),
+            run: 1,
+            queues: vec![QueueName::parse("own").unwrap()],
+            seen: 0,
+            told: 0,
+            apart: u64::MAX,
+            lost: false,
+            stop: CancellationToken::new(),
+            _place: Polls::new(1).enter().unwrap(),
+        }
+    }
+
+    fn hearing() -> watch::Sender<Heard> {
+        watch::Sender::new(Heard { ring: Ring::new(65_536), shards: 1 })
+    }
+
+    #[tokio::test]
+    async fn whoever_is_not_concerned_is_not_woken_by_each_change() {
+        let heard = hearing();
+        let mut quiet = listener(&heard);
+        let looks = Arc::new(AtomicUsize::new(0));
+        let counted = {
+            let looks = looks.clone();
+            async move {
+                let mut more = Box::pin(quiet.more());
+                std::future::poll_fn(|context| {
+                    looks.fetch_add(1, Ordering::Relaxed);
+                    more.as_mut().poll(context)
+                })
+                .await
+            }
+        };
+        let events = tokio::spawn(counted);
+        for _ in 0..2000 {
+            heard.send_modify(|heard| heard.ring.add(vec![change("other")]));
+            yield_now().await;
+        }
+        let looked = looks.load(Ordering::Relaxed);
+        assert!((1..1000).contains(&looked), "{looked} times");
+        heard.send_modify(|heard| heard.ring.add(vec![change("own")]));
+        assert_eq!(events.await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_lies_far_behind_is_found_though_nothing_more_happens() {
+        let heard = hearing();
+        let mut changes = vec![change("other"); 60_000];
+        changes.push(change("own"));
+        heard.send_modify(|heard| heard.ring.add(changes));
+        let events = listener(&heard).next(Duration::from_secs(30)).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [60_001]);
+    }
+}
