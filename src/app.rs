@@ -178,10 +178,15 @@ async fn connect(target: Target) -> anyhow::Result<Client> {
 /// Passes on what scripts say to both engines, which do not know each other.
 async fn hear(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upkeep>) {
     let (out, mut signals) = mpsc::unbounded_channel();
-    let hearing = tokio::spawn(signal::hear(store, out));
-    while let Some(signal) = signals.recv().await {
-        dispatch.hear(&signal);
-        upkeep.hear(&signal);
+    let passing_on = async {
+        while let Some(signal) = signals.recv().await {
+            dispatch.hear(&signal);
+            upkeep.hear(&signal);
+        }
+    };
+    // Of one task with what it hears, so that both end when it does.
+    tokio::select! {
+        () = signal::hear(store, out) => {}
+        () = passing_on => {}
     }
-    hearing.abort();
 }

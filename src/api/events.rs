@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -43,10 +43,19 @@ struct Missed {
     count: Option<u64>,
 }
 
-pub(super) async fn listen(Shared(api): Shared<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn listen(
+    Shared(api): Shared<Api>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let (query, names) = Query::parse_with_many(uri.query().unwrap_or_default(), "queue")?;
     query.finish()?;
     let queues = queues(&names)?;
+    if method == Method::HEAD {
+        // Nobody listens.
+        return Ok(streaming(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
+    }
     let seen = headers.get("last-event-id").filter(|id| !id.is_empty());
     // One that no server has given is as one of a server that is gone.
     let seen = seen.map(|id| id.to_str().ok().and_then(read_id).unwrap_or(Mark { run: 0, number: 0 }));
@@ -60,10 +69,14 @@ pub(super) async fn listen(Shared(api): Shared<Api>, uri: Uri, headers: HeaderMa
     hello.push('\n');
     let events = stream::unfold(listener, |mut listener| async move {
         let events = listener.next(KEEP_ALIVE).await?;
-        Some((text(listener.mark().run, &events), listener))
+        Some((text(listener.mark(), &events), listener))
     });
     let chunks = stream::iter([hello]).chain(events).map(Ok::<_, Infallible>);
-    let mut response = Response::new(Body::from_stream(chunks));
+    Ok(streaming(Body::from_stream(chunks)))
+}
+
+fn streaming(body: Body) -> Response {
+    let mut response = Response::new(body);
     for (name, value) in [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
         (header::CACHE_CONTROL.as_str(), "no-store"),
@@ -72,7 +85,7 @@ pub(super) async fn listen(Shared(api): Shared<Api>, uri: Uri, headers: HeaderMa
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }
 
 fn queues(names: &[String]) -> Result<Vec<QueueName>, Problem> {
@@ -93,10 +106,10 @@ fn read_id(text: &str) -> Option<Mark> {
     Some(Mark { run: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
 }
 
-/// The events of this run as they are sent; a comment if there are none.
-fn text(run: u64, events: &[Event]) -> String {
+/// The events as they are sent; the place behind them alone if there are none: a client keeps it as that of an event.
+fn text(place: Mark, events: &[Event]) -> String {
     if events.is_empty() {
-        return ":\n\n".into();
+        return format!("id: {}\n\n", show_id(place));
     }
     let mut text = String::new();
     for Event { number, told } in events {
@@ -108,7 +121,7 @@ fn text(run: u64, events: &[Event]) -> String {
             }
             Told::Missed(count) => ("missed", serde_json::to_string(&Missed { count: *count })),
         };
-        let id = show_id(Mark { run, number: *number });
+        let id = show_id(Mark { number: *number, ..place });
         // Our own shapes have no failing parts.
         let _ = write!(text, "event: {name}\nid: {id}\ndata: {}\n\n", data.unwrap_or_default());
     }

@@ -77,7 +77,7 @@ limits! {
     /// How many requests may wait, for tasks, for a task's end, or for events
     waiting_polls: "limits-waiting-polls", "SLOTWHEEL_LIMITS_WAITING_POLLS", 1..=1_000_000;
     /// How many events are kept for those who listen
-    events: "limits-events", "SLOTWHEEL_LIMITS_EVENTS", 16..=1_000_000;
+    events: "limits-events", "SLOTWHEEL_LIMITS_EVENTS", 16..=65_536;
     /// How many bytes of request bodies may be held in memory
     body_memory: "limits-body-memory", "SLOTWHEEL_LIMITS_BODY_MEMORY", 8_388_608..=1_099_511_627_776;
 }

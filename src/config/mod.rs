@@ -334,6 +334,7 @@ mod tests {
             "durability = \"replicated\"",
             "durability = \"replicated\"\nredis_url = \"redis://a\"\nreplicas = 0",
             "[limits]\nhead_ms = 0",
+            "[limits]\nevents = 65537",
         ] {
             assert!(written(text).meant().is_err(), "{text}");
         }

@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(10);
 /// Events that a reader gets at once.
 const AT_ONCE: usize = 64;
+/// How long somebody rests after events none of which were for it, so that those for others do not wake it each time.
+const REST: Duration = Duration::from_millis(20);
 
 /// What is heard, and by whom.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Events {
     /// Names this run of this server: numbers of events mean nothing elsewhere.
     run: u64,
     heard: watch::Sender<Heard>,
+    /// So many events are kept.
+    most: usize,
     /// Somebody has come to listen.
     wanted: Notify,
     stop: CancellationToken,
@@ -56,6 +60,10 @@ pub struct Listener {
     run: u64,
     queues: Vec<QueueName>,
     seen: u64,
+    /// The number of the last place that it was told.
+    told: u64,
+    /// It is told its place after so many events of which none is for it: so it finds it again when it comes back.
+    apart: u64,
     /// It was told of events that this server does not have.
     lost: bool,
     stop: CancellationToken,
@@ -76,7 +84,7 @@ impl Events {
     pub(super) fn new(store: &Store, most: usize, stop: &CancellationToken) -> Arc<Self> {
         let heard = watch::Sender::new(Heard { ring: Ring::new(most), shards: 0 });
         let run = rand::random();
-        Arc::new(Events { store: store.clone(), run, heard, wanted: Notify::new(), stop: stop.clone() })
+        Arc::new(Events { store: store.clone(), run, heard, most, wanted: Notify::new(), stop: stop.clone() })
     }
 
     /// Ends after `stop`.
@@ -124,19 +132,17 @@ impl Events {
     /// Has the shard's scripts report until it is dropped.
     async fn ask(&self, shard: &Shard) {
         let mut caller = Caller::new();
-        let mut is_new = true;
+        let mut known: Option<String> = None;
         loop {
             match listen(shard, &mut caller).await {
-                Ok(reported) => {
-                    if is_new || !reported {
-                        self.heard.send_modify(|heard| {
-                            heard.shards += usize::from(is_new);
-                            if !reported {
-                                heard.ring.add_gap();
-                            }
-                        });
+                Ok(since) => {
+                    match &known {
+                        None => self.heard.send_modify(|heard| heard.shards += 1),
+                        // They have ceased meanwhile, whoever made them begin again.
+                        Some(known) if *known != since => self.heard.send_modify(|heard| heard.ring.add_gap()),
+                        Some(_) => {}
                     }
-                    is_new = false;
+                    known = Some(since);
                     sleep(AGAIN).await;
                 }
                 Err(error) => {
@@ -175,11 +181,14 @@ impl Events {
         })
         .await?;
         let known = mark.filter(|mark| mark.run == self.run && mark.number <= latest);
+        let seen = known.map_or(latest, |mark| mark.number);
         Ok(Listener {
             heard,
             run: self.run,
             queues,
-            seen: known.map_or(latest, |mark| mark.number),
+            seen,
+            told: seen,
+            apart: self.most as u64 / 4,
             lost: mark.is_some() && known.is_none(),
             stop: self.stop.clone(),
             _place: place,
@@ -193,8 +202,8 @@ impl Listener {
         Mark { run: self.run, number: self.seen }
     }
 
-    /// The next events, as many as are there, within bounds; none if there are none for so long. `None`: the server
-    /// stops. It may be dropped without harm.
+    /// The next events, as many as are there, within bounds; none if there are none for so long, or if its place is to
+    /// be told. `None`: the server stops. It may be dropped without harm.
     pub async fn next(&mut self, within: Duration) -> Option<Vec<Event>> {
         if std::mem::take(&mut self.lost) {
             return Some(vec![Event { number: self.seen, told: Told::Missed(None) }]);
@@ -203,22 +212,111 @@ impl Listener {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            events = timeout(within, self.more()) => Some(events.unwrap_or_default()),
+            events = timeout(within, self.more()) => {
+                self.told = self.seen;
+                Some(events.unwrap_or_default())
+            }
         }
     }
 
-    /// The next events that are for it.
+    /// The next events that are for it; none if its place is to be told.
     async fn more(&mut self) -> Vec<Event> {
         loop {
-            let (events, seen) = self.heard.borrow_and_update().ring.after(self.seen, &self.queues, AT_ONCE);
+            let (events, seen, latest) = {
+                let ring = &self.heard.borrow_and_update().ring;
+                let (events, seen) = ring.after(self.seen, &self.queues, AT_ONCE);
+                (events, seen, ring.latest())
+            };
+            let has_moved = seen > self.seen;
             self.seen = seen;
-            if !events.is_empty() {
+            if !events.is_empty() || seen - self.told >= self.apart {
                 return events;
+            }
+            if seen < latest {
+                continue;
+            }
+            if has_moved {
+                sleep(REST).await;
             }
             if self.heard.changed().await.is_err() {
                 // The server is gone, and with it whoever would tell it so.
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::dispatch::polls::Polls;
+    use crate::domain::id::TaskId;
+    use crate::domain::state::State;
+    use crate::domain::time::Millis;
+    use crate::store::change::Change;
+
+    fn change(queue: &str) -> Change {
+        let (id, queue) = (TaskId::from_bytes(&[7; 16]).unwrap(), QueueName::parse(queue).unwrap());
+        Change { id, queue, from: None, to: Some(State::Ready), at: Millis(0) }
+    }
+
+    /// Of changes in queue `own`, from the first on.
+    fn listener(heard: &watch::Sender<Heard>) -> Listener {
+        Listener {
+            heard: heard.subscribe(),
+            run: 1,
+            queues: vec![QueueName::parse("own").unwrap()],
+            seen: 0,
+            told: 0,
+            apart: u64::MAX,
+            lost: false,
+            stop: CancellationToken::new(),
+            _place: Polls::new(1).enter().unwrap(),
+        }
+    }
+
+    fn hearing() -> watch::Sender<Heard> {
+        watch::Sender::new(Heard { ring: Ring::new(65_536), shards: 1 })
+    }
+
+    #[tokio::test]
+    async fn whoever_is_not_concerned_is_not_woken_by_each_change() {
+        let heard = hearing();
+        let mut quiet = listener(&heard);
+        let looks = Arc::new(AtomicUsize::new(0));
+        let counted = {
+            let looks = looks.clone();
+            async move {
+                let mut more = Box::pin(quiet.more());
+                std::future::poll_fn(|context| {
+                    looks.fetch_add(1, Ordering::Relaxed);
+                    more.as_mut().poll(context)
+                })
+                .await
+            }
+        };
+        let events = tokio::spawn(counted);
+        for _ in 0..2000 {
+            heard.send_modify(|heard| heard.ring.add(vec![change("other")]));
+            yield_now().await;
+        }
+        let looked = looks.load(Ordering::Relaxed);
+        assert!((1..1000).contains(&looked), "{looked} times");
+        heard.send_modify(|heard| heard.ring.add(vec![change("own")]));
+        assert_eq!(events.await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_lies_far_behind_is_found_though_nothing_more_happens() {
+        let heard = hearing();
+        let mut changes = vec![change("other"); 60_000];
+        changes.push(change("own"));
+        heard.send_modify(|heard| heard.ring.add(changes));
+        let events = listener(&heard).next(Duration::from_secs(30)).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [60_001]);
     }
 }

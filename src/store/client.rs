@@ -13,6 +13,7 @@ use deadpool_redis::redis::cluster_routing::{
     MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
 };
 use deadpool_redis::redis::io::tcp::TcpSettings;
+use deadpool_redis::redis::io::tcp::socket2::TcpKeepalive;
 use deadpool_redis::redis::{
     self, Arg, AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind,
     TlsCertificates, Value, cmd,
@@ -64,7 +65,7 @@ impl Target {
             }
             None => url.into_connection_info()?,
         };
-        Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+        Ok(info.set_tcp_settings(tcp_settings()))
     }
 
     /// The client for this target.
@@ -134,7 +135,7 @@ impl Client {
             .connection_timeout(CONNECT_TIMEOUT)
             .response_timeout(RESPONSE_TIMEOUT)
             .retries(1)
-            .tcp_settings(TcpSettings::default().set_nodelay(true));
+            .tcp_settings(tcp_settings());
         if let Some(pem) = &self.target.ca_certificates {
             builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) });
         }
@@ -342,6 +343,13 @@ impl Client {
         self.note(&loaded.took, began, &outcome);
         outcome
     }
+}
+
+/// Whoever only hears never learns otherwise that the other side has gone without a word.
+fn tcp_settings() -> TcpSettings {
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2)).with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
 fn unavailable(error: Error) -> RedisError {

@@ -31,9 +31,12 @@ pub(super) enum Heard {
 }
 
 const RETRY: Duration = Duration::from_millis(200);
+/// Subscriptions that come less far apart are told as one.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Hears `channels`, one of each shard, until it is dropped, connecting anew whenever the connection breaks. `take` is
-/// called where the connection is read, so that nothing piles up: it must not take long.
+/// called where the connection is read, so that nothing piles up: it must not take long. (A Cluster's client has a queue
+/// of its own in between, which has no bound.)
 pub(super) async fn hear<T>(store: &Store, channels: Vec<String>, take: T)
 where
     T: Fn(Heard) + Clone + Send + Sync + 'static,
@@ -66,6 +69,7 @@ where
     };
     let connection = Connection::open(store.client(), pushed).await?;
     let (mut missing, mut owed): (Vec<&String>, _) = (channels.iter().collect(), 0);
+    let mut by_itself = false;
     loop {
         if !missing.is_empty() {
             let outcomes = join_all(missing.iter().map(|channel| connection.subscribe(channel))).await;
@@ -87,12 +91,17 @@ where
         }
         let kind = tokio::select! {
             kind = about_the_connection.recv() => kind,
+            () = tokio::time::sleep(TOGETHER), if by_itself => {
+                by_itself = false;
+                take(Heard::Missed);
+                continue;
+            }
             () = tokio::time::sleep(RETRY), if !missing.is_empty() => continue,
         };
         match (kind, &connection) {
             // Each subscription is confirmed. Others come where a Cluster's client has subscribed by itself.
             (Some(PushKind::SSubscribe), _) if owed > 0 => owed -= 1,
-            (Some(PushKind::SSubscribe), _) => take(Heard::Missed),
+            (Some(PushKind::SSubscribe), _) => by_itself = true,
             // A Cluster's client connects again by itself, but does not see to it that all is heard again. A slot that
             // has moved to another node takes its channel with it.
             (Some(PushKind::Disconnection | PushKind::SUnsubscribe), Connection::Cluster(_)) => {

@@ -71,7 +71,11 @@ pub const PATTERNS: &[Pattern] = &[
     key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
     key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
-    key("listen", Kind::String, "until when scripts report what they change, in s of Redis' own clock; listen"),
+    key(
+        "listen",
+        Kind::String,
+        "until when scripts report what they change, in s of Redis' own clock, and the name of since when; listen",
+    ),
     key("void", Kind::String, "never exists; declared by every call, see client.rs"),
     key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),

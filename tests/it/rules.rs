@@ -176,6 +176,9 @@ fn headers_of_scripts_match_their_bodies() {
             // Channels are no keys.
             assert!(declared.contains(&key) || key == "signals", "{}: {key} is not declared", script.name);
         }
+        // This one is read whatever the body calls.
+        let reads_listen = script.text.trim_end_matches(&own).contains("base .. 'listen'");
+        assert!(!reads_listen || declared.contains("listen"), "{}: listen is not declared", script.name);
         // Arguments are numbered in the header as they are read.
         for number in 1..12 {
             let read = body.contains(&format!("ARGV[{number}]"));

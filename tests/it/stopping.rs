@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use slotwheel::config::WrittenLimits;
 use tokio::net::{TcpSocket, TcpStream};
 
+use deadpool_redis::redis::cmd;
+
 use crate::support::Fixture;
 use crate::support::raw::{Raw, get, post};
 
@@ -52,6 +54,20 @@ async fn who_waits_is_answered_what_was_begun_is_finished_and_the_idle_are_close
     fixture.stop_servers().await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     TcpStream::connect(address).await.expect_err("nobody listens");
+    fixture.end().await;
+}
+
+async fn hears(fixture: &Fixture) -> bool {
+    let clients: String = fixture.redis.ask(cmd("CLIENT").arg("LIST").arg("TYPE").arg("PUBSUB")).await;
+    !clients.trim().is_empty()
+}
+
+#[tokio::test]
+async fn one_that_has_stopped_hears_no_more() {
+    let mut fixture = Fixture::start().await;
+    fixture.until(|| async { hears(&fixture).await.then_some(()) }).await;
+    fixture.stop_servers().await;
+    fixture.until(|| async { (!hears(&fixture).await).then_some(()) }).await;
     fixture.end().await;
 }
 

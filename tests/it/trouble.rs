@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 
+use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis, connect};
+use crate::support::stream::Stream;
 use crate::support::{Fixture, report, report_with};
 
 /// A request that fails while Redis is away may take one call's time, 4 s; the machine may be busy.
@@ -223,5 +225,39 @@ async fn hints_are_heard_again_after_their_connection_was_cut() {
         fixture.submit("q", json!(n)).await;
         assert_eq!(waiting.await.unwrap()["tasks"][0]["payload"], n, "before the wait is over");
     }
+    fixture.end().await;
+}
+
+/// Connections of this machine to `port`: for each whether a probe is what is waited for, and in how many s it is due.
+fn probed(port: &str) -> Vec<(bool, f64)> {
+    let port = format!("0100007F:{:04X}", port.parse::<u16>().unwrap());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2] == port && row[3] == "01")
+        .map(|row| {
+            let (timer, hundredths) = row[5].split_once(':').unwrap();
+            (timer == "02", f64::from(u32::from_str_radix(hundredths, 16).unwrap()) / 100.0)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn connections_to_redis_are_probed_while_they_rest() {
+    let redis = OwnRedis::start().await;
+    let url = match redis.url.strip_prefix("unix://") {
+        Some(socket) => Proxy::start(socket.to_owned()).await.url,
+        None => redis.url.clone(),
+    };
+    let port = url.rsplit(':').next().unwrap().to_owned();
+    let fixture = Fixture::on(redis, url, |_| {}).await;
+    let stream = Stream::open(&fixture.http, "").await;
+    // One for commands, one for signals, one for events.
+    let all = || {
+        let connections = probed(&port);
+        let is_probed = |(probe, due): &(bool, f64)| *probe && *due <= 5.0;
+        connections.len() >= 3 && connections.iter().all(is_probed)
+    };
+    fixture.until(|| async { all().then_some(()) }).await;
+    drop(stream);
     fixture.end().await;
 }

@@ -10,7 +10,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("cancel", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "waiting"]);
+    script!("cancel", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,8 @@ use crate::store::reply::{Items, items};
 use crate::store::script::{Script, script};
 use crate::store::shard::{Call, Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("claim", flags = " flags=allow-oom", ["call", "stage", "measure", "waited"]);
+pub(super) static SCRIPT: Script =
+    script!("claim", flags = " flags=allow-oom", ["call", "stage", "news", "measure", "waited"]);
 
 /// Somebody who waits for tasks.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
 ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. queue (zset), base .. 'claim:' .. digest (set),
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string)
-                                                                    same tag as KEYS[1]
+                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string),
+                    base .. 'listen' (string)                       same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it

@@ -7,7 +7,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("expire", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "waiting"]);
+    script!("expire", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
 
 /// Ends waiting tasks past their deadline. Whether there may be more.
 pub async fn expire(shard: &Shard, caller: &mut Caller) -> Result<bool> {

@@ -9,8 +9,11 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("fail", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease", "attempt"]);
+pub(super) static SCRIPT: Script = script!(
+    "fail",
+    flags = " flags=allow-oom",
+    ["call", "stage", "news", "measure", "wheel", "lease", "end_lease", "attempt"]
+);
 
 /// An execution that went wrong.
 #[derive(Clone, Debug)]

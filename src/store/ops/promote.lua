@@ -4,8 +4,8 @@ KEYS[1] calls       hash   last call of each pump; the declared key that carries
 ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
                     base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
                     base .. 'leased:' .. queue (zset), base .. 'due' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'queue:' .. queue (hash), base .. 'seq' (hash)
-                                                                    same tag as KEYS[1]
+                    base .. 'count' (hash), base .. 'queue:' .. queue (hash), base .. 'seq' (hash),
+                    base .. 'listen' (string)                       same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it

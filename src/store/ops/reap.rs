@@ -12,8 +12,11 @@ use crate::store::reply;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("reap", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease", "attempt"]);
+pub(super) static SCRIPT: Script = script!(
+    "reap",
+    flags = " flags=allow-oom",
+    ["call", "stage", "news", "measure", "wheel", "lease", "end_lease", "attempt"]
+);
 
 /// A lease that ran out when it was looked at.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. q
                     base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset), base .. 'due' (zset), base .. 'deadline' (zset),
                     base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
                     base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'queue:' .. queue (hash),
-                    base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash)
+                    base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash), base .. 'listen' (string)
                                                                     same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before

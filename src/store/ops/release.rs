@@ -8,7 +8,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("release", flags = " flags=allow-oom", ["call", "stage", "measure", "wheel", "lease", "end_lease"]);
+    script!("release", flags = " flags=allow-oom", ["call", "stage", "news", "measure", "wheel", "lease", "end_lease"]);
 
 /// A task handed back.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("remove", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease", "waiting"]);
+    script!("remove", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
 
 /// Why a task is to go.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,7 +8,8 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("retry", flags = " flags=allow-oom", ["call", "stage", "wheel", "lease"]);
+pub(super) static SCRIPT: Script =
+    script!("retry", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease"]);
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

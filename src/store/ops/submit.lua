@@ -5,7 +5,8 @@ ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. que
                     base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
                     base .. 'due' (zset), base .. 'deadline' (zset), base .. 'count:' .. queue (hash), base .. 'count' (hash),
                     base .. 'queues' (zset), base .. 'queue:' .. queue (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string),
-                    base .. 'seq' (hash), base .. 'stats:' .. bucket (hash)  same tag as KEYS[1]
+                    base .. 'seq' (hash), base .. 'stats:' .. bucket (hash), base .. 'listen' (string)
+                                                                    same tag as KEYS[1]
 ARGV[2] pump        who calls
 ARGV[3] number      number of this call: repeated, it answers as before
 ARGV[4] offset_ms   '' in production; tests move time with it

@@ -32,8 +32,8 @@ use super::redis::{Flavour, OwnRedis, connect};
 
 const ABORT: &str = include_str!("abort.lua");
 
-/// All that is kept, one line each: key, field or member, value or score. Left out are the calls, and what is only looked
-/// at: the sums of the throughput model, and who was seen.
+/// All that is kept, one line each: key, field or member, value or score. Left out are the calls, what is only looked at
+/// (the sums of the throughput model, and who was seen), and by whose name somebody listens, which is another each time.
 const CONTENT: &str = r"
 local lines = {}
 local left_out = { calls = true, stats = true, holders = true, workers = true, seen = true }
@@ -49,7 +49,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   elseif kind == 'set' then
     for _, member in ipairs(redis.call('SMEMBERS', key)) do line(member) end
   else
-    line(redis.call('GET', key))
+    line((string.gsub(redis.call('GET', key), ' %x+%-%d+$', '')))
   end
   if redis.call('PTTL', key) > 0 then line('goes by itself') end
 end

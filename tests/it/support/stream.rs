@@ -22,12 +22,13 @@ pub struct Stream {
     read: String,
     /// The id of the last event, as a client keeps it.
     pub id: String,
-    pub comments: usize,
+    /// How often it was told nothing but its place.
+    pub places: usize,
 }
 
 impl Stream {
     fn of(body: UnsyncBoxBody<Bytes, String>) -> Self {
-        Stream { body, read: String::new(), id: String::new(), comments: 0 }
+        Stream { body, read: String::new(), id: String::new(), places: 0 }
     }
 
     pub async fn open(http: &Http, query: &str) -> Self {
@@ -62,6 +63,14 @@ impl Stream {
         }
     }
 
+    /// Its place, once it is told that and nothing else.
+    pub async fn place(&mut self) -> String {
+        let block = tokio::time::timeout(PATIENCE, self.block()).await.expect("a place in time").expect("a place");
+        assert!(!block.contains("event: "), "{block}");
+        self.id = block.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
+        self.id.clone()
+    }
+
     /// The next event: its name and its data; `None` at the end of the stream.
     pub async fn event(&mut self) -> Option<(String, Value)> {
         tokio::time::timeout(PATIENCE, self.any_event()).await.expect("an event in time")
@@ -70,9 +79,10 @@ impl Stream {
     async fn any_event(&mut self) -> Option<(String, Value)> {
         loop {
             let (mut name, mut data) = (None, None);
-            for line in self.block().await?.lines() {
-                match line.split_once(':').expect("a field or a comment") {
-                    ("", _) => self.comments += 1,
+            let block = self.block().await?;
+            self.places += usize::from(block.starts_with("id: ") && block.lines().count() == 1);
+            for line in block.lines() {
+                match line.split_once(':').expect("a field") {
                     ("event", value) => name = Some(value.trim().to_owned()),
                     ("id", value) => self.id = value.trim().to_owned(),
                     ("data", value) => data = Some(serde_json::from_str::<Value>(value).expect("JSON")),

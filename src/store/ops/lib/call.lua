@@ -14,8 +14,6 @@ do
     if tonumber(of) > tonumber(number) then return redis.error_reply('OVERTAKEN a later call of this pump has run') end
   end
 end
--- Until when somebody wants to hear of changes, if anybody does.
-local listen = call('GET', base .. 'listen')
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(ARGV[4]) or 0)
 

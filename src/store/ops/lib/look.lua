@@ -1,6 +1,5 @@
 -- look: what a script that only reads begins with, where it uses the fragments of those that write. ARGV[1..2]: base, offset_ms.
--- It changes nothing, so it has nothing to report.
-local call, base, listen = redis.call, ARGV[1], nil
+local call, base = redis.call, ARGV[1]
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(ARGV[2]) or 0)
 

@@ -54,27 +54,8 @@ local function count(queue, field, by)
   all[field] = (all[field] or 0) + by
 end
 
--- What becomes of tasks, for those who listen; nil where nobody does. Servers say in seconds of Redis' own clock until
--- when they do: their time is not one that a test moves.
-local news = listen and tonumber(listen) > tonumber(clock[1]) and {} or nil
-
--- A new task comes from '', and one that is removed goes to 'removed'.
-local function tell(id, queue, from, to)
-  if news then news[#news + 1] = { id, queue, from, to } end
-end
-
-local function move(task, from, to)
-  count(task.q, from, -1)
-  count(task.q, to, 1)
-  tell(task.id, task.q, from, to)
-end
-
--- Behind all writes, in messages of bounded size.
-local function report()
-  for from = 1, #news, 100 do
-    call('SPUBLISH', base .. 'events', cmsgpack.pack({ now, unpack(news, from, math.min(from + 99, #news)) }))
-  end
-end
+-- What is reported behind all writes, and how; the fragment `news` sets both.
+local news, report
 
 -- The shard's counters.
 local counters
