@@ -106,7 +106,12 @@ async fn what_is_measured_is_what_a_replay_of_the_same_draws_says() {
     let length = Duration::from_secs(60 * minutes);
     let window = length.min(WINDOW);
     assert!(minutes * 60 % window.as_secs() == 0, "whole windows");
-    let fixture = Fixture::with_shards(1).await;
+    let fixture = Fixture::with(|written| {
+        written.shards = Some(1);
+        // Longer than the client keeps a connection: a request never meets its end.
+        written.limits.idle_ms = Some(600_000);
+    })
+    .await;
     let work_of = Work::Exponential(Duration::from_millis(100));
     let draws: Arc<[Draw]> = poisson(7, 40.0, work_of).take_while(|draw| draw.comes < length).collect();
     let start = next_bucket();
