@@ -226,7 +226,7 @@ impl Managed {
                 () = stop.cancelled() => break,
             }
             tracing::error!(last_words = self.last_words(), "redis-server has ended; starting it again");
-            // One that is still loading when the server is told to stop is left to the next start, which adopts it.
+            // One that does not listen yet when the server is told to stop is left to the next start, which adopts it.
             let launched = async {
                 while let Err(error) = self.launch().await {
                     tracing::error!(%error, "redis-server does not start");
@@ -235,7 +235,7 @@ impl Managed {
             };
             tokio::select! {
                 () = launched => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             }
         }
         self.stop().await;

@@ -58,7 +58,7 @@ async fn it_is_private_durable_and_compact() {
         assert_eq!(setting(&url, name).await, value, "{name}");
     }
     managed.stop().await;
-    assert!(ask(&url, &["PING"]).await.is_err(), "it is stopped");
+    assert!(connect(&url).await.is_err(), "it is stopped");
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn one_that_was_left_running_is_adopted() {
     assert_eq!(pid(&second.url()).await, before);
     let url = second.url();
     second.stop().await;
-    assert!(ask(&url, &["PING"]).await.is_err());
+    assert!(connect(&url).await.is_err());
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn one_that_dies_is_started_again_with_its_data() {
         until(&url, &["LRANGE", "list", "0", "0"], |answer| answer.as_ref().is_ok_and(|list| list == &["x"])).await;
         stop.cancel();
         keeper.await.unwrap();
-        assert!(ask(&url, &["PING"]).await.is_err());
+        assert!(connect(&url).await.is_err());
     }
 }
 
