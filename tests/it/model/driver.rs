@@ -140,8 +140,8 @@ impl Player {
         match step {
             Step::Send { call, server, fault } => {
                 let mut call = call.clone();
-                for (now, wanted) in &trace.replies {
-                    self.set_clock(*now);
+                for (model, wanted) in &trace.replies {
+                    self.set_clock(model.now);
                     if *fault == Fault::Lost {
                         self.lose_reply_to(&call);
                     }
@@ -156,6 +156,8 @@ impl Player {
                         answer.status,
                         answer.text
                     );
+                    // What it brought about by itself belongs to this time, and not to the duplicate's.
+                    self.settle(model).await;
                     call = call.again();
                 }
             }
@@ -171,17 +173,24 @@ impl Player {
                     self.settle(model).await;
                 }
             }
-            Step::FlushScripts => self.fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await,
+            Step::FlushScripts => {
+                self.fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await;
+                self.reach(&trace.model).await;
+            }
             Step::RestartRedis => {
                 self.fixture.redis.kill();
                 self.fixture.redis.restart().await;
                 for server in &self.servers {
                     self.fixture.until(|| async { server.is_ready().await.then_some(()) }).await;
                 }
+                self.reach(&trace.model).await;
             }
         }
-        self.set_clock(trace.model.now);
-        self.settle(&trace.model).await;
+    }
+
+    async fn reach(&mut self, model: &Model) {
+        self.set_clock(model.now);
+        self.settle(model).await;
     }
 
     /// Upkeep comes to where the model is. Once it did not, the trace is known to be bad, and shortened with less patience.

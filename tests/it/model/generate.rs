@@ -26,8 +26,8 @@ pub(super) struct Stop {
 #[derive(Clone, Default)]
 pub(super) struct Trace {
     pub(super) model: Model,
-    /// When each sending of the request arrives, and its answer.
-    pub(super) replies: Vec<(i64, Reply)>,
+    /// The answer to each sending of the request, and the model after it.
+    pub(super) replies: Vec<(Model, Reply)>,
     pub(super) stops: Vec<Stop>,
     next: u16,
     sent: Vec<Call>,
@@ -127,7 +127,7 @@ impl ReferenceStateMachine for Trace {
 impl Trace {
     fn arrive(&mut self, call: &Call) {
         let reply = self.model.call(call);
-        self.replies.push((self.model.now, reply));
+        self.replies.push((self.model.clone(), reply));
         let names = match call {
             Call::Submit(name, _) => vec![*name],
             Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
