@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use slotwheel::domain::state::State;
 
 use super::calls::Name;
-use super::{Ended, Failure, HOUR, LATER, Model, Queue, STEP, Task, Verb};
+use super::{Ended, Failure, HOUR, HOURS, LATER, LATER_BY_HOUR, Model, Queue, STEP, Task, Verb};
 
 impl Model {
     pub(super) fn task(&mut self, name: Name) -> &mut Task {
@@ -42,7 +42,8 @@ impl Model {
     /// Goes on to when next something happens by itself, and does it; at the latest to `target`, then it answers false.
     pub(super) fn pass(&mut self, target: i64) -> bool {
         let next = self.tasks.values().filter_map(Task::due).min().filter(|at| *at <= target);
-        self.now = next.map_or(target, |at| target.min(at + LATER));
+        let late = |at: i64| LATER + at / HOUR % HOURS * LATER_BY_HOUR;
+        self.now = next.map_or(target, |at| target.min(at + late(at)));
         self.upkeep();
         next.is_some()
     }

@@ -5,8 +5,8 @@
 //! what both say against each other.
 //!
 //! Time: each step of a trace takes a minute, all durations are whole hours, and a trace has far fewer steps than an hour
-//! has minutes. So no two things fall due together unless one request caused both, and none is decided by the
-//! milliseconds that really pass.
+//! has minutes. Two things fall due together only if one request caused both; what upkeep then does at different hours, it
+//! does at different seconds. So nothing is decided by the milliseconds that really pass.
 
 mod calls;
 mod compare;
@@ -28,8 +28,13 @@ const HOUR: i64 = 3_600_000;
 const STEP: i64 = 60_000;
 /// How much later than a request its duplicate comes.
 const AGAIN: i64 = 25_000;
-/// How much later than something falls due upkeep does it.
+/// How much later than something falls due upkeep does it, at least.
 const LATER: i64 = 5_000;
+/// How much later still, with each hour that has gone by, until it begins anew. Of two leases that one claim gave, the one
+/// that ends an hour earlier may have an hour longer to wait: then the tasks' order must be the model's to say.
+const LATER_BY_HOUR: i64 = 1_000;
+/// More hours than there are between the ends of two leases that one request gave or prolonged.
+const HOURS: i64 = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verb {
