@@ -99,7 +99,7 @@ impl Events {
             }
             tokio::select! {
                 () = self.hear() => {}
-                () = self.deserted() => {}
+                () = deserted(&self.heard, &self.wanted) => {}
                 () = self.stop.cancelled() => return,
             }
             self.heard.send_modify(|heard| heard.shards = 0);
@@ -153,17 +153,6 @@ impl Events {
         }
     }
 
-    /// Returns when nobody has listened for a while.
-    async fn deserted(&self) {
-        loop {
-            self.heard.closed().await;
-            sleep(LINGER).await;
-            if self.heard.is_closed() {
-                return;
-            }
-        }
-    }
-
     /// Somebody listens to changes in `queues` (none: in all), behind `mark` if it has one. Whatever happens after this
     /// has returned is told.
     pub(super) async fn listen(&self, place: Place, queues: Vec<QueueName>, mark: Option<Mark>) -> Result<Listener> {
@@ -193,6 +182,18 @@ impl Events {
             stop: self.stop.clone(),
             _place: place,
         })
+    }
+}
+
+/// Returns when nobody has listened for a while. Whoever comes says so by `wanted`: since it last was quiet, somebody may
+/// have been here and gone.
+async fn deserted(heard: &watch::Sender<Heard>, wanted: &Notify) {
+    loop {
+        heard.closed().await;
+        let came = timeout(LINGER, wanted.notified()).await.is_ok();
+        if !came && heard.is_closed() {
+            return;
+        }
     }
 }
 
@@ -251,6 +252,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::task::yield_now;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::dispatch::polls::Polls;
@@ -308,6 +310,29 @@ mod tests {
         assert!((1..1000).contains(&looked), "{looked} times");
         heard.send_modify(|heard| heard.ring.add(vec![change("own")]));
         assert_eq!(events.await.unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_hears_on_for_a_while_after_the_last_who_listened_has_gone() {
+        let (heard, wanted) = (hearing(), Notify::new());
+        let begun = Instant::now();
+        let come = || {
+            wanted.notify_one();
+            listener(&heard)
+        };
+        // One after another, and each for a second; between two of them it is quiet for most of the time that is allowed.
+        let visitors = async {
+            drop(come());
+            for _ in 0..3 {
+                sleep(LINGER - Duration::from_secs(1)).await;
+                let one = come();
+                sleep(Duration::from_secs(1)).await;
+                drop(one);
+            }
+        };
+        tokio::join!(deserted(&heard, &wanted), visitors);
+        let quiet = begun.elapsed() - 3 * LINGER;
+        assert!((LINGER..LINGER + Duration::from_secs(1)).contains(&quiet), "{quiet:?}");
     }
 
     #[tokio::test]

@@ -4,22 +4,19 @@
 //!
 //! Where no spans are sent, each function here returns at once, and nothing is asked or kept.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::{join_all, try_join};
 use tokio::time::{Instant, timeout};
 
 use crate::domain::id::TaskId;
 use crate::domain::task::{Claimed, NewTask};
-use crate::spans::{End, Followed, Spans, Stretch, instant};
+use crate::spans::{End, Followed, PATIENCE, Spans, Stretch, instant};
 use crate::store::ops::submit::Submitted;
 use crate::store::ops::{Ended, Held};
 use crate::store::views::courses::{Course, Wait, courses, waits};
 use crate::store::views::horizon::horizon;
 use crate::store::{Error, Result, Shard, Store};
-
-/// A span for which Redis has to be asked longer is lost: work does not wait for it.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Follows tasks.
 #[derive(Debug)]
@@ -94,7 +91,8 @@ impl Follow {
             tasks.iter().filter_map(|task| Some((follow(task)?, task.id))).unzip();
         let found = waits(self.store.shard_of_id(ids.first()?), &ids).await.map_err(lost).ok()?;
         let wait = |((followed, lease), wait): (_, Option<Wait>)| {
-            let wait = wait.filter(|wait| wait.lease == lease)?;
+            // One that has ended by now is remembered with its token, and the task may be ready anew.
+            let wait = wait.filter(|wait| wait.lease == lease && wait.ready <= wait.begun)?;
             Some((followed, instant(wait.ready), instant(wait.begun)))
         };
         let waits = handed.into_iter().zip(found).filter_map(wait).collect();

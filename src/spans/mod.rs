@@ -18,6 +18,9 @@ use crate::domain::task::Labels;
 use crate::domain::time::Millis;
 use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE, is_tracestate};
 
+/// A span for which Redis has to be asked longer is lost: work does not wait for it.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where spans go.
 #[derive(Clone, Debug, Default)]
 pub struct Spans {

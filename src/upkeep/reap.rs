@@ -2,15 +2,17 @@
 
 use std::time::SystemTime;
 
+use tokio::time::timeout;
+
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::task::ErrorReport;
 use crate::domain::time::Millis;
-use crate::spans::{End, Followed, Spans, Stretch, instant};
+use crate::spans::{End, Followed, PATIENCE, Spans, Stretch, instant};
 use crate::store::ops::reap::{Overdue, reap};
 use crate::store::views::courses::{Course, courses};
 use crate::store::views::overdue::overdue;
-use crate::store::{Caller, Result, Shard};
+use crate::store::{Caller, Error, Result, Shard};
 
 /// A span to be sent.
 type Span = (Followed, Stretch, SystemTime, SystemTime);
@@ -59,7 +61,8 @@ async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Optio
         return Vec::new();
     }
     let ids: Vec<TaskId> = leases.iter().map(|overdue| overdue.id).collect();
-    let found = courses(shard, &ids).await.unwrap_or_else(|error| {
+    let late = |_| Error::Unavailable("no answer in time".into());
+    let found = timeout(PATIENCE, courses(shard, &ids)).await.map_err(late).flatten().unwrap_or_else(|error| {
         tracing::debug!(%error, "spans are lost");
         Vec::new()
     });

@@ -259,8 +259,9 @@ async fn whoever_heard_of_nothing_while_others_did_goes_on_where_it_was() {
     // It is told its place each 128 events, before that is overwritten.
     let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
     let (begun, mut place) = (quiet.place().await, String::new());
+    // Each of them as it comes about, and not only when it has heard of nothing for 15 s.
     while place.is_empty() || number(&place) < number(&begun) + 600 - 127 {
-        place = quiet.place().await;
+        place = tokio::time::timeout(Duration::from_secs(10), quiet.place()).await.expect("a place, not a rest");
     }
     drop(quiet);
     let task = fixture.submit("a", json!(1)).await;
@@ -315,7 +316,7 @@ async fn nothing_is_published_while_nobody_listens() {
     let info = client.get_connection_info().clone();
     let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let client = redis::Client::open(info.set_redis_settings(resp3)).unwrap();
-    let config = AsyncConnectionConfig::new().set_push_sender(pushes);
+    let config = AsyncConnectionConfig::new().set_push_sender(pushes).set_response_timeout(Some(PATIENCE));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     cmd("SSUBSCRIBE").arg(keys.events()).exec_async(&mut connection).await.unwrap();
     let mut next = async || loop {
@@ -342,6 +343,7 @@ async fn nothing_is_published_while_nobody_listens() {
     while stream.places == 0 {
         let _ = tokio::time::timeout(Duration::from_secs(1), stream.event()).await;
     }
+    let seen = stream.id.clone();
     drop(stream);
     fixture
         .until(|| async {
@@ -350,6 +352,14 @@ async fn nothing_is_published_while_nobody_listens() {
             (hearers(&fixture).await == 1).then_some(())
         })
         .await;
+    // For who comes then it hears again, and tells who was here before that it did not hear meanwhile.
+    let mut back = Stream::open_behind(&fixture.http, "", &seen).await;
+    back.missed(json!(null)).await;
+    let mut new = Stream::open(&fixture.http, "").await;
+    let task = fixture.submit("q", json!(2)).await;
+    for stream in [&mut back, &mut new] {
+        stream.expect(&task, json!(null), json!("ready")).await;
+    }
     fixture.end().await;
 }
 

@@ -115,6 +115,24 @@ async fn each_attempt_is_a_wait_and_an_execution_that_says_how_it_ended() {
 }
 
 #[tokio::test]
+async fn what_comes_after_a_replacement_lies_in_the_trace_of_who_replaced() {
+    let collector = Collector::start().await;
+    let mut fixture = following(&collector.endpoint).await;
+    let body = json!({"queue": "mail", "dedupe": {"key": "k", "mode": "replace"}});
+    submit(&fixture.http, body.clone()).await;
+    let other = PARENT.replace(TRACE, "5bf92f3577b34da6a3ce929d0e0e4737");
+    let headers = [("traceparent", other.as_str())];
+    fixture.http.post_with("/tasks", &headers, body.to_string().as_bytes()).await.expect(200);
+    fixture.http.post("/complete", &report(&fixture.claim_one("mail").await)).await.expect(200);
+    fixture.stop_servers().await;
+
+    let spans = collector.spans();
+    let lies: Vec<_> = spans.iter().map(|span| (span.name.as_str(), span.trace == TRACE)).collect();
+    assert_eq!(lies, [("submit mail", true), ("waiting mail", false), ("execution mail", false)]);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn only_tasks_of_a_trace_that_is_kept_are_followed() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
