@@ -62,9 +62,10 @@ pub static PROMPT: Scale = Scale {
     ],
     per_unit: 1e6,
 };
-/// What waits for something to happen: 5 ms to 60 s.
+/// What waits for something to happen: 5 ms to a minute. Who has waited in vain for one of the usual times comes a little
+/// after it, so the ends are beyond these.
 pub static PATIENT: Scale = Scale {
-    ends: &[5_000, 50_000, 250_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000, 30_000_000, 60_000_000],
+    ends: &[5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000],
     per_unit: 1e6,
 };
 /// How late something is: 5 ms to an hour.

@@ -67,10 +67,23 @@ fn listed() -> BTreeMap<String, (String, BTreeSet<String>)> {
     listed
 }
 
+/// The labels by which `text` groups or joins.
+fn groups(text: &str) -> impl Iterator<Item = &str> {
+    let behind = |word| text.split(word).skip(1).filter_map(|behind: &str| behind.split_once(')'));
+    let lists =
+        ["by (", "on (", "without (", "ignoring (", "group_left (", "group_right ("].into_iter().flat_map(behind);
+    lists.flat_map(|(list, _)| list.split(',')).map(str::trim).filter(|label| !label.is_empty())
+}
+
 /// What is wrong about the metrics that `text` names.
 fn unknown(there: &Exposition, text: &str) -> Vec<String> {
     let listed = listed();
     let mut wrong = Vec::new();
+    let is_label = |label| COMMON.contains(&label) || listed.values().any(|(_, labels)| labels.contains(label));
+    // Prometheus' own.
+    let is_known = |label| is_label(label) || label == "alertname";
+    wrong.extend(groups(text).filter(|label| !is_known(label)).map(|label| format!("by {label}")));
+    let routes: BTreeSet<&str> = slotwheel::api::table().iter().map(|(_, route, _)| *route).collect();
     for (name, labels) in selectors(text) {
         let Some(family) = family_of(there, name) else {
             wrong.push(name.to_owned());
@@ -80,11 +93,13 @@ fn unknown(there: &Exposition, text: &str) -> Vec<String> {
             if !COMMON.contains(&label) && !listed[&family].1.contains(label) {
                 wrong.push(format!("{name}{{{label}}}"));
             }
-            let known = there.values_of(label);
-            let values = wanted.trim_matches('"').split('|');
-            if COMPLETE.contains(&label) {
-                wrong.extend(values.filter(|value| !known.contains(value)).map(|value| format!("{label}={value}")));
-            }
+            let known = match label {
+                "route" => &routes,
+                label if COMPLETE.contains(&label) => &there.values_of(label),
+                _ => continue,
+            };
+            let values = wanted.trim_matches('"').split('|').filter(|value| !value.starts_with('$'));
+            wrong.extend(values.filter(|value| !known.contains(value)).map(|value| format!("{label}={value}")));
         }
     }
     wrong
@@ -99,6 +114,8 @@ async fn the_dashboard_and_the_rules_name_what_there_is() {
     assert_eq!(unknown(&there, r#"sum(slotwheel_tasks{job=~"$job",state=~"ready|dead"}) > 1"#), none);
     let wrong = unknown(&there, r#"slotwheel_task + slotwheel_tasks{queue="q", state!="raedy"}"#);
     assert_eq!(wrong, ["slotwheel_task", "slotwheel_tasks{queue}", "state=raedy"]);
+    let wrong = unknown(&there, r#"sum by (job, verbb) (slotwheel_http_requests_total{route="/raedyz"})"#);
+    assert_eq!(wrong, ["by verbb", "route=/raedyz"]);
 
     let board: Value = serde_json::from_str(&read("deploy/grafana/slotwheel.json")).unwrap();
     let mut asked = 0;
