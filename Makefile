@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
+# Most tests wait most of their time: for something to be overdue, or to be given up.
+AT_ONCE := --test-threads 6
 # A package of its own, built beside the program so that what both depend on is built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
@@ -19,9 +21,9 @@ build: tools-build ## The release binary, at target/release/slotwheel
 	$(CARGO) build --release --locked
 
 test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with every script watched
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- $(AT_ONCE)
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
-	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it
+	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it -- $(AT_ONCE)
 	$(CARGO) test --release --locked --test simulation
 	$(CARGO) test --locked $(BENCH)
 
