@@ -66,10 +66,10 @@ local function priority_of(member)
 end
 
 -- A queue's wheel as this call turns it: `page` is read from Redis piece by piece, `rear` holds the entries of the
--- current priority that have had their turn and have more.
+-- current priority that have had their turn and have more, `since` how many of those given became ready when.
 local function open(place)
   local q = { place = place, name = names[place], page = {}, at = 1, read = 0, size = 0, rear = {}, rear_at = 1, visited = {},
-    turns = 0, given = 0, slots = base .. 'slot:' .. names[place] .. ':', leased = base .. 'leased:' .. names[place] }
+    turns = 0, given = 0, since = {}, slots = base .. 'slot:' .. names[place] .. ':', leased = base .. 'leased:' .. names[place] }
   if call('HGET', base .. 'queue:' .. q.name, 'paused') == '1' then
     q.empty = true
     return q
@@ -204,8 +204,8 @@ local function give(w, q, entry, id, key, task)
   add(q.leased, lease.until_digits, id)
   due(q.name, lease.until_ms)
   if task[EXPIRES] and task[EXPIRES] ~= '' then remove(base .. 'deadline', id) end
-  local waited = now - (task[READY] or task[CREATED])
-  has_waited(q.name, waited > 0 and waited or 0)
+  local since = task[READY] or task[CREATED]
+  q.since[since] = (q.since[since] or 0) + 1
   q.given = q.given + 1
   tell(id, q.name, 'ready', 'leased')
   return handout(w.place, taken_tasks, id, lease.until_ms, q.place, entry.slot, entry.priority, task)
@@ -286,6 +286,7 @@ for place, q in pairs(opened) do
     elseif front ~= priority_of(q.first) then
       add(base .. 'ready', front, q.name)
     end
+    for since, number in pairs(q.since) do have_waited(q.name, math.max(now - since, 0), number) end
     count(q.name, 'ready', -q.given)
     count(q.name, 'leased', q.given)
   end

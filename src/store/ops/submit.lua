@@ -165,9 +165,6 @@ end
 some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}
 for i, task in ipairs(tasks) do replies[i] = submit(task) end
-local function both(one, other)
-  return one + other
-end
-add_up('submitted', submitted, both)
+add_up('submitted', submitted, 0, function(sum, more) return sum + more end)
 turn_wheels()
 return commit(cmsgpack.pack(replies))

@@ -12,22 +12,22 @@ COST    O(buckets)
 ]]
 -- A second after its end it is whole also by the clocks of other shards, which may be behind this one's.
 local to = tonumber(ARGV[5]) or math.floor((now - 1000) / 5000) - 1
-local submitted, ends, waited_ms, classes = 0, { 0, 0, 0, 0, 0 }, 0, {}
+local submitted, ends, waited = 0, { 0, 0, 0, 0, 0 }, { ms = 0 }
 for bucket = to - ARGV[4] + 1, to do
-  local sums = call('HMGET', base .. 'stats:' .. digits(bucket), ARGV[3] .. ':submitted', ARGV[3] .. ':ends', ARGV[3] .. ':waits')
+  local sums = call('HMGET', base .. 'stats:' .. digits(bucket), ARGV[3] .. ':submitted', ARGV[3] .. ':ends', ARGV[3] .. ':waited')
   if sums[1] then submitted = submitted + cmsgpack.unpack(sums[1]) end
   if sums[2] then
     for i, n in ipairs(cmsgpack.unpack(sums[2])) do ends[i] = ends[i] + n end
   end
   if sums[3] then
-    local waits = cmsgpack.unpack(sums[3])
-    waited_ms = waited_ms + waits[1]
-    for i = 2, #waits, 2 do classes[waits[i]] = (classes[waits[i]] or 0) + waits[i + 1] end
+    for what, n in pairs(cmsgpack.unpack(sums[3])) do waited[what] = (waited[what] or 0) + n end
   end
 end
-local waits = { waited_ms }
-for class, number in pairs(classes) do
-  waits[#waits + 1] = class
-  waits[#waits + 1] = number
+local waits = { waited.ms }
+for class, number in pairs(waited) do
+  if class ~= 'ms' then
+    waits[#waits + 1] = class
+    waits[#waits + 1] = number
+  end
 end
 return cmsgpack.pack({ to, submitted, ends, waits })

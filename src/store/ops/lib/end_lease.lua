@@ -18,11 +18,11 @@ local function end_lease(task, verb, state, run_at)
   return 'T', task.t, 'V', verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
 end
 
-local function both_ends(one, other)
-  return { one[1] + other[1], one[2] + other[2], one[3] + other[3], one[4] + other[4], one[5] + other[5] }
+local function add_ends(sum, more)
+  for i, n in ipairs(more) do sum[i] = sum[i] + n end
+  return sum
 end
 
 local function all_ended()
-  add_up('ends', ends, both_ends)
+  add_up('ends', ends, { 0, 0, 0, 0, 0 }, add_ends)
 end
-
