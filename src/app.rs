@@ -72,6 +72,7 @@ async fn serve(
         durability: config.durability,
         door: door.clone(),
         meters,
+        overviews: Arc::default(),
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.

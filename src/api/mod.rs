@@ -17,6 +17,7 @@ mod items;
 mod listing;
 mod metrics;
 mod object;
+mod overviews;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
@@ -46,6 +47,7 @@ use accept::Door;
 pub use docs::CONTRACT;
 pub use extract::Peer;
 pub use metrics::Meters;
+pub use overviews::Overviews;
 pub use request_id::RequestId;
 pub use routes::{router, table};
 
@@ -62,6 +64,8 @@ pub struct Api {
     pub door: Arc<Door>,
     /// What passed through the router.
     pub meters: Arc<Meters>,
+    /// How the data set stands.
+    pub overviews: Arc<Overviews>,
 }
 
 impl Api {

@@ -5,6 +5,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::Query;
+use super::overviews::Seen;
 use super::problem::{Code, Problem};
 use super::queues::no_queue;
 use super::reply::Shown;
@@ -13,7 +14,7 @@ use crate::domain::limits;
 use crate::domain::model::{Counted, Figures};
 use crate::domain::queue::QueueName;
 use crate::domain::time::Millis;
-use crate::store::views::overview::{Overview, overview};
+use crate::store::Error;
 use crate::store::views::queues::{Counts, Queue, queue};
 use crate::store::views::stats::{Sums, Window, window};
 use crate::store::views::workers::{Alive, alive};
@@ -67,9 +68,13 @@ impl Now {
         Now { counts, paused: settings.paused, oldest_ready_age_ms }
     }
 
-    fn of_all(all: Overview) -> Self {
-        let oldest_ready_age_ms = all.queues.iter().filter_map(|queue| queue.oldest_ready_age_ms).max();
-        Now { counts: all.totals, paused: false, oldest_ready_age_ms }
+    /// Of all queues; what has to be asked of each, of those that are shown.
+    fn of_all(Seen { all, depths }: Seen) -> Result<Self, Error> {
+        let queues = &depths?.queues;
+        let oldest_ready_age_ms = queues.iter().filter_map(|queue| queue.oldest_ready_age_ms).max();
+        // Not all drain where one of them does not.
+        let paused = queues.iter().any(|queue| queue.paused && queue.counts.ready > 0);
+        Ok(Now { counts: all.totals, paused, oldest_ready_age_ms })
     }
 }
 
@@ -83,9 +88,13 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         return Err(Problem::at("?window_ms", Code::InvalidValue, "a window is a whole number of 5000 ms"));
     }
     let store = api.store();
+    // What is missing of its sums nobody can tell from what never was.
+    if let Some(loss) = store.shards().iter().find_map(|shard| shard.gate.loss()) {
+        return Err(Error::Lost(loss).into());
+    }
     let now = match &name {
         Some(name) => Now::of(queue(store, name).await?.ok_or_else(no_queue)?),
-        None => Now::of_all(overview(store).await?),
+        None => Now::of_all(api.overviews.read(store).await?)?,
     };
     let Now { counts, paused, oldest_ready_age_ms } = now;
     let Window { end, sums } = window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;

@@ -35,7 +35,7 @@ struct WorkerShape<'a> {
     concurrency: u32,
     lanes: u64,
     queues: Vec<&'a str>,
-    held: usize,
+    held: Option<usize>,
     tasks: Vec<HoldingShape<'a>>,
     first_seen_at: Option<Shown<Millis>>,
     last_seen_at: Option<Shown<Millis>>,
@@ -63,7 +63,7 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let page: Vec<&Alive> = behind.by_ref().take(limit).collect();
     let next = page.last().filter(|_| behind.next().is_some()).map(|last| last.worker.name.as_str());
     let names: HashSet<&str> = page.iter().map(|alive| alive.worker.name.as_str()).collect();
-    let held = holdings(store, &names).await?;
+    let (held, is_all) = holdings(store, &names).await?;
     let shapes = page.iter().map(|alive| {
         let held = held.get(&alive.worker.name).map_or(&[][..], Vec::as_slice);
         WorkerShape {
@@ -72,7 +72,7 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
             concurrency: alive.worker.concurrency,
             lanes: alive.lanes,
             queues: alive.worker.queues.iter().map(QueueName::as_str).collect(),
-            held: held.len(),
+            held: is_all.then_some(held.len()),
             tasks: held.iter().take(SHOWN).map(HoldingShape::from).collect(),
             first_seen_at: alive.seen.map(|(first, _)| Shown(first)),
             last_seen_at: alive.seen.map(|(_, last)| Shown(last)),

@@ -182,9 +182,10 @@ impl Waiters {
         done.into_iter().for_each(Waiter::dismiss);
     }
 
-    /// The shard answers again.
+    /// The shard answers again. For how long it did not is no part of how long it takes to hand out.
     pub(super) fn up(&self, shard: usize) {
         self.lock().set_up(shard);
+        self.news.get(shard).into_iter().for_each(|news| news.since.store(0, Ordering::Relaxed));
         self.tell([shard]);
     }
 

@@ -167,9 +167,9 @@ pub fn replies(bytes: &[u8]) {
 }
 
 /// Fields of a task's hash, as in the table of [`super::record`].
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 38] = [
     "S", "q", "s", "p", "n", "c", "r", "w", "x", "X", "m", "M", "R", "a", "A", "D", "t", "u", "h", "L", "W", "C", "k",
-    "T", "V", "o", "f", "d", "b", "y", "g", "e0", "e1", "e9", "z", "",
+    "T", "V", "o", "f", "d", "b", "y", "g", "e0", "e1", "e9", "Y", "i", "z", "",
 ];
 
 /// Hashes of tasks: a good one, with fields put in the place of its own as the bytes say.

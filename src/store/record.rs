@@ -18,7 +18,7 @@
 //! | a | attempts | | y | result, opaque |
 //! | A | acquired | | g | progress, opaque |
 //! | D | digest of the dedupe key | | e0..e9 | errors: ms, attempt, opaque report |
-//! | Y | until when it holds that key, ms, if not until it ends | | | |
+//! | Y | until when it holds that key, ms, if not until it ends | | i | r, and since when it stands there, ms: given back |
 //!
 //! An absent field and an empty one mean the same. Opaque values start with a format byte. A field that is not named
 //! here belongs to a later release and is left alone.

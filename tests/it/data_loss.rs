@@ -77,12 +77,15 @@ async fn a_data_set_that_has_gone_back_in_time_is_noticed_and_served() {
 
     assert!(noticed(&fixture).await.contains("back in time"));
     fixture.claim_one("q").await;
+    // But how much has been going on is not known any more.
+    assert_eq!(fixture.http.get("/stats?queue=q").await.problem(503).0, "data_lost");
     let seen = beats().await;
     fixture.until(|| async { (beats().await > seen + 6).then_some(()) }).await;
     assert!(noticed(&fixture).await.contains("back in time"), "that it goes on does not bring back what was lost");
 
     accept(&fixture);
     ready(&fixture).await;
+    fixture.http.get("/stats?queue=q").await.expect(200);
     fixture.end().await;
 }
 

@@ -179,10 +179,41 @@ async fn one_that_waits_or_sends_heartbeats_is_alive() {
         fixture.http.post("/heartbeat", &beat).await.expect(200);
         let found = until_there_are(&fixture, 3).await;
         assert_eq!(found[0]["worker"], "beats");
+        // However long it waits: it says nothing meanwhile, and is noted again every 10 s. `w` and `beats` hold the task.
+        fixture.advance(31_000);
+        let path = format!("/tasks/{}?wait_ms=500", text(&task["id"]));
+        let waits = async || workers(&fixture).await.iter().any(|worker| worker["worker"] == "waits");
+        assert!(!waits().await);
+        fixture
+            .until(|| async {
+                fixture.http.get(&path).await.expect(200);
+                waits().await.then_some(())
+            })
+            .await;
         fixture.submit("default", json!(1)).await;
     };
     let (claimed, ()) = tokio::join!(waiting, seen);
     assert_eq!(claimed.expect(200)["tasks"].as_array().unwrap().len(), 1);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn tasks_come_in_the_order_in_which_their_leases_end_and_their_number_only_where_all_are_seen() {
+    let fixture = Fixture::with_shards(1).await;
+    for (queue, lease_ms) in [("a", 300_000), ("b", 100_000), ("c", 200_000)] {
+        fixture.submit(queue, json!(1)).await;
+        let body = json!({"queues": [queue], "worker": "w", "lease_ms": lease_ms, "wait_ms": 10_000});
+        fixture.http.post("/claim", &body).await.expect(200);
+    }
+    let found = until_there_are(&fixture, 1).await;
+    let queues: Vec<&str> = found[0]["tasks"].as_array().unwrap().iter().map(|task| text(&task["queue"])).collect();
+    assert_eq!((queues, &found[0]["held"]), (vec!["b", "c", "a"], &json!(3)));
+    // A thousand queues in which something is due sooner, and three.
+    let later = |number: usize| json!({"queue": format!("later{number}"), "delay_ms": 50_000});
+    let later: Vec<Value> = (0..1000).map(later).collect();
+    fixture.http.post("/tasks/batch", &json!({"tasks": later})).await.expect(200);
+    let found = workers(&fixture).await;
+    assert_eq!(found[0]["held"], Value::Null);
     fixture.end().await;
 }
 

@@ -3,7 +3,6 @@
 //! Labels are bounded: by routes, states, scripts, kinds of what happened, and 100 queues.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
@@ -16,19 +15,20 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::super::Api;
+use super::super::overviews::Seen;
 use super::requests::Series;
 use crate::domain::state::State;
 use crate::measure::Distribution;
+use crate::store::Error;
 use crate::store::gate::Loss;
-use crate::store::views::overview::Overview;
+use crate::store::views::overview::{Depths, Overview};
 use crate::store::views::queues::Counts;
 
 /// What is written down.
 #[derive(Debug)]
 pub(super) struct Families {
     pub(super) api: Api,
-    /// `None`: Redis did not say.
-    pub(super) seen: Option<Arc<Overview>>,
+    pub(super) seen: Result<Seen, Error>,
 }
 
 impl Collector for Families {
@@ -38,8 +38,11 @@ impl Collector for Families {
         self.requests(&mut page)?;
         self.door(&mut page)?;
         self.tasks(&mut page)?;
-        if let Some(seen) = &self.seen {
-            data_set(&mut page, seen)?;
+        if let Ok(seen) = &self.seen {
+            data_set(&mut page, &seen.all)?;
+            if let Ok(depths) = &seen.depths {
+                queues(&mut page, depths)?;
+            }
         }
         self.dispatch(&mut page)?;
         self.upkeep(&mut page)?;
@@ -164,7 +167,7 @@ impl Families {
         let client = self.api.store().client();
         let gates = || self.api.store().shards().iter().map(|shard| &shard.gate);
         let help = "Whether Redis answered this reading in time, in all shards, and its data is served.";
-        page.gauge("slotwheel_redis_up", help, None, i64::from(self.seen.is_some()))?;
+        page.gauge("slotwheel_redis_up", help, None, i64::from(self.seen.is_ok()))?;
         let away = gates().filter(|gate| gate.is_away()).count();
         page.gauge(
             "slotwheel_shards_away",
@@ -189,7 +192,7 @@ impl Families {
         )?;
         page.counters(
             "slotwheel_redis_errors",
-            "Calls of Redis that were given up, and submits that too few replicas confirmed.",
+            "Calls of Redis that were given up, those for which too few replicas were there among them.",
             client.meters().errors.read().into_iter().map(|(kind, _, count)| ([("kind", kind)], count)),
         )?;
         let help = "Calls of Redis that were sent again because it was away, or said later.";
@@ -199,20 +202,29 @@ impl Families {
     }
 }
 
+fn states(counts: Counts) -> [((&'static str, &'static str), i64); State::ALL.len()] {
+    State::ALL.map(|state| (("state", state.as_str()), counts.of(state)))
+}
+
 /// How the data set stands. Each server says the same.
 fn data_set(page: &mut Page<'_>, seen: &Overview) -> fmt::Result {
-    let states = |counts: Counts| State::ALL.map(|state| (("state", state.as_str()), counts.of(state)));
     let totals = states(seen.totals).map(|(state, count)| ([state], count));
     page.gauges("slotwheel_tasks", "Tasks of all queues by state.", None, totals)?;
+    let help =
+        "For how long the first thing that upkeep has to do has been due, whichever server does it; 0: nothing is.";
+    page.gauge("slotwheel_upkeep_overdue", help, SECONDS, seconds(seen.overdue_ms))
+}
+
+fn queues(page: &mut Page<'_>, depths: &Depths) -> fmt::Result {
     page.gauges(
         "slotwheel_queue_tasks",
         "Tasks by queue and state, of 100 queues at most.",
         None,
-        seen.queues.iter().flat_map(|queue| {
+        depths.queues.iter().flat_map(|queue| {
             states(queue.counts).map(|(state, count)| ([("queue", queue.name.as_str()), state], count))
         }),
     )?;
-    let ages = seen.queues.iter().filter_map(|queue| Some((queue, queue.oldest_ready_age_ms?)));
+    let ages = depths.queues.iter().filter_map(|queue| Some((queue, queue.oldest_ready_age_ms?)));
     page.gauges(
         "slotwheel_queue_oldest_ready_age",
         "For how long the oldest ready task has been so, as far as its queue's slots are looked at.",
@@ -223,13 +235,10 @@ fn data_set(page: &mut Page<'_>, seen: &Overview) -> fmt::Result {
         "slotwheel_queue_paused",
         "Whether the queue is paused.",
         None,
-        seen.queues.iter().map(|queue| ([("queue", queue.name.as_str())], i64::from(queue.paused))),
+        depths.queues.iter().map(|queue| ([("queue", queue.name.as_str())], i64::from(queue.paused))),
     )?;
     let help = "Whether there are more queues than are shown.";
-    page.gauge("slotwheel_queues_truncated", help, None, i64::from(seen.truncated))?;
-    let help =
-        "For how long the first thing that upkeep has to do has been due, whichever server does it; 0: nothing is.";
-    page.gauge("slotwheel_upkeep_overdue", help, SECONDS, seconds(seen.overdue_ms))
+    page.gauge("slotwheel_queues_truncated", help, None, i64::from(depths.truncated))
 }
 
 static UNIT_SECONDS: Unit = Unit::Seconds;

@@ -1,33 +1,26 @@
 //! `/metrics`: what this process has done, and how the data set stands, for Prometheus and those who read what it reads.
 //!
 //! `requests` counts what the router answers, the engines keep instruments of their own, `families` writes them all
-//! down. Of Redis the state of the data set is asked, within a second: it answers, whatever has happened there. Who asks
-//! while a reading is under way waits for its end, and shares the next one with all others who do.
+//! down. Of Redis the state of the data set is asked (`overviews`): it answers, whatever has happened there.
 
 mod families;
 mod requests;
 mod text;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use super::Api;
 use super::problem::{Code, Problem};
-use crate::store::views::overview::{Overview, overview};
 use families::Families;
 
 pub(super) use requests::{Counting, Requests, mark_poll};
-
-/// What Redis may take.
-const DEADLINE: Duration = Duration::from_secs(1);
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_1: HeaderValue =
@@ -39,23 +32,13 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 pub struct Meters {
     requests: Arc<Requests>,
     started: SystemTime,
-    /// The last reading of what Redis knows. Held by whoever reads: one at a time, however many ask.
-    last: Mutex<Option<Reading>>,
-}
-
-/// A look at the data set.
-#[derive(Debug)]
-struct Reading {
-    began: Instant,
-    /// `None`: Redis did not say.
-    seen: Option<Arc<Overview>>,
 }
 
 impl Meters {
     /// Of a server that starts now.
     pub fn start() -> Arc<Self> {
         let requests = Arc::new(Requests::of(&super::table()));
-        Arc::new(Meters { requests, started: SystemTime::now(), last: Mutex::default() })
+        Arc::new(Meters { requests, started: SystemTime::now() })
     }
 
     /// The layer that counts requests.
@@ -65,7 +48,7 @@ impl Meters {
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let seen = seen(&api).await;
+    let seen = api.overviews.read(api.store()).await;
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families { api, seen }));
     let mut written = String::new();
@@ -79,29 +62,6 @@ pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
-}
-
-/// How the data set stands; `None` where Redis does not say so in time. What was begun after this was asked for will do.
-async fn seen(api: &Api) -> Option<Arc<Overview>> {
-    let asked = Instant::now();
-    let mut last = api.meters.last.lock().await;
-    if let Some(reading) = last.as_ref().filter(|reading| reading.began >= asked) {
-        return reading.seen.clone();
-    }
-    let began = Instant::now();
-    let seen = match timeout(DEADLINE, overview(api.store())).await {
-        Ok(Ok(seen)) => Some(Arc::new(seen)),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "metrics without what Redis knows");
-            None
-        }
-        Err(_) => {
-            tracing::debug!("metrics without what Redis knows: no answer in time");
-            None
-        }
-    };
-    *last = Some(Reading { began, seen: seen.clone() });
-    seen
 }
 
 /// Whether an Accept header names the type, and not in order to exclude it.

@@ -19,7 +19,7 @@ COST    O(n log queue)
 ]]
 if last then return last end
 
-local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'h', 'C', 'D', 'k', 'o', 'R' }
+local NAMES = { 'S', 'q', 's', 'p', 'n', 'x', 't', 'u', 'h', 'c', 'r', 'i', 'C', 'D', 'k', 'o', 'R' }
 
 local function release(task, delay_ms)
   local state, run_at = 'ready', nil
@@ -30,9 +30,12 @@ local function release(task, delay_ms)
   end
   local fields = { 'HSET', task.key, 'S', state, end_lease(task, 'release', state, run_at) }
   if state == 'ready' then
-    -- It waits anew: what a worker had it for was no waiting.
-    fields[#fields + 1] = 'r'
-    fields[#fields + 1] = now_digits
+    -- It waits anew: what a worker had it for was no waiting. But it stands in its place since it first came there, also
+    -- if it is given back again: that is said together with the time for which it holds.
+    local before, of, since = task.r or task.c, string.match(task.i or '', '^(%d+) (%d+)$')
+    local n = #fields
+    fields[n + 1], fields[n + 2], fields[n + 3] = 'r', now_digits, 'i'
+    fields[n + 4] = now_digits .. ' ' .. (of == before and since or before)
     enter(task.q, task.p, task.s, task.n, task.id, true)
     under_deadline(task)
   elseif state == 'scheduled' then

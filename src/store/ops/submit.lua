@@ -115,8 +115,10 @@ local function replace(task, new)
     postpone(task, run)
   elseif state == 'ready' and (requeued or task.S ~= 'ready') then
     enter(task.q, task.p, task.s, task.n, task.id)
-    fields[#fields + 1] = 'r'
-    fields[#fields + 1] = now
+    if task.S ~= 'ready' then
+      fields[#fields + 1] = 'r'
+      fields[#fields + 1] = now
+    end
   end
   if state ~= task.S then
     fields[#fields + 1] = 'S'

@@ -1,5 +1,6 @@
-//! The data set at a glance, for a monitoring system. The work is bounded, whatever the number of queues and tasks:
-//! a shard is asked for a few pages of names, for the counts of those, and for the age of first tasks.
+//! The data set at a glance, for a monitoring system: first what all shards say at once, then its queues. The work is
+//! bounded, whatever the number of queues and tasks: a shard is asked for a few pages of names, for the counts of those,
+//! and for the age of first tasks.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,10 +29,18 @@ const SLOTS: usize = 1000;
 const CHUNK: usize = 50;
 
 /// What there is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Overview {
     /// Tasks of all queues.
     pub totals: Counts,
+    /// For how long the first thing that upkeep has to do has been due, ms; 0: nothing is.
+    pub overdue_ms: i64,
+    looks: Vec<Look>,
+}
+
+/// Queues, one by one.
+#[derive(Debug)]
+pub struct Depths {
     /// By name. If there are more than [`QUEUES`], the candidates with the most tasks that wait or are leased, then the
     /// first by name. In each shard these are candidates, a quarter, a quarter and a half: of the queues with something
     /// to claim those of the best and those of the least priority (of one priority the last and the first by name), and
@@ -39,8 +48,6 @@ pub struct Overview {
     pub queues: Vec<Depth>,
     /// Whether there are more queues than are shown.
     pub truncated: bool,
-    /// For how long the first thing that upkeep has to do has been due, ms; 0: nothing is.
-    pub overdue_ms: i64,
 }
 
 /// One queue.
@@ -58,6 +65,7 @@ pub struct Depth {
 }
 
 /// What a shard says at first.
+#[derive(Debug)]
 struct Look {
     now: Millis,
     overdue_ms: i64,
@@ -68,28 +76,34 @@ struct Look {
     busy: BTreeSet<QueueName>,
 }
 
-/// Reads it.
+/// Asks all shards at once.
 pub async fn overview(store: &Store) -> Result<Overview> {
     let shards = store.shards();
     let quarter = (CANDIDATES / 4 / shards.len()).max(1);
     let looks = try_join_all(shards.iter().map(|shard| look(shard, quarter))).await?;
-    let first: BTreeSet<&QueueName> = looks.iter().flat_map(|look| &look.first).collect();
-    let truncated = first.len() > QUEUES;
-    let shown: BTreeSet<QueueName> = match truncated {
-        false => first.into_iter().cloned().collect(),
-        true => {
-            let most = fullest(store, &looks).await?;
-            let rest = first.into_iter().filter(|name| !most.contains(*name)).take(QUEUES - most.len()).cloned();
-            rest.collect::<Vec<_>>().into_iter().chain(most.iter().cloned()).collect()
-        }
-    };
-    let mut overview = Overview { totals: Counts::default(), queues: Vec::new(), truncated, overdue_ms: 0 };
+    let mut overview = Overview { totals: Counts::default(), overdue_ms: 0, looks: Vec::new() };
     for look in &looks {
         overview.totals.join(look.totals);
         overview.overdue_ms = overview.overdue_ms.max(look.overdue_ms);
     }
-    overview.queues = depths(store, &looks, shown.into_iter().collect()).await?;
-    Ok(overview)
+    Ok(Overview { looks, ..overview })
+}
+
+impl Overview {
+    /// Asks for its queues, some 20 times one after another where there are many.
+    pub async fn depths(&self, store: &Store) -> Result<Depths> {
+        let first: BTreeSet<&QueueName> = self.looks.iter().flat_map(|look| &look.first).collect();
+        let truncated = first.len() > QUEUES;
+        let shown: BTreeSet<QueueName> = match truncated {
+            false => first.into_iter().cloned().collect(),
+            true => {
+                let most = fullest(store, &self.looks).await?;
+                let rest = first.into_iter().filter(|name| !most.contains(*name)).take(QUEUES - most.len()).cloned();
+                rest.collect::<Vec<_>>().into_iter().chain(most.iter().cloned()).collect()
+            }
+        };
+        Ok(Depths { queues: depths(store, &self.looks, shown.into_iter().collect()).await?, truncated })
+    }
 }
 
 async fn look(shard: &Shard, quarter: usize) -> Result<Look> {

@@ -11,7 +11,7 @@ use crate::domain::queue::{QueueName, Settings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::reply::{int, items, number, text};
+use crate::store::reply::{Items, bytes, int, items, number, text};
 use crate::store::shard::{Shard, Store};
 
 /// How many tasks: `submitted` is the sum of all the others.
@@ -130,7 +130,18 @@ async fn part(shard: &Shard, name: &QueueName) -> Result<Part> {
     Ok(Part { known, paused, counts, oldest_ready_age_ms })
 }
 
-/// Since when the oldest among the first tasks of these entries of the wheel has been ready, ms by Redis' clock.
+/// Since when a task has stood in its place: from the fields r, c and i.
+fn in_place_since(fields: Items) -> Option<i64> {
+    let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
+    let [ready, created, given_back] = [(); 3].map(|()| fields.next().unwrap_or_default());
+    let mut given_back = given_back.splitn(2, |&byte| byte == b' ');
+    let holds = given_back.next() == Some(&*ready);
+    let since = given_back.next().filter(|_| holds);
+    number(since.unwrap_or(&ready)).or_else(|| number(&created))
+}
+
+/// Since when the oldest among the first tasks of these entries of the wheel has been ready, ms by Redis' clock. One that
+/// was given back to its place counts from when it came there first: those behind it have waited as long.
 pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
     let mut heads = pipe();
     for entry in entries {
@@ -146,8 +157,8 @@ pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[Str
     let mut times = pipe();
     for head in shard.read(&heads).await? {
         for id in items(head)? {
-            if let Some(id) = TaskId::from_bytes(&crate::store::reply::bytes(id)?) {
-                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&["r", "c"]);
+            if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
+                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&["r", "c", "i"]);
             }
         }
     }
@@ -156,10 +167,7 @@ pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[Str
     }
     let mut first = None;
     for answer in shard.read(&times).await? {
-        let since = items(answer)?.find_map(|value| match value {
-            Value::Nil => None,
-            other => int(other).ok(),
-        });
+        let since = in_place_since(items(answer)?);
         first = match (first, since) {
             (Some(first), Some(since)) => Some(std::cmp::min(first, since)),
             (first, since) => first.or(since),

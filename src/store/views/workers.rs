@@ -16,8 +16,8 @@ use crate::store::shard::{Shard, Store};
 
 /// Records read at once.
 const PAGE: usize = 500;
-/// Queues looked into, and leases looked at, for what workers hold.
-const QUEUES: i64 = 1000;
+/// Queues of a shard looked into, and leases looked at, for what workers hold.
+const QUEUES: usize = 1000;
 const LEASES: usize = 10_000;
 
 /// A worker that is alive.
@@ -129,17 +129,19 @@ pub struct Holding {
     pub until: Millis,
 }
 
-/// What these workers hold now, each in the order in which leases end; of all leases that there are, at most the first
-/// 10,000 are looked at.
-pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<HashMap<String, Vec<Holding>>> {
+/// What these workers hold now, each in the order in which leases end, and whether that is all: of the leases that there
+/// are, 10,000 are looked at.
+pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<(HashMap<String, Vec<Holding>>, bool)> {
     let mut found: HashMap<String, Vec<Holding>> = HashMap::new();
+    let (mut left, mut is_all) = (LEASES, true);
     if names.is_empty() {
-        return Ok(found);
+        return Ok((found, is_all));
     }
-    let mut left = LEASES;
     for shard in store.shards() {
-        let due = shard.send(cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(QUEUES - 1)).await?;
-        let queues = items(due)?.map(text).filter_map(|name| name.map(|name| QueueName::parse(&name)).transpose());
+        let due = items(shard.send(cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(QUEUES)).await?)?;
+        is_all &= due.len() <= QUEUES;
+        let queues = due.take(QUEUES).map(text);
+        let queues = queues.filter_map(|name| name.map(|name| QueueName::parse(&name)).transpose());
         for queues in queues.collect::<Result<Vec<_>>>()?.chunks(PAGE) {
             let mut pipeline = pipe();
             for queue in queues {
@@ -147,7 +149,9 @@ pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<HashMap<St
             }
             for (queue, leases) in queues.iter().zip(shard.read(&pipeline).await?) {
                 // Most of those in which something is due have only delayed tasks.
-                if int(leases)? == 0 || left == 0 {
+                let leases = usize::try_from(int(leases)?).unwrap_or(0);
+                is_all &= leases <= left;
+                if leases == 0 || left == 0 {
                     continue;
                 }
                 let mut command = cmd("ZRANGE");
@@ -156,7 +160,8 @@ pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<HashMap<St
             }
         }
     }
-    Ok(found)
+    found.values_mut().for_each(|held| held.sort_by_key(|holding| holding.until));
+    Ok((found, is_all))
 }
 
 /// Adds those of one queue; how many leases were looked at.
