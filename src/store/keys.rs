@@ -70,7 +70,11 @@ pub const PATTERNS: &[Pattern] = &[
     ),
     key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
-    key("calls", Kind::Hash, "pump -> number, time and answer of its last call; every script that writes; tidy"),
+    key(
+        "calls",
+        Kind::Hash,
+        "pump -> number, time, answer of its last call; <pump>:sums -> what it has at hand; every script that writes; tidy",
+    ),
     key(
         "listen",
         Kind::String,
@@ -91,7 +95,7 @@ pub const PATTERNS: &[Pattern] = &[
     key(
         "stats:<bucket>",
         Kind::Hash,
-        "sums of 5 s, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
+        "sums of 5 s put away, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
     ),
     key(
         "holders",

@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 use slotwheel::domain::erlang;
 use slotwheel::domain::histogram::Bucket;
 use slotwheel::domain::queue::QueueName;
+use slotwheel::domain::task::NewTask;
+use slotwheel::store::Caller;
+use slotwheel::store::ops::submit::submit;
 use slotwheel::store::views::stats::window;
 
+use crate::support::lab::{Lab, queue, task};
 use crate::support::{Fixture, Http, report, report_with, text};
 
 /// The figures of the queue over a window that holds all that was done before.
@@ -379,4 +383,41 @@ async fn sums_lie_in_few_keys_that_go_by_themselves() {
         assert!(fields.keys().all(|field| field.ends_with(":submitted")), "{fields:?}");
     }
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_a_pump_has_at_hand_counts_as_what_it_has_put_away() {
+    let lab = Lab::start().await;
+    let mut pump = Caller::new();
+    let seen = async || {
+        let buckets = lab.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg(lab.key("stats:*"))).await.len();
+        let of_queue = window(&lab.store, Some(&queue("q")), 12).await.unwrap().sums.submitted;
+        (of_queue, window(&lab.store, None, 12).await.unwrap().sums.submitted, buckets)
+    };
+    submit(lab.shard(), &mut pump, &[task(1), task(2)]).await.unwrap();
+    // By another pump.
+    lab.submit(&[task(3)]).await.unwrap();
+    lab.at(7000);
+    assert_eq!(seen().await, (3, 3, 0));
+    // That was 5 s ago: what it had is put away, and counts once.
+    submit(lab.shard(), &mut pump, &[task(4)]).await.unwrap();
+    assert_eq!(seen().await, (3, 3, 1));
+    lab.at(14_000);
+    assert_eq!(seen().await, (4, 4, 1));
+    // Of many queues nothing stays at hand, in whatever order they come.
+    for first in [10, 20] {
+        let ten = (first..first + 10).map(|n| NewTask { queue: queue(&format!("q{n}")), ..task(n) });
+        submit(lab.shard(), &mut pump, &ten.collect::<Vec<_>>()).await.unwrap();
+    }
+    lab.at(21_000);
+    assert_eq!(seen().await, (4, 24, 3));
+    submit(lab.shard(), &mut pump, &[task(40)]).await.unwrap();
+    lab.at(28_000);
+    assert_eq!(seen().await, (5, 25, 3));
+    // What nobody can ask for any more goes without being put away.
+    lab.at(2_000_000);
+    submit(lab.shard(), &mut pump, &[task(41)]).await.unwrap();
+    lab.at(2_007_000);
+    assert_eq!(seen().await, (1, 1, 3));
+    lab.end().await;
 }

@@ -292,7 +292,7 @@ for place, q in pairs(opened) do
   end
 end
 if #given > 0 then
-  all_waited()
+  measured('waited', waits)
   commit(cmsgpack.pack(remembered))
 end
 return cmsgpack.pack({ full and 1 or 0, passed_over, given, fronts })

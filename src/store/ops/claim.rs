@@ -15,7 +15,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Call, Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("claim", flags = " flags=allow-oom", ["call", "stage", "news", "measure", "waited"]);
+    script!("claim", flags = " flags=allow-oom", ["call", "stage", "news", "sums", "measure", "waited"]);
 
 /// Somebody who waits for tasks.
 #[derive(Clone, Debug)]

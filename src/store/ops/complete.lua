@@ -36,5 +36,5 @@ for i = 1, tonumber(ARGV[6]) do
   end
   replies[i] = answer
 end
-all_ended()
+measured('ends', ends)
 return commit(cmsgpack.pack(replies))

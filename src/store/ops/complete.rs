@@ -13,7 +13,7 @@ use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!("complete", flags = " flags=allow-oom", ["call", "stage", "news", "measure", "lease", "end_lease"]);
+    script!("complete", flags = " flags=allow-oom", ["call", "stage", "news", "sums", "measure", "lease", "end_lease"]);
 
 /// A task that is done.
 #[derive(Clone, Debug)]

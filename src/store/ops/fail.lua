@@ -33,6 +33,6 @@ for i = 1, tonumber(ARGV[9]) do
   end
   replies[i] = answer
 end
-all_ended()
+measured('ends', ends)
 turn_wheels()
 return commit(cmsgpack.pack(replies))

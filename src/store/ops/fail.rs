@@ -12,7 +12,7 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script = script!(
     "fail",
     flags = " flags=allow-oom",
-    ["call", "stage", "news", "measure", "wheel", "lease", "end_lease", "attempt"]
+    ["call", "stage", "news", "sums", "measure", "wheel", "lease", "end_lease", "attempt"]
 );
 
 /// An execution that went wrong.

@@ -32,7 +32,7 @@ for i = 1, tonumber(ARGV[9]) do
     if led_to[state] then led_to[state] = led_to[state] + 1 end
   end
 end
-all_ended()
+measured('ends', ends)
 turn_wheels()
 answer[1], answer[2] = led_to.dead, led_to.cancelled
 return commit(cmsgpack.pack(answer))

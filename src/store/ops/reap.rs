@@ -15,7 +15,7 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script = script!(
     "reap",
     flags = " flags=allow-oom",
-    ["call", "stage", "news", "measure", "wheel", "lease", "end_lease", "attempt"]
+    ["call", "stage", "news", "sums", "measure", "wheel", "lease", "end_lease", "attempt"]
 );
 
 /// A lease that ran out when it was looked at.

@@ -59,6 +59,6 @@ for i = 1, tonumber(ARGV[6]) do
   local task = load(ARGV[at], NAMES)
   replies[i] = refusal(task, ARGV[at + 1], 'release') or release(task, tonumber(ARGV[at + 2]))
 end
-all_ended()
+measured('ends', ends)
 turn_wheels()
 return commit(cmsgpack.pack(replies))

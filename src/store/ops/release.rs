@@ -7,8 +7,11 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("release", flags = " flags=allow-oom", ["call", "stage", "news", "measure", "wheel", "lease", "end_lease"]);
+pub(super) static SCRIPT: Script = script!(
+    "release",
+    flags = " flags=allow-oom",
+    ["call", "stage", "news", "sums", "measure", "wheel", "lease", "end_lease"]
+);
 
 /// A task handed back.
 #[derive(Clone, Debug)]

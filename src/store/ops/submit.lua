@@ -167,6 +167,6 @@ end
 some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}
 for i, task in ipairs(tasks) do replies[i] = submit(task) end
-add_up('submitted', submitted, 0, function(sum, more) return sum + more end)
+measured('submitted', submitted)
 turn_wheels()
 return commit(cmsgpack.pack(replies))

@@ -12,7 +12,7 @@ use crate::store::reply::Items;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Call, Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "news", "measure", "wheel"]);
+pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "news", "sums", "measure", "wheel"]);
 
 /// What became of a submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

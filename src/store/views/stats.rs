@@ -15,7 +15,12 @@ use crate::store::shard::{Shard, Store};
 
 pub(in crate::store) static SCRIPT: Script = Script {
     name: "stats",
-    text: concat!("#!lua flags=no-writes\n", include_str!("../ops/lib/look.lua"), include_str!("stats.lua")),
+    text: concat!(
+        "#!lua flags=no-writes\n",
+        include_str!("../ops/lib/look.lua"),
+        include_str!("../ops/lib/sums.lua"),
+        include_str!("stats.lua")
+    ),
 };
 
 /// Sums over a window.

@@ -1,4 +1,4 @@
--- end_lease: what is common to all ends of a lease. `all_ended` is called before `commit`.
+-- end_lease: what is common to all ends of a lease. `ends` are to be `measured` before `commit`.
 local WAYS = { complete = 1, fail = 2, release = 3, reap = 4 }
 local ends = {}
 
@@ -16,13 +16,4 @@ local function end_lease(task, verb, state, run_at)
   remove(base .. 'leased:' .. task.q, task.id)
   if task.C and task.C ~= '' then ending('SREM', base .. 'claim:' .. task.C, task.id) end
   return 'T', task.t, 'V', verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
-end
-
-local function add_ends(sum, more)
-  for i, n in ipairs(more) do sum[i] = sum[i] + n end
-  return sum
-end
-
-local function all_ended()
-  add_up('ends', ends, { 0, 0, 0, 0, 0 }, add_ends)
 end

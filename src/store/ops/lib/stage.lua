@@ -56,6 +56,8 @@ end
 
 -- What is reported behind all writes, and how; the fragment `news` sets both.
 local news, report
+-- What the pump has at hand of what was measured, if this call measures anything; the fragment `measure` sets it.
+local at_hand
 
 -- The shard's counters.
 local counters
@@ -152,7 +154,8 @@ local function commit(answer)
   for _, w in ipairs(writes) do call(unpack(w)) end
   if counters then call('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
   each_chunk('ZADD', adds)
-  call('HSET', calls, pump, number .. ' ' .. digits(now) .. ' ' .. answer)
+  local record = number .. ' ' .. now_digits .. ' ' .. answer
+  if at_hand then call('HSET', calls, pump, record, pump .. ':sums', at_hand) else call('HSET', calls, pump, record) end
   each_chunk('ZREM', removals)
   for _, w in ipairs(endings) do call(unpack(w)) end
   for _, text in ipairs(hints) do call('SPUBLISH', base .. 'signals', text) end

@@ -1,4 +1,4 @@
--- waited: for how long tasks had been ready that are handed out. `all_waited` is called before `commit`.
+-- waited: for how long tasks had been ready that are handed out; to be `measured` before `commit`.
 local waits = {}
 
 -- So many tasks of the queue, each so many ms: 16 classes an octave, as in domain/histogram.rs.
@@ -12,13 +12,4 @@ local function have_waited(queue, ms, number)
   waits[queue] = of
   of.ms = of.ms + ms * number
   of[class] = (of[class] or 0) + number
-end
-
-local function add_waits(sum, more)
-  for what, n in pairs(more) do sum[what] = (sum[what] or 0) + n end
-  return sum
-end
-
-local function all_waited()
-  add_up('waited', waits, {}, add_waits)
 end
