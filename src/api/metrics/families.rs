@@ -215,6 +215,7 @@ fn data_set(page: &mut Page<'_>, seen: &Overview) -> fmt::Result {
     page.gauge("slotwheel_upkeep_overdue", help, SECONDS, seconds(seen.overdue_ms))
 }
 
+/// And its queues, one by one.
 fn queues(page: &mut Page<'_>, depths: &Depths) -> fmt::Result {
     page.gauges(
         "slotwheel_queue_tasks",
