@@ -58,8 +58,7 @@ impl Overviews {
 }
 
 async fn look(store: &Store) -> Result<Seen> {
-    let late = |_| Error::Unavailable("no answer in time".into());
-    let all = timeout(ANSWERS, overview(store)).await.map_err(late)??;
-    let depths = timeout(TELLS, all.depths(store)).await.map_err(late).flatten();
+    let all = timeout(ANSWERS, overview(store)).await.map_err(Error::late)??;
+    let depths = timeout(TELLS, all.depths(store)).await.map_err(Error::late).flatten();
     Ok(Seen { all: Arc::new(all), depths: depths.map(Arc::new) })
 }

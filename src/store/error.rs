@@ -1,6 +1,7 @@
 //! What can go wrong with Redis. Ordinary outcomes are values of each operation, not errors.
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::time::error::Elapsed;
 
 use super::gate::Loss;
 
@@ -43,6 +44,11 @@ const PASSING: [&str; 6] = [
 ];
 
 impl Error {
+    /// No answer within a time that is shorter than that of a call.
+    pub fn late(_: Elapsed) -> Self {
+        Error::Unavailable("no answer in time".into())
+    }
+
     /// Whether the shard is of no use for now, also to whoever comes next.
     pub fn is_outage(&self) -> bool {
         match self {

@@ -61,8 +61,7 @@ async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Optio
         return Vec::new();
     }
     let ids: Vec<TaskId> = leases.iter().map(|overdue| overdue.id).collect();
-    let late = |_| Error::Unavailable("no answer in time".into());
-    let found = timeout(PATIENCE, courses(shard, &ids)).await.map_err(late).flatten().unwrap_or_else(|error| {
+    let found = timeout(PATIENCE, courses(shard, &ids)).await.map_err(Error::late).flatten().unwrap_or_else(|error| {
         tracing::debug!(%error, "spans are lost");
         Vec::new()
     });

@@ -11,7 +11,7 @@ MOVES   -
 COST    O(buckets + pumps)
 ]]
 -- A second after its end it is whole also by the clocks of other shards, which may be behind this one's.
-local to = tonumber(ARGV[5]) or math.floor((now - 1000) / 5000) - 1
+local to = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1
 local from, queue, sums = to - ARGV[4] + 1, ARGV[3], { submitted = 0, ends = { 0, 0, 0, 0, 0 }, waited = { ms = 0 } }
 for bucket = from, to do
   local key = base .. 'stats:' .. digits(bucket)

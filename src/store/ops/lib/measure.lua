@@ -35,11 +35,10 @@ end
 local function measured(name, by_queue)
   if not next(by_queue) then return end
   local bucket, of, sums = math.floor(now / BUCKET_MS), at_hand_of(call('HGET', calls, pump .. ':sums'))
-  if of and of ~= bucket then
-    if next(sums) and bucket - of < KEEP_MS / BUCKET_MS then put_away(of, sums) end
+  if of ~= bucket then
+    if of and next(sums) and bucket - of < KEEP_MS / BUCKET_MS then put_away(of, sums) end
     sums = {}
   end
-  sums = sums or {}
   local own, queues = sums[name] or {}, 0
   sums[name] = own
   for queue, sum in pairs(by_queue) do own[queue] = add_to(own[queue], sum) end
