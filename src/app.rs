@@ -10,20 +10,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::accept::{self, Door, Stop};
-use crate::api::{self, Api, Meters};
-use crate::config::{Config, Durability, Redis};
+use crate::api::accept::{self, ServerState, ShutdownTokens};
+use crate::api::{self, Api, Metrics};
+use crate::config::{Config, Durability, RedisSource};
 use crate::dispatch::Dispatch;
 use crate::spans::Spans;
-use crate::store::client::Target;
-use crate::store::found::{Founded, found};
-use crate::store::managed::Managed;
-use crate::store::replicas::Replicas;
+use crate::store::client::RedisConfig;
+use crate::store::found::{Dataset, found};
+use crate::store::managed::EmbeddedRedis;
+use crate::store::replicas::Replication;
 use crate::store::{self, Client, Store, check, pulse, signal};
 use crate::upkeep::Upkeep;
 
 /// How long a Redis that is named may take to answer for the first time.
-const FIRST_ANSWER: Duration = Duration::from_secs(30);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves on `listener` until `stop`, then ends in good order: who waits gets an empty answer, what was begun is
 /// finished, the managed Redis is stopped.
@@ -31,67 +31,67 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// # Errors
 /// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let meters = Meters::start();
-    let (target, managed) = tokio::select! {
-        found = redis(&config) => found?,
+    let metrics = Metrics::start();
+    let (redis_config, embedded) = tokio::select! {
+        prepared = redis(&config) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let keeper_stop = CancellationToken::new();
-    let keeper = managed.map(|managed| tokio::spawn(managed.keep(keeper_stop.clone())));
-    let served = serve(&config, target, listener, meters, stop).await;
-    keeper_stop.cancel();
-    if let Some(keeper) = keeper {
-        keeper.await.context("the keeper of the managed Redis failed")?;
+    let supervisor_stop = CancellationToken::new();
+    let redis_supervisor = embedded.map(|embedded| tokio::spawn(embedded.supervise(supervisor_stop.clone())));
+    let outcome = serve(&config, redis_config, listener, metrics, stop).await;
+    supervisor_stop.cancel();
+    if let Some(redis_supervisor) = redis_supervisor {
+        redis_supervisor.await.context("the keeper of the managed Redis failed")?;
     }
-    served
+    outcome
 }
 
 async fn serve(
     config: &Config,
-    target: Target,
+    redis_config: RedisConfig,
     listener: TcpListener,
-    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (store, founded) = tokio::select! {
-        opened = open(config, target) => opened?,
+    let (store, dataset) = tokio::select! {
+        opened = open_store(config, redis_config) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let tasks = TaskTracker::new();
     // Told to stop, it first says so and serves on, so that others see it; then it closes.
     let closing = CancellationToken::new();
-    tokio::spawn(close_later(stop.clone(), config.drain, closing.clone()));
-    let spans = Spans::to(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
-    let dispatch = Dispatch::start(store.clone(), config.sweep, &config.limits, spans.clone(), &tasks, &closing);
-    let upkeep = Upkeep::start(&store, &founded, config.sweep, &spans, &tasks, &closing);
-    let hearing = tokio::spawn(hear(store.clone(), dispatch.clone(), upkeep.clone()));
-    let door = Door::new(&config.limits, Stop::new(stop, closing));
+    tokio::spawn(close_after_drain(stop.clone(), config.drain, closing.clone()));
+    let spans = Spans::with_endpoint(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
+    let dispatch = Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
+    let upkeep = Upkeep::start(&store, &dataset, config.poll_interval, &spans, &tasks, &closing);
+    let wakeup_forwarder = tokio::spawn(forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()));
+    let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing));
     let router = api::router(Api {
         dispatch: dispatch.clone(),
         upkeep,
         durability: config.durability,
-        door: door.clone(),
-        meters,
-        overviews: Arc::default(),
+        server: server_state.clone(),
+        metrics,
+        status_cache: Arc::default(),
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
-    let closed = accept::serve(listener, router, door, config.shutdown.mul_f64(0.8)).await;
+    let closed = accept::serve(listener, router, server_state, config.shutdown_timeout.mul_f64(0.8)).await;
     // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
-    hearing.abort();
-    let _ = hearing.await;
+    wakeup_forwarder.abort();
+    let _ = wakeup_forwarder.await;
     drop(dispatch);
     tasks.close();
-    if tokio::time::timeout_at(closed + config.shutdown, tasks.wait()).await.is_err() {
+    if tokio::time::timeout_at(closed + config.shutdown_timeout, tasks.wait()).await.is_err() {
         tracing::warn!("some work was not finished in time");
     }
-    spans.finish().await;
+    spans.flush().await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Ends the second step of stopping's wait for the first.
-async fn close_later(stop: CancellationToken, drain: Duration, closing: CancellationToken) {
+async fn close_after_drain(stop: CancellationToken, drain: Duration, closing: CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(drain).await;
     closing.cancel();
@@ -99,64 +99,64 @@ async fn close_later(stop: CancellationToken, drain: Duration, closing: Cancella
 
 /// The Redis of the settings for somebody who looks at it beside a server: the managed one is started only if no
 /// server keeps it running.
-pub async fn attach(config: &Config) -> anyhow::Result<(Target, Option<Managed>)> {
-    if let Redis::Managed(directory) = &config.redis
-        && let Some(url) = Managed::running(directory).await
+pub async fn redis_for_inspection(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
+    if let RedisSource::Embedded(directory) = &config.redis
+        && let Some(url) = EmbeddedRedis::running_url(directory).await
     {
-        return Ok((Target { url, ..Target::default() }, None));
+        return Ok((RedisConfig { url, ..RedisConfig::default() }, None));
     }
     redis(config).await
 }
 
 /// The Redis of the settings: where it is, and the keeper if it is our own.
-pub async fn redis(config: &Config) -> anyhow::Result<(Target, Option<Managed>)> {
-    let (url, ca, managed) = match &config.redis {
-        Redis::Managed(directory) => {
-            let managed = Managed::start(directory, config.durability).await?;
-            (managed.url(), None, Some(managed))
+pub async fn redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
+    let (url, ca, embedded) = match &config.redis {
+        RedisSource::Embedded(directory) => {
+            let embedded = EmbeddedRedis::start(directory, config.durability).await?;
+            (embedded.url(), None, Some(embedded))
         }
-        Redis::At { url, ca } => (url.clone(), ca.clone(), None),
+        RedisSource::External { url, ca } => (url.clone(), ca.clone(), None),
     };
     let ca_certificates = match ca {
         Some(path) => Some(std::fs::read(&path).with_context(|| format!("the certificates in {}", path.display()))?),
         None => None,
     };
-    let target = Target {
+    let redis_config = RedisConfig {
         url,
         ca_certificates,
-        offset: config.testing.time_offset.clone(),
-        prelude: config.testing.prelude.clone(),
+        clock_offset: config.test_hooks.time_offset.clone(),
+        injected_lua: config.test_hooks.script_prefix.clone(),
     };
-    Ok((target, managed))
+    Ok((redis_config, embedded))
 }
 
 /// Connects, checks what it finds, and opens the data set.
 ///
 /// # Errors
 /// When Redis does not answer, is not fit, or the data set does not fit the settings.
-async fn open(config: &Config, target: Target) -> anyhow::Result<(Store, Founded)> {
-    let client = connect(target.clone()).await?;
+async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<(Store, Dataset)> {
+    let client = connect(redis_config.clone()).await?;
     for finding in check::check(&client, config.durability).await? {
         if finding.fatal {
             anyhow::bail!("this Redis cannot keep tasks: {}", finding.text);
         }
         tracing::warn!("about this Redis: {}", finding.text);
     }
-    let founded = found(&client, &config.prefix, config.shards).await?;
+    let dataset = found(&client, &config.prefix, config.shards).await?;
     let replicas = match config.durability {
-        Durability::AsRedis | Durability::Fsync | Durability::Everysec => None,
-        Durability::Replicated(wanted) => Some(Replicas::connect(&target, wanted).await?),
+        Durability::AsConfigured | Durability::Fsync | Durability::Everysec => None,
+        Durability::Replicated(required) => Some(Replication::connect(&redis_config, required).await?),
     };
-    let store = Store::new(Arc::new(client), founded.shards, &config.prefix).with_replicas(replicas);
-    pulse::begin(&store, &founded).await?;
-    Ok((store, founded))
+    let store = Store::new(Arc::new(client), dataset.shards, &config.prefix).with_replication(replicas);
+    pulse::write_markers_once(&store, &dataset).await?;
+    Ok((store, dataset))
 }
 
 /// Connects to a Redis that works: one that loads its data is waited for, however long it takes.
-async fn connect(target: Target) -> anyhow::Result<Client> {
-    let mut deadline = Instant::now() + FIRST_ANSWER;
+async fn connect(redis_config: RedisConfig) -> anyhow::Result<Client> {
+    let mut deadline = Instant::now() + STARTUP_TIMEOUT;
     loop {
-        let error = match Client::connect(target.clone()).await {
+        let error = match Client::connect(redis_config.clone()).await {
             Ok(client) => match client.ping().await {
                 Ok(()) => return Ok(client),
                 Err(error) => error,
@@ -166,7 +166,7 @@ async fn connect(target: Target) -> anyhow::Result<Client> {
         match error {
             store::Error::Unavailable(why) if Instant::now() < deadline => {
                 if why.contains("LOADING") {
-                    deadline = Instant::now() + FIRST_ANSWER;
+                    deadline = Instant::now() + STARTUP_TIMEOUT;
                 }
                 tracing::info!(why, "waiting for Redis");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -177,17 +177,17 @@ async fn connect(target: Target) -> anyhow::Result<Client> {
 }
 
 /// Passes on what scripts say to both engines, which do not know each other.
-async fn hear(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upkeep>) {
-    let (out, mut signals) = mpsc::unbounded_channel();
-    let passing_on = async {
-        while let Some(signal) = signals.recv().await {
-            dispatch.hear(&signal);
-            upkeep.hear(&signal);
+async fn forward_wakeups(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upkeep>) {
+    let (sender, mut wakeups) = mpsc::unbounded_channel();
+    let forward = async {
+        while let Some(wakeup) = wakeups.recv().await {
+            dispatch.on_wakeup(&wakeup);
+            upkeep.on_wakeup(&wakeup);
         }
     };
     // Of one task with what it hears, so that both end when it does.
     tokio::select! {
-        () = signal::hear(store, out) => {}
-        () = passing_on => {}
+        () = signal::subscribe(store, sender) => {}
+        () = forward => {}
     }
 }

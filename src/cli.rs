@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::{Config, ConfigError, Written};
+use crate::config::{Config, ConfigError, RawConfig};
 
 /// An HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -24,36 +24,36 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    settings: Settings,
+    settings: ConfigArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve; what happens when no command is given
-    Serve(Settings),
+    Serve(ConfigArgs),
     /// Check a Redis and the data set on it, and say what is wrong
     Doctor {
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
         #[command(flatten)]
-        remedies: Remedies,
+        repair_options: RepairOptions,
     },
     /// Exit with 0 if the server answers /readyz with 200
-    Healthcheck(Settings),
+    Healthcheck(ConfigArgs),
 }
 
 #[derive(Debug, Args)]
-struct Settings {
+struct ConfigArgs {
     /// A file of settings, in the form of config.default.toml
     #[arg(long, env = "SLOTWHEEL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    written: Written,
+    raw: RawConfig,
 }
 
 /// What the doctor may do about what is wrong.
 #[derive(Debug, Args)]
-struct Remedies {
+struct RepairOptions {
     /// Mend what is wrong, beside servers at work if there are any; no task is lost by it
     #[arg(long)]
     repair: bool,
@@ -63,35 +63,35 @@ struct Remedies {
 }
 
 /// Where all programs that send spans are told to send them.
-const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const OTLP_ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-impl Settings {
-    fn written(self) -> anyhow::Result<Written> {
+impl ConfigArgs {
+    fn read_raw(self) -> anyhow::Result<RawConfig> {
         let file = match self.config {
-            None => Written::default(),
+            None => RawConfig::default(),
             Some(path) => {
                 let text =
                     std::fs::read_to_string(&path).with_context(|| format!("the settings file {}", path.display()))?;
-                Written::from_toml(&path, &text)?
+                RawConfig::from_toml(&path, &text)?
             }
         };
-        Ok(self.written.or(file))
+        Ok(self.raw.merge_under(file))
     }
 
-    fn meant(self) -> anyhow::Result<Config> {
-        Ok(self.written()?.meant()?)
+    fn resolve(self) -> anyhow::Result<Config> {
+        Ok(self.read_raw()?.resolve()?)
     }
 
     /// The same for a program that sends spans, if it can: then it is meant by the variable too.
-    fn meant_to_serve(self) -> anyhow::Result<Config> {
-        let mut written = self.written()?;
-        if !cfg!(feature = "otlp") || written.otlp_endpoint.is_some() {
-            return Ok(written.meant()?);
+    fn resolve_to_serve(self) -> anyhow::Result<Config> {
+        let mut raw = self.read_raw()?;
+        if !cfg!(feature = "otlp") || raw.otlp_endpoint.is_some() {
+            return Ok(raw.resolve()?);
         }
-        written.otlp_endpoint = std::env::var(OTLP_VARIABLE).ok();
-        written.meant().map_err(|error| match error {
-            ConfigError::Setting { name: "otlp_endpoint", value, why } => {
-                anyhow::anyhow!("the variable {OTLP_VARIABLE} is {value}: {why}")
+        raw.otlp_endpoint = std::env::var(OTLP_ENDPOINT_VARIABLE).ok();
+        raw.resolve().map_err(|error| match error {
+            ConfigError::Setting { name: "otlp_endpoint", value, reason: why } => {
+                anyhow::anyhow!("the variable {OTLP_ENDPOINT_VARIABLE} is {value}: {why}")
             }
             other => other.into(),
         })
@@ -104,9 +104,9 @@ pub fn main() -> ExitCode {
     // Both that the TLS stack could use are known to it; it wants to be told which.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
-        Command::Serve(settings) => begin(settings.meant_to_serve(), serve),
-        Command::Doctor { settings, remedies } => begin(settings.meant(), |config| doctor::run(config, remedies)),
-        Command::Healthcheck(settings) => begin(settings.meant(), healthcheck),
+        Command::Serve(settings) => run_command(settings.resolve_to_serve(), serve),
+        Command::Doctor { settings, repair_options: remedies } => run_command(settings.resolve(), |config| doctor::run(config, remedies)),
+        Command::Healthcheck(settings) => run_command(settings.resolve(), healthcheck),
     };
     match outcome {
         Ok(code) => code,
@@ -117,19 +117,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn begin<F: Future<Output = anyhow::Result<ExitCode>>>(
+fn run_command<F: Future<Output = anyhow::Result<ExitCode>>>(
     config: anyhow::Result<Config>,
     command: impl FnOnce(Config) -> F,
 ) -> anyhow::Result<ExitCode> {
     let config = config?;
     let filter = EnvFilter::try_new(&config.log).context("the setting log")?;
-    log::begin(filter, config.log_format);
-    let threads = config.threads.map_or_else(threads, NonZeroUsize::get);
+    log::init(filter, config.log_format);
+    let threads = config.threads.map_or_else(default_threads, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(command(config))
 }
 
 /// One for each processor but one: a Redis beside it is one more that works. docs/performance.md has the figures.
-fn threads() -> usize {
+fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
 
@@ -147,20 +147,20 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         );
     }
     let stop = CancellationToken::new();
-    let on_signal = stop.clone();
+    let stop_on_signal = stop.clone();
     tokio::spawn(async move {
-        if let Err(error) = asked_to_stop().await {
+        if let Err(error) = shutdown_signal().await {
             tracing::error!(%error, "signals cannot be heard");
             return;
         }
         tracing::info!("stopping");
-        on_signal.cancel();
+        stop_on_signal.cancel();
     });
     app::run(config, listener, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn asked_to_stop() -> std::io::Result<()> {
+async fn shutdown_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -180,13 +180,13 @@ async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {
         };
         address.set_ip(loopback);
     }
-    let answer = tokio::time::timeout(Duration::from_secs(5), ask(address)).await.context("no answer in 5 s")?;
-    let status = answer.with_context(|| format!("no answer from {address}"))?;
+    let reply = tokio::time::timeout(Duration::from_secs(5), request_readiness(address)).await.context("no answer in 5 s")?;
+    let status = reply.with_context(|| format!("no answer from {address}"))?;
     println!("{address} answers {status}");
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn ask(address: std::net::SocketAddr) -> anyhow::Result<hyper::StatusCode> {
+async fn request_readiness(address: std::net::SocketAddr) -> anyhow::Result<hyper::StatusCode> {
     let stream = TcpStream::connect(address).await?;
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;

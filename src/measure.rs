@@ -12,7 +12,7 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// One more.
-    pub fn one(&self) {
+    pub fn inc(&self) {
         self.add(1);
     }
 
@@ -48,15 +48,15 @@ pub(crate) use counters;
 
 /// Where the buckets of a histogram end. The last has no end.
 #[derive(Debug)]
-pub struct Scale {
-    ends: &'static [u64],
+pub struct Buckets {
+    upper_bounds: &'static [u64],
     /// How many of what is observed make one of what is shown.
     per_unit: f64,
 }
 
 /// What is done at once: 100 µs to 10 s.
-pub static PROMPT: Scale = Scale {
-    ends: &[
+pub static LATENCY_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[
         100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
         5_000_000, 10_000_000,
     ],
@@ -64,13 +64,13 @@ pub static PROMPT: Scale = Scale {
 };
 /// What waits for something to happen: 5 ms to a minute. Who has waited in vain for one of the usual times comes a little
 /// after it, so the ends are beyond these.
-pub static PATIENT: Scale = Scale {
-    ends: &[5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000],
+pub static POLL_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000],
     per_unit: 1e6,
 };
 /// How late something is: 5 ms to an hour.
-pub static LATE: Scale = Scale {
-    ends: &[
+pub static LAG_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[
         5_000,
         10_000,
         25_000,
@@ -89,20 +89,20 @@ pub static LATE: Scale = Scale {
     per_unit: 1e6,
 };
 /// How many things one call is about: nothing to 100.
-pub static SIZE: Scale = Scale { ends: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0 };
+pub static SIZE_BUCKETS: Buckets = Buckets { upper_bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0 };
 
 /// How often values came that lie within certain bounds, and their sum.
 #[derive(Debug)]
 pub struct Histogram {
-    scale: &'static Scale,
+    layout: &'static Buckets,
     /// One more than the scale has ends.
-    buckets: Box<[Counter]>,
+    counts: Box<[Counter]>,
     sum: Counter,
 }
 
 /// A histogram as it stands.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Distribution {
+pub struct HistogramSnapshot {
     /// For each bucket its end, which belongs to it, and how many values lie in it. The last end is infinite.
     pub buckets: Vec<(f64, u64)>,
     /// Of all values.
@@ -111,30 +111,30 @@ pub struct Distribution {
 
 impl Histogram {
     /// Without any value so far.
-    pub fn new(scale: &'static Scale) -> Self {
-        let buckets = (0..=scale.ends.len()).map(|_| Counter::default()).collect();
-        Histogram { scale, buckets, sum: Counter::default() }
+    pub fn new(layout: &'static Buckets) -> Self {
+        let counts = (0..=layout.upper_bounds.len()).map(|_| Counter::default()).collect();
+        Histogram { layout, counts, sum: Counter::default() }
     }
 
     /// A number of things.
     pub fn observe(&self, value: usize) {
-        self.put(value as u64, 1);
+        self.record(value as u64, 1);
     }
 
     /// A time that has passed.
-    pub fn observe_time(&self, time: Duration) {
-        self.observe_times(time, 1);
+    pub fn observe_duration(&self, time: Duration) {
+        self.observe_durations(time, 1);
     }
 
     /// The same for `number` at once.
-    pub fn observe_times(&self, time: Duration, number: usize) {
-        self.put(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number as u64);
+    pub fn observe_durations(&self, time: Duration, number: usize) {
+        self.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number as u64);
     }
 
-    fn put(&self, value: u64, number: u64) {
-        let place = self.scale.ends.partition_point(|end| *end < value);
+    fn record(&self, value: u64, number: u64) {
+        let index = self.layout.upper_bounds.partition_point(|bound| *bound < value);
         if number > 0
-            && let Some(bucket) = self.buckets.get(place)
+            && let Some(bucket) = self.counts.get(index)
         {
             bucket.add(number);
             self.sum.add(value.saturating_mul(number));
@@ -142,16 +142,16 @@ impl Histogram {
     }
 
     /// As it stands.
-    pub fn read(&self) -> Distribution {
-        let ends = self.scale.ends.iter().map(|end| *end as f64 / self.scale.per_unit).chain([f64::INFINITY]);
-        Distribution {
-            buckets: ends.zip(self.buckets.iter().map(Counter::read)).collect(),
-            sum: self.sum.read() as f64 / self.scale.per_unit,
+    pub fn read(&self) -> HistogramSnapshot {
+        let bounds = self.layout.upper_bounds.iter().map(|end| *end as f64 / self.layout.per_unit).chain([f64::INFINITY]);
+        HistogramSnapshot {
+            buckets: bounds.zip(self.counts.iter().map(Counter::read)).collect(),
+            sum: self.sum.read() as f64 / self.layout.per_unit,
         }
     }
 }
 
-impl Distribution {
+impl HistogramSnapshot {
     /// How many values there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
@@ -175,17 +175,17 @@ mod tests {
     #[test]
     fn counters_are_read_with_their_names_and_what_they_count() {
         let seen = Seen::default();
-        seen.first.one();
+        seen.first.inc();
         seen.second.add(41);
-        seen.second.one();
+        seen.second.inc();
         assert_eq!(seen.read(), [("first", "The first.", 1), ("second", "The second.", 42)]);
     }
 
     #[test]
     fn a_value_lies_in_the_bucket_whose_end_it_reaches() {
-        let sizes = Histogram::new(&SIZE);
+        let sizes = Histogram::new(&SIZE_BUCKETS);
         [0, 1, 2, 3, 4, 100, 101].into_iter().for_each(|size| sizes.observe(size));
-        let Distribution { buckets, sum } = sizes.read();
+        let HistogramSnapshot { buckets, sum } = sizes.read();
         let counts: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
         assert_eq!(counts, [1, 1, 1, 2, 0, 0, 0, 0, 1, 1]);
         assert_eq!(buckets.last().map(|(end, _)| *end), Some(f64::INFINITY));
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn times_are_shown_in_seconds() {
-        let times = Histogram::new(&PROMPT);
-        times.observe_time(Duration::from_millis(2));
-        times.observe_times(Duration::from_secs(20), 2);
-        times.observe_times(Duration::from_secs(20), 0);
-        let Distribution { buckets, sum } = times.read();
+        let times = Histogram::new(&LATENCY_BUCKETS);
+        times.observe_duration(Duration::from_millis(2));
+        times.observe_durations(Duration::from_secs(20), 2);
+        times.observe_durations(Duration::from_secs(20), 0);
+        let HistogramSnapshot { buckets, sum } = times.read();
         let filled: Vec<(f64, u64)> = buckets.into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(0.0025, 1), (f64::INFINITY, 2)]);
         assert!((sum - 40.002).abs() < 1e-9);

@@ -16,13 +16,13 @@ use crate::support::redis::OwnRedis;
 use crate::support::{report, text};
 
 /// One request: when it was sent, how long it took, what came.
-type Seen = (Instant, Duration, u16);
+type RequestOutcome = (Instant, Duration, u16);
 
 /// 50 submits a second, each on its own, until it is told that it is over.
-async fn load(server: &Server, over: Arc<AtomicBool>) -> Vec<Seen> {
+async fn submit_steadily(server: &Server, stop: Arc<AtomicBool>) -> Vec<RequestOutcome> {
     let mut ticks = interval(Duration::from_millis(20));
     let mut requests = Vec::new();
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
         let http = server.http.clone();
         requests.push(tokio::spawn(async move {
@@ -31,36 +31,36 @@ async fn load(server: &Server, over: Arc<AtomicBool>) -> Vec<Seen> {
             (sent, sent.elapsed(), answer.status)
         }));
     }
-    let mut seen = Vec::new();
+    let mut outcomes = Vec::new();
     for request in requests {
-        seen.push(request.await.unwrap());
+        outcomes.push(request.await.unwrap());
     }
-    seen
+    outcomes
 }
 
 /// What the load sees while `fault` goes on and for three seconds after.
-async fn under_load(name: &str, server: &Server, fault: impl Future<Output = ()>) {
-    let over = Arc::new(AtomicBool::new(false));
-    let faulting = async {
+async fn measure_under_load(name: &str, server: &Server, fault: impl Future<Output = ()>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let inject = async {
         sleep(Duration::from_secs(1)).await;
         fault.await;
-        let mended = Instant::now();
+        let recovered_at = Instant::now();
         sleep(Duration::from_secs(3)).await;
-        over.store(true, Ordering::Relaxed);
-        mended
+        stop.store(true, Ordering::Relaxed);
+        recovered_at
     };
-    let (seen, mended) = tokio::join!(load(server, over.clone()), faulting);
-    let refused: Vec<&Seen> = seen.iter().filter(|(_, _, status)| *status == 503).collect();
-    let other = seen.iter().filter(|(_, _, status)| *status != 503 && *status != 201).count();
-    let slowest = seen.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
-    let fast = refused.iter().filter(|(_, took, _)| *took < Duration::from_millis(50)).count();
-    let last = refused.iter().map(|(sent, took, _)| *sent + *took).max();
-    let after = last.map_or(0.0, |last| last.saturating_duration_since(mended).as_secs_f64() * 1000.0);
+    let (outcomes, recovered_at) = tokio::join!(submit_steadily(server, stop.clone()), inject);
+    let unavailable: Vec<&RequestOutcome> = outcomes.iter().filter(|(_, _, status)| *status == 503).collect();
+    let other = outcomes.iter().filter(|(_, _, status)| *status != 503 && *status != 201).count();
+    let slowest = outcomes.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
+    let fast = unavailable.iter().filter(|(_, took, _)| *took < Duration::from_millis(50)).count();
+    let last = unavailable.iter().map(|(sent, took, _)| *sent + *took).max();
+    let recovery_ms = last.map_or(0.0, |last| last.saturating_duration_since(recovered_at).as_secs_f64() * 1000.0);
     println!(
         "{name}: {} submits, {} answered 503 ({fast} of them within 50 ms), {other} otherwise; the slowest answer took \
-         {:.0} ms; the last 503 came {after:.0} ms after it was over",
-        seen.len(),
-        refused.len(),
+         {:.0} ms; the last 503 came {recovery_ms:.0} ms after it was over",
+        outcomes.len(),
+        unavailable.len(),
         slowest.as_secs_f64() * 1000.0
     );
 }
@@ -74,7 +74,7 @@ pub async fn measure() {
             sleep(Duration::from_secs(seconds)).await;
             redis.thaw();
         };
-        under_load(&format!("Redis frozen for {seconds} s"), &server, freeze).await;
+        measure_under_load(&format!("Redis frozen for {seconds} s"), &server, freeze).await;
     }
     for seconds in [1, 10] {
         let kill = async {
@@ -82,7 +82,7 @@ pub async fn measure() {
             sleep(Duration::from_secs(seconds)).await;
             redis.restart().await;
         };
-        under_load(&format!("Redis killed, started again after {seconds} s"), &server, kill).await;
+        measure_under_load(&format!("Redis killed, started again after {seconds} s"), &server, kill).await;
     }
     let client = Client::open(redis.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -92,14 +92,14 @@ pub async fn measure() {
             cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
         }
     };
-    under_load("SCRIPT FLUSH in a loop for 5 s", &server, flush).await;
-    greedy(&server).await;
-    cut_signals(&server, &redis).await;
+    measure_under_load("SCRIPT FLUSH in a loop for 5 s", &server, flush).await;
+    measure_greedy_key(&server).await;
+    measure_pubsub_cuts(&server, &redis).await;
 }
 
 /// What keys of other slots see of one key with 20,000 ready tasks: four workers, a task of another key every 10 ms, the
 /// time from its submit to a worker holding it.
-async fn greedy(server: &Server) {
+async fn measure_greedy_key(server: &Server) {
     let mut figures = Vec::new();
     for (queue, backlog) in [("alone", 0), ("beside", 20_000)] {
         let tasks: Vec<_> = (0..1000).map(|_| json!({"queue": queue, "key": "greedy"})).collect();
@@ -125,35 +125,35 @@ async fn greedy(server: &Server) {
         let mut ticks = interval(Duration::from_millis(10));
         for number in 0..500 {
             ticks.tick().await;
-            let at = Instant::now();
+            let sent_at = Instant::now();
             let task = server.http.post("/tasks", &json!({"queue": queue, "key": format!("k{number}")})).await;
-            sent.push((text(&task.expect(201)["id"]).to_owned(), at));
+            sent.push((text(&task.expect(201)["id"]).to_owned(), sent_at));
         }
-        let all = |held: &HashMap<String, Instant>| sent.iter().all(|(id, _)| held.contains_key(id));
-        while !all(&held.lock().unwrap()) {
+        let all_held = |held: &HashMap<String, Instant>| sent.iter().all(|(id, _)| held.contains_key(id));
+        while !all_held(&held.lock().unwrap()) {
             sleep(Duration::from_millis(10)).await;
         }
         workers.iter().for_each(tokio::task::JoinHandle::abort);
         let held = held.lock().unwrap();
-        let mut taken: Vec<f64> = sent.iter().map(|(id, at)| (held[id] - *at).as_secs_f64() * 1000.0).collect();
-        let middle = median(&mut taken);
-        figures.push(format!("{queue} p50 {middle:.1} ms, p99 {:.1} ms", taken[taken.len() * 99 / 100]));
+        let mut latencies: Vec<f64> = sent.iter().map(|(id, at)| (held[id] - *at).as_secs_f64() * 1000.0).collect();
+        let middle = median(&mut latencies);
+        figures.push(format!("{queue} p50 {middle:.1} ms, p99 {:.1} ms", latencies[latencies.len() * 99 / 100]));
     }
     println!("one greedy key, 500 tasks of other keys: {}", figures.join("; "));
 }
 
 /// The connection on which signals are heard is cut every 100 ms: hints come late or not at all.
-async fn cut_signals(server: &Server, redis: &OwnRedis) {
+async fn measure_pubsub_cuts(server: &Server, redis: &OwnRedis) {
     let client = Client::open(redis.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let cutting = tokio::spawn(async move {
+    let cutter = tokio::spawn(async move {
         loop {
             let _: i64 =
                 cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap();
             sleep(Duration::from_millis(100)).await;
         }
     });
-    let mut taken = Vec::new();
+    let mut latencies = Vec::new();
     for round in 0..100 {
         let queue = format!("cut{round}");
         let (http, body) = (server.http.clone(), json!({"queues": [queue], "wait_ms": 30_000}));
@@ -164,15 +164,15 @@ async fn cut_signals(server: &Server, redis: &OwnRedis) {
         sleep(Duration::from_millis(50)).await;
         let sent = Instant::now();
         server.http.post("/tasks", &json!({"queue": queue})).await.expect(201);
-        let (at, tasks) = waiting.await.unwrap();
+        let (received_at, tasks) = waiting.await.unwrap();
         assert_eq!(tasks, 1);
-        taken.push(at.duration_since(sent).as_secs_f64() * 1000.0);
+        latencies.push(received_at.duration_since(sent).as_secs_f64() * 1000.0);
     }
-    cutting.abort();
-    let middle = median(&mut taken);
+    cutter.abort();
+    let middle = median(&mut latencies);
     println!(
         "pub/sub cut every 100 ms: 100 waiting claims got their task after {middle:.0} ms (median), {:.0} ms at most; \
          the sweep is every 1500 ms",
-        taken[99]
+        latencies[99]
     );
 }

@@ -16,13 +16,13 @@ use std::time::Instant;
 use deadpool_redis::redis::cmd;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::expire::expire_tasks;
 use slotwheel::store::{Caller, Shard};
 
 use support::{Fixture, text};
 
-const FEW: usize = 1_000;
-const MANY: usize = 1_000_000;
+const SMALL: usize = 1_000;
+const LARGE: usize = 1_000_000;
 const ROUNDS: usize = 12;
 const PAYLOAD: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
@@ -30,22 +30,22 @@ const PAYLOAD: &str =
 fn main() {
     // `make figures ONLY=keyed` measures that alone.
     let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
+    let is_selected = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        if wanted("slow") {
+        if is_selected("slow") {
             slow::measure().await;
         }
-        if wanted("waiting") {
-            hand_out().await;
-            delay().await;
+        if is_selected("waiting") {
+            measure_delivery().await;
+            measure_delay().await;
         }
-        if wanted("faults") {
+        if is_selected("faults") {
             faults::measure().await;
         }
         for (name, keyed) in [("plain", false), ("keyed", true)] {
-            if wanted(name) {
-                sizes(keyed).await;
+            if is_selected(name) {
+                compare_sizes(keyed).await;
             }
         }
     });
@@ -57,9 +57,9 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// 16 waiting claims and one submit: from sending the submit to a worker holding the task.
-async fn hand_out() {
+async fn measure_delivery() {
     let fixture = Fixture::start().await;
-    let mut taken = Vec::new();
+    let mut latencies = Vec::new();
     for round in 0..50 {
         let queue = format!("q{round}");
         let waiting: Vec<_> = (0..16)
@@ -79,63 +79,63 @@ async fn hand_out() {
         let answers: Vec<(Instant, usize)> = join_all(waiting).await.into_iter().map(Result::unwrap).collect();
         let served: Vec<_> = answers.iter().filter(|(_, tasks)| *tasks == 1).collect();
         assert_eq!(served.len(), 1, "one gets it");
-        taken.push(served[0].0.duration_since(sent).as_secs_f64() * 1000.0);
+        latencies.push(served[0].0.duration_since(sent).as_secs_f64() * 1000.0);
     }
-    let middle = median(&mut taken);
+    let middle = median(&mut latencies);
     println!(
         "16 waiting claims, one submit: one gets it after {middle:.1} ms (median of 50), {:.1} ms at most",
-        taken[49]
+        latencies[49]
     );
     fixture.end().await;
 }
 
 /// A delay of 500 ms: when it can be claimed, counted from its submit by Redis' clock.
-async fn delay() {
-    let fixture = Fixture::with(|written| written.sweep_ms = Some(1500)).await;
-    let mut late = Vec::new();
+async fn measure_delay() {
+    let fixture = Fixture::with(|written| written.poll_interval_ms = Some(1500)).await;
+    let mut delays = Vec::new();
     for round in 0..20 {
         let queue = format!("q{round}");
         let task = fixture.submit_with(json!({"queue": queue, "delay_ms": 500})).await;
         let claimed = fixture.claim_one(&queue).await;
         let ms = |time: &Value| text(time).parse::<jiff::Timestamp>().unwrap().as_millisecond();
         let held_at = ms(&claimed["lease_until"]) - 60_000;
-        late.push((held_at - ms(&task["created_at"])) as f64);
+        delays.push((held_at - ms(&task["created_at"])) as f64);
     }
-    let middle = median(&mut late);
-    println!("a delay of 500 ms: claimed after {middle:.0} ms (median of 20), {:.0} to {:.0} ms", late[0], late[19]);
+    let middle = median(&mut delays);
+    println!("a delay of 500 ms: claimed after {middle:.0} ms (median of 20), {:.0} to {:.0} ms", delays[0], delays[19]);
     fixture.end().await;
 }
 
-struct Side {
+struct FilledStore {
     fixture: Fixture,
     shard: Shard,
     keyed: bool,
     count: usize,
 }
 
-impl Side {
-    async fn filled(count: usize, keyed: bool) -> Self {
+impl FilledStore {
+    async fn fill(count: usize, keyed: bool) -> Self {
         // Upkeep sleeps: what it does is called for where it is measured.
         let mut fixture = Fixture::with(|written| {
             written.shards = Some(1);
-            written.sweep_ms = Some(60_000);
+            written.poll_interval_ms = Some(60_000);
         })
         .await;
         fixture.http.check = |_, _, _| {};
-        let shard = fixture.store().await.home().clone();
-        let side = Side { fixture, shard, keyed, count };
-        let empty = side.memory().await;
-        let mut left = count;
-        while left > 0 {
-            let size = left.min(1000);
-            let tasks: Vec<Value> = (0..size).map(|_| side.new_task()).collect();
-            side.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
-            left -= size;
+        let shard = fixture.store().await.first_shard().clone();
+        let store = FilledStore { fixture, shard, keyed, count };
+        let empty = store.memory().await;
+        let mut remaining = count;
+        while remaining > 0 {
+            let size = remaining.min(1000);
+            let tasks: Vec<Value> = (0..size).map(|_| store.new_task()).collect();
+            store.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+            remaining -= size;
         }
-        let each = (side.memory().await - empty) as f64 / count as f64;
+        let bytes_per_task = (store.memory().await - empty) as f64 / count as f64;
         let payload = PAYLOAD.len() + 2;
-        println!("{}: {each:.0} bytes of Redis a task, {:.0} beyond its payload", side.name(), each - payload as f64);
-        side
+        println!("{}: {bytes_per_task:.0} bytes of Redis a task, {:.0} beyond its payload", store.name(), bytes_per_task - payload as f64);
+        store
     }
 
     fn name(&self) -> String {
@@ -155,7 +155,7 @@ impl Side {
     }
 
     /// Microseconds spent so far, by command. What a script calls is in its own time and in the command's.
-    async fn spent(&self) -> HashMap<String, f64> {
+    async fn command_times(&self) -> HashMap<String, f64> {
         let info: String = self.fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
         let line = |line: &str| {
             let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(':')?;
@@ -166,17 +166,17 @@ impl Side {
     }
 
     /// Microseconds that `work` costs in `commands`.
-    async fn cost(&self, commands: &[&str], work: impl AsyncFnOnce()) -> f64 {
-        let before = self.spent().await;
+    async fn measure_cost(&self, commands: &[&str], work: impl AsyncFnOnce()) -> f64 {
+        let before = self.command_times().await;
         work().await;
-        let after = self.spent().await;
-        let of = |times: &HashMap<String, f64>| commands.iter().filter_map(|name| times.get(*name)).sum::<f64>();
-        of(&after) - of(&before)
+        let after = self.command_times().await;
+        let total = |times: &HashMap<String, f64>| commands.iter().filter_map(|name| times.get(*name)).sum::<f64>();
+        total(&after) - total(&before)
     }
 
     /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list; and the last two as the client
     /// sees them: in that order.
-    async fn others(&self) -> [f64; 6] {
+    async fn measure_operations(&self) -> [f64; 6] {
         let page = "/tasks?queue=q&state=ready&limit=100";
         // From about the middle: of one slot by its seq, of many by their number.
         let first = self.fixture.http.get("/tasks?queue=q&state=ready&limit=1").await.expect(200);
@@ -188,7 +188,7 @@ impl Side {
         let victims = self.fixture.http.get(&middle).await.expect(200)["tasks"].as_array().unwrap().clone();
         assert!(victims.len() >= 50, "there is a middle");
         let begun = Instant::now();
-        let get = self.cost(&["hgetall"], async || {
+        let get = self.measure_cost(&["hgetall"], async || {
             for task in &victims {
                 self.fixture.task(&task["id"]).await;
             }
@@ -197,10 +197,10 @@ impl Side {
         let get_request = begun.elapsed().as_micros() as f64 / victims.len() as f64;
         let begun = Instant::now();
         let list =
-            self.cost(&["zrangebyscore", "hgetall"], async || drop(self.fixture.http.get(&middle).await.expect(200)));
+            self.measure_cost(&["zrangebyscore", "hgetall"], async || drop(self.fixture.http.get(&middle).await.expect(200)));
         let list = list.await;
         let list_request = begun.elapsed().as_micros() as f64;
-        let cancel = self.cost(&["evalsha"], async || {
+        let cancel = self.measure_cost(&["evalsha"], async || {
             for task in &victims {
                 self.fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&task["id"]))).await.expect(200);
             }
@@ -216,14 +216,14 @@ impl Side {
         self.fixture.advance(10);
         let mut caller = Caller::new();
         let expiry =
-            self.cost(&["evalsha", "eval"], async || assert!(!expire(&self.shard, &mut caller).await.unwrap()));
+            self.measure_cost(&["evalsha", "eval"], async || assert!(!expire_tasks(&self.shard, &mut caller).await.unwrap()));
         [cancel, expiry.await / 100.0, get, list, get_request, list_request]
     }
 }
 
 /// A million ready tasks against a thousand.
-async fn sizes(keyed: bool) {
-    let (few, many) = (Side::filled(FEW, keyed).await, Side::filled(MANY, keyed).await);
+async fn compare_sizes(keyed: bool) {
+    let (small, large) = (FilledStore::fill(SMALL, keyed).await, FilledStore::fill(LARGE, keyed).await);
     let names = [
         "cancel from the middle",
         "expiry",
@@ -234,19 +234,19 @@ async fn sizes(keyed: bool) {
     ];
     let mut rows: Vec<[Vec<f64>; 2]> = names.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for _ in 0..ROUNDS {
-        for (place, side) in [&few, &many].into_iter().enumerate() {
-            for (row, value) in rows.iter_mut().zip(side.others().await) {
-                row[place].push(value);
+        for (index, store) in [&small, &large].into_iter().enumerate() {
+            for (row, value) in rows.iter_mut().zip(store.measure_operations().await) {
+                row[index].push(value);
             }
         }
     }
-    println!("\n| {} | µs at {FEW} | µs at {MANY} | ratio |\n|---|---|---|---|", if keyed { "keyed" } else { "plain" });
+    println!("\n| {} | µs at {SMALL} | µs at {LARGE} | ratio |\n|---|---|---|---|", if keyed { "keyed" } else { "plain" });
     for (name, [few, many]) in names.iter().zip(&mut rows) {
         let mut ratios: Vec<f64> = few.iter().zip(many.iter()).map(|(few, many)| many / few).collect();
         println!("| {name} | {:.1} | {:.1} | {:.2} |", median(few), median(many), median(&mut ratios));
     }
     println!();
-    few.fixture.end().await;
+    small.fixture.end().await;
     // A million tasks are audited too.
-    many.fixture.end().await;
+    large.fixture.end().await;
 }

@@ -13,11 +13,11 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(redis: &OwnRedis, more: &[&str]) -> Self {
+    pub async fn start(redis: &OwnRedis, extra_args: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let child = Command::new(env!("CARGO_BIN_EXE_slotwheel"))
             .args(["--listen", &address.to_string(), "--redis-url", &redis.url, "--log", "warn"])
-            .args(more)
+            .args(extra_args)
             .stdin(Stdio::null())
             .spawn()
             .expect("a server");

@@ -12,19 +12,19 @@ use crate::support::redis::OwnRedis;
 use crate::support::{Http, report};
 
 const EACH: usize = 100;
-const QUIET: Duration = Duration::from_secs(20);
+const BASELINE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub async fn measure() {
     let redis = OwnRedis::single(&[]).await;
     let server = Server::start(&redis, &[]).await;
     let http = server.http.clone();
-    let mut quiet = Vec::new();
-    let _ = tokio::time::timeout(QUIET, work(&http, &mut quiet)).await;
-    let mut disturbed = Vec::new();
+    let mut baseline = Vec::new();
+    let _ = tokio::time::timeout(BASELINE, work(&http, &mut baseline)).await;
+    let mut loaded = Vec::new();
     let kinds = tokio::select! {
         kinds = slow_clients(&http) => kinds,
-        () = work(&http, &mut disturbed) => unreachable!(),
+        () = work(&http, &mut loaded) => unreachable!(),
     };
     for (name, mut closed) in kinds {
         closed.sort();
@@ -34,8 +34,8 @@ pub async fn measure() {
             closed[EACH - 1].as_secs_f64()
         );
     }
-    show("alone", &mut quiet);
-    show("beside them", &mut disturbed);
+    print_latencies("alone", &mut baseline);
+    print_latencies("beside them", &mut loaded);
     drop(server);
 }
 
@@ -55,15 +55,15 @@ async fn work(http: &Http, took: &mut Vec<Duration>) {
     }
 }
 
-fn show(name: &str, took: &mut [Duration]) {
-    took.sort();
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+fn print_latencies(name: &str, latencies: &mut [Duration]) {
+    latencies.sort();
+    let percentile = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
     println!(
         "a client that works, {name}: {} requests, p50 {:.2} ms, p99 {:.2} ms, at most {:.2} ms",
-        took.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        latencies.len(),
+        percentile(0.5),
+        percentile(0.99),
+        percentile(1.0)
     );
 }
 

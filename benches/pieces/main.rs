@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rmp::encode::{write_array_len, write_sint, write_str_len};
 use slotwheel::api::pieces as api;
-use slotwheel::dispatch::pieces::Crowd;
+use slotwheel::dispatch::pieces::WaiterCrowd;
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::slot::{Shards, Slot};
@@ -21,7 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A time in ms.
 const NOW: i64 = 1_700_000_000_000;
 /// Tasks in one call.
-const MANY: usize = 100;
+const BATCH: usize = 100;
 
 /// A JSON object of about so many bytes, mostly of short strings.
 fn payload(bytes: usize) -> String {
@@ -64,9 +64,9 @@ fn slot(criterion: &mut Criterion) {
 
 /// What a script packs.
 #[derive(Default)]
-struct Packed(Vec<u8>);
+struct PackedReply(Vec<u8>);
 
-impl Packed {
+impl PackedReply {
     fn list(&mut self, length: usize) -> &mut Self {
         write_array_len(&mut self.0, length as u32).unwrap();
         self
@@ -85,7 +85,7 @@ impl Packed {
 }
 
 fn submit_answer(count: usize) -> Vec<u8> {
-    let mut packed = Packed::default();
+    let mut packed = PackedReply::default();
     packed.list(count);
     for _ in 0..count {
         packed.list(5).text("created").text("ready").int(NOW).text("").text("");
@@ -95,7 +95,7 @@ fn submit_answer(count: usize) -> Vec<u8> {
 
 /// Of one waiter who gets all, with payloads of about 100 bytes.
 fn claim_answer(count: usize) -> Vec<u8> {
-    let (mut packed, document) = (Packed::default(), format!("1{}", payload(100)));
+    let (mut packed, document) = (PackedReply::default(), format!("1{}", payload(100)));
     packed.list(4).int(0).int(0).list(count);
     for place in 1..=count as i64 {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
@@ -108,15 +108,15 @@ fn claim_answer(count: usize) -> Vec<u8> {
 
 fn replies(criterion: &mut Criterion) {
     let queues = [QueueName::parse("mail").unwrap()];
-    let tokens: Vec<Token> = (0..MANY as u128).map(Token::new).collect();
+    let tokens: Vec<Token> = (0..BATCH as u128).map(Token::new).collect();
     let mut group = criterion.benchmark_group("reply");
-    for count in [1, MANY] {
+    for count in [1, BATCH] {
         let (submits, claims) = (submit_answer(count), claim_answer(count));
         group.bench_function(format!("unpack and read a submit of {count}"), |bench| {
-            bench.iter_batched(|| submits.clone(), |packed| store::submitted(packed, count), BatchSize::SmallInput);
+            bench.iter_batched(|| submits.clone(), |packed| store::decode_submit(packed, count), BatchSize::SmallInput);
         });
         group.bench_function(format!("unpack a claim of {count}"), |bench| {
-            bench.iter_batched(|| claims.clone(), store::unpacked, BatchSize::SmallInput);
+            bench.iter_batched(|| claims.clone(), store::decode_msgpack, BatchSize::SmallInput);
         });
         group.bench_function(format!("unpack and read a claim of {count}"), |bench| {
             let read = |packed| store::claimed(packed, &queues, &tokens);
@@ -132,20 +132,20 @@ fn replies(criterion: &mut Criterion) {
 fn waiters(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("waiters");
     for count in [1, 100, 16_000] {
-        let mut crowd = Crowd::new(count);
-        assert_eq!(crowd.look(), count.min(100));
+        let mut crowd = WaiterCrowd::new(count);
+        assert_eq!(crowd.take_and_return(), count.min(100));
         group.bench_function(format!("pull and put back up to 100 of {count} new ones"), |bench| {
-            bench.iter(|| crowd.look());
+            bench.iter(|| crowd.take_and_return());
         });
         crowd.rest();
         group.bench_function(format!("enter and leave, {count} rest"), |bench| {
             bench.iter(|| {
-                crowd.enter();
-                crowd.leave();
+                crowd.add();
+                crowd.remove_last();
             });
         });
-        assert_eq!(crowd.serve(), count.min(4));
-        group.bench_function(format!("serve one, {count} rest"), |bench| bench.iter(|| crowd.serve()));
+        assert_eq!(crowd.serve_first(), count.min(4));
+        group.bench_function(format!("serve one, {count} rest"), |bench| bench.iter(|| crowd.serve_first()));
     }
 }
 

@@ -7,39 +7,39 @@ use serde::Serialize;
 
 use super::claims::Claim;
 use super::extract::{BatchBody, Peer};
-use super::items::Items;
-use super::object::{Field, List, Object};
+use super::items::BatchResults;
+use super::object::{Field, List, Fields};
 use super::problem::{Code, Problem};
-use super::reply::Shown;
-use super::shapes::{ClaimedShape, SubmittedShape};
-use super::submit::{Idempotency, Order, Outcome, idempotency_key};
+use super::reply::AsText;
+use super::shapes::{ClaimedTaskJson, SubmittedTaskJson};
+use super::submit::{Idempotency, SubmitRequest, SubmitOutcome, idempotency_key};
 use super::trace_context::TraceContext;
 use super::{Api, claims, reply, submit};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::slot::Shards;
-use crate::store::ops::Ended;
+use crate::store::ops::LeaseEnd;
 use crate::store::ops::complete::Completion;
 
 #[derive(Serialize)]
-struct Submitted<'a> {
+struct BatchSubmitResponse<'a> {
     results: Vec<SubmitResult<'a>>,
 }
 
 #[derive(Serialize)]
 struct SubmitResult<'a> {
     status: u16,
-    task: Option<SubmittedShape<'a>>,
+    task: Option<SubmittedTaskJson<'a>>,
     problem: Option<&'a Problem>,
 }
 
 /// The items of a batch's list, 1 to 1000.
-pub(super) fn list<'o>(object: &'o Object<'_>, name: &'static str) -> Result<List<'o>, Problem> {
-    let field = object.need(name)?;
-    let list = field.list(limits::BATCH, Code::BatchTooLarge)?;
+pub(super) fn parse_items<'o>(object: &'o Fields<'_>, name: &'static str) -> Result<List<'o>, Problem> {
+    let field = object.required(name)?;
+    let list = field.list(limits::MAX_BATCH_ITEMS, Code::BatchTooLarge)?;
     if list.is_empty() {
-        return Err(field.refuse(Code::InvalidValue, "this must not be empty"));
+        return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
     }
     Ok(list)
 }
@@ -50,48 +50,48 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
         return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
     }
     let object = body.object()?;
-    let items = list(&object, "tasks")?;
-    object.finish()?;
-    let context = TraceContext::of(&headers);
-    let mut orders = Items::new();
-    for (item, raw) in items.fields().zip(items.raw()) {
-        let mut order = item_of(api.store().layout(), &item, raw);
-        if let (Some(context), Ok((task, _))) = (&context, &mut order) {
-            context.hang_on(&mut task.labels);
+    let items = parse_items(&object, "tasks")?;
+    object.deny_unknown()?;
+    let context = TraceContext::from_headers(&headers);
+    let mut requests = BatchResults::new();
+    for (item, raw) in items.fields().zip(items.raw_json()) {
+        let mut request = parse_item(api.store().layout(), &item, raw);
+        if let (Some(context), Ok((task, _))) = (&context, &mut request) {
+            context.attach_to(&mut task.attributes);
         }
-        orders.add(order);
+        requests.push(request);
     }
-    let open = orders.take_open();
+    let pending = requests.take_pending();
     // What is refused when it is read names its place itself.
-    let places: Vec<usize> = orders.places().collect();
-    let stored = submit::store(&api, open).await.into_iter().zip(places);
-    let stored = stored.map(|(outcome, place)| outcome.map_err(|problem| problem.of_item(&format!("/tasks/{place}"))));
-    let outcomes: Vec<Result<Outcome, Problem>> = orders.outcomes(stored);
+    let indexes: Vec<usize> = requests.pending_indexes().collect();
+    let stored = submit::submit_all(&api, pending).await.into_iter().zip(indexes);
+    let stored = stored.map(|(outcome, place)| outcome.map_err(|problem| problem.in_batch_item(&format!("/tasks/{place}"))));
+    let outcomes: Vec<Result<SubmitOutcome, Problem>> = requests.into_results(stored);
     let results = outcomes.iter().map(|outcome| match outcome {
-        Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.shape()), problem: None },
+        Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.to_json()), problem: None },
         Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },
     });
-    Ok(reply::ok(&Submitted { results: results.collect() }))
+    Ok(reply::ok(&BatchSubmitResponse { results: results.collect() }))
 }
 
 /// Reads one item.
-pub(super) fn item_of(shards: Shards, item: &Field<'_>, raw: &str) -> Result<Order, Problem> {
+pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<SubmitRequest, Problem> {
     let object = item.object()?;
-    let task = submit::read(&object, shards)?;
-    let key = object.take("idempotency_key").map(|field| field.name(limits::NAME_BYTES)).transpose()?;
-    object.finish()?;
+    let task = submit::parse_task(&object, shards)?;
+    let key = object.optional("idempotency_key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    object.deny_unknown()?;
     Ok((task, key.map(|key| Idempotency::new(&key, raw.as_bytes()))))
 }
 
 #[derive(Serialize)]
-struct Completed<'a> {
+struct BatchCompleteResponse<'a> {
     results: Vec<CompleteResult>,
-    tasks: Option<Vec<ClaimedShape<'a>>>,
+    tasks: Option<Vec<ClaimedTaskJson<'a>>>,
 }
 
 #[derive(Serialize)]
 struct CompleteResult {
-    id: Shown<TaskId>,
+    id: AsText<TaskId>,
     status: u16,
     state: Option<&'static str>,
     problem: Option<Problem>,
@@ -99,25 +99,25 @@ struct CompleteResult {
 
 /// Completions as they were asked for, and the claim that follows.
 #[derive(Debug)]
-pub(super) struct Completing {
+pub(super) struct CompletionBatch {
     pub(super) ids: Vec<TaskId>,
-    pub(super) completions: Items<Completion, Ended>,
+    pub(super) completions: BatchResults<Completion, LeaseEnd>,
     pub(super) next: Option<Claim>,
 }
 
 /// Reads a batch of completions.
-pub(super) fn completing(object: &Object<'_>, peer: Peer, headers: &HeaderMap) -> Result<Completing, Problem> {
-    let items = list(object, "completions")?;
-    let next = object.take("claim").map(|field| field.object()).transpose()?;
-    let next = next.map(|next| claims::read(&next, peer, headers)).transpose()?;
-    object.finish()?;
-    let (mut ids, mut completions) = (Vec::new(), Items::new());
+pub(super) fn parse_completions(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) -> Result<CompletionBatch, Problem> {
+    let items = parse_items(object, "completions")?;
+    let next = object.optional("claim").map(|field| field.object()).transpose()?;
+    let next = next.map(|next| claims::parse_claim(&next, peer, headers)).transpose()?;
+    object.deny_unknown()?;
+    let (mut ids, mut completions) = (Vec::new(), BatchResults::new());
     for item in items.fields() {
         let object = item.object()?;
-        ids.push(claims::task_id(&object)?);
-        completions.add(claims::completion(&object).and_then(|done| object.finish().map(|()| done)));
+        ids.push(claims::parse_task_id(&object)?);
+        completions.push(claims::parse_completion(&object).and_then(|done| object.deny_unknown().map(|()| done)));
     }
-    Ok(Completing { ids, completions, next })
+    Ok(CompletionBatch { ids, completions, next })
 }
 
 pub(super) async fn complete(
@@ -126,23 +126,23 @@ pub(super) async fn complete(
     headers: HeaderMap,
     body: BatchBody,
 ) -> Result<Response, Problem> {
-    let Completing { ids, mut completions, next } = completing(&body.object()?, peer, &headers)?;
+    let CompletionBatch { ids, mut completions, next } = parse_completions(&body.object()?, peer, &headers)?;
     drop((headers, body));
-    let open = completions.take_open();
-    let proofs: Vec<u8> =
-        open.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();
-    let outcomes: Vec<Result<Ended, Problem>> = completions.outcomes(api.dispatch.complete(open).await);
+    let pending = completions.take_pending();
+    let token_bytes: Vec<u8> =
+        pending.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();
+    let outcomes: Vec<Result<LeaseEnd, Problem>> = completions.into_results(api.dispatch.complete(pending).await);
     // One that is refused stands alone; the claim follows if any was accepted.
-    let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { .. })));
-    let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(Ended::Done { repeated: true, .. })));
-    let claim = next.map(|next| next.continuing("leases", Digest::of(&[&proofs]).as_bytes(), repeated));
+    let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { .. })));
+    let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { repeated: true, .. })));
+    let claim = next.map(|next| next.with_default_claim_id("leases", Digest::of(&[&token_bytes]).as_bytes(), repeated));
     let delivery = match &claim {
-        Some(claim) if accepted => Some(claim.follow(&api).await?),
+        Some(claim) if accepted => Some(claim.run_after_completion(&api).await?),
         _ => None,
     };
     let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {
-        let id = Shown(id);
-        match outcome.and_then(super::reports::outcome) {
+        let id = AsText(id);
+        match outcome.and_then(super::reports::ended_state) {
             Ok(state) => {
                 CompleteResult { id, status: StatusCode::OK.as_u16(), state: Some(state.as_str()), problem: None }
             }
@@ -151,11 +151,11 @@ pub(super) async fn complete(
             }
         }
     });
-    let tasks = delivery.as_ref().map(claims::shapes);
-    let bytes = reply::encode(&Completed { results: results.collect(), tasks });
-    let mut response = reply::handing_out(bytes, delivery.unwrap_or_default());
+    let tasks = delivery.as_ref().map(claims::claimed_tasks);
+    let bytes = reply::encode(&BatchCompleteResponse { results: results.collect(), tasks });
+    let mut response = reply::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
-        claim.mark(&mut response);
+        claim.set_headers(&mut response);
     }
     Ok(response)
 }

@@ -9,14 +9,14 @@ pub const CONTRACT: &str = include_str!("../../openapi.yaml");
 const RENDERER: &str = include_str!("../../assets/rapidoc-min.js");
 const PAGE: &str = include_str!("../../assets/docs.html");
 
-fn typed(body: &'static str, kind: &'static str) -> Response {
+fn with_content_type(body: &'static str, kind: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 pub(super) async fn contract() -> Response {
-    typed(CONTRACT, "application/yaml")
+    with_content_type(CONTRACT, "application/yaml")
 }
 
 pub(super) async fn page() -> Html<&'static str> {
@@ -24,5 +24,5 @@ pub(super) async fn page() -> Html<&'static str> {
 }
 
 pub(super) async fn renderer() -> Response {
-    typed(RENDERER, "text/javascript")
+    with_content_type(RENDERER, "text/javascript")
 }

@@ -15,67 +15,67 @@ use serde::Serialize;
 use super::Api;
 use super::extract::Query;
 use super::problem::{Code, Problem};
-use super::reply::Shown;
-use crate::dispatch::{Event, Mark, Told};
+use super::reply::AsText;
+use crate::dispatch::{BufferedEvent, Cursor, EventData};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::domain::time::Millis;
-use crate::store::change::Change;
+use crate::domain::time::TimestampMs;
+use crate::store::change::TaskEvent;
 
 /// A stream that has nothing to say says so this often, so that nobody on the way takes it for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// When a client shall come back whose stream has ended, ms: before its place among the events is forgotten.
-const RETRY_MS: u32 = 2000;
+const RECONNECT_DELAY_MS: u32 = 2000;
 
 #[derive(Serialize)]
-struct TaskChange<'a> {
-    id: Shown<TaskId>,
+struct TaskEventJson<'a> {
+    id: AsText<TaskId>,
     queue: &'a str,
     from: Option<&'static str>,
     state: Option<&'static str>,
-    at: Shown<Millis>,
+    at: AsText<TimestampMs>,
 }
 
 #[derive(Serialize)]
-struct Missed {
+struct GapJson {
     count: Option<u64>,
 }
 
-pub(super) async fn listen(
+pub(super) async fn subscribe(
     Shared(api): Shared<Api>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (query, names) = Query::parse_with_many(uri.query().unwrap_or_default(), "queue")?;
-    query.finish()?;
-    let queues = queues(&names)?;
+    let (query, names) = Query::parse_with_repeated(uri.query().unwrap_or_default(), "queue")?;
+    query.deny_unknown()?;
+    let queues = parse_queues(&names)?;
     if method == Method::HEAD {
         // Nobody listens.
-        return Ok(streaming(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
+        return Ok(event_stream_response(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
     }
     let seen = headers.get("last-event-id").filter(|id| !id.is_empty());
     // One that no server has given is as one of a server that is gone.
-    let seen = seen.map(|id| id.to_str().ok().and_then(read_id).unwrap_or(Mark { run: 0, number: 0 }));
+    let seen = seen.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
     let is_new = seen.is_none();
-    let listener = api.dispatch.listen(queues, seen).await?;
-    let mut hello = format!("retry: {RETRY_MS}\n");
+    let subscription = api.dispatch.subscribe(queues, seen).await?;
+    let mut preamble = format!("retry: {RECONNECT_DELAY_MS}\n");
     if is_new {
         // So that whoever loses its stream before the first event can go on from here.
-        let _ = writeln!(hello, "id: {}", show_id(listener.mark()));
+        let _ = writeln!(preamble, "id: {}", encode_event_id(subscription.cursor()));
     }
-    hello.push('\n');
-    let events = stream::unfold(listener, |mut listener| async move {
-        let events = listener.next(KEEP_ALIVE).await?;
-        Some((text(listener.mark(), &events), listener))
+    preamble.push('\n');
+    let events = stream::unfold(subscription, |mut listener| async move {
+        let events = listener.next(KEEP_ALIVE_INTERVAL).await?;
+        Some((encode_events(listener.cursor(), &events), listener))
     });
-    let chunks = stream::iter([hello]).chain(events).map(Ok::<_, Infallible>);
-    Ok(streaming(Body::from_stream(chunks)))
+    let chunks = stream::iter([preamble]).chain(events).map(Ok::<_, Infallible>);
+    Ok(event_stream_response(Body::from_stream(chunks)))
 }
 
-fn streaming(body: Body) -> Response {
+fn event_stream_response(body: Body) -> Response {
     let mut response = Response::new(body);
     for (name, value) in [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
@@ -88,40 +88,40 @@ fn streaming(body: Body) -> Response {
     response
 }
 
-fn queues(names: &[String]) -> Result<Vec<QueueName>, Problem> {
-    if names.len() > limits::CLAIM_QUEUES {
-        let detail = format!("there may be {} queues, or none for all", limits::CLAIM_QUEUES);
+fn parse_queues(names: &[String]) -> Result<Vec<QueueName>, Problem> {
+    if names.len() > limits::MAX_CLAIM_QUEUES {
+        let detail = format!("there may be {} queues, or none for all", limits::MAX_CLAIM_QUEUES);
         return Err(Problem::at("?queue", Code::TooLong, detail));
     }
     let queue = |name: &String| QueueName::parse(name).ok_or_else(|| Problem::invalid_queue("?queue"));
     names.iter().map(queue).collect()
 }
 
-fn show_id(Mark { run, number }: Mark) -> String {
+fn encode_event_id(Cursor { run_id: run, number }: Cursor) -> String {
     format!("{run:016x}-{number}")
 }
 
-fn read_id(text: &str) -> Option<Mark> {
+fn decode_event_id(text: &str) -> Option<Cursor> {
     let (run, number) = text.split_once('-')?;
-    Some(Mark { run: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
+    Some(Cursor { run_id: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
 }
 
 /// The events as they are sent; the place behind them alone if there are none: a client keeps it as that of an event.
-fn text(place: Mark, events: &[Event]) -> String {
+fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
     if events.is_empty() {
-        return format!("id: {}\n\n", show_id(place));
+        return format!("id: {}\n\n", encode_event_id(cursor));
     }
     let mut text = String::new();
-    for Event { number, told } in events {
+    for BufferedEvent { number, data: told } in events {
         let (name, data) = match told {
-            Told::Change(Change { id, queue, from, to, at }) => {
+            EventData::Change(TaskEvent { id, queue, from, to, at }) => {
                 let (from, state) = (from.map(State::as_str), to.map(State::as_str));
-                let change = TaskChange { id: Shown(*id), queue: queue.as_str(), from, state, at: Shown(*at) };
+                let change = TaskEventJson { id: AsText(*id), queue: queue.as_str(), from, state, at: AsText(*at) };
                 ("task", serde_json::to_string(&change))
             }
-            Told::Missed(count) => ("missed", serde_json::to_string(&Missed { count: *count })),
+            EventData::Gap(count) => ("gap", serde_json::to_string(&GapJson { count: *count })),
         };
-        let id = show_id(Mark { number: *number, ..place });
+        let id = encode_event_id(Cursor { number: *number, ..cursor });
         // Our own shapes have no failing parts.
         let _ = write!(text, "event: {name}\nid: {id}\ndata: {}\n\n", data.unwrap_or_default());
     }
@@ -133,12 +133,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_reads_back_and_other_texts_are_none() {
-        let mark = Mark { run: 7, number: 12 };
-        assert_eq!(show_id(mark), "0000000000000007-12");
-        assert_eq!(read_id(&show_id(mark)), Some(mark));
+    fn event_id_round_trips_and_other_texts_are_rejected() {
+        let mark = Cursor { run_id: 7, number: 12 };
+        assert_eq!(encode_event_id(mark), "0000000000000007-12");
+        assert_eq!(decode_event_id(&encode_event_id(mark)), Some(mark));
         for other in ["", "12", "7-", "-7", "x-1", "7-1x", "7--1"] {
-            assert_eq!(read_id(other), None, "{other}");
+            assert_eq!(decode_event_id(other), None, "{other}");
         }
     }
 }

@@ -7,115 +7,115 @@ use axum::http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::batch::{self, Completing};
+use super::batch::{self, CompletionBatch};
 use super::claims::{self, Claim};
-use super::extract::{BatchBody, Peer, Query, wait};
-use super::listing::{read_place, read_ready, write_place, write_ready};
-use super::object::Object;
+use super::extract::{BatchBody, Peer, Query, parse_wait};
+use super::listing::{decode_cursor, decode_ready_cursor, encode_cursor, encode_ready_cursor};
+use super::object::Fields;
 use super::problem::Problem;
-use super::reports::Failed;
+use super::reports::FailRequest;
 use super::request_id::RequestId;
-use super::scan::scan;
+use super::scan::validate;
 use super::trace_context::TraceContext;
 use super::{queues, reply, reports, submit};
-use crate::dispatch::Request;
-use crate::domain::limits::{self, Bound};
-use crate::domain::retry::{Backoff, Growth};
+use crate::dispatch::ClaimRequest;
+use crate::domain::limits::{self, ValueRange};
+use crate::domain::retry::{Backoff, BackoffKind};
 use crate::domain::slot::Shards;
-use crate::domain::task::{Dedupe, Document, ErrorReport, Labels, NewTask, Start};
+use crate::domain::task::{Dedupe, RawJson, ErrorReport, Attributes, NewTask, StartTime};
 use crate::store::ops::complete::Completion;
-use crate::store::ops::heartbeat::Beat;
+use crate::store::ops::heartbeat::LeaseHeartbeat;
 use crate::store::ops::release::Release;
 
 /// What an answer that refuses a request has at most, in bytes.
-const REFUSAL_BYTES: usize = 4096;
+const MAX_PROBLEM_BYTES: usize = 4096;
 
 /// Bodies: each is read as every request that there is.
 pub fn bodies(bytes: &[u8]) {
     scanner_and_parser_agree(bytes);
-    let Some(body) = taken(BatchBody::of(bytes.to_vec())) else { return };
+    let Some(body) = accepted(BatchBody::from_bytes(bytes.to_vec())) else { return };
     let Some(shards) = Shards::new(16) else { return };
     let (peer, headers) = (Peer(([127, 0, 0, 1], 1).into()), HeaderMap::new());
-    let each = |read: &dyn Fn(&Object<'_>) -> Result<(), Problem>| {
-        taken(body.object().and_then(|object| read(&object)));
+    let read_as = |read: &dyn Fn(&Fields<'_>) -> Result<(), Problem>| {
+        accepted(body.object().and_then(|object| read(&object)));
     };
-    each(&|object| {
-        let new = submit::read(object, shards)?;
-        object.finish().map(|()| task(new))
+    read_as(&|object| {
+        let new = submit::parse_task(object, shards)?;
+        object.deny_unknown().map(|()| assert_task(new))
     });
-    each(&|object| {
-        let items = batch::list(object, "tasks")?;
-        object.finish()?;
-        for (item, raw) in items.fields().zip(items.raw()) {
-            if let Some((new, _)) = taken(batch::item_of(shards, &item, raw)) {
-                task(new);
+    read_as(&|object| {
+        let items = batch::parse_items(object, "tasks")?;
+        object.deny_unknown()?;
+        for (item, raw) in items.fields().zip(items.raw_json()) {
+            if let Some((new, _)) = accepted(batch::parse_item(shards, &item, raw)) {
+                assert_task(new);
             }
         }
         Ok(())
     });
-    each(&|object| claims::read(object, peer, &headers).map(claim));
-    each(&|object| {
-        let (done, next) = claims::completing(object, peer, &headers)?;
-        completion(done);
-        next.into_iter().for_each(claim);
+    read_as(&|object| claims::parse_claim(object, peer, &headers).map(assert_claim));
+    read_as(&|object| {
+        let (done, next) = claims::parse_completion_and_claim(object, peer, &headers)?;
+        assert_completion(done);
+        next.into_iter().for_each(assert_claim);
         Ok(())
     });
-    each(&|object| {
-        let Completing { ids, mut completions, next } = batch::completing(object, peer, &headers)?;
-        count(ids.len());
-        completions.take_open().into_iter().for_each(completion);
-        next.into_iter().for_each(claim);
+    read_as(&|object| {
+        let CompletionBatch { ids, mut completions, next } = batch::parse_completions(object, peer, &headers)?;
+        assert_batch_size(ids.len());
+        completions.take_pending().into_iter().for_each(assert_completion);
+        next.into_iter().for_each(assert_claim);
         Ok(())
     });
-    each(&|object| reports::failed(object).map(failed));
-    each(&|object| {
-        let Release { held: _, delay_ms } = reports::released(object)?;
-        within(delay_ms, limits::DELAY_MS);
+    read_as(&|object| reports::parse_failure(object).map(assert_failure));
+    read_as(&|object| {
+        let Release { held: _, delay_ms } = reports::parse_release(object)?;
+        assert_in_range(delay_ms, limits::DELAY_MS);
         Ok(())
     });
-    each(&|object| {
-        let reports::Heartbeat { ids, mut beats, .. } = reports::beats(object)?;
-        count(ids.len());
-        for Beat { held: _, lease_ms, progress } in beats.take_open() {
-            lease_ms.into_iter().for_each(|ms| within(ms, limits::LEASE_MS));
-            progress.iter().for_each(document);
+    read_as(&|object| {
+        let reports::HeartbeatRequest { ids, heartbeats: mut beats, .. } = reports::parse_heartbeats(object)?;
+        assert_batch_size(ids.len());
+        for LeaseHeartbeat { held: _, lease_ms, progress } in beats.take_pending() {
+            lease_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::LEASE_MS));
+            progress.iter().for_each(assert_json_length);
         }
         Ok(())
     });
-    each(&|object| {
-        let states = queues::purged(object)?;
+    read_as(&|object| {
+        let states = queues::parse_states(object)?;
         assert!((1..=6).contains(&states.len()));
         Ok(())
     });
-    each(&|object| object.finish());
+    read_as(&|object| object.deny_unknown());
 }
 
 /// What is accepted; a refusal is short, whatever was sent.
-fn taken<T>(read: Result<T, Problem>) -> Option<T> {
+fn accepted<T>(read: Result<T, Problem>) -> Option<T> {
     let problem = match read {
         Ok(accepted) => return Some(accepted),
         Err(problem) => problem,
     };
     assert!(problem.status().is_client_error());
-    assert!(reply::encode(&problem).len() <= REFUSAL_BYTES, "{problem:?}");
+    assert!(reply::encode(&problem).len() <= MAX_PROBLEM_BYTES, "{problem:?}");
     None
 }
 
 /// The look over the bytes and the lenient parser together take what a strict parser takes, up to the depth.
 fn scanner_and_parser_agree(bytes: &[u8]) {
-    let scanned = scan(bytes, limits::DEPTH);
-    let ours = scanned.is_ok() && serde_json::from_slice::<&RawValue>(bytes).is_ok();
+    let scanned = validate(bytes, limits::MAX_JSON_DEPTH);
+    let is_accepted = scanned.is_ok() && serde_json::from_slice::<&RawValue>(bytes).is_ok();
     match serde_json::from_slice::<Value>(bytes) {
         Ok(value) => {
-            let fits = depth(&value) <= limits::DEPTH;
+            let fits = depth(&value) <= limits::MAX_JSON_DEPTH;
             assert_eq!(scanned.is_ok(), fits, "{scanned:?}");
-            assert_eq!(ours, fits);
+            assert_eq!(is_accepted, fits);
         }
         Err(error) => {
             let error = error.to_string();
             // What a strict parser cannot hold is JSON all the same; and one name means something to this one alone.
-            let own = error.starts_with("number out of range") || bytes.windows(7).any(|part| part == b"private");
-            assert!(!ours || own, "{error}");
+            let is_known_difference = error.starts_with("number out of range") || bytes.windows(7).any(|part| part == b"private");
+            assert!(!is_accepted || is_known_difference, "{error}");
         }
     }
 }
@@ -129,30 +129,30 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-fn within(number: i64, bound: Bound) {
-    assert!((bound.min..=bound.max).contains(&number), "{number}");
+fn assert_in_range(number: i64, range: ValueRange) {
+    assert!((range.min..=range.max).contains(&number), "{number}");
 }
 
-fn name(text: &str, max: usize) {
+fn assert_name_length(text: &str, max: usize) {
     assert!((1..=max).contains(&text.len()), "{text:?}");
 }
 
-fn document(document: &Document) {
-    assert!(document.get().len() <= limits::DOCUMENT_BYTES);
+fn assert_json_length(document: &RawJson) {
+    assert!(document.get().len() <= limits::MAX_JSON_BYTES);
 }
 
-fn count(items: usize) {
-    assert!((1..=limits::BATCH).contains(&items));
+fn assert_batch_size(items: usize) {
+    assert!((1..=limits::MAX_BATCH_ITEMS).contains(&items));
 }
 
-fn task(task: NewTask) {
+fn assert_task(task: NewTask) {
     let NewTask {
         id,
         queue: _,
         slot,
         priority,
         payload,
-        labels,
+        attributes: labels,
         start,
         expires_in_ms,
         max_attempts,
@@ -162,80 +162,80 @@ fn task(task: NewTask) {
         dedupe,
     } = task;
     assert_eq!(id.slot(), slot);
-    within(priority.into(), limits::PRIORITY);
-    document(&payload);
-    let Labels { key, tags, headers } = labels;
-    key.iter().for_each(|key| name(key, limits::NAME_BYTES));
-    tags.iter().for_each(|tag| name(tag, limits::TAG_BYTES));
-    assert!(tags.len() <= limits::TAGS && headers.len() <= limits::HEADERS);
+    assert_in_range(priority.into(), limits::PRIORITY);
+    assert_json_length(&payload);
+    let Attributes { key, tags, headers } = labels;
+    key.iter().for_each(|key| assert_name_length(key, limits::MAX_NAME_BYTES));
+    tags.iter().for_each(|tag| assert_name_length(tag, limits::MAX_TAG_BYTES));
+    assert!(tags.len() <= limits::MAX_TAGS && headers.len() <= limits::MAX_HEADERS);
     let bytes = tags.iter().map(String::len).sum::<usize>()
         + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-    assert!(bytes <= limits::LABEL_BYTES);
-    if let Start::In(ms) = start {
-        within(ms, limits::DELAY_MS);
+    assert!(bytes <= limits::MAX_ATTRIBUTES_BYTES);
+    if let StartTime::After(ms) = start {
+        assert_in_range(ms, limits::DELAY_MS);
     }
-    expires_in_ms.into_iter().for_each(|ms| within(ms, limits::EXPIRES_IN_MS));
-    within(max_attempts.into(), limits::MAX_ATTEMPTS);
-    backoff.iter().for_each(waits);
-    within(max_run_ms, limits::MAX_RUN_MS);
-    retain_ms.into_iter().for_each(|ms| within(ms, limits::RETAIN_MS));
+    expires_in_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::EXPIRES_IN_MS));
+    assert_in_range(max_attempts.into(), limits::MAX_ATTEMPTS);
+    backoff.iter().for_each(assert_backoff);
+    assert_in_range(max_run_ms, limits::MAX_RUN_MS);
+    retain_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::RETAIN_MS));
     if let Some(Dedupe { digest: _, mode: _, window_ms }) = dedupe {
-        window_ms.into_iter().for_each(|ms| within(ms, limits::WINDOW_MS));
+        window_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::DEDUPE_WINDOW_MS));
     }
 }
 
 /// No attempt waits longer than the longest wait that can be asked for.
-fn waits(backoff: &Backoff) {
-    if let Growth::List { delays_ms } = &backoff.growth {
-        assert!((1..=limits::BACKOFF_LIST).contains(&delays_ms.len()));
+fn assert_backoff(backoff: &Backoff) {
+    if let BackoffKind::List { delays_ms } = &backoff.kind {
+        assert!((1..=limits::MAX_BACKOFF_DELAYS).contains(&delays_ms.len()));
     }
     for attempt in [0, 1, 2, 3, 1000, u32::MAX] {
-        within(backoff.wait_ms(attempt, 0.999), limits::BACKOFF_MAX_MS);
+        assert_in_range(backoff.wait_ms(attempt, 0.999), limits::BACKOFF_MAX_MS);
     }
 }
 
-fn claim(asked: Claim) {
-    let Claim { request: Request { queues, max, lease_ms, worker, claim: _ }, wait, .. } = asked;
-    assert!((1..=limits::CLAIM_QUEUES).contains(&queues.len()));
+fn assert_claim(claim: Claim) {
+    let Claim { request: ClaimRequest { queues, max, lease_ms, worker, claim: _ }, wait, .. } = claim;
+    assert!((1..=limits::MAX_CLAIM_QUEUES).contains(&queues.len()));
     assert_eq!(queues.iter().collect::<HashSet<_>>().len(), queues.len(), "a queue stands twice");
-    within(i64::try_from(max).unwrap_or(i64::MAX), limits::CLAIM_MAX);
-    within(lease_ms, limits::LEASE_MS);
-    name(&worker, limits::NAME_BYTES);
-    within(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX), limits::WAIT_MS);
+    assert_in_range(i64::try_from(max).unwrap_or(i64::MAX), limits::CLAIM_TASKS);
+    assert_in_range(lease_ms, limits::LEASE_MS);
+    assert_name_length(&worker, limits::MAX_NAME_BYTES);
+    assert_in_range(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX), limits::WAIT_MS);
 }
 
-fn completion(done: Completion) {
-    let Completion { held: _, result } = done;
-    document(&result);
+fn assert_completion(completion: Completion) {
+    let Completion { held: _, result } = completion;
+    assert_json_length(&result);
 }
 
-fn failed(reported: Failed) {
-    let Failed { held: _, report, retry: _, retry_in } = reported;
+fn assert_failure(failure: FailRequest) {
+    let FailRequest { held: _, report, retry: _, retry_in } = failure;
     let ErrorReport { worker: _, kind, message, details } = report;
-    name(&kind, limits::NAME_BYTES);
-    assert!(message.len() <= limits::MESSAGE_BYTES);
-    details.iter().for_each(document);
-    retry_in.into_iter().for_each(|ms| within(ms, limits::RETRY_IN_MS));
+    assert_name_length(&kind, limits::MAX_NAME_BYTES);
+    assert!(message.len() <= limits::MAX_MESSAGE_BYTES);
+    details.iter().for_each(assert_json_length);
+    retry_in.into_iter().for_each(|ms| assert_in_range(ms, limits::RETRY_IN_MS));
 }
 
 /// Query strings, and the cursors in them: what is taken for a cursor is what a list would have given.
 pub fn cursors(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    cursor(text);
-    let Some(mut query) = taken(Query::parse(text)) else { return };
-    query.take("cursor").iter().for_each(|text| cursor(text));
-    if let Some(limit) = taken(query.int("limit", limits::PAGE)).flatten() {
-        within(limit, limits::PAGE);
+    assert_cursor(text);
+    let Some(mut query) = accepted(Query::parse(text)) else { return };
+    query.optional("cursor").iter().for_each(|text| assert_cursor(text));
+    if let Some(limit) = accepted(query.int("limit", limits::PAGE_SIZE)).flatten() {
+        assert_in_range(limit, limits::PAGE_SIZE);
     }
-    taken(query.finish());
+    accepted(query.deny_unknown());
 }
 
-fn cursor(text: &str) {
-    if let Some(place) = read_ready(text) {
-        assert_eq!(write_ready(place), text);
+fn assert_cursor(text: &str) {
+    if let Some(place) = decode_ready_cursor(text) {
+        assert_eq!(encode_ready_cursor(place), text);
     }
-    if let Some(place) = read_place(text) {
-        assert_eq!(write_place(place), text);
+    if let Some(place) = decode_cursor(text) {
+        assert_eq!(encode_cursor(place), text);
     }
 }
 
@@ -246,23 +246,23 @@ pub fn headers(bytes: &[u8]) {
         .map(|name| (axum::http::HeaderName::from_static(name), value.clone()))
         .into_iter()
         .collect();
-    if let Some(key) = taken(submit::idempotency_key(&headers)).flatten() {
-        name(&key, limits::NAME_BYTES);
+    if let Some(key) = accepted(submit::idempotency_key(&headers)).flatten() {
+        assert_name_length(&key, limits::MAX_NAME_BYTES);
         assert!(key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     }
-    if let Some(id) = RequestId::given(&headers) {
+    if let Some(id) = RequestId::from_headers(&headers) {
         assert_eq!(id.as_str().as_bytes(), bytes);
     }
-    if let Some(context) = TraceContext::of(&headers) {
-        let mut labels = Labels::default();
-        context.hang_on(&mut labels);
+    if let Some(context) = TraceContext::from_headers(&headers) {
+        let mut labels = Attributes::default();
+        context.attach_to(&mut labels);
         let parent = labels.headers.get("traceparent").map(|parent| parent.as_bytes());
         assert!(parent == Some(bytes) && labels.headers.len() <= 2);
     }
-    if let Some((time, applied)) = taken(wait(None, &headers)) {
-        within(i64::try_from(time.as_millis()).unwrap_or(i64::MAX), limits::WAIT_MS);
-        let said = applied.map(|applied| applied.as_bytes().to_vec());
-        assert!(said.is_none_or(|said| said == format!("wait={}", time.as_secs()).into_bytes()));
+    if let Some((time, applied)) = accepted(parse_wait(None, &headers)) {
+        assert_in_range(i64::try_from(time.as_millis()).unwrap_or(i64::MAX), limits::WAIT_MS);
+        let applied_header = applied.map(|applied| applied.as_bytes().to_vec());
+        assert!(applied_header.is_none_or(|said| said == format!("wait={}", time.as_secs()).into_bytes()));
     }
 }
 

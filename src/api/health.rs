@@ -9,26 +9,26 @@ use super::{Api, reply};
 use crate::store::{self, check::check};
 
 #[derive(Serialize)]
-struct Status {
+struct HealthStatus {
     status: &'static str,
 }
 
 pub(super) async fn live() -> Response {
-    reply::ok(&Status { status: "ok" })
+    reply::ok(&HealthStatus { status: "ok" })
 }
 
 pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem> {
-    if api.door.is_stopping() {
+    if api.server.is_stopping() {
         return Err(Problem::new(Code::Stopping, "the server is going down"));
     }
     // A watch of a task that cannot be is a write like any other.
-    api.dispatch.probe().await?;
-    if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.gate.loss()) {
-        return Err(store::Error::Lost(loss).into());
+    api.dispatch.check_readiness().await?;
+    if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.breaker.data_loss()) {
+        return Err(store::Error::DataLoss(loss).into());
     }
-    let wrong = check(api.store().client(), api.durability).await?;
-    if let Some(finding) = wrong.into_iter().find(|finding| finding.fatal) {
+    let findings = check(api.store().client(), api.durability).await?;
+    if let Some(finding) = findings.into_iter().find(|finding| finding.fatal) {
         return Err(Problem::new(Code::Unavailable, finding.text));
     }
-    Ok(reply::ok(&Status { status: "ready" }))
+    Ok(reply::ok(&HealthStatus { status: "ready" }))
 }

@@ -5,50 +5,50 @@ use super::problem::Problem;
 
 /// Items `T` on their way to outcomes `U`.
 #[derive(Debug)]
-pub(super) struct Items<T, U> {
-    open: Vec<T>,
+pub(super) struct BatchResults<T, U> {
+    pending: Vec<T>,
     /// In order: what is settled, and `None` for the next that is open.
-    settled: Vec<Option<Result<U, Problem>>>,
+    results: Vec<Option<Result<U, Problem>>>,
 }
 
-impl<T, U> Items<T, U> {
+impl<T, U> BatchResults<T, U> {
     pub(super) fn new() -> Self {
-        Items { open: Vec::new(), settled: Vec::new() }
+        BatchResults { pending: Vec::new(), results: Vec::new() }
     }
 
     /// The next item: one that goes on, or the problem that settles it.
-    pub(super) fn add(&mut self, item: Result<T, Problem>) {
+    pub(super) fn push(&mut self, item: Result<T, Problem>) {
         match item {
             Ok(item) => {
-                self.open.push(item);
-                self.settled.push(None);
+                self.pending.push(item);
+                self.results.push(None);
             }
-            Err(problem) => self.settle(Err(problem)),
+            Err(problem) => self.push_result(Err(problem)),
         }
     }
 
     /// The next item, whose outcome is known.
-    pub(super) fn settle(&mut self, outcome: Result<U, Problem>) {
-        self.settled.push(Some(outcome));
+    pub(super) fn push_result(&mut self, outcome: Result<U, Problem>) {
+        self.results.push(Some(outcome));
     }
 
     /// The places of those that go on, from 0.
-    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
-        self.settled.iter().enumerate().filter(|(_, settled)| settled.is_none()).map(|(place, _)| place)
+    pub(super) fn pending_indexes(&self) -> impl Iterator<Item = usize> {
+        self.results.iter().enumerate().filter(|(_, settled)| settled.is_none()).map(|(place, _)| place)
     }
 
     /// Takes out those that go on; their outcomes are owed to [`Items::outcomes`].
-    pub(super) fn take_open(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.open)
+    pub(super) fn take_pending(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.pending)
     }
 
     /// All outcomes, in order; `owed` are those of the items that went on.
-    pub(super) fn outcomes<E: Into<Problem>>(
+    pub(super) fn into_results<E: Into<Problem>>(
         self,
-        owed: impl IntoIterator<Item = Result<U, E>>,
+        pending_results: impl IntoIterator<Item = Result<U, E>>,
     ) -> Vec<Result<U, Problem>> {
-        let mut owed = owed.into_iter();
-        let outcomes = self.settled.into_iter();
+        let mut owed = pending_results.into_iter();
+        let outcomes = self.results.into_iter();
         outcomes.filter_map(|settled| settled.or_else(|| owed.next().map(|owed| owed.map_err(Into::into)))).collect()
     }
 }

@@ -42,14 +42,14 @@ use crate::config::Durability;
 use crate::dispatch::Dispatch;
 use crate::store::Store;
 use crate::upkeep::Upkeep;
-use accept::Door;
+use accept::ServerState;
 
 pub use docs::CONTRACT;
 pub use extract::Peer;
-pub use metrics::Meters;
-pub use overviews::Overviews;
+pub use metrics::Metrics;
+pub use overviews::StatusCache;
 pub use request_id::RequestId;
-pub use routes::{router, table};
+pub use routes::{router, route_table};
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -61,11 +61,11 @@ pub struct Api {
     /// What an accepted submit survives.
     pub durability: Durability,
     /// Through which requests come.
-    pub door: Arc<Door>,
+    pub server: Arc<ServerState>,
     /// What passed through the router.
-    pub meters: Arc<Meters>,
+    pub metrics: Arc<Metrics>,
     /// How the data set stands.
-    pub overviews: Arc<Overviews>,
+    pub status_cache: Arc<StatusCache>,
 }
 
 impl Api {

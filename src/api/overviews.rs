@@ -7,58 +7,58 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::store::views::overview::{Depths, Overview, overview};
+use crate::store::views::overview::{QueueStatsList, DatasetStats, dataset_stats};
 use crate::store::{Error, Result, Store};
 
 /// What Redis may take to answer at all: two commands of each shard.
-const ANSWERS: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// What it may take for the queues, one after another.
-const TELLS: Duration = Duration::from_secs(3);
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Readings of the data set.
 #[derive(Default, Debug)]
-pub struct Overviews {
+pub struct StatusCache {
     /// Held by whoever reads.
     last: Mutex<Option<Reading>>,
 }
 
 #[derive(Debug)]
 struct Reading {
-    began: Instant,
-    seen: Result<Seen>,
+    started_at: Instant,
+    status: Result<Status>,
 }
 
 /// What was seen.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) all: Arc<Overview>,
+pub(super) struct Status {
+    pub(super) dataset: Arc<DatasetStats>,
     /// Or why they were not seen.
-    pub(super) depths: Result<Arc<Depths>>,
+    pub(super) queues: Result<Arc<QueueStatsList>>,
 }
 
-impl Overviews {
+impl StatusCache {
     /// What there is; what was begun to be read after this was asked for will do.
     ///
     /// # Errors
     /// Why Redis did not answer: [`Unavailable`](Error::Unavailable) also where it took over a second.
-    pub(super) async fn read(&self, store: &Store) -> Result<Seen> {
-        let asked = Instant::now();
+    pub(super) async fn read(&self, store: &Store) -> Result<Status> {
+        let requested_at = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some(reading) = last.as_ref().filter(|reading| reading.began >= asked) {
-            return reading.seen.clone();
+        if let Some(reading) = last.as_ref().filter(|reading| reading.started_at >= requested_at) {
+            return reading.status.clone();
         }
-        let began = Instant::now();
-        let seen = look(store).await;
-        if let Some(error) = seen.as_ref().map_or_else(Some, |seen| seen.depths.as_ref().err()) {
+        let started_at = Instant::now();
+        let status = read_status(store).await;
+        if let Some(error) = status.as_ref().map_or_else(Some, |seen| seen.queues.as_ref().err()) {
             tracing::debug!(%error, "the data set was not seen whole");
         }
-        *last = Some(Reading { began, seen: seen.clone() });
-        seen
+        *last = Some(Reading { started_at, status: status.clone() });
+        status
     }
 }
 
-async fn look(store: &Store) -> Result<Seen> {
-    let all = timeout(ANSWERS, overview(store)).await.map_err(Error::late)??;
-    let depths = timeout(TELLS, all.depths(store)).await.map_err(Error::late).flatten();
-    Ok(Seen { all: Arc::new(all), depths: depths.map(Arc::new) })
+async fn read_status(store: &Store) -> Result<Status> {
+    let all = timeout(PING_TIMEOUT, dataset_stats(store)).await.map_err(Error::timed_out)??;
+    let depths = timeout(QUEUES_TIMEOUT, all.queue_stats(store)).await.map_err(Error::timed_out).flatten();
+    Ok(Status { dataset: Arc::new(all), queues: depths.map(Arc::new) })
 }

@@ -3,49 +3,49 @@
 
 use bytes::Bytes;
 
-use super::extract::OneBody;
-use super::shapes::{ClaimedShape, SubmittedShape, TaskShape};
+use super::extract::SingleBody;
+use super::shapes::{ClaimedTaskJson, SubmittedTaskJson, TaskJson};
 use super::{reply, scan, submit};
 use crate::domain::limits;
 use crate::domain::slot::Shards;
 use crate::domain::state::State;
-use crate::domain::task::{Claimed, NewTask, Task};
+use crate::domain::task::{ClaimedTask, NewTask, Task};
 
 /// The look over bytes of JSON, and whether they may be parsed.
 pub fn scan(json: &[u8]) -> bool {
-    scan::scan(json, limits::DEPTH).is_ok()
+    scan::validate(json, limits::MAX_JSON_DEPTH).is_ok()
 }
 
 /// The body of a submit, looked over and not yet parsed.
 #[derive(Debug)]
-pub struct Body(OneBody);
+pub struct Body(SingleBody);
 
 impl Body {
     /// The body that has these bytes, if it may be parsed.
     pub fn of(bytes: &[u8]) -> Option<Self> {
-        OneBody::of(bytes.to_vec()).ok().map(Body)
+        SingleBody::from_bytes(bytes.to_vec()).ok().map(Body)
     }
 
     /// The task that it submits.
     pub fn task(&self, shards: Shards) -> Option<NewTask> {
         let object = self.0.object().ok()?;
-        let task = submit::read(&object, shards).ok()?;
-        object.finish().ok().map(|()| task)
+        let task = submit::parse_task(&object, shards).ok()?;
+        object.deny_unknown().ok().map(|()| task)
     }
 }
 
 /// A task as it stands right after its submit.
 pub fn stored(task: NewTask) -> Task {
-    let at = task.id.made_at();
-    submit::shown(task, State::Ready, at, None, None)
+    let at = task.id.created_at();
+    submit::submitted_task(task, State::Ready, at, None, None)
 }
 
 /// The answer to its submit.
 pub fn submitted(task: &Task) -> Bytes {
-    reply::encode(&SubmittedShape { task: TaskShape::from(task), deduplicated: false })
+    reply::encode(&SubmittedTaskJson { task: TaskJson::from(task), deduplicated: false })
 }
 
 /// Tasks as the answer to a claim lists them.
-pub fn claimed(tasks: &[Claimed]) -> Bytes {
-    reply::encode(&tasks.iter().map(ClaimedShape::from).collect::<Vec<_>>())
+pub fn claimed(tasks: &[ClaimedTask]) -> Bytes {
+    reply::encode(&tasks.iter().map(ClaimedTaskJson::from).collect::<Vec<_>>())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::reply;
 use super::request_id::RequestId;
-use crate::dispatch::Refusal;
+use crate::dispatch::Rejection;
 use crate::domain::state::State;
 use crate::store;
 
@@ -143,7 +143,7 @@ codes! {
 
 /// One fault of a request.
 #[derive(Clone, Debug, Serialize)]
-pub struct Fault {
+pub struct FieldError {
     pointer: String,
     code: &'static str,
     detail: String,
@@ -154,18 +154,18 @@ pub struct Fault {
 pub struct Problem {
     code: Code,
     detail: String,
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
     state: Option<State>,
 }
 
 #[derive(Serialize)]
-struct Shape<'a> {
+struct ProblemJson<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     code: &'a str,
     detail: &'a str,
-    errors: &'a [Fault],
+    errors: &'a [FieldError],
     state: Option<&'a str>,
     request_id: Option<RequestId>,
 }
@@ -179,7 +179,7 @@ impl Problem {
     /// A problem with the part of the request at `pointer`.
     pub fn at(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        let fault = Fault { pointer: pointer.into(), code: code.as_str(), detail: detail.clone() };
+        let fault = FieldError { pointer: pointer.into(), code: code.as_str(), detail: detail.clone() };
         Problem { code, detail, errors: vec![fault], state: None }
     }
 
@@ -190,11 +190,11 @@ impl Problem {
     }
 
     /// The same problem of a request that is one item of a batch, which stands at `item` in the body.
-    pub fn of_item(mut self, item: &str) -> Self {
+    pub fn in_batch_item(mut self, item_pointer: &str) -> Self {
         for fault in &mut self.errors {
             fault.pointer = match fault.pointer.strip_prefix("header:Idempotency-Key") {
-                Some(_) => format!("{item}/idempotency_key"),
-                None => format!("{item}{}", fault.pointer),
+                Some(_) => format!("{item_pointer}/idempotency_key"),
+                None => format!("{item_pointer}{}", fault.pointer),
             };
         }
         self
@@ -207,7 +207,7 @@ impl Problem {
     }
 
     /// No task has the id.
-    pub fn no_task() -> Self {
+    pub fn task_not_found() -> Self {
         Problem::new(Code::TaskNotFound, "no task has this id; ended ones are dropped after their retention")
     }
 
@@ -235,7 +235,7 @@ impl Problem {
 
 impl Serialize for Problem {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Shape {
+        ProblemJson {
             r#type: format!("urn:slotwheel:problem:{}", self.code.as_str()),
             title: self.code.title(),
             status: self.status().as_u16(),
@@ -263,11 +263,11 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<Rejection> for Problem {
+    fn from(refusal: Rejection) -> Self {
         match refusal {
-            Refusal::Crowded => Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait"),
-            Refusal::Store(error) => error.into(),
+            Rejection::TooManyWaiting => Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait"),
+            Rejection::Store(error) => error.into(),
         }
     }
 }
@@ -291,7 +291,7 @@ impl From<store::Error> for Problem {
                 tracing::debug!(why, "Redis cannot write to its disk");
                 Problem::new(Code::DiskError, "nothing was changed; it goes on once the disk takes writes again")
             }
-            store::Error::Lost(loss) => Problem::new(Code::DataLost, loss.explain()),
+            store::Error::DataLoss(loss) => Problem::new(Code::DataLost, loss.explain()),
             store::Error::Unconfirmed(why) => {
                 tracing::warn!(why, "too few replicas have a submit");
                 Problem::new(

@@ -5,29 +5,29 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::extract::{NoBody, OneBody, PathQueue, Query};
-use super::listing::{bad_cursor, mark_next};
-use super::object::Object;
+use super::extract::{EmptyBody, SingleBody, PathQueue, Query};
+use super::listing::{invalid_cursor, set_next_link};
+use super::object::Fields;
 use super::problem::{Code, Problem};
-use super::shapes::QueueShape;
+use super::shapes::QueueJson;
 use super::{Api, reply};
 use crate::domain::limits;
-use crate::domain::queue::{QueueName, Settings};
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::state::State;
-use crate::store::views::queues::{Queue, names, queue};
+use crate::store::views::queues::{Queue, queue_names, queue};
 
 #[derive(Serialize)]
 struct Page<'a> {
-    queues: Vec<QueueShape<'a>>,
+    queues: Vec<QueueJson<'a>>,
     next_cursor: Option<&'a str>,
 }
 
 pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
-    let limit = query.int("limit", limits::PAGE)?.unwrap_or(limits::PAGE.default);
-    let after = query.take("cursor").map(|cursor| QueueName::parse(&cursor).ok_or_else(bad_cursor)).transpose()?;
-    query.finish()?;
+    let limit = query.int("limit", limits::PAGE_SIZE)?.unwrap_or(limits::PAGE_SIZE.default);
+    let after = query.optional("cursor").map(|cursor| QueueName::parse(&cursor).ok_or_else(invalid_cursor)).transpose()?;
+    query.deny_unknown()?;
     let limit = usize::try_from(limit).unwrap_or(1);
-    let mut found = names(api.store(), after.as_ref(), limit + 1).await?;
+    let mut found = queue_names(api.store(), after.as_ref(), limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).cloned();
@@ -37,51 +37,51 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         queues.extend(read.into_iter().flatten());
     }
     let next = next.as_ref().map(QueueName::as_str);
-    let mut response = reply::ok(&Page { queues: queues.iter().map(QueueShape::from).collect(), next_cursor: next });
+    let mut response = reply::ok(&Page { queues: queues.iter().map(QueueJson::from).collect(), next_cursor: next });
     if let Some(next) = next {
-        mark_next(&mut response, &format!("</queues?limit={limit}&cursor={next}>; rel=\"next\""));
+        set_next_link(&mut response, &format!("</queues?limit={limit}&cursor={next}>; rel=\"next\""));
     }
     Ok(response)
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, PathQueue(name): PathQueue) -> Result<Response, Problem> {
-    shown(&api, &name).await
+    queue_response(&api, &name).await
 }
 
-pub(super) fn no_queue() -> Problem {
+pub(super) fn queue_not_found() -> Problem {
     Problem::new(Code::QueueNotFound, "nothing was ever submitted to this queue or set of it")
 }
 
-async fn shown(api: &Api, name: &QueueName) -> Result<Response, Problem> {
-    let found = queue(api.store(), name).await?.ok_or_else(no_queue)?;
-    Ok(reply::ok(&QueueShape::from(&found)))
+async fn queue_response(api: &Api, name: &QueueName) -> Result<Response, Problem> {
+    let found = queue(api.store(), name).await?.ok_or_else(queue_not_found)?;
+    Ok(reply::ok(&QueueJson::from(&found)))
 }
 
 pub(super) async fn pause(
     Shared(api): Shared<Api>,
     PathQueue(name): PathQueue,
-    _body: NoBody,
+    _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    api.dispatch.configure(&name, Settings { paused: true }).await?;
-    shown(&api, &name).await
+    api.dispatch.set_queue_settings(&name, QueueSettings { paused: true }).await?;
+    queue_response(&api, &name).await
 }
 
 pub(super) async fn resume(
     Shared(api): Shared<Api>,
     PathQueue(name): PathQueue,
-    _body: NoBody,
+    _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    api.dispatch.configure(&name, Settings { paused: false }).await?;
-    shown(&api, &name).await
+    api.dispatch.set_queue_settings(&name, QueueSettings { paused: false }).await?;
+    queue_response(&api, &name).await
 }
 
 #[derive(Serialize)]
-struct Purged {
-    moved: u64,
+struct PurgeResponse {
+    deleted: u64,
     more: bool,
 }
 
-const PURGEABLE: [(&str, State); 6] = [
+const PURGEABLE_STATES: [(&str, State); 6] = [
     ("scheduled", State::Scheduled),
     ("ready", State::Ready),
     ("completed", State::Completed),
@@ -93,21 +93,21 @@ const PURGEABLE: [(&str, State); 6] = [
 pub(super) async fn purge(
     Shared(api): Shared<Api>,
     PathQueue(name): PathQueue,
-    body: OneBody,
+    body: SingleBody,
 ) -> Result<Response, Problem> {
-    let states = purged(&body.object()?)?;
+    let states = parse_states(&body.object()?)?;
     let (moved, more) = api.dispatch.purge(&name, &states).await?;
-    Ok(reply::ok(&Purged { moved, more }))
+    Ok(reply::ok(&PurgeResponse { deleted: moved, more }))
 }
 
 /// Reads which states are to be purged.
-pub(super) fn purged(object: &Object<'_>) -> Result<Vec<State>, Problem> {
-    let field = object.need("states")?;
-    let list = field.list(PURGEABLE.len(), Code::TooLong)?;
+pub(super) fn parse_states(object: &Fields<'_>) -> Result<Vec<State>, Problem> {
+    let field = object.required("states")?;
+    let list = field.list(PURGEABLE_STATES.len(), Code::TooLong)?;
     if list.is_empty() {
-        return Err(field.refuse(Code::InvalidValue, "name at least one state"));
+        return Err(field.invalid(Code::InvalidValue, "name at least one state"));
     }
-    let states: Vec<State> = list.fields().map(|state| state.one_of(&PURGEABLE)).collect::<Result<_, _>>()?;
-    object.finish()?;
+    let states: Vec<State> = list.fields().map(|state| state.one_of(&PURGEABLE_STATES)).collect::<Result<_, _>>()?;
+    object.deny_unknown()?;
     Ok(states)
 }

@@ -28,8 +28,8 @@ pub(super) fn ok(value: &impl Serialize) -> Response {
 
 /// 200 with JSON that shows the tasks of `delivery`: they are taken when the connection asks for these bytes,
 /// and go back if it is gone by then.
-pub(super) fn handing_out(json: Bytes, delivery: Delivery) -> Response {
-    let body = HandingOut { bytes: Some(json), delivery };
+pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
+    let body = DeliveryBody { bytes: Some(json), delivery };
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -43,12 +43,12 @@ pub(super) fn encode(value: &impl Serialize) -> Bytes {
     json.into()
 }
 
-struct HandingOut {
+struct DeliveryBody {
     bytes: Option<Bytes>,
     delivery: Delivery,
 }
 
-impl http_body::Body for HandingOut {
+impl http_body::Body for DeliveryBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -71,9 +71,9 @@ impl http_body::Body for HandingOut {
 
 /// A leaf value in its one textual form.
 #[derive(Clone, Debug)]
-pub(super) struct Shown<T>(pub(super) T);
+pub(super) struct AsText<T>(pub(super) T);
 
-impl<T: Display> Serialize for Shown<T> {
+impl<T: Display> Serialize for AsText<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

@@ -4,46 +4,46 @@ use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::batch::list;
-use super::claims::{held, task_id};
-use super::extract::{BatchBody, OneBody, Peer};
-use super::items::Items;
-use super::object::Object;
+use super::batch::parse_items;
+use super::claims::{parse_lease_ref, parse_task_id};
+use super::extract::{BatchBody, SingleBody, Peer};
+use super::items::BatchResults;
+use super::object::Fields;
 use super::problem::Problem;
-use super::reply::Shown;
+use super::reply::AsText;
 use super::{Api, reply};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::domain::task::ErrorReport;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::store::ops::fail::Failure;
-use crate::store::ops::heartbeat::{Beat, Prolonged};
+use crate::store::ops::heartbeat::{LeaseHeartbeat, LeaseExtended};
 use crate::store::ops::release::Release;
-use crate::store::ops::{Ended, Held};
+use crate::store::ops::{LeaseEnd, LeaseRef};
 use crate::store::views;
 
 #[derive(Serialize)]
-struct Moved {
-    id: Shown<TaskId>,
+struct TransitionResponse {
+    id: AsText<TaskId>,
     state: &'static str,
-    run_at: Option<Shown<Millis>>,
+    run_at: Option<AsText<TimestampMs>>,
 }
 
-fn moved(id: TaskId, ended: Ended) -> Result<Response, Problem> {
+fn transition_response(id: TaskId, ended: LeaseEnd) -> Result<Response, Problem> {
     match ended {
-        Ended::Done { state, run_at, .. } => {
-            Ok(reply::ok(&Moved { id: Shown(id), state: state.as_str(), run_at: run_at.map(Shown) }))
+        LeaseEnd::Done { state, run_at, .. } => {
+            Ok(reply::ok(&TransitionResponse { id: AsText(id), state: state.as_str(), run_at: run_at.map(AsText) }))
         }
-        Ended::Lost(state) => Err(Problem::lease_lost(state)),
-        Ended::Unknown => Err(Problem::no_task()),
+        LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
+        LeaseEnd::Unknown => Err(Problem::task_not_found()),
     }
 }
 
 /// A failure as it was reported.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) held: Held,
+pub(super) struct FailRequest {
+    pub(super) held: LeaseRef,
     pub(super) report: ErrorReport,
     pub(super) retry: bool,
     /// In ms.
@@ -51,69 +51,69 @@ pub(super) struct Failed {
 }
 
 /// Reads a failure.
-pub(super) fn failed(object: &Object<'_>) -> Result<Failed, Problem> {
-    let held = held(object)?;
-    let report = report(&object.need("error")?.object()?)?;
-    let retry = object.take("retry").map_or(Ok(true), |field| field.bool())?;
-    let retry_in = object.take("retry_in_ms").map(|field| field.int(limits::RETRY_IN_MS)).transpose()?;
-    object.finish()?;
-    Ok(Failed { held, report, retry, retry_in })
+pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem> {
+    let held = parse_lease_ref(object)?;
+    let report = parse_error_report(&object.required("error")?.object()?)?;
+    let retry = object.optional("retry").map_or(Ok(true), |field| field.bool())?;
+    let retry_in = object.optional("retry_in_ms").map(|field| field.int(limits::RETRY_IN_MS)).transpose()?;
+    object.deny_unknown()?;
+    Ok(FailRequest { held, report, retry, retry_in })
 }
 
-pub(super) async fn fail(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
-    let Failed { held, report, retry, retry_in } = failed(&body.object()?)?;
+pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
+    let FailRequest { held, report, retry, retry_in } = parse_failure(&body.object()?)?;
     let id = held.id;
     // If the token holds, all this is still what was read here: it changes only when a lease begins or ends.
-    let holding = views::tasks::holdings(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
-    let holding = holding.ok_or_else(Problem::no_task)?;
-    let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.wait_ms(rand::random())));
+    let lease_state = views::tasks::lease_states(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
+    let holding = lease_state.ok_or_else(Problem::task_not_found)?;
+    let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
     let report = ErrorReport { worker: holding.worker, ..report };
-    moved(id, api.dispatch.fail(Failure { held, report, wait_ms }).await?)
+    transition_response(id, api.dispatch.fail(Failure { held, report, wait_ms }).await?)
 }
 
-fn report(object: &Object<'_>) -> Result<ErrorReport, Problem> {
+fn parse_error_report(object: &Fields<'_>) -> Result<ErrorReport, Problem> {
     let report = ErrorReport {
         // Whoever holds the lease: it is read with it.
         worker: String::new(),
-        kind: object.need("type")?.name(limits::NAME_BYTES)?,
-        message: object.need("message")?.text(limits::MESSAGE_BYTES)?,
-        details: object.take("details").map(|field| field.document()).transpose()?,
+        kind: object.required("type")?.nonempty_text(limits::MAX_NAME_BYTES)?,
+        message: object.required("message")?.text(limits::MAX_MESSAGE_BYTES)?,
+        details: object.optional("details").map(|field| field.document()).transpose()?,
     };
-    object.finish()?;
+    object.deny_unknown()?;
     Ok(report)
 }
 
-pub(super) async fn release(Shared(api): Shared<Api>, body: OneBody) -> Result<Response, Problem> {
-    let release = released(&body.object()?)?;
-    moved(release.held.id, api.dispatch.release(release).await?)
+pub(super) async fn release(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
+    let release = parse_release(&body.object()?)?;
+    transition_response(release.held.id, api.dispatch.release(release).await?)
 }
 
 /// Reads a release.
-pub(super) fn released(object: &Object<'_>) -> Result<Release, Problem> {
-    let held = held(object)?;
+pub(super) fn parse_release(object: &Fields<'_>) -> Result<Release, Problem> {
+    let held = parse_lease_ref(object)?;
     let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
-    object.finish()?;
+    object.deny_unknown()?;
     Ok(Release { held, delay_ms })
 }
 
 #[derive(Serialize)]
-struct Beaten {
-    id: Shown<TaskId>,
-    lease_until: Option<Shown<Millis>>,
+struct HeartbeatResult {
+    id: AsText<TaskId>,
+    lease_until: Option<AsText<TimestampMs>>,
     cancel_requested: Option<bool>,
     problem: Option<Problem>,
 }
 
 #[derive(Serialize)]
-struct Beats {
-    tasks: Vec<Beaten>,
+struct HeartbeatResponse {
+    tasks: Vec<HeartbeatResult>,
 }
 
 /// A heartbeat: who sends it, which tasks it names, and what it says of each.
-pub(super) struct Heartbeat {
+pub(super) struct HeartbeatRequest {
     pub(super) worker: Option<String>,
     pub(super) ids: Vec<TaskId>,
-    pub(super) beats: Items<Beat, Prolonged>,
+    pub(super) heartbeats: BatchResults<LeaseHeartbeat, LeaseExtended>,
 }
 
 pub(super) async fn heartbeat(
@@ -121,54 +121,54 @@ pub(super) async fn heartbeat(
     Extension(peer): Extension<Peer>,
     body: BatchBody,
 ) -> Result<Response, Problem> {
-    let Heartbeat { worker, ids, mut beats } = beats(&body.object()?)?;
+    let HeartbeatRequest { worker, ids, heartbeats: mut beats } = parse_heartbeats(&body.object()?)?;
     if let Some(worker) = worker {
-        api.dispatch.beats(&worker, peer.0.ip());
+        api.dispatch.record_heartbeat(&worker, peer.0.ip());
     }
-    let open = beats.take_open();
-    let outcomes = beats.outcomes(api.dispatch.heartbeat(open).await);
-    let tasks = ids.into_iter().zip(outcomes).map(|(id, outcome)| beaten(id, outcome)).collect();
-    Ok(reply::ok(&Beats { tasks }))
+    let pending = beats.take_pending();
+    let results = beats.into_results(api.dispatch.heartbeat(pending).await);
+    let tasks = ids.into_iter().zip(results).map(|(id, outcome)| heartbeat_result(id, outcome)).collect();
+    Ok(reply::ok(&HeartbeatResponse { tasks }))
 }
 
 /// Reads a heartbeat.
-pub(super) fn beats(object: &Object<'_>) -> Result<Heartbeat, Problem> {
-    let worker = object.take("worker").map(|worker| worker.name(limits::NAME_BYTES)).transpose()?;
-    let list = list(object, "tasks")?;
-    object.finish()?;
-    let (mut ids, mut beats) = (Vec::new(), Items::new());
+pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
+    let worker = object.optional("worker").map(|worker| worker.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let list = parse_items(object, "tasks")?;
+    object.deny_unknown()?;
+    let (mut ids, mut beats) = (Vec::new(), BatchResults::new());
     for item in list.fields() {
         let object = item.object()?;
-        ids.push(task_id(&object)?);
-        beats.add(beat(&object));
+        ids.push(parse_task_id(&object)?);
+        beats.push(parse_heartbeat(&object));
     }
-    Ok(Heartbeat { worker, ids, beats })
+    Ok(HeartbeatRequest { worker, ids, heartbeats: beats })
 }
 
-fn beat(object: &Object<'_>) -> Result<Beat, Problem> {
-    let held: Held = held(object)?;
-    let lease_ms = object.take("lease_ms").map(|field| field.int(limits::LEASE_MS)).transpose()?;
-    let progress = object.take("progress").map(|field| field.document()).transpose()?;
-    object.finish()?;
-    Ok(Beat { held, lease_ms, progress })
+fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {
+    let held: LeaseRef = parse_lease_ref(object)?;
+    let lease_ms = object.optional("lease_ms").map(|field| field.int(limits::LEASE_MS)).transpose()?;
+    let progress = object.optional("progress").map(|field| field.document()).transpose()?;
+    object.deny_unknown()?;
+    Ok(LeaseHeartbeat { held, lease_ms, progress })
 }
 
-fn beaten(id: TaskId, outcome: Result<Prolonged, Problem>) -> Beaten {
-    let id = Shown(id);
+fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> HeartbeatResult {
+    let id = AsText(id);
     let (lease_until, cancel_requested, problem) = match outcome {
-        Ok(Prolonged::Held { until, cancel_requested }) => (Some(Shown(until)), Some(cancel_requested), None),
-        Ok(Prolonged::Lost(state)) => (None, None, Some(Problem::lease_lost(state))),
-        Ok(Prolonged::Unknown) => (None, None, Some(Problem::no_task())),
+        Ok(LeaseExtended::Extended { lease_until: until, cancel_requested }) => (Some(AsText(until)), Some(cancel_requested), None),
+        Ok(LeaseExtended::LeaseLost(state)) => (None, None, Some(Problem::lease_lost(state))),
+        Ok(LeaseExtended::Unknown) => (None, None, Some(Problem::task_not_found())),
         Err(problem) => (None, None, Some(problem)),
     };
-    Beaten { id, lease_until, cancel_requested, problem }
+    HeartbeatResult { id, lease_until, cancel_requested, problem }
 }
 
 /// The state that an ended lease led to, or the problem.
-pub(super) fn outcome(ended: Ended) -> Result<State, Problem> {
+pub(super) fn ended_state(ended: LeaseEnd) -> Result<State, Problem> {
     match ended {
-        Ended::Done { state, .. } => Ok(state),
-        Ended::Lost(state) => Err(Problem::lease_lost(state)),
-        Ended::Unknown => Err(Problem::no_task()),
+        LeaseEnd::Done { state, .. } => Ok(state),
+        LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
+        LeaseEnd::Unknown => Err(Problem::task_not_found()),
     }
 }

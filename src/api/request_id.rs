@@ -15,9 +15,9 @@ use tokio::task::futures::TaskLocalFuture;
 use tower::{Layer, Service};
 
 /// The header.
-pub(super) const NAME: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's own that is longer is not written into logs.
-const BYTES: usize = 128;
+const MAX_BYTES: usize = 128;
 
 tokio::task_local! {
     static CURRENT: RequestId;
@@ -34,7 +34,7 @@ impl RequestId {
     }
 
     /// One that no other request has.
-    pub(super) fn fresh() -> Self {
+    pub(super) fn generate() -> Self {
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         let mut text = uuid::Uuid::encode_buffer();
         // Digits and hyphens make a header.
@@ -43,15 +43,15 @@ impl RequestId {
     }
 
     /// The one that the client gave its request.
-    pub(super) fn given(headers: &HeaderMap) -> Option<Self> {
-        let id = headers.get(NAME)?;
-        let fits = (1..=BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let id = headers.get(HEADER)?;
+        let fits = (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
         fits.then(|| RequestId(id.clone()))
     }
 
     /// Does it on behalf of the request that has this id.
-    pub(super) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), work)
+    pub(super) fn scope<T>(&self, operation: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), operation)
     }
 
     /// Its text.
@@ -73,21 +73,21 @@ impl Serialize for RequestId {
 
 /// Gives requests their ids.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RequestIds;
+pub(super) struct RequestIdLayer;
 
 /// A service whose requests have ids.
 #[derive(Clone, Debug)]
-pub(super) struct Identified<S>(S);
+pub(super) struct RequestIdService<S>(S);
 
-impl<S> Layer<S> for RequestIds {
-    type Service = Identified<S>;
+impl<S> Layer<S> for RequestIdLayer {
+    type Service = RequestIdService<S>;
 
-    fn layer(&self, inner: S) -> Identified<S> {
-        Identified(inner)
+    fn layer(&self, inner: S) -> RequestIdService<S> {
+        RequestIdService(inner)
     }
 }
 
-impl<S, B> Service<Request<B>> for Identified<S>
+impl<S, B> Service<Request<B>> for RequestIdService<S>
 where
     S: Service<Request<B>, Response = Response>,
 {
@@ -100,20 +100,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let id = RequestId::given(request.headers()).unwrap_or_else(RequestId::fresh);
-        let answer = id.within(|| {
+        let id = RequestId::from_headers(request.headers()).unwrap_or_else(RequestId::generate);
+        let response = id.scope(|| {
             tracing::debug!(method = %request.method(), path = request.uri().path(), "asked");
             self.0.call(request)
         });
-        CURRENT.scope(id, answer.map_ok(answered as fn(Response) -> Response))
+        CURRENT.scope(id, response.map_ok(finish_response as fn(Response) -> Response))
     }
 }
 
 /// Runs on the request's behalf still.
-fn answered(mut response: Response) -> Response {
+fn finish_response(mut response: Response) -> Response {
     tracing::debug!(status = response.status().as_u16(), "answered");
     if let Some(id) = RequestId::current() {
-        response.headers_mut().insert(NAME, id.into_header());
+        response.headers_mut().insert(HEADER, id.into_header());
     }
     response
 }
@@ -122,28 +122,28 @@ fn answered(mut response: Response) -> Response {
 mod tests {
     use super::*;
 
-    fn given(value: &[u8]) -> Option<RequestId> {
-        RequestId::given(&HeaderMap::from_iter([(NAME, HeaderValue::from_bytes(value).unwrap())]))
+    fn parse_header(value: &[u8]) -> Option<RequestId> {
+        RequestId::from_headers(&HeaderMap::from_iter([(HEADER, HeaderValue::from_bytes(value).unwrap())]))
     }
 
     #[test]
-    fn an_id_of_a_clients_is_taken_if_a_log_may_hold_it() {
-        let longest = "x".repeat(BYTES);
+    fn client_id_is_kept_if_it_is_safe_to_log() {
+        let longest = "x".repeat(MAX_BYTES);
         for id in ["1", "a-b_c.d:e/f=", "\"quoted\"", &longest] {
-            assert_eq!(given(id.as_bytes()).unwrap().as_str(), id);
+            assert_eq!(parse_header(id.as_bytes()).unwrap().as_str(), id);
         }
-        let too_long = "x".repeat(BYTES + 1);
+        let too_long = "x".repeat(MAX_BYTES + 1);
         for id in ["", "a b", "a\tb", "ä", "a\u{a0}b", &too_long] {
-            assert_eq!(given(id.as_bytes()), None, "{id:?}");
+            assert_eq!(parse_header(id.as_bytes()), None, "{id:?}");
         }
     }
 
     #[test]
-    fn a_fresh_one_is_nobody_elses_and_known_only_within() {
-        let (one, other) = (RequestId::fresh(), RequestId::fresh());
+    fn generated_id_is_unique_and_visible_only_in_its_scope() {
+        let (one, other) = (RequestId::generate(), RequestId::generate());
         assert_ne!(one, other);
         assert_eq!(one.as_str().len(), 36);
-        assert_eq!(one.within(RequestId::current), Some(one));
+        assert_eq!(one.scope(RequestId::current), Some(one));
         assert_eq!(RequestId::current(), None);
     }
 }

@@ -7,19 +7,19 @@ use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::csrf::CsrfLayer;
 
 use super::problem::{Code, Problem};
-use super::request_id::RequestIds;
+use super::request_id::RequestIdLayer;
 use super::{
     Api, batch, claims, docs, events, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
 };
 
 /// Method, path, handler.
-pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
+pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
     vec![
         (Method::POST, "/tasks", post(submit::submit)),
         (Method::POST, "/tasks/batch", post(batch::submit)),
         (Method::GET, "/tasks", get(listing::list)),
         (Method::GET, "/tasks/{id}", get(tasks::read)),
-        (Method::DELETE, "/tasks/{id}", delete(tasks::remove)),
+        (Method::DELETE, "/tasks/{id}", delete(tasks::delete)),
         (Method::POST, "/tasks/{id}/cancel", post(tasks::cancel)),
         (Method::POST, "/tasks/{id}/retry", post(tasks::retry)),
         (Method::POST, "/claim", post(claims::claim)),
@@ -36,7 +36,7 @@ pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::GET, "/workers", get(workers::list)),
         (Method::GET, "/slots", get(slots::read)),
         (Method::GET, "/stats", get(stats::read)),
-        (Method::GET, "/events", get(events::listen)),
+        (Method::GET, "/events", get(events::subscribe)),
         (Method::GET, "/metrics", get(metrics::read)),
         (Method::GET, "/livez", get(health::live)),
         (Method::GET, "/readyz", get(health::ready)),
@@ -49,21 +49,21 @@ pub fn table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
 /// The service.
 pub fn router(api: Api) -> Router {
     let mut router = Router::new();
-    for (_, path, handler) in table() {
+    for (_, path, handler) in route_table() {
         router = router.route(path, handler);
     }
-    let counting = api.meters.counting();
+    let metrics_layer = api.metrics.request_layer();
     router
         .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
         })
         // One layer of all: each one boxes every request anew.
-        .layer((counting, RequestIds, CsrfLayer::new().with_rejection_response(|_| refused_cross_site())))
+        .layer((metrics_layer, RequestIdLayer, CsrfLayer::new().with_rejection_response(|_| cross_site_response())))
         .with_state(api)
 }
 
 /// A page of somebody else's, open in a browser that can reach this server, does not get to steer it.
-fn refused_cross_site() -> Response {
+fn cross_site_response() -> Response {
     Problem::new(Code::CrossSite, "browsers may send this only from a page of this server").into_response()
 }

@@ -2,7 +2,7 @@
 
 /// What the look found wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Flaw {
+pub(super) enum JsonDefect {
     /// More open brackets than allowed, at this byte.
     TooDeep(usize),
     /// Half of a surrogate pair, at this byte.
@@ -10,19 +10,19 @@ pub(super) enum Flaw {
 }
 
 /// Looks through `json`, which may be malformed otherwise: then the parser will say so.
-pub(super) fn scan(json: &[u8], max_depth: usize) -> Result<(), Flaw> {
+pub(super) fn validate(json: &[u8], max_depth: usize) -> Result<(), JsonDefect> {
     let (mut depth, mut at) = (0usize, 0);
     while let Some(&byte) = json.get(at) {
         match byte {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > max_depth {
-                    return Err(Flaw::TooDeep(at));
+                    return Err(JsonDefect::TooDeep(at));
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                at = string(json, at + 1)?;
+                at = skip_string(json, at + 1)?;
                 continue;
             }
             _ => {}
@@ -33,11 +33,11 @@ pub(super) fn scan(json: &[u8], max_depth: usize) -> Result<(), Flaw> {
 }
 
 /// From the first byte of a string to the one behind its closing quote.
-fn string(json: &[u8], mut at: usize) -> Result<usize, Flaw> {
+fn skip_string(json: &[u8], mut at: usize) -> Result<usize, JsonDefect> {
     while let Some(&byte) = json.get(at) {
         match byte {
             b'"' => return Ok(at + 1),
-            b'\\' if json.get(at + 1) == Some(&b'u') => at = escape(json, at)?,
+            b'\\' if json.get(at + 1) == Some(&b'u') => at = skip_escape(json, at)?,
             b'\\' => at += 2,
             _ => at += 1,
         }
@@ -46,13 +46,13 @@ fn string(json: &[u8], mut at: usize) -> Result<usize, Flaw> {
 }
 
 /// From a `\u` to behind it, and behind its other half where it is half of a pair.
-fn escape(json: &[u8], at: usize) -> Result<usize, Flaw> {
-    match unit(json, at) {
-        Some(0xD800..=0xDBFF) => match unit(json, at + 6) {
+fn skip_escape(json: &[u8], at: usize) -> Result<usize, JsonDefect> {
+    match code_unit(json, at) {
+        Some(0xD800..=0xDBFF) => match code_unit(json, at + 6) {
             Some(0xDC00..=0xDFFF) => Ok(at + 12),
-            _ => Err(Flaw::LoneSurrogate(at)),
+            _ => Err(JsonDefect::LoneSurrogate(at)),
         },
-        Some(0xDC00..=0xDFFF) => Err(Flaw::LoneSurrogate(at)),
+        Some(0xDC00..=0xDFFF) => Err(JsonDefect::LoneSurrogate(at)),
         Some(_) => Ok(at + 6),
         // Malformed, which the parser will find.
         None => Ok(at + 2),
@@ -60,7 +60,7 @@ fn escape(json: &[u8], at: usize) -> Result<usize, Flaw> {
 }
 
 /// The code unit that `\uXXXX` at this place stands for.
-fn unit(json: &[u8], at: usize) -> Option<u16> {
+fn code_unit(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
@@ -71,33 +71,33 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn depth_is_counted_outside_strings() {
-        assert_eq!(scan(br#"[[]]"#, 2), Ok(()));
-        assert_eq!(scan(br#"[[[]]]"#, 2), Err(Flaw::TooDeep(2)));
-        assert_eq!(scan(br#"["[[[", "\"[[["]"#, 1), Ok(()));
-        assert_eq!(scan(br#"[{},{},{}]"#, 2), Ok(()));
+    fn nesting_depth_ignores_brackets_in_strings() {
+        assert_eq!(validate(br#"[[]]"#, 2), Ok(()));
+        assert_eq!(validate(br#"[[[]]]"#, 2), Err(JsonDefect::TooDeep(2)));
+        assert_eq!(validate(br#"["[[[", "\"[[["]"#, 1), Ok(()));
+        assert_eq!(validate(br#"[{},{},{}]"#, 2), Ok(()));
     }
 
     #[test]
-    fn halves_of_pairs_are_found() {
+    fn lone_surrogates_are_rejected() {
         for lone in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#, r#"{"\uDBFF":1}"#] {
-            assert!(matches!(scan(lone.as_bytes(), 9), Err(Flaw::LoneSurrogate(_))), "{lone}");
+            assert!(matches!(validate(lone.as_bytes(), 9), Err(JsonDefect::LoneSurrogate(_))), "{lone}");
         }
         for whole in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u00e9""#, r#""\u12"#] {
-            assert_eq!(scan(whole.as_bytes(), 9), Ok(()), "{whole}");
+            assert_eq!(validate(whole.as_bytes(), 9), Ok(()), "{whole}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = scan(&bytes, 8);
+            let _ = validate(&bytes, 8);
         }
 
         #[test]
         fn what_a_strict_parser_takes_is_taken(text in "\\PC*") {
             let json = serde_json::to_string(&text).unwrap();
-            prop_assert_eq!(scan(json.as_bytes(), 1), Ok(()));
+            prop_assert_eq!(validate(json.as_bytes(), 1), Ok(()));
         }
     }
 }

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::reply::Shown;
+use super::reply::AsText;
 use crate::domain::id::TaskId;
-use crate::domain::task::{Claimed, ErrorReport, Labels, Task, TaskError};
-use crate::domain::time::Millis;
+use crate::domain::task::{ClaimedTask, ErrorReport, Attributes, Task, TaskError};
+use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::views::queues::{Counts, Queue};
 
 /// A task.
 #[derive(Debug, Serialize)]
-pub(super) struct TaskShape<'a> {
-    id: Shown<TaskId>,
+pub(super) struct TaskJson<'a> {
+    id: AsText<TaskId>,
     queue: &'a str,
     key: Option<&'a str>,
     slot: u16,
@@ -32,19 +32,19 @@ pub(super) struct TaskShape<'a> {
     tags: &'a [String],
     headers: &'a BTreeMap<String, String>,
     group: Option<&'a str>,
-    errors: Vec<ErrorShape<'a>>,
-    created_at: Shown<Millis>,
-    run_at: Option<Shown<Millis>>,
-    expires_at: Option<Shown<Millis>>,
-    finished_at: Option<Shown<Millis>>,
+    errors: Vec<TaskErrorJson<'a>>,
+    created_at: AsText<TimestampMs>,
+    run_at: Option<AsText<TimestampMs>>,
+    expires_at: Option<AsText<TimestampMs>>,
+    finished_at: Option<AsText<TimestampMs>>,
     worker: Option<&'a str>,
-    lease_until: Option<Shown<Millis>>,
+    lease_until: Option<AsText<TimestampMs>>,
     cancel_requested: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorShape<'a> {
-    at: Shown<Millis>,
+struct TaskErrorJson<'a> {
+    at: AsText<TimestampMs>,
     attempt: u32,
     worker: &'a str,
     r#type: &'a str,
@@ -54,16 +54,16 @@ struct ErrorShape<'a> {
 
 /// A task just submitted, or found.
 #[derive(Debug, Serialize)]
-pub(super) struct SubmittedShape<'a> {
+pub(super) struct SubmittedTaskJson<'a> {
     #[serde(flatten)]
-    pub(super) task: TaskShape<'a>,
+    pub(super) task: TaskJson<'a>,
     pub(super) deduplicated: bool,
 }
 
 /// A task in a worker's hands.
 #[derive(Debug, Serialize)]
-pub(super) struct ClaimedShape<'a> {
-    id: Shown<TaskId>,
+pub(super) struct ClaimedTaskJson<'a> {
+    id: AsText<TaskId>,
     queue: &'a str,
     key: Option<&'a str>,
     slot: u16,
@@ -75,23 +75,23 @@ pub(super) struct ClaimedShape<'a> {
     tags: &'a [String],
     headers: &'a BTreeMap<String, String>,
     group: Option<&'a str>,
-    created_at: Shown<Millis>,
-    expires_at: Option<Shown<Millis>>,
-    lease: Shown<Token>,
-    lease_until: Shown<Millis>,
+    created_at: AsText<TimestampMs>,
+    expires_at: Option<AsText<TimestampMs>>,
+    lease: AsText<Token>,
+    lease_until: AsText<TimestampMs>,
 }
 
 /// A queue.
 #[derive(Debug, Serialize)]
-pub(super) struct QueueShape<'a> {
+pub(super) struct QueueJson<'a> {
     queue: &'a str,
     paused: bool,
-    counts: CountsShape,
+    counts: CountsJson,
     oldest_ready_age_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
-struct CountsShape {
+struct CountsJson {
     submitted: i64,
     scheduled: i64,
     ready: i64,
@@ -100,10 +100,10 @@ struct CountsShape {
     dead: i64,
     cancelled: i64,
     expired: i64,
-    removed: i64,
+    deleted: i64,
 }
 
-impl<'a> From<&'a Task> for TaskShape<'a> {
+impl<'a> From<&'a Task> for TaskJson<'a> {
     fn from(task: &'a Task) -> Self {
         let Task {
             id,
@@ -112,7 +112,7 @@ impl<'a> From<&'a Task> for TaskShape<'a> {
             state,
             priority,
             payload,
-            labels: Labels { key, tags, headers },
+            attributes: Attributes { key, tags, headers },
             attempts,
             max_attempts,
             acquired,
@@ -127,8 +127,8 @@ impl<'a> From<&'a Task> for TaskShape<'a> {
             lease_until,
             cancel_requested,
         } = task;
-        TaskShape {
-            id: Shown(*id),
+        TaskJson {
+            id: AsText(*id),
             queue: queue.as_str(),
             key: key.as_deref(),
             slot: slot.number(),
@@ -143,34 +143,34 @@ impl<'a> From<&'a Task> for TaskShape<'a> {
             tags,
             headers,
             group: None,
-            errors: errors.iter().map(ErrorShape::from).collect(),
-            created_at: Shown(*created_at),
-            run_at: run_at.map(Shown),
-            expires_at: expires_at.map(Shown),
-            finished_at: finished_at.map(Shown),
+            errors: errors.iter().map(TaskErrorJson::from).collect(),
+            created_at: AsText(*created_at),
+            run_at: run_at.map(AsText),
+            expires_at: expires_at.map(AsText),
+            finished_at: finished_at.map(AsText),
             worker: worker.as_deref(),
-            lease_until: lease_until.map(Shown),
+            lease_until: lease_until.map(AsText),
             cancel_requested: *cancel_requested,
         }
     }
 }
 
-impl<'a> From<&'a TaskError> for ErrorShape<'a> {
+impl<'a> From<&'a TaskError> for TaskErrorJson<'a> {
     fn from(error: &'a TaskError) -> Self {
         let TaskError { at, attempt, report: ErrorReport { worker, kind, message, details } } = error;
-        ErrorShape { at: Shown(*at), attempt: *attempt, worker, r#type: kind, message, details: details.as_deref() }
+        TaskErrorJson { at: AsText(*at), attempt: *attempt, worker, r#type: kind, message, details: details.as_deref() }
     }
 }
 
-impl<'a> From<&'a Claimed> for ClaimedShape<'a> {
-    fn from(task: &'a Claimed) -> Self {
-        let Claimed {
+impl<'a> From<&'a ClaimedTask> for ClaimedTaskJson<'a> {
+    fn from(task: &'a ClaimedTask) -> Self {
+        let ClaimedTask {
             id,
             queue,
             slot,
             priority,
             payload,
-            labels: Labels { key, tags, headers },
+            attributes: Attributes { key, tags, headers },
             attempt,
             max_attempts,
             progress,
@@ -179,8 +179,8 @@ impl<'a> From<&'a Claimed> for ClaimedShape<'a> {
             lease,
             lease_until,
         } = task;
-        ClaimedShape {
-            id: Shown(*id),
+        ClaimedTaskJson {
+            id: AsText(*id),
             queue: queue.as_str(),
             key: key.as_deref(),
             slot: slot.number(),
@@ -192,22 +192,22 @@ impl<'a> From<&'a Claimed> for ClaimedShape<'a> {
             tags,
             headers,
             group: None,
-            created_at: Shown(*created_at),
-            expires_at: expires_at.map(Shown),
-            lease: Shown(*lease),
-            lease_until: Shown(*lease_until),
+            created_at: AsText(*created_at),
+            expires_at: expires_at.map(AsText),
+            lease: AsText(*lease),
+            lease_until: AsText(*lease_until),
         }
     }
 }
 
-impl<'a> From<&'a Queue> for QueueShape<'a> {
+impl<'a> From<&'a Queue> for QueueJson<'a> {
     fn from(queue: &'a Queue) -> Self {
         let Queue { name, settings, counts, oldest_ready_age_ms } = queue;
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed } = *counts;
-        QueueShape {
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } = *counts;
+        QueueJson {
             queue: name.as_str(),
             paused: settings.paused,
-            counts: CountsShape { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed },
+            counts: CountsJson { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed },
             oldest_ready_age_ms: *oldest_ready_age_ms,
         }
     }

@@ -10,16 +10,16 @@ use super::problem::{Code, Problem};
 use super::{Api, reply};
 use crate::domain::limits;
 use crate::domain::slot::Slot;
-use crate::store::views::queues::totals;
+use crate::store::views::queues::shard_counts;
 
 #[derive(Serialize)]
-struct Slots {
-    shards: Vec<Depth>,
+struct SlotsResponse {
+    shards: Vec<ShardJson>,
     key_slot: Option<KeySlot>,
 }
 
 #[derive(Serialize)]
-struct Depth {
+struct ShardJson {
     shard: usize,
     first_slot: u16,
     last_slot: u16,
@@ -36,22 +36,22 @@ struct KeySlot {
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
-    let key = query.take("key");
-    query.finish()?;
-    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::NAME_BYTES) {
+    let key = query.optional("key");
+    query.deny_unknown()?;
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::MAX_NAME_BYTES) {
         return Err(Problem::at("?key", Code::TooLong, "a key has 1 to 256 bytes"));
     }
     let store = api.store();
     let layout = store.layout();
-    let counts = try_join_all(store.shards().iter().map(totals)).await?;
+    let counts = try_join_all(store.shards().iter().map(shard_counts)).await?;
     let shards = counts.into_iter().enumerate().map(|(shard, counts)| {
-        let (first_slot, last_slot) = layout.range(shard);
+        let (first_slot, last_slot) = layout.slot_range(shard);
         let (ready, scheduled, leased) = (counts.ready, counts.scheduled, counts.leased);
-        Depth { shard, first_slot, last_slot, ready, scheduled, leased }
+        ShardJson { shard, first_slot, last_slot, ready, scheduled, leased }
     });
     let key_slot = key.map(|key| {
         let slot = Slot::of_key(key.as_bytes());
-        KeySlot { key, slot: slot.number(), shard: layout.of(slot) }
+        KeySlot { key, slot: slot.number(), shard: layout.shard_of(slot) }
     });
-    Ok(reply::ok(&Slots { shards: shards.collect(), key_slot }))
+    Ok(reply::ok(&SlotsResponse { shards: shards.collect(), key_slot }))
 }

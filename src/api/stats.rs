@@ -5,25 +5,25 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::Query;
-use super::overviews::Seen;
+use super::overviews::Status;
 use super::problem::{Code, Problem};
-use super::queues::no_queue;
-use super::reply::Shown;
+use super::queues::queue_not_found;
+use super::reply::AsText;
 use super::{Api, reply};
 use crate::domain::limits;
-use crate::domain::model::{Counted, Figures};
+use crate::domain::model::{Inputs, Throughput};
 use crate::domain::queue::QueueName;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::store::Error;
 use crate::store::views::queues::{Counts, Queue, queue};
-use crate::store::views::stats::{Sums, Window, window};
-use crate::store::views::workers::{Alive, alive};
+use crate::store::views::stats::{WindowCounters, StatsWindow, read_window};
+use crate::store::views::workers::{LiveWorker, live_workers};
 
 #[derive(Serialize)]
 struct Stats<'a> {
     queue: Option<&'a str>,
     window_ms: i64,
-    window_end: Shown<Millis>,
+    window_end: AsText<TimestampMs>,
     m: Option<f64>,
     n: u64,
     c: Option<f64>,
@@ -32,11 +32,11 @@ struct Stats<'a> {
     utilisation: Option<f64>,
     stable: Option<bool>,
     submitted: u64,
-    started: u64,
+    claimed: u64,
     completed: u64,
     failed: u64,
     released: u64,
-    ran_out: u64,
+    lease_expired: u64,
     scheduled: i64,
     ready: i64,
     leased: i64,
@@ -52,86 +52,86 @@ struct Stats<'a> {
     predicted_wait_p99_ms: Option<f64>,
     time_to_drain_ms: Option<f64>,
     target_wait_ms: Option<i64>,
-    lanes_needed: Option<u64>,
+    concurrency_needed: Option<u64>,
 }
 
 /// How it stands now.
-struct Now {
+struct CurrentState {
     counts: Counts,
     paused: bool,
     oldest_ready_age_ms: Option<i64>,
 }
 
-impl Now {
-    fn of(queue: Queue) -> Self {
+impl CurrentState {
+    fn from_queue(queue: Queue) -> Self {
         let Queue { counts, settings, oldest_ready_age_ms, .. } = queue;
-        Now { counts, paused: settings.paused, oldest_ready_age_ms }
+        CurrentState { counts, paused: settings.paused, oldest_ready_age_ms }
     }
 
     /// Of all queues; what has to be asked of each, of those that are shown.
-    fn of_all(Seen { all, depths }: Seen) -> Result<Self, Error> {
+    fn from_status(Status { dataset: all, queues: depths }: Status) -> Result<Self, Error> {
         let queues = &depths?.queues;
         let oldest_ready_age_ms = queues.iter().filter_map(|queue| queue.oldest_ready_age_ms).max();
         // Not all drain where one of them does not.
         let paused = queues.iter().any(|queue| queue.paused && queue.counts.ready > 0);
-        Ok(Now { counts: all.totals, paused, oldest_ready_age_ms })
+        Ok(CurrentState { counts: all.totals, paused, oldest_ready_age_ms })
     }
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
-    let name = query.take("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
+    let name = query.optional("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
     let name = name.transpose()?;
     let window_ms = query.int("window_ms", limits::STATS_WINDOW_MS)?.unwrap_or(limits::STATS_WINDOW_MS.default);
     let target_wait_ms = query.int("target_wait_ms", limits::TARGET_WAIT_MS)?;
-    query.finish()?;
+    query.deny_unknown()?;
     if window_ms % limits::STATS_BUCKET_MS != 0 {
         return Err(Problem::at("?window_ms", Code::InvalidValue, "a window is a whole number of 5000 ms"));
     }
     let store = api.store();
     // What is missing of its sums nobody can tell from what never was.
-    if let Some(loss) = store.shards().iter().find_map(|shard| shard.gate.loss()) {
-        return Err(Error::Lost(loss).into());
+    if let Some(loss) = store.shards().iter().find_map(|shard| shard.breaker.data_loss()) {
+        return Err(Error::DataLoss(loss).into());
     }
     let now = match &name {
-        Some(name) => Now::of(queue(store, name).await?.ok_or_else(no_queue)?),
-        None => Now::of_all(api.overviews.read(store).await?)?,
+        Some(name) => CurrentState::from_queue(queue(store, name).await?.ok_or_else(queue_not_found)?),
+        None => CurrentState::from_status(api.status_cache.read(store).await?)?,
     };
-    let Now { counts, paused, oldest_ready_age_ms } = now;
-    let Window { end, sums } = window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
-    let workers = alive(store, end).await?;
-    let claims_it = |alive: &&Alive| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
-    let lanes = workers.values().filter(claims_it).map(|alive| alive.lanes).sum();
-    let whole = |number: i64| u64::try_from(number).unwrap_or(0);
-    let counted = Counted {
-        window_ms: whole(window_ms),
+    let CurrentState { counts, paused, oldest_ready_age_ms } = now;
+    let StatsWindow { end, counters: sums } = read_window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
+    let workers = live_workers(store, end).await?;
+    let serves_queue = |alive: &&LiveWorker| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
+    let concurrency = workers.values().filter(serves_queue).map(|alive| alive.effective_concurrency).sum();
+    let to_u64 = |number: i64| u64::try_from(number).unwrap_or(0);
+    let inputs = Inputs {
+        window_ms: to_u64(window_ms),
         submitted: sums.submitted,
-        ended: sums.ended(),
+        ended: sums.leases_ended(),
         lease_ms: sums.leased_ms,
-        lanes,
-        ready: whole(counts.ready),
-        leased: whole(counts.leased),
+        concurrency,
+        ready: to_u64(counts.ready),
+        leased: to_u64(counts.leased),
         paused,
     };
-    let figures = Figures::of(&counted, target_wait_ms.map(whole));
-    let Sums { submitted, completed, failed, released, ran_out, ref waits, .. } = sums;
-    let predicted = figures.predicted.as_ref();
+    let throughput = Throughput::compute(&inputs, target_wait_ms.map(to_u64));
+    let WindowCounters { submitted, completed, failed, released, lease_expired: ran_out, ref waits, .. } = sums;
+    let predicted = throughput.predicted.as_ref();
     Ok(reply::ok(&Stats {
         queue: name.as_ref().map(QueueName::as_str),
         window_ms,
-        window_end: Shown(end),
-        m: figures.m,
-        n: figures.n,
-        c: figures.c,
-        s: figures.s,
-        offered_load: figures.offered_load,
-        utilisation: figures.utilisation,
-        stable: figures.stable,
+        window_end: AsText(end),
+        m: throughput.m,
+        n: throughput.n,
+        c: throughput.c,
+        s: throughput.s,
+        offered_load: throughput.offered_load,
+        utilisation: throughput.utilisation,
+        stable: throughput.stable,
         submitted,
-        started: waits.count(),
+        claimed: waits.count(),
         completed,
         failed,
         released,
-        ran_out,
+        lease_expired: ran_out,
         scheduled: counts.scheduled,
         ready: counts.ready,
         leased: counts.leased,
@@ -145,8 +145,8 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         predicted_wait_p50_ms: predicted.map(|waiting| waiting.p50_ms),
         predicted_wait_p95_ms: predicted.map(|waiting| waiting.p95_ms),
         predicted_wait_p99_ms: predicted.map(|waiting| waiting.p99_ms),
-        time_to_drain_ms: figures.time_to_drain_ms,
+        time_to_drain_ms: throughput.time_to_drain_ms,
         target_wait_ms,
-        lanes_needed: figures.lanes_needed,
+        concurrency_needed: throughput.concurrency_needed,
     }))
 }

@@ -3,8 +3,8 @@
 use axum::http::HeaderMap;
 
 use crate::domain::limits;
-use crate::domain::task::Labels;
-use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE, is_tracestate};
+use crate::domain::task::Attributes;
+use crate::domain::trace::{TraceParent, TRACEPARENT, TRACESTATE, is_tracestate};
 
 /// The `traceparent` of a request and the `tracestate` beside it, as they came.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(super) struct TraceContext {
 
 impl TraceContext {
     /// That of a request; `None` where it has none, or one that is not as it must be, or two.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = parents.next()?.to_str().ok()?;
         if parents.next().is_some() {
             return None;
         }
-        Parent::parse(parent)?;
+        TraceParent::parse(parent)?;
         // It may come in pieces, and without a parent it means nothing.
         let pieces: Result<Vec<&str>, _> = headers.get_all(TRACESTATE).iter().map(|piece| piece.to_str()).collect();
         let state = pieces.ok().map(|pieces| pieces.join(",")).filter(|state| is_tracestate(state));
@@ -29,24 +29,24 @@ impl TraceContext {
     }
 
     /// Hangs it on a task that names no parent itself, as far as there is room among the task's labels.
-    pub(super) fn hang_on(&self, labels: &mut Labels) {
-        if labels.headers.contains_key(TRACEPARENT) || !add(labels, TRACEPARENT, &self.parent) {
+    pub(super) fn attach_to(&self, labels: &mut Attributes) {
+        if labels.headers.contains_key(TRACEPARENT) || !add_header(labels, TRACEPARENT, &self.parent) {
             return;
         }
         if let Some(state) = &self.state
             && !labels.headers.contains_key(TRACESTATE)
         {
-            add(labels, TRACESTATE, state);
+            add_header(labels, TRACESTATE, state);
         }
     }
 }
 
 /// Adds a header, if the limits that hold for a client's own let it; whether they did.
-fn add(labels: &mut Labels, name: &str, value: &str) -> bool {
-    let Labels { key: _, tags, headers } = labels;
+fn add_header(labels: &mut Attributes, name: &str, value: &str) -> bool {
+    let Attributes { key: _, tags, headers } = labels;
     let sizes = headers.iter().map(|(name, value)| name.len() + value.len()).chain(tags.iter().map(String::len));
     let fits =
-        headers.len() < limits::HEADERS && sizes.sum::<usize>() + name.len() + value.len() <= limits::LABEL_BYTES;
+        headers.len() < limits::MAX_HEADERS && sizes.sum::<usize>() + name.len() + value.len() <= limits::MAX_ATTRIBUTES_BYTES;
     if fits {
         headers.insert(name.to_owned(), value.to_owned());
     }

@@ -8,85 +8,85 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::Remedies;
+use super::RepairOptions;
 use crate::app;
 use crate::config::Config;
-use crate::store::audit::{Finding, Report, Step, audit, repair};
-use crate::store::client::Target;
-use crate::store::found::{Founded, existing, found, is_lost};
-use crate::store::gate::Loss;
+use crate::store::audit::{Finding, AuditReport, RepairEvent, audit, repair};
+use crate::store::client::RedisConfig;
+use crate::store::found::{Dataset, load, found, is_missing};
+use crate::store::gate::DataLoss;
 use crate::store::{Client, Store, check, pulse};
 
 /// Examines what the settings name; fails if anything is wrong and stays so.
-pub(super) async fn run(config: Config, remedies: Remedies) -> anyhow::Result<ExitCode> {
-    let (target, managed) = app::attach(&config).await?;
-    let outcome = examine(&config, target, &remedies).await;
-    if let Some(managed) = managed {
-        managed.stop().await;
+pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
+    let (target, embedded) = app::redis_for_inspection(&config).await?;
+    let problems = inspect(&config, target, &options).await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
     }
-    let wrong = outcome?;
-    println!("{}", if wrong == 0 { "all is well".to_owned() } else { format!("{wrong} findings") });
-    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let problem_count = problems?;
+    println!("{}", if problem_count == 0 { "all is well".to_owned() } else { format!("{problem_count} findings") });
+    Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints what is wrong and what was mended; how much is wrong at the end.
-async fn examine(config: &Config, target: Target, remedies: &Remedies) -> anyhow::Result<usize> {
+async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
     let client = Arc::new(Client::connect(target).await.context("no answer of Redis")?);
-    let mut wrong = 0;
+    let mut problem_count = 0;
     for finding in check::check(&client, config.durability).await? {
         println!("{} {}", if finding.fatal { "WRONG " } else { "ADVICE" }, finding.text);
-        wrong += usize::from(finding.fatal);
+        problem_count += usize::from(finding.fatal);
     }
-    if remedies.accept_loss {
-        let founded = found(&client, &config.prefix, config.shards).await?;
-        let store = Store::new(client.clone(), founded.shards, &config.prefix);
-        pulse::accept(&store, &founded).await?;
+    if options.accept_loss {
+        let dataset = found(&client, &config.prefix, config.shards).await?;
+        let store = Store::new(client.clone(), dataset.shards, &config.prefix);
+        pulse::accept_loss(&store, &dataset).await?;
         println!(
             "data set {} is accepted as it is; servers that know it with another number of shards than {} do not take \
              it: start them again",
-            founded.id,
-            founded.shards.count()
+            dataset.id,
+            dataset.shards.count()
         );
     }
-    if is_lost(&client, &config.prefix).await? {
-        println!("WRONG  {}", Loss::Gone.explain());
-        return Ok(wrong + 1);
+    if is_missing(&client, &config.prefix).await? {
+        println!("WRONG  {}", DataLoss::Missing.explain());
+        return Ok(problem_count + 1);
     }
-    let Some(founded) = existing(&client, &config.prefix).await? else {
+    let Some(dataset) = load(&client, &config.prefix).await? else {
         println!("there is no data set with the prefix {} yet: the first server makes it", config.prefix);
-        return Ok(wrong);
+        return Ok(problem_count);
     };
-    if let Some(asked) = config.shards.filter(|asked| *asked != founded.shards) {
+    if let Some(requested) = config.shards.filter(|asked| *asked != dataset.shards) {
         println!(
             "WRONG  {} shards are asked for and the data set has {}: start with --shards {} or without",
-            asked.count(),
-            founded.shards.count(),
-            founded.shards.count()
+            requested.count(),
+            dataset.shards.count(),
+            dataset.shards.count()
         );
-        wrong += 1;
+        problem_count += 1;
     }
-    let store = Store::new(client, founded.shards, &config.prefix);
-    for (shard, loss) in pulse::strangers(&store, &founded).await? {
+    let store = Store::new(client, dataset.shards, &config.prefix);
+    for (shard, loss) in pulse::foreign_shards(&store, &dataset).await? {
         println!("WRONG  shard {shard}: {}", loss.explain());
-        wrong += 1;
+        problem_count += 1;
     }
-    let report = match remedies.repair {
-        true => repair(&store, tell).await?,
+    let report = match options.repair {
+        true => repair(&store, print_repair_event).await?,
         false => audit(&store).await?,
     };
-    print(&report, &founded);
-    Ok(wrong + report.findings.len())
+    print_report(&report, &dataset);
+    Ok(problem_count + report.findings.len())
 }
 
 /// One step of a repair.
-fn tell(step: Step) {
-    match step {
-        Step::Found(Finding { shard, text }) => println!("FOUND  shard {shard}: {text}"),
-        Step::Mended(Finding { shard, text }) => println!("MENDED shard {shard}: {text}"),
+fn print_repair_event(event: RepairEvent) {
+    match event {
+        RepairEvent::Found(Finding { shard, text }) => println!("FOUND  shard {shard}: {text}"),
+        RepairEvent::Repaired(Finding { shard, text }) => println!("MENDED shard {shard}: {text}"),
     }
 }
 
-fn print(report: &Report, founded: &Founded) {
+fn print_report(report: &AuditReport, dataset: &Dataset) {
     for Finding { shard, text } in &report.findings {
         println!("WRONG  shard {shard}: {text}");
     }
@@ -95,10 +95,10 @@ fn print(report: &Report, founded: &Founded) {
     }
     println!(
         "data set {}: {} tasks of {} queues in {} shards; {} submitted so far, {} ready, {} leased",
-        founded.id,
+        dataset.id,
         report.tasks,
         report.queues,
-        founded.shards.count(),
+        dataset.shards.count(),
         report.totals.submitted,
         report.totals.ready,
         report.totals.leased,

@@ -18,40 +18,40 @@ use crate::api::RequestId;
 use crate::config::LogFormat;
 
 /// Begins the log of this process, on stderr.
-pub(super) fn begin(filter: EnvFilter, format: LogFormat) {
+pub(super) fn init(filter: EnvFilter, format: LogFormat) {
     // A log that cannot be written is no reason to stop: of its own errors this library complains on stderr, and panics
     // where that is what has gone.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            log.with_ansi(ansi).event_format(Text(Format::default().with_ansi(ansi))).init();
+            log.with_ansi(ansi).event_format(TextFormat(Format::default().with_ansi(ansi))).init();
         }
-        LogFormat::Json => log.event_format(Json).init(),
+        LogFormat::Json => log.event_format(JsonFormat).init(),
     }
 }
 
 /// For people: as the library writes it, and the id behind it.
-struct Text(Format);
+struct TextFormat(Format);
 
-impl<S, N> FormatEvent<S, N> for Text
+impl<S, N> FormatEvent<S, N> for TextFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(id) = RequestId::current() else { return self.0.format_event(context, out, event) };
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(id) = RequestId::current() else { return self.0.format_event(context, writer, event) };
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(out, "{} request_id={}", line.trim_end(), id.as_str())
+        writeln!(writer, "{} request_id={}", line.trim_end(), id.as_str())
     }
 }
 
 /// For programs.
-struct Json;
+struct JsonFormat;
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     timestamp: String,
     level: &'a str,
     target: &'a str,
@@ -61,37 +61,37 @@ struct Line<'a> {
     fields: &'a Map<String, Value>,
 }
 
-impl<S, N> FormatEvent<S, N> for Json
+impl<S, N> FormatEvent<S, N> for JsonFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut said = Said::default();
-        event.record(&mut said);
-        let line = Line {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut recorded = RecordedFields::default();
+        event.record(&mut recorded);
+        let line = LogLine {
             timestamp: format!("{:.6}", jiff::Timestamp::now()),
             level: event.metadata().level().as_str(),
-            target: said.target.as_deref().unwrap_or(event.metadata().target()),
-            message: &said.message,
+            target: recorded.target.as_deref().unwrap_or(event.metadata().target()),
+            message: &recorded.message,
             request_id: RequestId::current(),
-            fields: &said.fields,
+            fields: &recorded.fields,
         };
-        out.write_str(&serde_json::to_string(&line).map_err(|_| fmt::Error)?)?;
-        out.write_char('\n')
+        writer.write_str(&serde_json::to_string(&line).map_err(|_| fmt::Error)?)?;
+        writer.write_char('\n')
     }
 }
 
 /// What an event says.
 #[derive(Default)]
-struct Said {
+struct RecordedFields {
     message: String,
     /// Of what came through the crate `log`, whose events all have one target.
     target: Option<String>,
     fields: Map<String, Value>,
 }
 
-impl Said {
+impl RecordedFields {
     fn add(&mut self, field: &Field, value: impl Into<Value>) {
         let value = value.into();
         match (field.name(), value) {
@@ -104,7 +104,7 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for RecordedFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.add(field, format!("{value:?}"));
     }

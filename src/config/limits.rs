@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, bad};
+use super::{ConfigError, invalid};
 
 /// Defines what may be written of each limit, from the one table of them.
 macro_rules! limits {
@@ -12,7 +12,7 @@ macro_rules! limits {
         /// Limits as they were written in one place. What is absent there is left to the others.
         #[derive(Clone, Default, Debug, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields)]
-        pub struct WrittenLimits {
+        pub struct RawLimits {
             $(
                 $(#[doc = $doc])*
                 #[arg(long = $flag, env = $env, value_name = "NUMBER", help_heading = "Limits")]
@@ -25,10 +25,10 @@ macro_rules! limits {
             $($name: u64,)*
         }
 
-        impl WrittenLimits {
+        impl RawLimits {
             /// What `self` leaves open, taken from `below`.
-            pub(super) fn or(self, below: WrittenLimits) -> WrittenLimits {
-                WrittenLimits { $($name: self.$name.or(below.$name),)* }
+            pub(super) fn or(self, below: RawLimits) -> RawLimits {
+                RawLimits { $($name: self.$name.or(below.$name),)* }
             }
 
             fn numbers(self) -> Result<Numbers, ConfigError> {
@@ -37,7 +37,7 @@ macro_rules! limits {
                         let number = self.$name.unwrap_or_default();
                         if !($min..=$max).contains(&number) {
                             let why = concat!("it takes ", stringify!($min), " to ", stringify!($max));
-                            return bad(concat!("limits.", stringify!($name)), number, why);
+                            return invalid(concat!("limits.", stringify!($name)), number, why);
                         }
                         number
                     },)*
@@ -49,102 +49,102 @@ macro_rules! limits {
 
 limits! {
     /// How long, in ms, a new connection may be silent
-    first_byte_ms: "limits-first-byte-ms", "SLOTWHEEL_LIMITS_FIRST_BYTE_MS", 10..=3_600_000;
+    connect_idle_timeout_ms: "limits-connect-idle-timeout-ms", "SLOTWHEEL_LIMITS_CONNECT_IDLE_TIMEOUT_MS", 10..=3_600_000;
     /// How long, in ms, the head of a request may take from its first byte on
-    head_ms: "limits-head-ms", "SLOTWHEEL_LIMITS_HEAD_MS", 10..=3_600_000;
+    head_timeout_ms: "limits-head-timeout-ms", "SLOTWHEEL_LIMITS_HEAD_TIMEOUT_MS", 10..=3_600_000;
     /// How large, in bytes, the head of a request may be
-    head_bytes: "limits-head-bytes", "SLOTWHEEL_LIMITS_HEAD_BYTES", 1024..=1_048_576;
+    max_head_bytes: "limits-max-head-bytes", "SLOTWHEEL_LIMITS_MAX_HEAD_BYTES", 1024..=1_048_576;
     /// How many headers a request may have
-    headers: "limits-headers", "SLOTWHEEL_LIMITS_HEADERS", 10..=1000;
+    max_headers: "limits-max-headers", "SLOTWHEEL_LIMITS_MAX_HEADERS", 10..=1000;
     /// How long, in ms, a body may take whatever its size
-    body_ms: "limits-body-ms", "SLOTWHEEL_LIMITS_BODY_MS", 10..=3_600_000;
+    body_timeout_ms: "limits-body-timeout-ms", "SLOTWHEEL_LIMITS_BODY_TIMEOUT_MS", 10..=3_600_000;
     /// How many bytes of a body earn it one more second
-    body_rate: "limits-body-rate", "SLOTWHEEL_LIMITS_BODY_RATE", 1..=1_073_741_824;
+    min_body_bytes_per_second: "limits-min-body-bytes-per-second", "SLOTWHEEL_LIMITS_MIN_BODY_BYTES_PER_SECOND", 1..=1_073_741_824;
     /// How long, in ms, a body may take at all
-    body_total_ms: "limits-body-total-ms", "SLOTWHEEL_LIMITS_BODY_TOTAL_MS", 10..=86_400_000;
+    max_body_timeout_ms: "limits-max-body-timeout-ms", "SLOTWHEEL_LIMITS_MAX_BODY_TIMEOUT_MS", 10..=86_400_000;
     /// How long, in ms, a connection may be idle between requests
-    idle_ms: "limits-idle-ms", "SLOTWHEEL_LIMITS_IDLE_MS", 10..=86_400_000;
+    idle_timeout_ms: "limits-idle-timeout-ms", "SLOTWHEEL_LIMITS_IDLE_TIMEOUT_MS", 10..=86_400_000;
     /// How long, in ms, a client may leave its answer unread
-    unread_ms: "limits-unread-ms", "SLOTWHEEL_LIMITS_UNREAD_MS", 10..=3_600_000;
+    write_timeout_ms: "limits-write-timeout-ms", "SLOTWHEEL_LIMITS_WRITE_TIMEOUT_MS", 10..=3_600_000;
     /// How old, in ms, a connection may get, give or take a tenth; 0: any age
-    age_ms: "limits-age-ms", "SLOTWHEEL_LIMITS_AGE_MS", 0..=604_800_000;
+    max_connection_age_ms: "limits-max-connection-age-ms", "SLOTWHEEL_LIMITS_MAX_CONNECTION_AGE_MS", 0..=604_800_000;
     /// How many connections there may be
-    connections: "limits-connections", "SLOTWHEEL_LIMITS_CONNECTIONS", 1..=1_000_000;
+    max_connections: "limits-max-connections", "SLOTWHEEL_LIMITS_MAX_CONNECTIONS", 1..=1_000_000;
     /// How many connections one address may have; 0: as many as there may be
-    connections_per_address: "limits-connections-per-address", "SLOTWHEEL_LIMITS_CONNECTIONS_PER_ADDRESS", 0..=1_000_000;
+    max_connections_per_address: "limits-max-connections-per-address", "SLOTWHEEL_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", 0..=1_000_000;
     /// How many requests one HTTP/2 connection may have under way
-    streams: "limits-streams", "SLOTWHEEL_LIMITS_STREAMS", 1..=10_000;
+    http2_max_streams: "limits-http2-max-streams", "SLOTWHEEL_LIMITS_HTTP2_MAX_STREAMS", 1..=10_000;
     /// How many requests may wait, for tasks, for a task's end, or for events
-    waiting_polls: "limits-waiting-polls", "SLOTWHEEL_LIMITS_WAITING_POLLS", 1..=1_000_000;
+    max_waiting_requests: "limits-max-waiting-requests", "SLOTWHEEL_LIMITS_MAX_WAITING_REQUESTS", 1..=1_000_000;
     /// How many events are kept for those who listen
-    events: "limits-events", "SLOTWHEEL_LIMITS_EVENTS", 16..=65_536;
+    max_buffered_events: "limits-max-buffered-events", "SLOTWHEEL_LIMITS_MAX_BUFFERED_EVENTS", 16..=65_536;
     /// How many bytes of request bodies may be held in memory
-    body_memory: "limits-body-memory", "SLOTWHEEL_LIMITS_BODY_MEMORY", 8_388_608..=1_099_511_627_776;
+    max_body_memory_bytes: "limits-max-body-memory-bytes", "SLOTWHEEL_LIMITS_MAX_BODY_MEMORY_BYTES", 8_388_608..=1_099_511_627_776;
 }
 
 /// How much a server bears.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// From the start of a connection to its first byte.
-    pub first_byte: Duration,
+    pub connect_idle_timeout: Duration,
     /// From the first byte of a head to its last.
-    pub head: Duration,
+    pub head_timeout: Duration,
     /// Bytes of a head.
-    pub head_bytes: usize,
+    pub max_head_bytes: usize,
     /// Headers of a request.
-    pub headers: usize,
+    pub max_headers: usize,
     /// For a body of any size.
-    pub body: Duration,
+    pub body_timeout: Duration,
     /// Bytes of a body for which it gets one more second.
-    pub body_rate: u64,
+    pub min_body_bytes_per_second: u64,
     /// For a body, whatever it has earned.
-    pub body_total: Duration,
+    pub max_body_timeout: Duration,
     /// Between requests.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// For an answer that its client does not read.
-    pub unread: Duration,
+    pub write_timeout: Duration,
     /// After which a connection is asked to end.
-    pub age: Option<Duration>,
+    pub max_connection_age: Option<Duration>,
     /// Connections of all addresses.
-    pub connections: usize,
+    pub max_connections: usize,
     /// Connections of one address.
-    pub connections_per_address: usize,
+    pub max_connections_per_address: usize,
     /// Requests under way on one HTTP/2 connection.
-    pub streams: u32,
+    pub http2_max_streams: u32,
     /// Requests that wait.
-    pub waiting_polls: usize,
+    pub max_waiting_requests: usize,
     /// Events in memory.
-    pub events: usize,
+    pub max_buffered_events: usize,
     /// Bytes of bodies in memory.
-    pub body_memory: usize,
+    pub max_body_memory_bytes: usize,
 }
 
-impl WrittenLimits {
+impl RawLimits {
     /// What they mean.
-    pub(super) fn meant(self) -> Result<Limits, ConfigError> {
+    pub(super) fn resolve(self) -> Result<Limits, ConfigError> {
         let numbers = self.numbers()?;
-        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let time = Duration::from_millis;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let duration = Duration::from_millis;
         Ok(Limits {
-            first_byte: time(numbers.first_byte_ms),
-            head: time(numbers.head_ms),
-            head_bytes: size(numbers.head_bytes),
-            headers: size(numbers.headers),
-            body: time(numbers.body_ms),
-            body_rate: numbers.body_rate,
-            body_total: time(numbers.body_total_ms),
-            idle: time(numbers.idle_ms),
-            unread: time(numbers.unread_ms),
-            age: (numbers.age_ms > 0).then(|| time(numbers.age_ms)),
-            connections: size(numbers.connections),
-            connections_per_address: match numbers.connections_per_address {
-                0 => size(numbers.connections),
-                own => size(own),
+            connect_idle_timeout: duration(numbers.connect_idle_timeout_ms),
+            head_timeout: duration(numbers.head_timeout_ms),
+            max_head_bytes: count(numbers.max_head_bytes),
+            max_headers: count(numbers.max_headers),
+            body_timeout: duration(numbers.body_timeout_ms),
+            min_body_bytes_per_second: numbers.min_body_bytes_per_second,
+            max_body_timeout: duration(numbers.max_body_timeout_ms),
+            idle_timeout: duration(numbers.idle_timeout_ms),
+            write_timeout: duration(numbers.write_timeout_ms),
+            max_connection_age: (numbers.max_connection_age_ms > 0).then(|| duration(numbers.max_connection_age_ms)),
+            max_connections: count(numbers.max_connections),
+            max_connections_per_address: match numbers.max_connections_per_address {
+                0 => count(numbers.max_connections),
+                per_address => count(per_address),
             },
-            streams: u32::try_from(numbers.streams).unwrap_or(u32::MAX),
-            waiting_polls: size(numbers.waiting_polls),
-            events: size(numbers.events),
-            body_memory: size(numbers.body_memory),
+            http2_max_streams: u32::try_from(numbers.http2_max_streams).unwrap_or(u32::MAX),
+            max_waiting_requests: count(numbers.max_waiting_requests),
+            max_buffered_events: count(numbers.max_buffered_events),
+            max_body_memory_bytes: count(numbers.max_body_memory_bytes),
         })
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::domain::slot::Shards;
 
-pub use limits::{Limits, WrittenLimits};
+pub use limits::{Limits, RawLimits};
 
 /// The defaults, which document every setting.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -21,7 +21,7 @@ pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 /// What was written in one place: a file, the environment, or flags. What is absent there is left to the others.
 #[derive(Clone, Default, Debug, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
-pub struct Written {
+pub struct RawConfig {
     /// Address and port to listen on
     #[arg(long, env = "SLOTWHEEL_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
@@ -54,11 +54,11 @@ pub struct Written {
     #[arg(long, env = "SLOTWHEEL_THREADS", value_name = "COUNT")]
     pub threads: Option<u16>,
     /// How often, in ms, a server looks for what signals have missed
-    #[arg(long, env = "SLOTWHEEL_SWEEP_MS", value_name = "MS")]
-    pub sweep_ms: Option<u64>,
+    #[arg(long, env = "SLOTWHEEL_POLL_INTERVAL_MS", value_name = "MS")]
+    pub poll_interval_ms: Option<u64>,
     /// How long, in ms, requests may take to finish once the server is told to stop
-    #[arg(long, env = "SLOTWHEEL_SHUTDOWN_MS", value_name = "MS")]
-    pub shutdown_ms: Option<u64>,
+    #[arg(long, env = "SLOTWHEEL_SHUTDOWN_TIMEOUT_MS", value_name = "MS")]
+    pub shutdown_timeout_ms: Option<u64>,
     /// How long, in ms, a server that is told to stop still serves, so that others see that it is not ready
     #[arg(long, env = "SLOTWHEEL_DRAIN_MS", value_name = "MS")]
     pub drain_ms: Option<u64>,
@@ -74,16 +74,16 @@ pub struct Written {
     /// How much it bears.
     #[command(flatten)]
     #[serde(default)]
-    pub limits: WrittenLimits,
+    pub limits: RawLimits,
 }
 
 /// Which Redis.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Redis {
+pub enum RedisSource {
     /// Our own, in this directory.
-    Managed(PathBuf),
+    Embedded(PathBuf),
     /// Somebody's.
-    At {
+    External {
         /// Its URL.
         url: String,
         /// PEM of the certificates from which its own must descend.
@@ -95,7 +95,7 @@ pub enum Redis {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
     /// What the Redis is set up for; nothing is checked.
-    AsRedis,
+    AsConfigured,
     /// It is on disk: nothing is lost, if the disk honours fsync.
     Fsync,
     /// It is in the append-only file, flushed each second: a power failure loses about two seconds.
@@ -115,11 +115,11 @@ pub enum LogFormat {
 
 /// What only tests set: no file, environment or flag reaches it.
 #[derive(Clone, Default, Debug)]
-pub struct Testing {
+pub struct TestHooks {
     /// Added to Redis' clock by every script, ms.
     pub time_offset: Arc<AtomicI64>,
     /// Lua put before every script.
-    pub prelude: String,
+    pub script_prefix: String,
 }
 
 /// What the settings mean.
@@ -128,7 +128,7 @@ pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Which Redis.
-    pub redis: Redis,
+    pub redis: RedisSource,
     /// What an accepted submit survives.
     pub durability: Durability,
     /// What keys begin with.
@@ -138,9 +138,9 @@ pub struct Config {
     /// Threads that serve requests; `None`: one for each processor but one.
     pub threads: Option<NonZeroUsize>,
     /// Between sweeps.
-    pub sweep: Duration,
+    pub poll_interval: Duration,
     /// For what is under way at the end.
-    pub shutdown: Duration,
+    pub shutdown_timeout: Duration,
     /// Before that, for others to see that it stops.
     pub drain: Duration,
     /// How much it bears.
@@ -152,7 +152,7 @@ pub struct Config {
     /// Base of the paths of the collector that spans are sent to.
     pub otlp_endpoint: Option<String>,
     /// For tests.
-    pub testing: Testing,
+    pub test_hooks: TestHooks,
 }
 
 /// A setting that means nothing, or two that do not go together.
@@ -162,30 +162,30 @@ pub enum ConfigError {
     #[error("the settings file {0}: {1}")]
     File(PathBuf, String),
     /// A setting.
-    #[error("the setting {name} is {value}: {why}")]
+    #[error("the setting {name} is {value}: {reason}")]
     Setting {
         /// Its name.
         name: &'static str,
         /// What was written.
         value: String,
         /// What is wrong with it.
-        why: &'static str,
+        reason: &'static str,
     },
 }
 
-fn bad<T>(name: &'static str, value: impl ToString, why: &'static str) -> Result<T, ConfigError> {
-    Err(ConfigError::Setting { name, value: value.to_string(), why })
+fn invalid<T>(name: &'static str, value: impl ToString, reason: &'static str) -> Result<T, ConfigError> {
+    Err(ConfigError::Setting { name, value: value.to_string(), reason })
 }
 
-impl Written {
+impl RawConfig {
     /// Reads a file in TOML.
     pub fn from_toml(name: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| ConfigError::File(name.to_owned(), error.to_string()))
     }
 
     /// What `self` leaves open, taken from `below`.
-    pub fn or(self, below: Written) -> Written {
-        Written {
+    pub fn merge_under(self, below: RawConfig) -> RawConfig {
+        RawConfig {
             listen: self.listen.or(below.listen),
             insecure: self.insecure.or(below.insecure),
             data_dir: self.data_dir.or(below.data_dir),
@@ -196,8 +196,8 @@ impl Written {
             prefix: self.prefix.or(below.prefix),
             shards: self.shards.or(below.shards),
             threads: self.threads.or(below.threads),
-            sweep_ms: self.sweep_ms.or(below.sweep_ms),
-            shutdown_ms: self.shutdown_ms.or(below.shutdown_ms),
+            poll_interval_ms: self.poll_interval_ms.or(below.poll_interval_ms),
+            shutdown_timeout_ms: self.shutdown_timeout_ms.or(below.shutdown_timeout_ms),
             drain_ms: self.drain_ms.or(below.drain_ms),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
@@ -207,75 +207,75 @@ impl Written {
     }
 
     /// What it means, over the defaults.
-    pub fn meant(self) -> Result<Config, ConfigError> {
-        let defaults = Written::from_toml(Path::new("config.default.toml"), DEFAULTS)?;
-        let all = self.or(defaults);
-        let listen = all.listen.unwrap_or_default();
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let defaults = RawConfig::from_toml(Path::new("config.default.toml"), DEFAULTS)?;
+        let raw = self.merge_under(defaults);
+        let listen = raw.listen.unwrap_or_default();
         let Ok(address) = listen.parse::<SocketAddr>() else {
-            return bad("listen", listen, "it takes an IP address and a port, like 127.0.0.1:8080 or [::1]:8080");
+            return invalid("listen", listen, "it takes an IP address and a port, like 127.0.0.1:8080 or [::1]:8080");
         };
-        if !address.ip().is_loopback() && !all.insecure.unwrap_or(false) {
-            return bad(
+        if !address.ip().is_loopback() && !raw.insecure.unwrap_or(false) {
+            return invalid(
                 "listen",
                 address,
                 "whoever reaches this address could do everything, because there is no authentication yet. \
                  Listen on 127.0.0.1, or say --insecure if the network is trusted",
             );
         }
-        let prefix = all.prefix.unwrap_or_default();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if prefix.is_empty() || prefix.len() > 32 || !prefix.bytes().all(plain) {
-            return bad("prefix", prefix, "it takes 1 to 32 letters, digits, - and _");
+        let prefix = raw.prefix.unwrap_or_default();
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if prefix.is_empty() || prefix.len() > 32 || !prefix.bytes().all(is_allowed) {
+            return invalid("prefix", prefix, "it takes 1 to 32 letters, digits, - and _");
         }
-        let shards = match all.shards.unwrap_or(0) {
+        let shards = match raw.shards.unwrap_or(0) {
             0 => None,
             count => match Shards::new(count) {
                 Some(shards) => Some(shards),
-                None => return bad("shards", count, "it takes a power of two from 1 to 1024"),
+                None => return invalid("shards", count, "it takes a power of two from 1 to 1024"),
             },
         };
-        let threads = match all.threads.unwrap_or(0) {
+        let threads = match raw.threads.unwrap_or(0) {
             count @ 0..=1024 => NonZeroUsize::new(count.into()),
-            count => return bad("threads", count, "it takes 0 to 1024"),
+            count => return invalid("threads", count, "it takes 0 to 1024"),
         };
-        let sweep_ms = all.sweep_ms.unwrap_or_default();
-        if !(10..=60_000).contains(&sweep_ms) {
-            return bad("sweep_ms", sweep_ms, "it takes 10 to 60000");
+        let poll_interval_ms = raw.poll_interval_ms.unwrap_or_default();
+        if !(10..=60_000).contains(&poll_interval_ms) {
+            return invalid("poll_interval_ms", poll_interval_ms, "it takes 10 to 60000");
         }
-        let log_format = match all.log_format.as_deref() {
+        let log_format = match raw.log_format.as_deref() {
             Some("json") => LogFormat::Json,
             Some("text") => LogFormat::Text,
-            other => return bad("log_format", other.unwrap_or_default(), "it takes text or json"),
+            other => return invalid("log_format", other.unwrap_or_default(), "it takes text or json"),
         };
-        let otlp_endpoint = all.otlp_endpoint.filter(|url| !url.is_empty());
+        let otlp_endpoint = raw.otlp_endpoint.filter(|url| !url.is_empty());
         if let Some(url) = &otlp_endpoint {
             if !cfg!(feature = "otlp") {
-                return bad("otlp_endpoint", url, "this program cannot send spans: build it with --features otlp");
+                return invalid("otlp_endpoint", url, "this program cannot send spans: build it with --features otlp");
             }
             if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-                return bad("otlp_endpoint", url, "it takes a URL like http://localhost:4318");
+                return invalid("otlp_endpoint", url, "it takes a URL like http://localhost:4318");
             }
         }
-        let not_empty = |path: &PathBuf| !path.as_os_str().is_empty();
-        let redis = match all.redis_url.filter(|url| !url.is_empty()) {
-            Some(url) => Redis::At { url, ca: all.redis_ca.filter(not_empty) },
-            None => Redis::Managed(all.data_dir.unwrap_or_default()),
+        let is_not_empty = |path: &PathBuf| !path.as_os_str().is_empty();
+        let redis = match raw.redis_url.filter(|url| !url.is_empty()) {
+            Some(url) => RedisSource::External { url, ca: raw.redis_ca.filter(is_not_empty) },
+            None => RedisSource::Embedded(raw.data_dir.unwrap_or_default()),
         };
-        let level = all.durability.unwrap_or_default();
-        let durability = match (level.as_str(), &redis, all.replicas.unwrap_or_default()) {
-            ("", Redis::Managed(_), _) | ("fsync", _, _) => Durability::Fsync,
-            ("", Redis::At { .. }, _) => Durability::AsRedis,
+        let level = raw.durability.unwrap_or_default();
+        let durability = match (level.as_str(), &redis, raw.replicas.unwrap_or_default()) {
+            ("", RedisSource::Embedded(_), _) | ("fsync", _, _) => Durability::Fsync,
+            ("", RedisSource::External { .. }, _) => Durability::AsConfigured,
             ("everysec", _, _) => Durability::Everysec,
-            ("replicated", Redis::Managed(_), _) => {
-                return bad(
+            ("replicated", RedisSource::Embedded(_), _) => {
+                return invalid(
                     "durability",
                     level,
                     "the managed Redis has no replicas: name one that has with --redis-url",
                 );
             }
-            ("replicated", Redis::At { .. }, 0) => return bad("replicas", 0, "it takes 1 to 255"),
-            ("replicated", Redis::At { .. }, replicas) => Durability::Replicated(replicas),
-            _ => return bad("durability", level, "it takes fsync, everysec or replicated"),
+            ("replicated", RedisSource::External { .. }, 0) => return invalid("replicas", 0, "it takes 1 to 255"),
+            ("replicated", RedisSource::External { .. }, replicas) => Durability::Replicated(replicas),
+            _ => return invalid("durability", level, "it takes fsync, everysec or replicated"),
         };
         Ok(Config {
             listen: address,
@@ -284,14 +284,14 @@ impl Written {
             prefix,
             shards,
             threads,
-            sweep: Duration::from_millis(sweep_ms),
-            shutdown: Duration::from_millis(all.shutdown_ms.unwrap_or_default()),
-            drain: Duration::from_millis(all.drain_ms.unwrap_or_default()),
-            limits: all.limits.meant()?,
-            log: all.log.unwrap_or_default(),
+            poll_interval: Duration::from_millis(poll_interval_ms),
+            shutdown_timeout: Duration::from_millis(raw.shutdown_timeout_ms.unwrap_or_default()),
+            drain: Duration::from_millis(raw.drain_ms.unwrap_or_default()),
+            limits: raw.limits.resolve()?,
+            log: raw.log.unwrap_or_default(),
             log_format,
             otlp_endpoint,
-            testing: Testing::default(),
+            test_hooks: TestHooks::default(),
         })
     }
 }
@@ -300,22 +300,22 @@ impl Written {
 mod tests {
     use super::*;
 
-    fn written(text: &str) -> Written {
-        Written::from_toml(Path::new("test"), text).unwrap()
+    fn raw(text: &str) -> RawConfig {
+        RawConfig::from_toml(Path::new("test"), text).unwrap()
     }
 
     #[test]
     fn the_defaults_set_everything_and_mean_something() {
-        let config = Written::default().meant().unwrap();
+        let config = RawConfig::default().resolve().unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.redis, Redis::Managed("./slotwheel-data".into()));
+        assert_eq!(config.redis, RedisSource::Embedded("./slotwheel-data".into()));
         assert_eq!(config.shards, None);
-        assert_eq!(config.limits.connections_per_address, config.limits.connections);
+        assert_eq!(config.limits.max_connections_per_address, config.limits.max_connections);
     }
 
     #[test]
     fn what_is_written_later_wins() {
-        let config = written("prefix = \"a\"").or(written("prefix = \"b\"\nshards = 4")).meant().unwrap();
+        let config = raw("prefix = \"a\"").merge_under(raw("prefix = \"b\"\nshards = 4")).resolve().unwrap();
         assert_eq!((config.prefix.as_str(), config.shards), ("a", Shards::new(4)));
     }
 
@@ -327,19 +327,19 @@ mod tests {
             "shards = 3",
             "prefix = \"a:b\"",
             "threads = 1025",
-            "sweep_ms = 1",
+            "poll_interval_ms = 1",
             "log_format = \"xml\"",
             "otlp_endpoint = \"localhost:4318\"",
             "durability = \"always\"",
             "durability = \"replicated\"",
             "durability = \"replicated\"\nredis_url = \"redis://a\"\nreplicas = 0",
-            "[limits]\nhead_ms = 0",
-            "[limits]\nevents = 65537",
+            "[limits]\nhead_timeout_ms = 0",
+            "[limits]\nmax_buffered_events = 65537",
         ] {
-            assert!(written(text).meant().is_err(), "{text}");
+            assert!(raw(text).resolve().is_err(), "{text}");
         }
-        assert!(Written::from_toml(Path::new("test"), "colour = 1").is_err());
-        assert!(Written::from_toml(Path::new("test"), "[limits]\ncolour = 1").is_err());
-        assert!(written("listen = \"0.0.0.0:80\"\ninsecure = true").meant().is_ok());
+        assert!(RawConfig::from_toml(Path::new("test"), "colour = 1").is_err());
+        assert!(RawConfig::from_toml(Path::new("test"), "[limits]\ncolour = 1").is_err());
+        assert!(raw("listen = \"0.0.0.0:80\"\ninsecure = true").resolve().is_ok());
     }
 }

@@ -4,39 +4,39 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use super::followed::Waits;
-use super::gather::Gather;
-use super::meters::Meters;
+use super::followed::WaitSpans;
+use super::gather::Batcher;
+use super::meters::Metrics;
 use super::verbs;
-use crate::domain::task::Claimed;
+use crate::domain::task::ClaimedTask;
 use crate::store::Store;
 use crate::store::ops::release::Release;
-use crate::store::ops::{Ended, Held};
+use crate::store::ops::{LeaseEnd, LeaseRef};
 
 /// Gives tasks back for those who can no longer take them.
 #[derive(Debug)]
-pub(super) struct GiveBack {
-    releases: Gather<verbs::Release>,
-    meters: Arc<Meters>,
+pub(super) struct UndeliveredReleaser {
+    releases: Batcher<verbs::Release>,
+    metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
 
-impl GiveBack {
-    pub(super) fn new(store: &Store, meters: &Arc<Meters>, tasks: &TaskTracker) -> Arc<Self> {
-        Arc::new(GiveBack { releases: Gather::new(store, tasks), meters: meters.clone(), tasks: tasks.clone() })
+impl UndeliveredReleaser {
+    pub(super) fn new(store: &Store, metrics: &Arc<Metrics>, tasks: &TaskTracker) -> Arc<Self> {
+        Arc::new(UndeliveredReleaser { releases: Batcher::new(store, tasks), metrics: metrics.clone(), tasks: tasks.clone() })
     }
 
-    fn give_back(self: &Arc<Self>, claimed: Vec<Claimed>) {
-        for task in claimed {
-            let own = self.clone();
+    fn release_all(self: &Arc<Self>, undelivered: Vec<ClaimedTask>) {
+        for task in undelivered {
+            let releaser = self.clone();
             self.tasks.spawn(async move {
-                let held = Held { id: task.id, lease: Some(task.lease) };
-                match own.releases.send(task.id.slot(), Release { held, delay_ms: 0 }).await {
-                    Ok(Ended::Done { .. }) => {
-                        own.meters.given_back.one();
+                let lease = LeaseRef { id: task.id, lease: Some(task.lease) };
+                match releaser.releases.send(task.id.slot(), Release { held: lease, delay_ms: 0 }).await {
+                    Ok(LeaseEnd::Done { .. }) => {
+                        releaser.metrics.undelivered_released.inc();
                         tracing::debug!(task = %task.id, "given back: nobody took it");
                     }
-                    Ok(Ended::Lost(_) | Ended::Unknown) => {
+                    Ok(LeaseEnd::LeaseLost(_) | LeaseEnd::Unknown) => {
                         tracing::debug!(task = %task.id, "nobody took it, and its lease has ended already");
                     }
                     // Its lease will run out.
@@ -50,44 +50,44 @@ impl GiveBack {
 /// Claimed tasks. Dropped before [`Delivery::take`], they are given back at once, uncounted.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    tasks: Vec<Claimed>,
-    give_back: Option<Arc<GiveBack>>,
-    waits: Option<Box<Waits>>,
+    tasks: Vec<ClaimedTask>,
+    releaser: Option<Arc<UndeliveredReleaser>>,
+    wait_spans: Option<Box<WaitSpans>>,
 }
 
 impl Delivery {
-    pub(super) fn new(tasks: Vec<Claimed>, give_back: &Arc<GiveBack>) -> Self {
-        Delivery { tasks, give_back: Some(give_back.clone()), waits: None }
+    pub(super) fn new(tasks: Vec<ClaimedTask>, releaser: &Arc<UndeliveredReleaser>) -> Self {
+        Delivery { tasks, releaser: Some(releaser.clone()), wait_spans: None }
     }
 
     /// What an earlier claim got: another answer with the same may be under way, so it is not taken from under it.
-    pub(super) fn again(tasks: Vec<Claimed>) -> Self {
-        Delivery { tasks, give_back: None, waits: None }
+    pub(super) fn resumed(tasks: Vec<ClaimedTask>) -> Self {
+        Delivery { tasks, releaser: None, wait_spans: None }
     }
 
     /// The tasks.
-    pub fn tasks(&self) -> &[Claimed] {
+    pub fn tasks(&self) -> &[ClaimedTask] {
         &self.tasks
     }
 
     /// With the waits that end when it is taken.
-    pub(super) fn end_with(&mut self, waits: Option<Box<Waits>>) {
-        self.waits = waits;
+    pub(super) fn set_wait_spans(&mut self, wait_spans: Option<Box<WaitSpans>>) {
+        self.wait_spans = wait_spans;
     }
 
     /// The client has them.
     pub fn take(&mut self) {
-        self.give_back = None;
-        if let Some(waits) = self.waits.take() {
-            waits.end();
+        self.releaser = None;
+        if let Some(wait_spans) = self.wait_spans.take() {
+            wait_spans.send();
         }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if let Some(give_back) = self.give_back.take() {
-            give_back.give_back(std::mem::take(&mut self.tasks));
+        if let Some(releaser) = self.releaser.take() {
+            releaser.release_all(std::mem::take(&mut self.tasks));
         }
     }
 }

@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use super::Dispatch;
-use crate::measure::{Counter, Distribution, Histogram, PROMPT, SIZE, counters};
-use crate::store::signal::Signal;
+use crate::measure::{Counter, HistogramSnapshot, Histogram, LATENCY_BUCKETS, SIZE_BUCKETS, counters};
+use crate::store::signal::Wakeup;
 
 /// The instruments of the engine.
 #[derive(Debug)]
-pub struct Meters {
-    waiters: Histogram,
-    tasks: Histogram,
-    handouts: Histogram,
-    signals: Signals,
-    pub(super) sweeps: Counter,
-    pub(super) given_back: Counter,
+pub struct Metrics {
+    call_waiters: Histogram,
+    call_tasks: Histogram,
+    delivery_duration: Histogram,
+    wakeups: WakeupCounts,
+    pub(super) polls: Counter,
+    pub(super) undelivered_released: Counter,
 }
 
 counters! {
-    /// Signals of scripts that were heard.
-    pub struct Signals {
+    /// WakeupCounts of scripts that were heard.
+    pub struct WakeupCounts {
         /// A queue has something to claim.
         ready,
         /// Something is due earlier than it was.
@@ -27,100 +27,100 @@ counters! {
         /// A task that is waited for has ended.
         ended,
         /// The connection was made anew: signals may have been missed.
-        missed,
+        gap,
     }
 }
 
-impl Default for Meters {
+impl Default for Metrics {
     fn default() -> Self {
-        Meters {
-            waiters: Histogram::new(&SIZE),
-            tasks: Histogram::new(&SIZE),
-            handouts: Histogram::new(&PROMPT),
-            signals: Signals::default(),
-            sweeps: Counter::default(),
-            given_back: Counter::default(),
+        Metrics {
+            call_waiters: Histogram::new(&SIZE_BUCKETS),
+            call_tasks: Histogram::new(&SIZE_BUCKETS),
+            delivery_duration: Histogram::new(&LATENCY_BUCKETS),
+            wakeups: WakeupCounts::default(),
+            polls: Counter::default(),
+            undelivered_released: Counter::default(),
         }
     }
 }
 
-impl Meters {
+impl Metrics {
     /// A call of a pump looked for so many.
-    pub(super) fn looked_for(&self, waiters: usize) {
-        self.waiters.observe(waiters);
+    pub(super) fn observe_call_waiters(&self, waiters: usize) {
+        self.call_waiters.observe(waiters);
     }
 
     /// It brought so many tasks.
-    pub(super) fn brought(&self, tasks: usize) {
-        self.tasks.observe(tasks);
+    pub(super) fn observe_call_tasks(&self, tasks: usize) {
+        self.call_tasks.observe(tasks);
     }
 
     /// So many waiters were served, so long after the pump had a reason to look.
-    pub(super) fn handed_out(&self, served: usize, after: Duration) {
-        self.handouts.observe_times(after, served);
+    pub(super) fn observe_deliveries(&self, served: usize, elapsed: Duration) {
+        self.delivery_duration.observe_durations(elapsed, served);
     }
 
     /// A script said something.
-    pub(super) fn heard(&self, signal: &Signal) {
-        match signal {
-            Signal::Ready { .. } => self.signals.ready.one(),
-            Signal::Due { .. } => self.signals.due.one(),
-            Signal::Ended(_) => self.signals.ended.one(),
-            Signal::Missed => self.signals.missed.one(),
+    pub(super) fn count_wakeup(&self, wakeup: &Wakeup) {
+        match wakeup {
+            Wakeup::Ready { .. } => self.wakeups.ready.inc(),
+            Wakeup::Due { .. } => self.wakeups.due.inc(),
+            Wakeup::Ended(_) => self.wakeups.ended.inc(),
+            Wakeup::Gap => self.wakeups.gap.inc(),
         }
     }
 
     /// For how many waiters each call of a pump looked.
-    pub fn waiters(&self) -> Distribution {
-        self.waiters.read()
+    pub fn call_waiters(&self) -> HistogramSnapshot {
+        self.call_waiters.read()
     }
 
     /// How many tasks each brought.
-    pub fn tasks(&self) -> Distribution {
-        self.tasks.read()
+    pub fn call_tasks(&self) -> HistogramSnapshot {
+        self.call_tasks.read()
     }
 
     /// From when a pump had a reason to look (a waiter or a hint came, a sweep found something, or the call before left
     /// something) until a waiter had its tasks.
-    pub fn handouts(&self) -> Distribution {
-        self.handouts.read()
+    pub fn delivery_duration(&self) -> HistogramSnapshot {
+        self.delivery_duration.read()
     }
 
     /// What scripts said.
-    pub fn signals(&self) -> &Signals {
-        &self.signals
+    pub fn wakeups(&self) -> &WakeupCounts {
+        &self.wakeups
     }
 
     /// How often shards were looked through for what hints may have missed.
-    pub fn sweeps(&self) -> u64 {
-        self.sweeps.read()
+    pub fn polls(&self) -> u64 {
+        self.polls.read()
     }
 
     /// How many leases were given back that nobody took.
-    pub fn given_back(&self) -> u64 {
-        self.given_back.read()
+    pub fn undelivered_released(&self) -> u64 {
+        self.undelivered_released.read()
     }
 }
 
 impl Dispatch {
     /// What was dispatched, counted and timed.
-    pub fn meters(&self) -> &Meters {
-        &self.meters
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// How many items went into one call, by verb.
-    pub fn gathered(&self) -> [(&'static str, Distribution); 10] {
+    pub fn batch_items(&self) -> [(&'static str, HistogramSnapshot); 10] {
         [
-            ("submit", self.submits.sizes()),
-            ("complete", self.completes.sizes()),
-            ("fail", self.fails.sizes()),
-            ("heartbeat", self.heartbeats.sizes()),
-            ("release", self.releases.sizes()),
-            ("cancel", self.cancels.sizes()),
-            ("retry", self.retries.sizes()),
-            ("delete", self.deletes.sizes()),
-            ("remember", self.notes.sizes()),
-            ("watch", self.watches.sizes()),
+            ("submit", self.submits.batch_items()),
+            ("complete", self.completes.batch_items()),
+            ("fail", self.fails.batch_items()),
+            ("heartbeat", self.heartbeats.batch_items()),
+            ("release", self.releases.batch_items()),
+            ("cancel", self.cancels.batch_items()),
+            ("retry", self.retries.batch_items()),
+            ("delete", self.deletes.batch_items()),
+            ("remember", self.idempotency_records.batch_items()),
+            ("watch", self.completion_watches.batch_items()),
         ]
     }
 }

@@ -37,82 +37,82 @@ use crate::config::Limits;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
-use crate::domain::queue::{QueueName, Settings};
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
-use crate::spans::{End, Spans};
+use crate::spans::{ExecutionOutcome, Spans};
 use crate::store::ops::cancel::Cancelled;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::fail::Failure;
-use crate::store::ops::heartbeat::{Beat, Prolonged};
+use crate::store::ops::heartbeat::{LeaseHeartbeat, LeaseExtended};
 use crate::store::ops::release::Release;
-use crate::store::ops::remember::{Note, Remembered};
-use crate::store::ops::remove::{Reason, Removed};
-use crate::store::ops::retry::Revived;
+use crate::store::ops::remember::{IdempotencyRecord, IdempotencyOutcome};
+use crate::store::ops::remove::{DeleteReason, Deleted};
+use crate::store::ops::retry::Retried;
 use crate::store::ops::submit::Submitted;
-use crate::store::ops::{self, Ended};
-use crate::store::signal::Signal;
+use crate::store::ops::{self, LeaseEnd};
+use crate::store::signal::Wakeup;
 use crate::store::{Caller, Error, Shard, Store, views};
 
 pub use delivery::Delivery;
-pub use events::{Listener, Mark};
-pub use meters::{Meters, Signals};
-pub use polls::Polls;
-pub use ring::{Event, Told};
-pub use waiters::Request;
+pub use events::{Subscription, Cursor};
+pub use meters::{Metrics, WakeupCounts};
+pub use polls::PollLimit;
+pub use ring::{BufferedEvent, EventData};
+pub use waiters::ClaimRequest;
 
-use delivery::GiveBack;
-use ends::Ends;
-use events::Events;
-use followed::Follow;
-use gather::{Gather, in_time};
-use roll::Roll;
+use delivery::UndeliveredReleaser;
+use ends::CompletionWaiters;
+use events::Subscriptions;
+use followed::TaskTracer;
+use gather::{Batcher, with_request_timeout};
+use roll::WorkerRegistry;
 use waiters::Waiters;
 
 /// What comes of a call, or what the store has against it.
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Calls of one purge, each of up to 500 tasks.
-const PURGE_CALLS: u32 = 20;
+const MAX_PURGE_CALLS: u32 = 20;
 
 /// The engine of claims, and the gate through which every request that changes something goes.
 #[derive(Debug)]
 pub struct Dispatch {
     store: Store,
     waiters: Arc<Waiters>,
-    roll: Arc<Roll>,
-    ends: Ends,
-    polls: Arc<Polls>,
-    follow: Follow,
-    meters: Arc<Meters>,
-    events: Arc<Events>,
+    worker_registry: Arc<WorkerRegistry>,
+    completion_waiters: CompletionWaiters,
+    poll_limit: Arc<PollLimit>,
+    task_tracer: TaskTracer,
+    metrics: Arc<Metrics>,
+    subscriptions: Arc<Subscriptions>,
     /// Per shard: signals may have been missed.
-    missed: Vec<Notify>,
-    submits: Gather<verbs::Submit>,
-    completes: Gather<verbs::Complete>,
-    fails: Gather<verbs::Fail>,
-    heartbeats: Gather<verbs::Heartbeat>,
-    releases: Gather<verbs::Release>,
-    cancels: Gather<verbs::Cancel>,
-    retries: Gather<verbs::Retry>,
-    deletes: Gather<verbs::Delete>,
-    notes: Gather<verbs::Remember>,
-    watches: Gather<verbs::Watch>,
+    wakeup_gaps: Vec<Notify>,
+    submits: Batcher<verbs::Submit>,
+    completes: Batcher<verbs::Complete>,
+    fails: Batcher<verbs::Fail>,
+    heartbeats: Batcher<verbs::Heartbeat>,
+    releases: Batcher<verbs::Release>,
+    cancels: Batcher<verbs::Cancel>,
+    retries: Batcher<verbs::Retry>,
+    deletes: Batcher<verbs::Delete>,
+    idempotency_records: Batcher<verbs::Remember>,
+    completion_watches: Batcher<verbs::Watch>,
 }
 
 /// Why a request does not get what it waits for.
 #[derive(Clone, Debug)]
-pub enum Refusal {
+pub enum Rejection {
     /// As many wait as may.
-    Crowded,
+    TooManyWaiting,
     /// The store.
     Store(Error),
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
-        Refusal::Store(error)
+        Rejection::Store(error)
     }
 }
 
@@ -122,191 +122,191 @@ impl Dispatch {
     /// are followed goes to `spans`. All of it ends after `stop`, once what was begun is done.
     pub fn start(
         store: Store,
-        sweep: Duration,
+        poll_interval: Duration,
         limits: &Limits,
         spans: Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::new(store.shards().len()));
-        let meters = Arc::new(Meters::default());
-        let give_back = GiveBack::new(&store, &meters, tasks);
+        let metrics = Arc::new(Metrics::default());
+        let releaser = UndeliveredReleaser::new(&store, &metrics, tasks);
         for shard in store.shards() {
-            let (waiters, meters) = (waiters.clone(), meters.clone());
-            tasks.spawn(pump::run(shard.clone(), waiters, give_back.clone(), meters, stop.clone()));
+            let (waiters, metrics) = (waiters.clone(), metrics.clone());
+            tasks.spawn(pump::run(shard.clone(), waiters, releaser.clone(), metrics, stop.clone()));
         }
-        let roll: Arc<Roll> = Arc::default();
-        tasks.spawn(roll.clone().keep(store.home().clone(), waiters.clone(), stop.clone()));
+        let worker_registry: Arc<WorkerRegistry> = Arc::default();
+        tasks.spawn(worker_registry.clone().run(store.first_shard().clone(), waiters.clone(), stop.clone()));
         let dispatch = Arc::new(Dispatch {
             waiters,
-            roll,
-            ends: Ends::default(),
-            polls: Polls::new(limits.waiting_polls),
-            follow: Follow::new(spans, &store),
-            meters,
-            events: Events::new(&store, limits.events, stop),
-            missed: store.shards().iter().map(|_| Notify::new()).collect(),
-            submits: Gather::new(&store, tasks),
-            completes: Gather::new(&store, tasks),
-            fails: Gather::new(&store, tasks),
-            heartbeats: Gather::new(&store, tasks),
-            releases: Gather::new(&store, tasks),
-            cancels: Gather::new(&store, tasks),
-            retries: Gather::new(&store, tasks),
-            deletes: Gather::new(&store, tasks),
-            notes: Gather::new(&store, tasks),
-            watches: Gather::new(&store, tasks),
+            worker_registry,
+            completion_waiters: CompletionWaiters::default(),
+            poll_limit: PollLimit::new(limits.max_waiting_requests),
+            task_tracer: TaskTracer::new(spans, &store),
+            metrics,
+            subscriptions: Subscriptions::new(&store, limits.max_buffered_events, stop),
+            wakeup_gaps: store.shards().iter().map(|_| Notify::new()).collect(),
+            submits: Batcher::new(&store, tasks),
+            completes: Batcher::new(&store, tasks),
+            fails: Batcher::new(&store, tasks),
+            heartbeats: Batcher::new(&store, tasks),
+            releases: Batcher::new(&store, tasks),
+            cancels: Batcher::new(&store, tasks),
+            retries: Batcher::new(&store, tasks),
+            deletes: Batcher::new(&store, tasks),
+            idempotency_records: Batcher::new(&store, tasks),
+            completion_watches: Batcher::new(&store, tasks),
             store,
         });
         for shard in dispatch.store.shards() {
-            tasks.spawn(dispatch.clone().sweep(shard.clone(), sweep, stop.clone()));
+            tasks.spawn(dispatch.clone().poll_shard(shard.clone(), poll_interval, stop.clone()));
         }
-        tasks.spawn(dispatch.clone().dismiss(stop.clone()));
-        tasks.spawn(dispatch.events.clone().run());
+        tasks.spawn(dispatch.clone().finish_waiters_on_stop(stop.clone()));
+        tasks.spawn(dispatch.subscriptions.clone().run());
         dispatch
     }
 
     /// Looks in the shard where there is something to claim for those who wait, again and again, whatever becomes of
     /// other shards.
-    async fn sweep(self: Arc<Self>, shard: Shard, every: Duration, stop: CancellationToken) {
-        let Some(missed) = self.missed.get(shard.index) else { return };
-        let sweeps = async {
+    async fn poll_shard(self: Arc<Self>, shard: Shard, interval: Duration, stop: CancellationToken) {
+        let Some(wakeup_gap) = self.wakeup_gaps.get(shard.index) else { return };
+        let poll_loop = async {
             loop {
-                let pause = every.mul_f64(rand::rng().random_range(0.67..1.33));
+                let pause = interval.mul_f64(rand::rng().random_range(0.67..1.33));
                 // Woken or not, it is time to look.
-                let _ = timeout(pause, missed.notified()).await;
+                let _ = timeout(pause, wakeup_gap.notified()).await;
                 let queues = self.waiters.queues();
                 if !queues.is_empty() {
-                    self.meters.sweeps.one();
-                    match views::queues::ready(&shard, &queues).await {
-                        Ok(ready) => self.waiters.swept(shard.index, &queues, ready),
+                    self.metrics.polls.inc();
+                    match views::queues::ready_queues(&shard, &queues).await {
+                        Ok(ready) => self.waiters.apply_poll(shard.index, &queues, ready),
                         Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),
                     }
                 }
-                self.ends.wake_in(&self.store, shard.index);
+                self.completion_waiters.notify_shard(&self.store, shard.index);
             }
         };
         tokio::select! {
-            () = sweeps => {}
+            () = poll_loop => {}
             () = stop.cancelled() => {}
         }
     }
 
     /// At the end, all who wait are answered.
-    async fn dismiss(self: Arc<Self>, stop: CancellationToken) {
+    async fn finish_waiters_on_stop(self: Arc<Self>, stop: CancellationToken) {
         stop.cancelled().await;
-        self.waiters.dismiss();
-        self.ends.wake_all();
+        self.waiters.finish_all();
+        self.completion_waiters.notify_all();
     }
 
     /// Takes note of what a script said.
-    pub fn hear(&self, signal: &Signal) {
-        self.meters.heard(signal);
-        match signal {
-            Signal::Ready { shard, priority, queue } => self.waiters.hint(*shard, queue, *priority),
-            Signal::Ended(id) => self.ends.wake(id),
-            Signal::Due { .. } => {}
-            Signal::Missed => self.missed.iter().for_each(Notify::notify_one),
+    pub fn on_wakeup(&self, wakeup: &Wakeup) {
+        self.metrics.count_wakeup(wakeup);
+        match wakeup {
+            Wakeup::Ready { shard, priority, queue } => self.waiters.on_wakeup(*shard, queue, *priority),
+            Wakeup::Ended(id) => self.completion_waiters.notify(id),
+            Wakeup::Due { .. } => {}
+            Wakeup::Gap => self.wakeup_gaps.iter().for_each(Notify::notify_one),
         }
     }
 
     /// Notes that a worker claims, from where, and how many tasks it works at at once.
-    pub fn claims(&self, request: &Request, address: IpAddr, concurrency: u32) {
-        self.roll.claims(&request.worker, address, concurrency, &request.queues, Instant::now());
+    pub fn record_claim(&self, request: &ClaimRequest, address: IpAddr, concurrency: u32) {
+        self.worker_registry.record_claim(&request.worker, address, concurrency, &request.queues, Instant::now());
     }
 
     /// Notes that a worker has sent a heartbeat.
-    pub fn beats(&self, worker: &str, address: IpAddr) {
-        self.roll.beats(worker, address, Instant::now());
+    pub fn record_heartbeat(&self, worker: &str, address: IpAddr) {
+        self.worker_registry.record_heartbeat(worker, address, Instant::now());
     }
 
     /// Ready tasks for the request, or none once `wait` has passed. What the delivery holds goes back if it is dropped
     /// before it is taken. When as many wait as may, there is still what is ready at once.
-    pub async fn claim(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
-        let mut delivery = self.wait_for(request, wait).await?;
-        delivery.end_with(self.follow.waits(delivery.tasks()).await);
+    pub async fn claim(&self, request: ClaimRequest, wait: Duration) -> Result<Delivery, Rejection> {
+        let mut delivery = self.wait_for_tasks(request, wait).await?;
+        delivery.set_wait_spans(self.task_tracer.wait_spans(delivery.tasks()).await);
         Ok(delivery)
     }
 
-    async fn wait_for(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
+    async fn wait_for_tasks(&self, request: ClaimRequest, wait: Duration) -> Result<Delivery, Rejection> {
         if wait.is_zero() {
-            return Ok(in_time(self.waiters.register(request, false).answer()).await?);
+            return Ok(with_request_timeout(self.waiters.register(request, false).reply()).await?);
         }
-        let Some(_place) = self.polls.enter() else {
-            let delivery = in_time(self.waiters.register(request, false).answer()).await?;
+        let Some(_permit) = self.poll_limit.try_acquire() else {
+            let delivery = with_request_timeout(self.waiters.register(request, false).reply()).await?;
             return match delivery.tasks().is_empty() {
                 false => Ok(delivery),
-                true => Err(self.crowded()),
+                true => Err(self.too_many_waiting()),
             };
         };
-        let mut waiter = self.waiters.register(request, true);
-        Ok(match timeout(wait, waiter.answer()).await {
+        let mut wait_handle = self.waiters.register(request, true);
+        Ok(match timeout(wait, wait_handle.reply()).await {
             Ok(answer) => answer?,
             // Not before a call that is looking for it has come back.
-            Err(_) => in_time(waiter.leave()).await?,
+            Err(_) => with_request_timeout(wait_handle.cancel()).await?,
         })
     }
 
     /// The same for a request that may be a repetition: what is leased under its claim id already is the answer.
-    pub async fn claim_again(&self, request: Request, wait: Duration) -> Result<Delivery, Refusal> {
-        let Some(claim) = request.claim else { return self.claim(request, wait).await };
-        let before = views::claims::claimed(&self.store, &claim).await?;
-        if !before.is_empty() {
-            return Ok(Delivery::again(before));
+    pub async fn claim_or_resume(&self, request: ClaimRequest, wait: Duration) -> Result<Delivery, Rejection> {
+        let Some(claim_digest) = request.claim else { return self.claim(request, wait).await };
+        let already_leased = views::claims::claimed(&self.store, &claim_digest).await?;
+        if !already_leased.is_empty() {
+            return Ok(Delivery::resumed(already_leased));
         }
         let delivery = self.claim(request, wait).await?;
         if !delivery.tasks().is_empty() {
             return Ok(delivery);
         }
         // The earlier one may have been on its way still.
-        Ok(Delivery::again(views::claims::claimed(&self.store, &claim).await?))
+        Ok(Delivery::resumed(views::claims::claimed(&self.store, &claim_digest).await?))
     }
 
-    fn crowded(&self) -> Refusal {
-        self.polls.refuse();
-        Refusal::Crowded
+    fn too_many_waiting(&self) -> Rejection {
+        self.poll_limit.count_rejection();
+        Rejection::TooManyWaiting
     }
 
     /// Those who wait, counted.
-    pub fn polls(&self) -> &Polls {
-        &self.polls
+    pub fn poll_limit(&self) -> &PollLimit {
+        &self.poll_limit
     }
 
     /// Stores tasks, in their order.
     pub async fn submit(&self, tasks: Vec<NewTask>) -> Vec<Result<Submitted>> {
-        let followed = self.follow.submits(&tasks);
+        let submit_spans = self.task_tracer.start_submits(&tasks);
         let outcomes = self.submits.send_all(tasks.into_iter().map(|task| (task.id.slot(), task)).collect()).await;
-        self.follow.submitted(followed, &outcomes);
+        self.task_tracer.finish_submits(submit_spans, &outcomes);
         outcomes
     }
 
     /// Ends leases and their tasks, in their order.
-    pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<Ended>> {
-        let endings = self.follow.endings(completions.iter().map(|done| &done.held)).await;
-        let placed = completions.into_iter().map(|done| (done.held.id.slot(), done)).collect();
-        let outcomes = self.completes.send_all(placed).await;
-        self.follow.ended(endings, End::Completed, &outcomes);
+    pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<LeaseEnd>> {
+        let execution_spans = self.task_tracer.execution_spans(completions.iter().map(|completion| &completion.held)).await;
+        let with_slots = completions.into_iter().map(|completion| (completion.held.id.slot(), completion)).collect();
+        let outcomes = self.completes.send_all(with_slots).await;
+        self.task_tracer.finish_executions(execution_spans, ExecutionOutcome::Completed, &outcomes);
         outcomes
     }
 
     /// Ends a lease badly.
-    pub async fn fail(&self, failure: Failure) -> Result<Ended> {
-        let endings = self.follow.endings([&failure.held].into_iter()).await;
+    pub async fn fail(&self, failure: Failure) -> Result<LeaseEnd> {
+        let execution_spans = self.task_tracer.execution_spans([&failure.held].into_iter()).await;
         let outcome = self.fails.send(failure.held.id.slot(), failure).await;
-        self.follow.ended(endings, End::Failed, [&outcome]);
+        self.task_tracer.finish_executions(execution_spans, ExecutionOutcome::Failed, [&outcome]);
         outcome
     }
 
     /// Prolongs leases.
-    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Vec<Result<Prolonged>> {
-        self.heartbeats.send_all(beats.into_iter().map(|beat| (beat.held.id.slot(), beat)).collect()).await
+    pub async fn heartbeat(&self, heartbeats: Vec<LeaseHeartbeat>) -> Vec<Result<LeaseExtended>> {
+        self.heartbeats.send_all(heartbeats.into_iter().map(|heartbeat| (heartbeat.held.id.slot(), heartbeat)).collect()).await
     }
 
     /// Gives a task back.
-    pub async fn release(&self, release: Release) -> Result<Ended> {
-        let endings = self.follow.endings([&release.held].into_iter()).await;
+    pub async fn release(&self, release: Release) -> Result<LeaseEnd> {
+        let execution_spans = self.task_tracer.execution_spans([&release.held].into_iter()).await;
         let outcome = self.releases.send(release.held.id.slot(), release).await;
-        self.follow.ended(endings, End::Released, [&outcome]);
+        self.task_tracer.finish_executions(execution_spans, ExecutionOutcome::Released, [&outcome]);
         outcome
     }
 
@@ -316,60 +316,60 @@ impl Dispatch {
     }
 
     /// Has an ended task run again.
-    pub async fn retry(&self, id: TaskId) -> Result<Revived> {
+    pub async fn retry(&self, id: TaskId) -> Result<Retried> {
         self.retries.send(id.slot(), id).await
     }
 
     /// Forgets an ended task.
-    pub async fn delete(&self, id: TaskId) -> Result<Removed> {
+    pub async fn delete(&self, id: TaskId) -> Result<Deleted> {
         self.deletes.send(id.slot(), id).await
     }
 
     /// Opens or closes records of Idempotency-Keys, in their order; each lies in the key's own shard.
-    pub async fn remember(&self, notes: Vec<Note>) -> Vec<Result<Remembered>> {
-        let placed = notes.into_iter().map(|note| (verbs::slot_of_record(&note.key), note));
-        self.notes.send_all(placed.collect()).await
+    pub async fn update_idempotency_records(&self, records: Vec<IdempotencyRecord>) -> Vec<Result<IdempotencyOutcome>> {
+        let with_slots = records.into_iter().map(|record| (verbs::slot_of_idempotency_key(&record.key), record));
+        self.idempotency_records.send_all(with_slots.collect()).await
     }
 
     /// Returns when the task has ended or is gone, at the latest after `wait`.
-    pub async fn ended(&self, id: TaskId, wait: Duration) -> Result<(), Refusal> {
-        let Some(_place) = self.polls.enter() else {
+    pub async fn wait_until_ended(&self, id: TaskId, wait: Duration) -> Result<(), Rejection> {
+        let Some(_permit) = self.poll_limit.try_acquire() else {
             // One that has ended is not waited for.
-            let state = self.watches.send(id.slot(), id).await?;
-            return if state.is_none_or(State::has_ended) { Ok(()) } else { Err(self.crowded()) };
+            let state = self.completion_watches.send(id.slot(), id).await?;
+            return if state.is_none_or(State::has_ended) { Ok(()) } else { Err(self.too_many_waiting()) };
         };
-        let wakeup = self.ends.register(id);
-        let waited = timeout(wait, async {
+        let subscription = self.completion_waiters.subscribe(id);
+        let wait_for_end = timeout(wait, async {
             loop {
-                let news = wakeup.news();
-                let state: Option<State> = self.watches.send(id.slot(), id).await?;
+                let notified = subscription.notified();
+                let state: Option<State> = self.completion_watches.send(id.slot(), id).await?;
                 if state.is_none_or(State::has_ended) {
                     return Ok(());
                 }
-                if self.waiters.are_dismissed() {
+                if self.waiters.is_stopping() {
                     return Ok(());
                 }
-                news.await;
+                notified.await;
             }
         });
-        waited.await.unwrap_or(Ok(()))
+        wait_for_end.await.unwrap_or(Ok(()))
     }
 
     /// Tells what becomes of tasks in `queues` (none: in all), from now on or from `mark` on.
-    pub async fn listen(&self, queues: Vec<QueueName>, mark: Option<Mark>) -> Result<Listener, Refusal> {
-        let place = self.polls.enter().ok_or_else(|| self.crowded())?;
-        Ok(self.events.listen(place, queues, mark).await?)
+    pub async fn subscribe(&self, queues: Vec<QueueName>, cursor: Option<Cursor>) -> Result<Subscription, Rejection> {
+        let permit = self.poll_limit.try_acquire().ok_or_else(|| self.too_many_waiting())?;
+        Ok(self.subscriptions.subscribe(permit, queues, cursor).await?)
     }
 
     /// Does a write that changes no task, as proof that writes work, and sees that no shard is left out by claims.
-    pub async fn probe(&self) -> Result<()> {
-        if let Some(error) = self.waiters.down() {
+    pub async fn check_readiness(&self) -> Result<()> {
+        if let Some(error) = self.waiters.unavailable_error() {
             return Err(error);
         }
         for shard in self.store.shards() {
-            let (first, _) = self.store.layout().range(shard.index);
+            let (first, _) = self.store.layout().slot_range(shard.index);
             if let Some(slot) = Slot::new(first) {
-                self.watches.send(slot, TaskId::new(Uuid::nil(), slot)).await?;
+                self.completion_watches.send(slot, TaskId::new(Uuid::nil(), slot)).await?;
             }
         }
         Ok(())
@@ -377,14 +377,14 @@ impl Dispatch {
 
     /// Sets a queue's settings, master copy first. Returns when all shards have theirs; if it does not return,
     /// upkeep brings the copies up.
-    pub async fn configure(&self, queue: &QueueName, settings: Settings) -> Result<()> {
-        in_time(async {
+    pub async fn set_queue_settings(&self, queue: &QueueName, settings: QueueSettings) -> Result<()> {
+        with_request_timeout(async {
             let mut caller = Caller::new();
-            let version = ops::settings::set(&self.store, &mut caller, queue, &settings).await?;
+            let version = ops::settings::set_settings(&self.store, &mut caller, queue, &settings).await?;
             let mut outcome = Ok(());
             for shard in self.store.shards() {
-                let configured = ops::configure::configure(shard, &mut caller, queue, version, &settings).await;
-                outcome = outcome.and(configured.map(drop));
+                let applied = ops::configure::apply_settings(shard, &mut caller, queue, version, &settings).await;
+                outcome = outcome.and(applied.map(drop));
             }
             outcome
         })
@@ -394,32 +394,32 @@ impl Dispatch {
     /// Forgets the queue's tasks in these states, at most 10,000: how many, and whether there may be more.
     pub async fn purge(&self, queue: &QueueName, states: &[State]) -> Result<(u64, bool)> {
         let mut caller = Caller::new();
-        let reason = Reason::Purged(states.to_vec());
-        let (mut gone, mut calls) = (0, 0);
+        let reason = DeleteReason::Purge(states.to_vec());
+        let (mut deleted, mut calls) = (0, 0);
         for shard in self.store.shards() {
             for state in states {
                 loop {
-                    let mut ids = views::queues::purgeable(shard, queue, *state, limits::CALL_ITEMS).await?;
+                    let mut ids = views::queues::purgeable(shard, queue, *state, limits::MAX_CALL_ITEMS).await?;
                     // One that moved while its queue was read may stand in it twice.
                     let mut seen = HashSet::new();
                     ids.retain(|id| seen.insert(*id));
                     if ids.is_empty() {
                         break;
                     }
-                    if calls == PURGE_CALLS {
-                        return Ok((gone, true));
+                    if calls == MAX_PURGE_CALLS {
+                        return Ok((deleted, true));
                     }
                     calls += 1;
-                    let removed = ops::remove::remove(shard, &mut caller, &reason, &ids).await?;
-                    let now_gone = removed.iter().filter(|removed| **removed == Removed::Gone).count();
-                    gone += now_gone as u64;
-                    if now_gone == 0 {
+                    let outcomes = ops::remove::delete(shard, &mut caller, &reason, &ids).await?;
+                    let deleted_now = outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count();
+                    deleted += deleted_now as u64;
+                    if deleted_now == 0 {
                         break;
                     }
                 }
             }
         }
-        Ok((gone, false))
+        Ok((deleted, false))
     }
 
     /// The store, for reading.
@@ -429,7 +429,7 @@ impl Dispatch {
 
     /// The shard that holds the task.
     pub fn shard_of(&self, id: &TaskId) -> &Shard {
-        self.store.shard_of_id(id)
+        self.store.shard_for_task(id)
     }
 
     /// The digest under which a claim id, a caller's or a completed lease's, is kept.

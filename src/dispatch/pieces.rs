@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Request;
+use super::ClaimRequest;
 use super::delivery::Delivery;
-use super::waiters::{Batch, Registered, Waiters};
+use super::waiters::{ClaimBatch, WaitHandle, Waiters};
 use crate::domain::queue::QueueName;
 
 /// The shard.
@@ -16,62 +16,62 @@ const PRIORITY: u8 = 4;
 
 /// Those who wait for one queue, in order of arrival.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct WaiterCrowd {
     waiters: Arc<Waiters>,
     queue: QueueName,
-    places: VecDeque<Registered>,
+    handles: VecDeque<WaitHandle>,
 }
 
-impl Crowd {
+impl WaiterCrowd {
     /// So many, none of whom has been looked for.
     pub fn new(count: usize) -> Self {
         let queue = QueueName::default_queue();
-        let mut crowd = Crowd { waiters: Arc::new(Waiters::new(1)), queue, places: VecDeque::new() };
-        (0..count).for_each(|_| crowd.enter());
-        crowd
+        let mut pool = WaiterCrowd { waiters: Arc::new(Waiters::new(1)), queue, handles: VecDeque::new() };
+        (0..count).for_each(|_| pool.add());
+        pool
     }
 
     /// All of them are looked for and find nothing: they rest.
     pub fn rest(&mut self) {
-        while let Some(batch) = self.waiters.pull(SHARD) {
-            self.find_nothing(&batch);
+        while let Some(batch) = self.waiters.take_batch(SHARD) {
+            self.return_empty(&batch);
         }
     }
 
-    fn find_nothing(&self, batch: &Batch) {
-        self.waiters.put_back(SHARD, batch, &[(0, None)], false);
+    fn return_empty(&self, batch: &ClaimBatch) {
+        self.waiters.return_batch(SHARD, batch, &[(0, None)], false);
     }
 
     /// One more comes.
-    pub fn enter(&mut self) {
+    pub fn add(&mut self) {
         let queues = vec![self.queue.clone()];
-        let request = Request { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim: None };
-        self.places.push_back(self.waiters.register(request, true));
+        let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim: None };
+        self.handles.push_back(self.waiters.register(request, true));
     }
 
     /// The one who came last goes.
-    pub fn leave(&mut self) {
-        drop(self.places.pop_back());
+    pub fn remove_last(&mut self) {
+        drop(self.handles.pop_back());
     }
 
     /// Those who are next are taken out, and put back as a call that did not get so far leaves them. Returns how many.
-    pub fn look(&self) -> usize {
-        let Some(batch) = self.waiters.pull(SHARD) else { return 0 };
-        self.waiters.put_back(SHARD, &batch, &[], true);
+    pub fn take_and_return(&self) -> usize {
+        let Some(batch) = self.waiters.take_batch(SHARD) else { return 0 };
+        self.waiters.return_batch(SHARD, &batch, &[], true);
         batch.ids.len()
     }
 
     /// A hint comes and there is a task for the first of those who rest; another comes in its place. Returns how many
     /// were looked for.
-    pub fn serve(&mut self) -> usize {
-        self.waiters.hint(SHARD, &self.queue, PRIORITY);
-        let Some(batch) = self.waiters.pull(SHARD) else { return 0 };
+    pub fn serve_first(&mut self) -> usize {
+        self.waiters.on_wakeup(SHARD, &self.queue, PRIORITY);
+        let Some(batch) = self.waiters.take_batch(SHARD) else { return 0 };
         if let Some(first) = batch.ids.first() {
-            self.waiters.serve(*first, Delivery::default());
+            self.waiters.deliver(*first, Delivery::default());
         }
-        self.find_nothing(&batch);
-        drop(self.places.pop_front());
-        self.enter();
+        self.return_empty(&batch);
+        drop(self.handles.pop_front());
+        self.add();
         self.rest();
         batch.ids.len()
     }

@@ -5,31 +5,31 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Places for those who wait.
 #[derive(Debug)]
-pub struct Polls {
-    most: usize,
+pub struct PollLimit {
+    max_waiting: usize,
     waiting: AtomicUsize,
-    refused: AtomicU64,
+    rejected: AtomicU64,
 }
 
 /// A place; given up when it is dropped, however the wait ended.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Polls>);
+pub(super) struct PollPermit(Arc<PollLimit>);
 
-impl Polls {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Polls { most, waiting: AtomicUsize::new(0), refused: AtomicU64::new(0) })
+impl PollLimit {
+    pub(super) fn new(max_waiting: usize) -> Arc<Self> {
+        Arc::new(PollLimit { max_waiting, waiting: AtomicUsize::new(0), rejected: AtomicU64::new(0) })
     }
 
     /// A place, if one is free.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
-        let more = |waiting: usize| (waiting < self.most).then_some(waiting + 1);
-        let entered = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        entered.then(|| Place(self.clone()))
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<PollPermit> {
+        let increment = |waiting: usize| (waiting < self.max_waiting).then_some(waiting + 1);
+        let acquired = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok();
+        acquired.then(|| PollPermit(self.clone()))
     }
 
     /// Somebody who wanted to wait is told to come back later.
-    pub(super) fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_rejection(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many wait.
@@ -39,11 +39,11 @@ impl Polls {
 
     /// How many were told to come back later.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.rejected.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Place {
+impl Drop for PollPermit {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }

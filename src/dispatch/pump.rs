@@ -6,65 +6,65 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, GiveBack};
-use super::meters::Meters;
-use super::waiters::{Batch, Waiters};
-use crate::store::ops::claim::{Claim, Handed};
-use crate::store::ops::expire::expire;
+use super::delivery::{Delivery, UndeliveredReleaser};
+use super::meters::Metrics;
+use super::waiters::{ClaimBatch, Waiters};
+use crate::store::ops::claim::{ClaimCall, ClaimReply};
+use crate::store::ops::expire::expire_tasks;
 use crate::store::{Caller, Shard};
 
 /// How long a call whose outcome is not known rests before it is sent again.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Ends after `stop`.
 pub(super) async fn run(
     shard: Shard,
     waiters: Arc<Waiters>,
-    give_back: Arc<GiveBack>,
-    meters: Arc<Meters>,
+    releaser: Arc<UndeliveredReleaser>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let mut caller = Caller::new();
     loop {
         // Who can come into the line without waiting is looked for in the same call.
         yield_now().await;
-        let Some(batch) = waiters.pull(shard.index) else {
+        let Some(batch) = waiters.take_batch(shard.index) else {
             tokio::select! {
-                () = waiters.news(shard.index) => continue,
+                () = waiters.triggered(shard.index) => continue,
                 () = stop.cancelled() => return,
             }
         };
         // A claim that is not sent need not be resolved later. The shard's pulse finds out when it is back.
-        if let Err(error) = shard.gate.check() {
-            waiters.fail(shard.index, &batch, &error);
-            while shard.gate.check().is_err() {
+        if let Err(error) = shard.breaker.check() {
+            waiters.fail_batch(shard.index, &batch, &error);
+            while shard.breaker.check().is_err() {
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
                     () = stop.cancelled() => return,
                 }
             }
-            waiters.up(shard.index);
+            waiters.mark_available(shard.index);
             continue;
         }
-        meters.looked_for(batch.ids.len());
-        let claim = Claim::new(&shard, &mut caller, &batch.queues, &batch.wants);
+        metrics.observe_call_waiters(batch.ids.len());
+        let claim = ClaimCall::new(&shard, &mut caller, &batch.queues, &batch.requests);
         match claim.send().await {
-            Ok(handed) => {
-                let expired = handed.expired;
-                meters.brought(handed.tasks.len());
-                let served = serve(shard.index, &waiters, &give_back, &batch, handed);
-                meters.handed_out(served, batch.since.elapsed());
-                if expired && let Err(error) = expire(&shard, &mut caller).await {
+            Ok(reply) => {
+                let expired = reply.passed_expired;
+                metrics.observe_call_tasks(reply.tasks.len());
+                let served = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
+                metrics.observe_deliveries(served, batch.triggered_at.elapsed());
+                if expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
                     tracing::debug!(%error, "expired tasks are left to upkeep");
                 }
             }
             Err(error) => {
-                waiters.fail(shard.index, &batch, &error);
+                waiters.fail_batch(shard.index, &batch, &error);
                 if error.is_outage() {
-                    if resolve(&claim, &give_back, &stop).await.is_none() {
+                    if resend_until_answered(&claim, &releaser, &stop).await.is_none() {
                         return;
                     }
-                    waiters.up(shard.index);
+                    waiters.mark_available(shard.index);
                 }
             }
         }
@@ -72,35 +72,35 @@ pub(super) async fn run(
 }
 
 /// Returns how many were served.
-fn serve(shard: usize, waiters: &Waiters, give_back: &Arc<GiveBack>, batch: &Batch, handed: Handed) -> usize {
-    let mut served: Vec<Vec<_>> = batch.wants.iter().map(|_| Vec::new()).collect();
-    for (place, task) in handed.tasks {
-        if let Some(tasks) = served.get_mut(place) {
+fn deliver_reply(shard: usize, waiters: &Waiters, releaser: &Arc<UndeliveredReleaser>, batch: &ClaimBatch, reply: ClaimReply) -> usize {
+    let mut tasks_by_waiter: Vec<Vec<_>> = batch.requests.iter().map(|_| Vec::new()).collect();
+    for (index, task) in reply.tasks {
+        if let Some(tasks) = tasks_by_waiter.get_mut(index) {
             tasks.push(task);
         }
     }
-    let mut number = 0;
-    for (id, tasks) in batch.ids.iter().zip(served) {
+    let mut served_count = 0;
+    for (id, tasks) in batch.ids.iter().zip(tasks_by_waiter) {
         if !tasks.is_empty() {
-            number += 1;
-            waiters.serve(*id, Delivery::new(tasks, give_back));
+            served_count += 1;
+            waiters.deliver(*id, Delivery::new(tasks, releaser));
         }
     }
-    waiters.put_back(shard, batch, &handed.fronts, handed.more);
-    number
+    waiters.return_batch(shard, batch, &reply.fronts, reply.more);
+    served_count
 }
 
 /// Sends a call that may have run until it is answered, and gives back what it got: those who wanted it were told that
 /// there is nothing. `None`: the server stops first, and leases that nobody knows of run out.
-async fn resolve(claim: &Claim<'_>, give_back: &Arc<GiveBack>, stop: &CancellationToken) -> Option<()> {
+async fn resend_until_answered(claim: &ClaimCall<'_>, releaser: &Arc<UndeliveredReleaser>, stop: &CancellationToken) -> Option<()> {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(RETRY_DELAY) => {}
             () = stop.cancelled() => return None,
         }
         match claim.send().await {
-            Ok(handed) => {
-                drop(Delivery::new(handed.tasks.into_iter().map(|(_, task)| task).collect(), give_back));
+            Ok(reply) => {
+                drop(Delivery::new(reply.tasks.into_iter().map(|(_, task)| task).collect(), releaser));
                 return Some(());
             }
             Err(error) if error.is_outage() => {}

@@ -1,13 +1,13 @@
 //! The operations that are gathered.
 
-use super::gather::Verb;
+use super::gather::BatchedOp;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::store::ops::{
-    self, Ended, cancel, complete, fail, heartbeat, release, remember, remove, retry, submit, watch,
+    self, LeaseEnd, cancel, complete, fail, heartbeat, release, remember, remove, retry, submit, watch,
 };
 use crate::store::{Caller, Result, Shard};
 
@@ -18,7 +18,7 @@ macro_rules! verb {
         #[derive(Debug)]
         pub(super) struct $name;
 
-        impl Verb for $name {
+        impl BatchedOp for $name {
             type Item = $item;
             type Answer = $answer;
 
@@ -39,35 +39,35 @@ macro_rules! verb {
     };
 }
 
-const LIGHT: usize = 64;
+const BASE_BYTES: usize = 64;
 
 verb!(Submit: NewTask => submit::Submitted,
     |task| task.dedupe.as_ref().map_or(*task.id.as_bytes(), |dedupe| *dedupe.digest.as_bytes()),
-    task.payload.get().len() + LIGHT, submit::submit);
-verb!(Complete: complete::Completion => Ended,
-    |done| *done.held.id.as_bytes(), done.result.get().len() + LIGHT, complete::complete);
-verb!(Fail: fail::Failure => Ended,
+    task.payload.get().len() + BASE_BYTES, submit::submit);
+verb!(Complete: complete::Completion => LeaseEnd,
+    |done| *done.held.id.as_bytes(), done.result.get().len() + BASE_BYTES, complete::complete);
+verb!(Fail: fail::Failure => LeaseEnd,
     |failure| *failure.held.id.as_bytes(),
-    failure.report.details.as_ref().map_or(0, |details| details.get().len()) + LIGHT, fail::fail);
-verb!(Heartbeat: heartbeat::Beat => heartbeat::Prolonged,
+    failure.report.details.as_ref().map_or(0, |details| details.get().len()) + BASE_BYTES, fail::fail);
+verb!(Heartbeat: heartbeat::LeaseHeartbeat => heartbeat::LeaseExtended,
     |beat| *beat.held.id.as_bytes(),
-    beat.progress.as_ref().map_or(0, |progress| progress.get().len()) + LIGHT, heartbeat::heartbeat);
-verb!(Release: release::Release => Ended, |release| *release.held.id.as_bytes(), LIGHT, release::release);
-verb!(Cancel: TaskId => cancel::Cancelled, |id| *id.as_bytes(), LIGHT, cancel::cancel);
+    beat.progress.as_ref().map_or(0, |progress| progress.get().len()) + BASE_BYTES, heartbeat::heartbeat);
+verb!(Release: release::Release => LeaseEnd, |release| *release.held.id.as_bytes(), BASE_BYTES, release::release);
+verb!(Cancel: TaskId => cancel::Cancelled, |id| *id.as_bytes(), BASE_BYTES, cancel::cancel);
 verb!(
     /// Two of one dedupe key must not go together either, which the ids do not tell: one at a time.
-    Retry: TaskId => retry::Revived, |id| [0; 16], LIGHT, retry::retry);
-verb!(Delete: TaskId => remove::Removed, |id| *id.as_bytes(), LIGHT, delete);
-verb!(Remember: remember::Note => remember::Remembered, |note| *note.key.as_bytes(), LIGHT, remember::remember);
+    Retry: TaskId => retry::Retried, |id| [0; 16], BASE_BYTES, retry::retry);
+verb!(Delete: TaskId => remove::Deleted, |id| *id.as_bytes(), BASE_BYTES, delete);
+verb!(Remember: remember::IdempotencyRecord => remember::IdempotencyOutcome, |note| *note.key.as_bytes(), BASE_BYTES, remember::record_idempotency);
 verb!(
     /// Watching twice is watching once: any may go together, which a key that nobody else has says.
-    Watch: TaskId => Option<State>, |id| rand::random(), LIGHT, watch::watch);
+    Watch: TaskId => Option<State>, |id| rand::random(), BASE_BYTES, watch::subscribe_completion);
 
-async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<remove::Removed>> {
-    ops::remove::remove(shard, caller, &remove::Reason::Deleted, ids).await
+async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<remove::Deleted>> {
+    ops::remove::delete(shard, caller, &remove::DeleteReason::Requested, ids).await
 }
 
 /// Where the record of an Idempotency-Key lies.
-pub(super) fn slot_of_record(key: &Digest) -> Slot {
+pub(super) fn slot_of_idempotency_key(key: &Digest) -> Slot {
     Slot::of_key(key.as_bytes())
 }

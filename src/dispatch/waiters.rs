@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::delivery::Delivery;
-use super::line::{Line, Waiter};
+use super::line::{WaitQueue, Waiter};
 use crate::domain::digest::Digest;
 use crate::domain::queue::QueueName;
-use crate::store::ops::claim::Want;
+use crate::store::ops::claim::WaiterRequest;
 use crate::store::{Error, Result};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct ClaimRequest {
     /// In order of preference.
     pub queues: Vec<QueueName>,
     /// How many tasks at most.
@@ -35,267 +35,267 @@ pub struct Request {
 
 /// Waiters that a pump has taken out, and the call to make for them.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct ClaimBatch {
     pub(super) ids: Vec<u64>,
     pub(super) queues: Vec<QueueName>,
-    pub(super) wants: Vec<Want>,
+    pub(super) requests: Vec<WaiterRequest>,
     /// When the shard's pump first had a reason to make this call.
-    pub(super) since: Instant,
+    pub(super) triggered_at: Instant,
 }
 
 /// What a shard's pump is told.
 #[derive(Default, Debug)]
-struct News {
+struct ClaimTrigger {
     notify: Notify,
     /// When it was first told something since it last pulled, in µs since the line began; 0: it was not.
-    since: AtomicU64,
+    pending_since_us: AtomicU64,
 }
 
 /// All who wait.
 #[derive(Debug)]
 pub(super) struct Waiters {
-    line: Mutex<Line>,
-    began: Instant,
-    news: Vec<News>,
+    wait_queue: Mutex<WaitQueue>,
+    started: Instant,
+    triggers: Vec<ClaimTrigger>,
 }
 
 impl Waiters {
     pub(super) fn new(shards: usize) -> Self {
-        let news = (0..shards).map(|_| News::default()).collect();
-        Waiters { line: Mutex::new(Line::new(shards)), began: Instant::now(), news }
+        let triggers = (0..shards).map(|_| ClaimTrigger::default()).collect();
+        Waiters { wait_queue: Mutex::new(WaitQueue::new(shards)), started: Instant::now(), triggers }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WaitQueue> {
+        self.wait_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, shards: impl IntoIterator<Item = usize>) {
-        let now = self.now();
-        for news in shards.into_iter().filter_map(|shard| self.news.get(shard)) {
+    fn trigger(&self, shards: impl IntoIterator<Item = usize>) {
+        let now_us = self.elapsed_us();
+        for trigger in shards.into_iter().filter_map(|shard| self.triggers.get(shard)) {
             // Only the first counts.
-            let _ = news.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-            news.notify.notify_one();
+            let _ = trigger.pending_since_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
+            trigger.notify.notify_one();
         }
     }
 
     /// In µs since the line began, never 0.
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Returns when there may be something to pull for this shard.
-    pub(super) async fn news(&self, shard: usize) {
-        if let Some(news) = self.news.get(shard) {
-            news.notify.notified().await;
+    pub(super) async fn triggered(&self, shard: usize) {
+        if let Some(trigger) = self.triggers.get(shard) {
+            trigger.notify.notified().await;
         }
     }
 
     /// A new waiter at the end of the line.
-    pub(super) fn register(self: &Arc<Self>, request: Request, stays: bool) -> Registered {
-        let (answer, answered) = oneshot::channel();
-        let mut line = self.lock();
-        let id = line.enter(request, answer, stays);
-        if line.dismissed || line.is_done(id) {
-            line.part(id);
+    pub(super) fn register(self: &Arc<Self>, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
+        let (reply, reply_receiver) = oneshot::channel();
+        let mut wait_queue = self.lock();
+        let id = wait_queue.add(request, reply, is_long_poll);
+        if wait_queue.stopping || wait_queue.is_finished(id) {
+            wait_queue.cancel_wait(id);
         }
-        self.tell(line.target(id));
-        drop(line);
-        Registered { waiters: self.clone(), id, answered }
+        self.trigger(wait_queue.next_shard(id));
+        drop(wait_queue);
+        WaitHandle { waiters: self.clone(), id, reply_receiver }
     }
 
     /// Takes out those for whom this shard is where to look, in order of arrival; `None` if there are none.
-    pub(super) fn pull(&self, shard: usize) -> Option<Batch> {
-        let mut line = self.lock();
-        let told = self.news.get(shard).map_or(0, |news| news.since.swap(0, Ordering::Relaxed));
-        let ids = line.eligible(shard);
+    pub(super) fn take_batch(&self, shard: usize) -> Option<ClaimBatch> {
+        let mut wait_queue = self.lock();
+        let triggered_us = self.triggers.get(shard).map_or(0, |trigger| trigger.pending_since_us.swap(0, Ordering::Relaxed));
+        let ids = wait_queue.eligible(shard);
         if ids.is_empty() {
             return None;
         }
-        line.begin_call(shard);
-        let since = self.began + Duration::from_micros(if told == 0 { self.now() } else { told });
-        let mut batch = Batch { ids: Vec::new(), queues: Vec::new(), wants: Vec::new(), since };
-        let mut places = HashMap::new();
+        wait_queue.begin_call(shard);
+        let triggered_at = self.started + Duration::from_micros(if triggered_us == 0 { self.elapsed_us() } else { triggered_us });
+        let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at };
+        let mut queue_indexes = HashMap::new();
         for id in ids {
-            line.unfree(id);
-            let Some(waiter) = line.all.get(&id) else { continue };
-            let unseen = waiter.unseen.contains(&shard);
-            let worth = |queue: &&QueueName| unseen || line.is_ready(queue, shard);
+            wait_queue.deindex(id);
+            let Some(waiter) = wait_queue.waiters.get(&id) else { continue };
+            let is_unchecked = waiter.unchecked_shards.contains(&shard);
+            let may_have_tasks = |queue: &&QueueName| is_unchecked || wait_queue.is_ready(queue, shard);
             let mut queues = Vec::new();
-            for queue in waiter.request.queues.iter().filter(worth) {
-                queues.push(*places.entry(queue.clone()).or_insert_with(|| {
+            for queue in waiter.request.queues.iter().filter(may_have_tasks) {
+                queues.push(*queue_indexes.entry(queue.clone()).or_insert_with(|| {
                     batch.queues.push(queue.clone());
                     batch.queues.len() - 1
                 }));
             }
-            let Request { max, lease_ms, ref worker, claim, .. } = *waiter.request;
-            batch.wants.push(Want { max, lease_ms, worker: worker.clone(), claim, queues });
+            let ClaimRequest { max, lease_ms, ref worker, claim, .. } = *waiter.request;
+            batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_digest: claim, queues });
             batch.ids.push(id);
-            line.taken.insert(id);
+            wait_queue.in_flight.insert(id);
         }
         Some(batch)
     }
 
     /// Waiter `id`, which is taken out, gets its tasks. If it has gone, they go back as the delivery is dropped.
-    pub(super) fn serve(&self, id: u64, delivery: Delivery) {
-        let waiter = self.lock().forget(id);
+    pub(super) fn deliver(&self, id: u64, delivery: Delivery) {
+        let waiter = self.lock().remove(id);
         if let Some(waiter) = waiter {
-            let _ = waiter.answer.send(Ok(delivery));
+            let _ = waiter.reply.send(Ok(delivery));
         }
     }
 
     /// A call has come back: those whom it did not serve go back to their places. `cut`: a limit ended it, so it has
     /// not looked for all of them.
-    pub(super) fn put_back(&self, shard: usize, batch: &Batch, fronts: &[(usize, Option<u8>)], cut: bool) {
-        let mut line = self.lock();
-        let served = batch.ids.iter().filter(|id| !line.taken.contains(id)).count();
-        line.set_window(shard, served);
-        for (place, front) in fronts {
-            let Some(queue) = batch.queues.get(*place) else { continue };
+    pub(super) fn return_batch(&self, shard: usize, batch: &ClaimBatch, fronts: &[(usize, Option<u8>)], is_truncated: bool) {
+        let mut wait_queue = self.lock();
+        let served = batch.ids.iter().filter(|id| !wait_queue.in_flight.contains(id)).count();
+        wait_queue.set_batch_limit(shard, served);
+        for (index, front) in fronts {
+            let Some(queue) = batch.queues.get(*index) else { continue };
             match front {
-                Some(priority) => line.set_ready(queue, shard, *priority),
-                None => line.unset_ready(queue, shard),
+                Some(priority) => wait_queue.set_ready(queue, shard, *priority),
+                None => wait_queue.clear_ready(queue, shard),
             }
         }
-        self.return_to_places(line, shard, batch, |waiter| {
-            waiter.failed.remove(&shard);
-            if !cut {
-                waiter.unseen.remove(&shard);
+        self.return_waiters(wait_queue, shard, batch, |waiter| {
+            waiter.failed_shards.remove(&shard);
+            if !is_truncated {
+                waiter.unchecked_shards.remove(&shard);
             }
         });
     }
 
     /// A call has failed: those it was for are looked for elsewhere, and told when there is nowhere else. A shard that
     /// is away is not looked in until [`Waiters::up`].
-    pub(super) fn fail(&self, shard: usize, batch: &Batch, error: &Error) {
-        let mut line = self.lock();
-        let mut done = Vec::new();
+    pub(super) fn fail_batch(&self, shard: usize, batch: &ClaimBatch, error: &Error) {
+        let mut wait_queue = self.lock();
+        let mut finished_ids = Vec::new();
         if error.is_outage() {
-            done = line.set_down(shard, error);
+            finished_ids = wait_queue.mark_unavailable(shard, error);
         } else {
-            batch.queues.iter().for_each(|queue| line.unset_ready(queue, shard));
+            batch.queues.iter().for_each(|queue| wait_queue.clear_ready(queue, shard));
         }
-        let done: Vec<Waiter> = done.into_iter().filter_map(|id| line.forget(id)).collect();
-        self.return_to_places(line, shard, batch, |waiter| {
-            waiter.unseen.remove(&shard);
-            waiter.failed.insert(shard, error.clone());
+        let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
+        self.return_waiters(wait_queue, shard, batch, |waiter| {
+            waiter.unchecked_shards.remove(&shard);
+            waiter.failed_shards.insert(shard, error.clone());
         });
-        done.into_iter().for_each(Waiter::dismiss);
+        finished.into_iter().for_each(Waiter::finish_empty);
     }
 
     /// The shard answers again. For how long it did not is no part of how long it takes to hand out.
-    pub(super) fn up(&self, shard: usize) {
-        self.lock().set_up(shard);
-        self.news.get(shard).into_iter().for_each(|news| news.since.store(0, Ordering::Relaxed));
-        self.tell([shard]);
+    pub(super) fn mark_available(&self, shard: usize) {
+        self.lock().mark_available(shard);
+        self.triggers.get(shard).into_iter().for_each(|trigger| trigger.pending_since_us.store(0, Ordering::Relaxed));
+        self.trigger([shard]);
     }
 
-    fn return_to_places(
+    fn return_waiters(
         &self,
-        mut line: MutexGuard<'_, Line>,
+        mut wait_queue: MutexGuard<'_, WaitQueue>,
         shard: usize,
-        batch: &Batch,
-        outcome: impl Fn(&mut Waiter),
+        batch: &ClaimBatch,
+        update: impl Fn(&mut Waiter),
     ) {
         // There may be more for others of this shard.
-        let mut tell = BTreeSet::from([shard]);
-        let mut leaving = Vec::new();
+        let mut shards_to_trigger = BTreeSet::from([shard]);
+        let mut finished = Vec::new();
         for id in &batch.ids {
-            if !line.taken.remove(id) {
+            if !wait_queue.in_flight.remove(id) {
                 continue;
             }
-            line.all.get_mut(id).into_iter().for_each(&outcome);
-            if line.is_done(*id) {
-                leaving.extend(line.forget(*id));
+            wait_queue.waiters.get_mut(id).into_iter().for_each(&update);
+            if wait_queue.is_finished(*id) {
+                finished.extend(wait_queue.remove(*id));
             } else {
-                line.free(*id);
-                tell.extend(line.target(*id));
+                wait_queue.index(*id);
+                shards_to_trigger.extend(wait_queue.next_shard(*id));
             }
         }
-        drop(line);
-        self.tell(tell);
-        leaving.into_iter().for_each(Waiter::dismiss);
+        drop(wait_queue);
+        self.trigger(shards_to_trigger);
+        finished.into_iter().for_each(Waiter::finish_empty);
     }
 
     /// A script said that the queue has something of this priority.
-    pub(super) fn hint(&self, shard: usize, queue: &QueueName, priority: u8) {
-        let mut line = self.lock();
-        if line.interest.contains_key(queue) {
-            line.hint(queue, shard, priority);
-            self.tell([shard]);
+    pub(super) fn on_wakeup(&self, shard: usize, queue: &QueueName, priority: u8) {
+        let mut wait_queue = self.lock();
+        if wait_queue.waiters_per_queue.contains_key(queue) {
+            wait_queue.record_wakeup(queue, shard, priority);
+            self.trigger([shard]);
         }
     }
 
     /// A sweep found that of `queues` exactly those in `found` have something in this shard.
-    pub(super) fn swept(&self, shard: usize, queues: &[QueueName], found: Vec<(QueueName, u8)>) {
-        let mut line = self.lock();
-        let found: HashMap<QueueName, u8> = found.into_iter().collect();
+    pub(super) fn apply_poll(&self, shard: usize, queues: &[QueueName], ready: Vec<(QueueName, u8)>) {
+        let mut wait_queue = self.lock();
+        let priorities: HashMap<QueueName, u8> = ready.into_iter().collect();
         for queue in queues {
-            match found.get(queue) {
-                Some(priority) => line.set_ready(queue, shard, *priority),
-                None => line.unset_ready(queue, shard),
+            match priorities.get(queue) {
+                Some(priority) => wait_queue.set_ready(queue, shard, *priority),
+                None => wait_queue.clear_ready(queue, shard),
             }
         }
-        self.tell([shard]);
+        self.trigger([shard]);
     }
 
     /// The queues that somebody waits for.
     pub(super) fn queues(&self) -> Vec<QueueName> {
-        self.lock().interest.keys().cloned().collect()
+        self.lock().waiters_per_queue.keys().cloned().collect()
     }
 
     /// Who waits.
     pub(super) fn workers(&self) -> Vec<String> {
-        self.lock().all.values().map(|waiter| waiter.request.worker.clone()).collect()
+        self.lock().waiters.values().map(|waiter| waiter.request.worker.clone()).collect()
     }
 
     /// Why a shard is left out, if one is.
-    pub(super) fn down(&self) -> Option<Error> {
-        self.lock().down.values().next().cloned()
+    pub(super) fn unavailable_error(&self) -> Option<Error> {
+        self.lock().unavailable_shards.values().next().cloned()
     }
 
     /// All get an empty answer, and so does whoever comes later.
-    pub(super) fn dismiss(&self) {
-        let mut line = self.lock();
-        line.dismissed = true;
-        let all: Vec<u64> = line.all.keys().copied().collect();
-        all.into_iter().for_each(|id| line.part(id));
+    pub(super) fn finish_all(&self) {
+        let mut wait_queue = self.lock();
+        wait_queue.stopping = true;
+        let ids: Vec<u64> = wait_queue.waiters.keys().copied().collect();
+        ids.into_iter().for_each(|id| wait_queue.cancel_wait(id));
     }
 
-    pub(super) fn are_dismissed(&self) -> bool {
-        self.lock().dismissed
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
     }
 }
 
 /// A place in the line. Dropped, it is given up.
 #[derive(Debug)]
-pub(super) struct Registered {
+pub(super) struct WaitHandle {
     waiters: Arc<Waiters>,
     id: u64,
-    answered: oneshot::Receiver<Result<Delivery>>,
+    reply_receiver: oneshot::Receiver<Result<Delivery>>,
 }
 
-impl Registered {
+impl WaitHandle {
     /// The answer, when it comes.
-    pub(super) async fn answer(&mut self) -> Result<Delivery> {
-        match (&mut self.answered).await {
-            Ok(answer) => answer,
+    pub(super) async fn reply(&mut self) -> Result<Delivery> {
+        match (&mut self.reply_receiver).await {
+            Ok(reply) => reply,
             Err(_) => Err(Error::Unavailable("the server is stopping".into())),
         }
     }
 
     /// Gives the place up, unless somebody is looking for it right now: then its answer still counts.
-    pub(super) async fn leave(mut self) -> Result<Delivery> {
-        self.waiters.lock().part(self.id);
-        self.answer().await
+    pub(super) async fn cancel(mut self) -> Result<Delivery> {
+        self.waiters.lock().cancel_wait(self.id);
+        self.reply().await
     }
 }
 
-impl Drop for Registered {
+impl Drop for WaitHandle {
     fn drop(&mut self) {
-        let mut line = self.waiters.lock();
+        let mut wait_queue = self.waiters.lock();
         // One that is being looked for stays until the pump comes back: what it gets meets a closed channel.
-        if !line.taken.contains(&self.id) {
-            drop(line.forget(self.id));
+        if !wait_queue.in_flight.contains(&self.id) {
+            drop(wait_queue.remove(self.id));
         }
     }
 }

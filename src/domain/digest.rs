@@ -14,11 +14,11 @@ impl Digest {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let mut first = [0; 16];
-        for (to, from) in first.iter_mut().zip(hash.finalize()) {
+        let mut bytes = [0; 16];
+        for (to, from) in bytes.iter_mut().zip(hash.finalize()) {
             *to = from;
         }
-        Digest(first)
+        Digest(bytes)
     }
 
     /// The digest whose bytes these are; `None` unless there are sixteen.

@@ -3,43 +3,43 @@
 
 use super::id::TaskId;
 use super::queue::QueueName;
-use super::slot::{SLOTS, Slot};
-use super::time::Millis;
+use super::slot::{SLOT_COUNT, Slot};
+use super::time::TimestampMs;
 use super::token::Token;
 
 /// Queues, keys, ids and times.
 pub fn names(bytes: &[u8]) {
-    assert!(Slot::of_key(bytes).number() < SLOTS);
+    assert!(Slot::of_key(bytes).number() < SLOT_COUNT);
     if let Some(id) = TaskId::from_bytes(bytes) {
-        reads_back(&id);
+        assert_reads_back(&id);
     }
     if let Some((ms, _)) = bytes.split_first_chunk::<8>() {
         // Whatever the number, it has a form.
-        assert!(!Millis(i64::from_le_bytes(*ms)).to_string().is_empty());
+        assert!(!TimestampMs(i64::from_le_bytes(*ms)).to_string().is_empty());
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    assert_eq!(QueueName::parse(text).is_some(), is_queue(text), "{text:?}");
+    assert_eq!(QueueName::parse(text).is_some(), is_queue_name(text), "{text:?}");
     if let Some(id) = TaskId::parse(text) {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());
-        reads_back(&id);
+        assert_reads_back(&id);
     }
-    if let Some(time) = Millis::parse(text) {
+    if let Some(time) = TimestampMs::parse(text) {
         assert!(is_rfc3339(text), "{text:?} is read as a time");
         let shown = time.to_string();
         assert!(is_rfc3339(&shown), "{text:?} is shown as {shown:?}");
-        assert_eq!(Millis::parse(&shown), Some(time), "{text:?}");
+        assert_eq!(TimestampMs::parse(&shown), Some(time), "{text:?}");
     }
 }
 
-fn reads_back(id: &TaskId) {
+fn assert_reads_back(id: &TaskId) {
     assert_eq!(TaskId::parse(&id.to_string()), Some(*id));
     assert_eq!(TaskId::from_bytes(id.as_bytes()), Some(*id));
-    assert!(id.slot().number() < SLOTS);
-    assert!(!id.made_at().to_string().is_empty());
+    assert!(id.slot().number() < SLOT_COUNT);
+    assert!(!id.created_at().to_string().is_empty());
 }
 
 /// `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`, said in another way than the parser says it.
-fn is_queue(text: &str) -> bool {
+fn is_queue_name(text: &str) -> bool {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || ".-_".contains(letter);
     (1..=128).contains(&text.chars().count()) && !text.starts_with(['.', '-', '_']) && text.chars().all(allowed)
 }

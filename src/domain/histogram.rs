@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 /// The longest wait that is told from longer ones, ms: up to here the numbers of a script are exact.
-pub const MAX_MS: u64 = (1 << 53) - 1;
+pub const MAX_WAIT_MS: u64 = (1 << 53) - 1;
 
 /// How many buckets there are.
-pub const BUCKETS: u16 = 800;
+pub const BUCKET_COUNT: u16 = 800;
 
 /// One of the buckets. Their order is that of the times they hold.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -21,17 +21,17 @@ impl Bucket {
     ///
     /// What is longer than [`MAX_MS`] falls into the last one.
     pub fn of_ms(ms: u64) -> Self {
-        let ms = ms.min(MAX_MS);
+        let ms = ms.min(MAX_WAIT_MS);
         if ms < 16 {
             return Bucket(ms as u16);
         }
-        let e = ms.ilog2();
-        Bucket((16 * (e - 3) - 16) as u16 + (ms >> (e - 4)) as u16)
+        let exponent = ms.ilog2();
+        Bucket((16 * (exponent - 3) - 16) as u16 + (ms >> (exponent - 4)) as u16)
     }
 
     /// The bucket with this number; `None` from [`BUCKETS`] on.
     pub fn new(number: u16) -> Option<Self> {
-        (number < BUCKETS).then_some(Bucket(number))
+        (number < BUCKET_COUNT).then_some(Bucket(number))
     }
 
     /// The lowest wait that it holds, and the first beyond it, ms.
@@ -48,14 +48,14 @@ impl Bucket {
 
 /// How many waits fell into each bucket; buckets that are empty take no room.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Histogram(BTreeMap<Bucket, u64>);
+pub struct WaitHistogram(BTreeMap<Bucket, u64>);
 
-impl Histogram {
+impl WaitHistogram {
     /// `count` more waits in `bucket`.
     pub fn add(&mut self, bucket: Bucket, count: u64) {
         if count > 0 {
-            let held = self.0.entry(bucket).or_default();
-            *held = held.saturating_add(count);
+            let total = self.0.entry(bucket).or_default();
+            *total = total.saturating_add(count);
         }
     }
 
@@ -71,14 +71,14 @@ impl Histogram {
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let count = self.count();
         let rank = ((q * count as f64).ceil() as u64).clamp(1, count.max(1));
-        let mut before = 0_u64;
-        for (bucket, held) in &self.0 {
-            if before.saturating_add(*held) >= rank {
-                let (lowest, beyond) = bucket.bounds();
-                let place = ((rank - before) as f64 - 0.5) / *held as f64;
-                return Some(lowest as f64 + (beyond - 1 - lowest) as f64 * place);
+        let mut below = 0_u64;
+        for (bucket, in_bucket) in &self.0 {
+            if below.saturating_add(*in_bucket) >= rank {
+                let (lowest, end) = bucket.bounds();
+                let fraction = ((rank - below) as f64 - 0.5) / *in_bucket as f64;
+                return Some(lowest as f64 + (end - 1 - lowest) as f64 * fraction);
             }
-            before = before.saturating_add(*held);
+            below = below.saturating_add(*in_bucket);
         }
         None
     }
@@ -95,28 +95,28 @@ mod tests {
         {
             assert_eq!(Bucket::of_ms(ms).0, number, "{ms} ms");
         }
-        assert_eq!(Bucket::of_ms(MAX_MS).0, BUCKETS - 1);
-        assert_eq!(Bucket::of_ms(u64::MAX).0, BUCKETS - 1);
-        assert_eq!(Bucket::new(BUCKETS), None);
+        assert_eq!(Bucket::of_ms(MAX_WAIT_MS).0, BUCKET_COUNT - 1);
+        assert_eq!(Bucket::of_ms(u64::MAX).0, BUCKET_COUNT - 1);
+        assert_eq!(Bucket::new(BUCKET_COUNT), None);
     }
 
     #[test]
     fn buckets_follow_one_another_from_nothing_to_the_longest_and_are_narrow() {
         let mut next = 0;
-        for number in 0..BUCKETS {
+        for number in 0..BUCKET_COUNT {
             let bucket = Bucket::new(number).unwrap();
-            let (lowest, beyond) = bucket.bounds();
+            let (lowest, end) = bucket.bounds();
             assert_eq!(lowest, next);
-            assert!(beyond > lowest && (beyond - lowest == 1 || (beyond - lowest) * 16 <= lowest));
-            assert_eq!([lowest, beyond - 1].map(Bucket::of_ms), [bucket; 2]);
-            next = beyond;
+            assert!(end > lowest && (end - lowest == 1 || (end - lowest) * 16 <= lowest));
+            assert_eq!([lowest, end - 1].map(Bucket::of_ms), [bucket; 2]);
+            next = end;
         }
-        assert_eq!(next, MAX_MS + 1);
+        assert_eq!(next, MAX_WAIT_MS + 1);
     }
 
     #[test]
     fn no_waits_have_no_quantile_and_waits_of_nothing_are_nothing() {
-        let mut histogram = Histogram::default();
+        let mut histogram = WaitHistogram::default();
         histogram.add(Bucket::of_ms(7), 0);
         assert_eq!((histogram.count(), histogram.quantile(0.5)), (0, None));
         histogram.add(Bucket::of_ms(0), 3);
@@ -128,46 +128,46 @@ mod tests {
         prop::collection::vec((0_u32..54, any::<u64>()).prop_map(|(bits, any)| any & ((1 << bits) - 1)), 1..200)
     }
 
-    fn histogram_of(waits: &[u64]) -> Histogram {
-        let mut histogram = Histogram::default();
+    fn histogram_of(waits: &[u64]) -> WaitHistogram {
+        let mut histogram = WaitHistogram::default();
         waits.iter().for_each(|ms| histogram.add(Bucket::of_ms(*ms), 1));
         histogram
     }
 
     proptest! {
         #[test]
-        fn a_wait_lies_within_the_bounds_of_its_bucket(ms in 0..=MAX_MS, bits in 0_u32..53) {
+        fn a_wait_lies_within_the_bounds_of_its_bucket(ms in 0..=MAX_WAIT_MS, bits in 0_u32..53) {
             for ms in [ms, ms >> bits] {
-                let (lowest, beyond) = Bucket::of_ms(ms).bounds();
-                prop_assert!((lowest..beyond).contains(&ms));
+                let (lowest, end) = Bucket::of_ms(ms).bounds();
+                prop_assert!((lowest..end).contains(&ms));
             }
         }
 
         #[test]
-        fn the_rule_is_the_one_that_scripts_count_by(ms in 16..=MAX_MS, bits in 0_u32..49) {
+        fn the_rule_is_the_one_that_scripts_count_by(ms in 16..=MAX_WAIT_MS, bits in 0_u32..49) {
             let ms = (ms >> bits).max(16);
             // As a script has it: doubles, and the exponent from taking the number apart.
-            let e = ((ms as f64).to_bits() >> 52) as f64 - 1023.0;
-            let number = 16.0 * (e - 3.0) + (ms as f64 / 2_f64.powf(e - 4.0)).floor() - 16.0;
+            let exponent = ((ms as f64).to_bits() >> 52) as f64 - 1023.0;
+            let number = 16.0 * (exponent - 3.0) + (ms as f64 / 2_f64.powf(exponent - 4.0)).floor() - 16.0;
             prop_assert_eq!(f64::from(Bucket::of_ms(ms).0), number);
         }
 
         #[test]
         fn quantiles_lie_in_the_bucket_of_the_exact_ones(mut waits in waits(), q in 0.0_f64..=1.0) {
-            let found = histogram_of(&waits).quantile(q).unwrap();
+            let estimate = histogram_of(&waits).quantile(q).unwrap();
             waits.sort_unstable();
             let rank = (q * waits.len() as f64).ceil() as usize;
             let exact = waits[rank.saturating_sub(1)];
-            let (lowest, beyond) = Bucket::of_ms(exact).bounds();
-            prop_assert!(lowest as f64 <= found && found < beyond as f64, "{found}, exactly {exact}");
+            let (lowest, end) = Bucket::of_ms(exact).bounds();
+            prop_assert!(lowest as f64 <= estimate && estimate < end as f64, "{estimate}, exactly {exact}");
         }
 
         #[test]
         fn whatever_was_counted_a_quantile_is_a_number(
-            counts in prop::collection::vec((0..BUCKETS, any::<u64>()), 0..20),
+            counts in prop::collection::vec((0..BUCKET_COUNT, any::<u64>()), 0..20),
             q in any::<f64>(),
         ) {
-            let mut histogram = Histogram::default();
+            let mut histogram = WaitHistogram::default();
             counts.iter().for_each(|(number, count)| histogram.add(Bucket::new(*number).unwrap(), *count));
             let quantile = histogram.quantile(q);
             prop_assert_eq!(quantile.is_some(), histogram.count() > 0);

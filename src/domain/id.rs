@@ -4,8 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::slot::{SLOTS, Slot};
-use super::time::Millis;
+use super::slot::{SLOT_COUNT, Slot};
+use super::time::TimestampMs;
 
 /// The id of a task. Nothing orders by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,21 +13,21 @@ pub struct TaskId(Uuid);
 
 impl TaskId {
     /// The id made from a fresh UUIDv7 and the slot that it shall name.
-    pub fn new(fresh: Uuid, slot: Slot) -> Self {
-        let mask = u128::from(SLOTS - 1);
-        TaskId(Uuid::from_u128((fresh.as_u128() & !mask) | u128::from(slot.number())))
+    pub fn new(uuid: Uuid, slot: Slot) -> Self {
+        let mask = u128::from(SLOT_COUNT - 1);
+        TaskId(Uuid::from_u128((uuid.as_u128() & !mask) | u128::from(slot.number())))
     }
 
     /// The slot that the id names.
     pub fn slot(&self) -> Slot {
-        let low = (self.0.as_u128() & u128::from(SLOTS - 1)) as u16;
-        Slot::from_low_bits(low)
+        let low_bits = (self.0.as_u128() & u128::from(SLOT_COUNT - 1)) as u16;
+        Slot::from_low_bits(low_bits)
     }
 
     /// When the id was made, by the clock of the server that made it: good for showing, not for deciding.
-    pub fn made_at(&self) -> Millis {
-        let made = self.0.get_timestamp().map_or((0, 0), |made| made.to_unix());
-        Millis(made.0 as i64 * 1000 + i64::from(made.1 / 1_000_000))
+    pub fn created_at(&self) -> TimestampMs {
+        let unix_time = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+        TimestampMs(unix_time.0 as i64 * 1000 + i64::from(unix_time.1 / 1_000_000))
     }
 
     /// Reads the hyphenated form that the API shows (upper case is taken too); `None` for anything else.

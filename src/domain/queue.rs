@@ -17,9 +17,9 @@ impl QueueName {
     /// `None` where the pattern does not match.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
-        let starts_well = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric());
-        let goes_on_well = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        (starts_well && goes_on_well && text.len() <= Self::MAX_BYTES).then(|| QueueName(Arc::from(text)))
+        let has_valid_start = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric());
+        let has_valid_rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        (has_valid_start && has_valid_rest && text.len() <= Self::MAX_BYTES).then(|| QueueName(Arc::from(text)))
     }
 
     /// The queue of a submit or claim that names none: `default`.
@@ -35,7 +35,7 @@ impl QueueName {
 
 /// What can be set of a queue while it runs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Settings {
+pub struct QueueSettings {
     /// Nothing is handed out.
     pub paused: bool,
 }

@@ -17,7 +17,7 @@ pub enum Jitter {
 /// How the wait grows with the attempts.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Growth {
+pub enum BackoffKind {
     /// `base_ms * factor^(attempt-1)`, at most `max_ms`.
     Exponential {
         /// The first wait, ms.
@@ -44,7 +44,7 @@ pub enum Growth {
 pub struct Backoff {
     /// How it grows.
     #[serde(flatten)]
-    pub growth: Growth,
+    pub kind: BackoffKind,
     /// How it is spread.
     pub jitter: Jitter,
 }
@@ -52,7 +52,7 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Backoff {
-            growth: Growth::Exponential {
+            kind: BackoffKind::Exponential {
                 base_ms: limits::BACKOFF_BASE_MS.default,
                 factor: limits::BACKOFF_FACTOR.2,
                 max_ms: limits::BACKOFF_MAX_MS.default,
@@ -67,8 +67,8 @@ impl Backoff {
     ///
     /// Full jitter as in M. Brooker, "Exponential Backoff And Jitter" (2015): uniform over 0..wait.
     pub fn wait_ms(&self, attempt: u32, random: f64) -> i64 {
-        let wait = match &self.growth {
-            Growth::Exponential { base_ms, factor, max_ms } => {
+        let wait = match &self.kind {
+            BackoffKind::Exponential { base_ms, factor, max_ms } => {
                 // Nothing grows from nothing, however often; and zero times infinity is no number.
                 if *base_ms == 0 {
                     return 0;
@@ -76,10 +76,10 @@ impl Backoff {
                 let steps = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
                 (*base_ms as f64 * factor.powi(steps)).min(*max_ms as f64)
             }
-            Growth::Fixed { base_ms } => *base_ms as f64,
-            Growth::List { delays_ms } => {
-                let place = (attempt.saturating_sub(1) as usize).min(delays_ms.len().saturating_sub(1));
-                delays_ms.get(place).copied().unwrap_or(0) as f64
+            BackoffKind::Fixed { base_ms } => *base_ms as f64,
+            BackoffKind::List { delays_ms } => {
+                let index = (attempt.saturating_sub(1) as usize).min(delays_ms.len().saturating_sub(1));
+                delays_ms.get(index).copied().unwrap_or(0) as f64
             }
         };
         match self.jitter {
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_list_ends_with_its_last_wait() {
-        let growth = Growth::List { delays_ms: vec![5, 7] };
-        let backoff = Backoff { growth, jitter: Jitter::None };
+        let kind = BackoffKind::List { delays_ms: vec![5, 7] };
+        let backoff = Backoff { kind, jitter: Jitter::None };
         assert_eq!([1, 2, 3].map(|attempt| backoff.wait_ms(attempt, 0.5)), [5, 7, 7]);
     }
 

@@ -3,7 +3,7 @@
 use crc16::{State, XMODEM};
 
 /// How many slots there are.
-pub const SLOTS: u16 = 16384;
+pub const SLOT_COUNT: u16 = 16384;
 
 /// One of the 16384 slots.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -12,12 +12,12 @@ pub struct Slot(u16);
 impl Slot {
     /// The slot with this number; `None` from 16384 on.
     pub fn new(number: u16) -> Option<Self> {
-        (number < SLOTS).then_some(Slot(number))
+        (number < SLOT_COUNT).then_some(Slot(number))
     }
 
     /// The slot in the last 14 bits.
     pub(super) fn from_low_bits(bits: u16) -> Self {
-        Slot(bits % SLOTS)
+        Slot(bits % SLOT_COUNT)
     }
 
     /// The slot of a key: CRC16/XMODEM of the key, or of its hash tag, modulo 16384.
@@ -25,7 +25,7 @@ impl Slot {
     /// A hash tag is what stands between the first `{` and the next `}`, if that is not empty
     /// (Redis Cluster specification, "Hash tags"): the answer equals `CLUSTER KEYSLOT key`.
     pub fn of_key(key: &[u8]) -> Self {
-        Slot(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % SLOTS)
+        Slot(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % SLOT_COUNT)
     }
 
     /// 0..16383.
@@ -60,23 +60,23 @@ impl Shards {
     }
 
     /// The index of the shard that holds `slot`.
-    pub fn of(&self, slot: Slot) -> usize {
-        usize::from(slot.0 / (SLOTS / self.0))
+    pub fn shard_of(&self, slot: Slot) -> usize {
+        usize::from(slot.0 / (SLOT_COUNT / self.0))
     }
 
     /// The slot of tasks of `queue` that have no key of their own: one in each shard, so that they form one FIFO a
     /// shard. `one_of` is any number; it chooses the shard.
-    pub fn plain_slot(&self, queue: &str, one_of: u16) -> Slot {
-        let width = SLOTS / self.0;
-        let first = (one_of % self.0).saturating_mul(width);
-        Slot::from_low_bits(first + Slot::of_key(queue.as_bytes()).0 % width)
+    pub fn keyless_slot(&self, queue: &str, choice: u16) -> Slot {
+        let slots_per_shard = SLOT_COUNT / self.0;
+        let first = (choice % self.0).saturating_mul(slots_per_shard);
+        Slot::from_low_bits(first + Slot::of_key(queue.as_bytes()).0 % slots_per_shard)
     }
 
     /// First and last slot of shard `index` (both within it).
-    pub fn range(&self, index: usize) -> (u16, u16) {
-        let width = SLOTS / self.0;
-        let first = (index as u16).saturating_mul(width);
-        (first, first.saturating_add(width - 1))
+    pub fn slot_range(&self, index: usize) -> (u16, u16) {
+        let slots_per_shard = SLOT_COUNT / self.0;
+        let first = (index as u16).saturating_mul(slots_per_shard);
+        (first, first.saturating_add(slots_per_shard - 1))
     }
 }
 
@@ -104,17 +104,17 @@ mod tests {
     fn plain_tasks_have_one_slot_in_each_shard_and_with_one_shard_that_of_the_queue() {
         let sixteen = Shards::new(16).unwrap();
         for shard in 0..16 {
-            assert_eq!(sixteen.of(sixteen.plain_slot("q", shard)), usize::from(shard));
+            assert_eq!(sixteen.shard_of(sixteen.keyless_slot("q", shard)), usize::from(shard));
         }
-        assert_eq!(Shards::new(1).unwrap().plain_slot("q", 7), Slot::of_key(b"q"));
+        assert_eq!(Shards::new(1).unwrap().keyless_slot("q", 7), Slot::of_key(b"q"));
     }
 
     #[test]
     fn shards_cover_every_slot_once() {
         for count in [1, 2, 16, 1024] {
             let shards = Shards::new(count).unwrap();
-            for number in 0..SLOTS {
-                let (first, last) = shards.range(shards.of(Slot(number)));
+            for number in 0..SLOT_COUNT {
+                let (first, last) = shards.slot_range(shards.shard_of(Slot(number)));
                 assert!((first..=last).contains(&number));
             }
         }

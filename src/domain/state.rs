@@ -23,7 +23,7 @@ pub enum State {
 
 /// What may happen to a task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum Transition {
     /// Its time has come.
     Promote,
     /// A worker takes it.
@@ -35,37 +35,37 @@ pub enum Event {
     /// The same, and it follows at once.
     RetryNow,
     /// An attempt ended badly and none follows.
-    Bury,
+    DeadLetter,
     /// Its worker gave it back, to be run at once.
     Release,
     /// Its worker gave it back, to be run later.
-    Postpone,
+    ReleaseLater,
     /// A client, or the end of a lease after a client's wish, called it off.
     Cancel,
     /// Its deadline passed.
     Expire,
     /// A client wants an ended task run again.
-    Revive,
+    ManualRetry,
     /// A submit with the same dedupe key put its delay back: a ready task waits again. One whose new delay is nothing is
     /// promoted.
     Debounce,
 }
 
-impl Event {
+impl Transition {
     /// All events.
-    pub const ALL: [Event; 12] = [
-        Event::Promote,
-        Event::Claim,
-        Event::Complete,
-        Event::Retry,
-        Event::RetryNow,
-        Event::Bury,
-        Event::Release,
-        Event::Postpone,
-        Event::Cancel,
-        Event::Expire,
-        Event::Revive,
-        Event::Debounce,
+    pub const ALL: [Transition; 12] = [
+        Transition::Promote,
+        Transition::Claim,
+        Transition::Complete,
+        Transition::Retry,
+        Transition::RetryNow,
+        Transition::DeadLetter,
+        Transition::Release,
+        Transition::ReleaseLater,
+        Transition::Cancel,
+        Transition::Expire,
+        Transition::ManualRetry,
+        Transition::Debounce,
     ];
 }
 
@@ -108,20 +108,20 @@ impl State {
     }
 
     /// The transition table: the state after `event`, or `None` where the event cannot happen.
-    pub const fn after(self, event: Event) -> Option<State> {
-        use Event as E;
+    pub const fn after(self, transition: Transition) -> Option<State> {
+        use Transition as E;
         use State as S;
-        match (self, event) {
+        match (self, transition) {
             (S::Scheduled, E::Promote) => Some(S::Ready),
             (S::Ready, E::Claim) => Some(S::Leased),
             (S::Leased, E::Complete) => Some(S::Completed),
-            (S::Leased, E::Retry | E::Postpone) => Some(S::Scheduled),
+            (S::Leased, E::Retry | E::ReleaseLater) => Some(S::Scheduled),
             (S::Leased, E::Release | E::RetryNow) => Some(S::Ready),
-            (S::Leased, E::Bury) => Some(S::Dead),
+            (S::Leased, E::DeadLetter) => Some(S::Dead),
             (S::Scheduled | S::Ready | S::Leased, E::Cancel) => Some(S::Cancelled),
             (S::Scheduled | S::Ready, E::Expire) => Some(S::Expired),
             (S::Scheduled | S::Ready, E::Debounce) => Some(S::Scheduled),
-            (S::Dead | S::Cancelled | S::Expired, E::Revive) => Some(S::Ready),
+            (S::Dead | S::Cancelled | S::Expired, E::ManualRetry) => Some(S::Ready),
             (
                 S::Scheduled | S::Ready | S::Leased | S::Completed | S::Dead | S::Cancelled | S::Expired,
                 E::Promote
@@ -129,13 +129,13 @@ impl State {
                 | E::Complete
                 | E::Retry
                 | E::RetryNow
-                | E::Postpone
+                | E::ReleaseLater
                 | E::Release
-                | E::Bury
+                | E::DeadLetter
                 | E::Cancel
                 | E::Expire
                 | E::Debounce
-                | E::Revive,
+                | E::ManualRetry,
             ) => None,
         }
     }
@@ -161,16 +161,16 @@ mod tests {
 
     #[test]
     fn a_completed_task_never_moves() {
-        for event in [Event::Claim, Event::Cancel, Event::Revive, Event::Expire, Event::Complete] {
-            assert_eq!(State::Completed.after(event), None);
+        for transition in [Transition::Claim, Transition::Cancel, Transition::ManualRetry, Transition::Expire, Transition::Complete] {
+            assert_eq!(State::Completed.after(transition), None);
         }
     }
 
     #[test]
     fn only_a_ready_task_can_be_claimed_and_only_a_leased_one_completed() {
         for state in State::ALL {
-            assert_eq!(state.after(Event::Claim).is_some(), state == State::Ready);
-            assert_eq!(state.after(Event::Complete).is_some(), state == State::Leased);
+            assert_eq!(state.after(Transition::Claim).is_some(), state == State::Ready);
+            assert_eq!(state.after(Transition::Complete).is_some(), state == State::Leased);
         }
     }
 }

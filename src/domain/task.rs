@@ -11,15 +11,15 @@ use super::queue::QueueName;
 use super::retry::Backoff;
 use super::slot::Slot;
 use super::state::State;
-use super::time::Millis;
+use super::time::TimestampMs;
 use super::token::Token;
 
 /// JSON of a user's, byte for byte as it was sent.
-pub type Document = Box<RawValue>;
+pub type RawJson = Box<RawValue>;
 
 /// What a user hangs on a task beside its payload; Redis' scripts never look into it.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Labels {
+pub struct Attributes {
     /// The routing key as given.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -33,11 +33,11 @@ pub struct Labels {
 
 /// When a new task can first be claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
+pub enum StartTime {
     /// After this many ms; 0: at once.
-    In(i64),
+    After(i64),
     /// At this time.
-    At(Millis),
+    At(TimestampMs),
 }
 
 /// What a submit does when its dedupe key is held by a task that has not ended.
@@ -74,11 +74,11 @@ pub struct NewTask {
     /// 0..9, 9 first.
     pub priority: u8,
     /// For the worker.
-    pub payload: Document,
+    pub payload: RawJson,
     /// Key, tags, headers.
-    pub labels: Labels,
+    pub attributes: Attributes,
     /// When it can run.
-    pub start: Start,
+    pub start: StartTime,
     /// From submit, ms.
     pub expires_in_ms: Option<i64>,
     /// Executions that may fail.
@@ -97,7 +97,7 @@ pub struct NewTask {
 #[derive(Clone, Debug)]
 pub struct TaskError {
     /// When its lease ended.
-    pub at: Millis,
+    pub at: TimestampMs,
     /// Which execution, from 1.
     pub attempt: u32,
     /// What went wrong.
@@ -118,7 +118,7 @@ pub struct ErrorReport {
     pub message: String,
     /// For programs.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Document>,
+    pub details: Option<RawJson>,
 }
 
 /// A task as it stands.
@@ -135,9 +135,9 @@ pub struct Task {
     /// 0..9, 9 first.
     pub priority: u8,
     /// For the worker.
-    pub payload: Document,
+    pub payload: RawJson,
     /// Key, tags, headers.
-    pub labels: Labels,
+    pub attributes: Attributes,
     /// Executions that failed or ran out.
     pub attempts: u32,
     /// Executions that may.
@@ -145,30 +145,30 @@ pub struct Task {
     /// How often it was handed out.
     pub acquired: u32,
     /// What the worker last said of how far it is.
-    pub progress: Option<Document>,
+    pub progress: Option<RawJson>,
     /// What it came to.
-    pub result: Option<Document>,
+    pub result: Option<RawJson>,
     /// The last ones, oldest first.
     pub errors: Vec<TaskError>,
     /// When it was submitted.
-    pub created_at: Millis,
+    pub created_at: TimestampMs,
     /// When it can or could first run, where that is not at once.
-    pub run_at: Option<Millis>,
+    pub run_at: Option<TimestampMs>,
     /// When it expires if it has not started.
-    pub expires_at: Option<Millis>,
+    pub expires_at: Option<TimestampMs>,
     /// When it ended.
-    pub finished_at: Option<Millis>,
+    pub finished_at: Option<TimestampMs>,
     /// Who holds it, or held it last.
     pub worker: Option<String>,
     /// Until when it is held.
-    pub lease_until: Option<Millis>,
+    pub lease_until: Option<TimestampMs>,
     /// Whether a client wants it called off while it is held.
     pub cancel_requested: bool,
 }
 
 /// A task in a worker's hands.
 #[derive(Clone, Debug)]
-pub struct Claimed {
+pub struct ClaimedTask {
     /// Its id.
     pub id: TaskId,
     /// Where it queued.
@@ -178,21 +178,21 @@ pub struct Claimed {
     /// 0..9, 9 first.
     pub priority: u8,
     /// For the worker.
-    pub payload: Document,
+    pub payload: RawJson,
     /// Key, tags, headers.
-    pub labels: Labels,
+    pub attributes: Attributes,
     /// Which execution this is, from 1.
     pub attempt: u32,
     /// Executions that may fail.
     pub max_attempts: u32,
     /// What an earlier execution last said of how far it was.
-    pub progress: Option<Document>,
+    pub progress: Option<RawJson>,
     /// When it was submitted.
-    pub created_at: Millis,
+    pub created_at: TimestampMs,
     /// When it would have expired.
-    pub expires_at: Option<Millis>,
+    pub expires_at: Option<TimestampMs>,
     /// Proof of the lease.
     pub lease: Token,
     /// Until when the lease holds.
-    pub lease_until: Millis,
+    pub lease_until: TimestampMs,
 }

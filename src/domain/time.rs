@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, by Redis' clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Millis(pub i64);
+pub struct TimestampMs(pub i64);
 
-impl Millis {
+impl TimestampMs {
     /// Reads RFC 3339 with any offset; digits beyond the millisecond are dropped. `None` where it does not parse.
     pub fn parse(text: &str) -> Option<Self> {
         // The parser takes more: hours without minutes, a blank or nothing between date and time, zones by name.
@@ -16,7 +16,7 @@ impl Millis {
             return None;
         }
         let ms = text.parse::<Timestamp>().ok()?.as_millisecond();
-        (ms >= YEAR_0_MS).then_some(Millis(ms))
+        (ms >= YEAR_0_MS).then_some(TimestampMs(ms))
     }
 }
 
@@ -25,11 +25,11 @@ const YEAR_0_MS: i64 = -62_167_219_200_000;
 
 /// Whether it has the form of section 5.6; what its numbers say is not looked at.
 fn is_rfc3339(text: &str) -> bool {
-    let form = text.bytes().map(|byte| match byte {
+    let pattern = text.bytes().map(|byte| match byte {
         b'0'..=b'9' => b'0',
         other => other.to_ascii_uppercase(),
     });
-    let form: Vec<u8> = form.collect();
+    let form: Vec<u8> = pattern.collect();
     let Some(rest) = form.strip_prefix(b"0000-00-00T00:00:00") else { return false };
     let zone = match rest.strip_prefix(b".0") {
         None => rest,
@@ -42,7 +42,7 @@ fn is_rfc3339(text: &str) -> bool {
 }
 
 /// RFC 3339 in UTC with milliseconds.
-impl fmt::Display for Millis {
+impl fmt::Display for TimestampMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Timestamp::from_millisecond(self.0) {
             Ok(time) => write!(f, "{time:.3}"),
@@ -58,28 +58,28 @@ mod tests {
 
     #[test]
     fn times_are_shown_in_utc_with_milliseconds() {
-        assert_eq!(Millis(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Millis(1_700_000_000_007).to_string(), "2023-11-14T22:13:20.007Z");
+        assert_eq!(TimestampMs(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(TimestampMs(1_700_000_000_007).to_string(), "2023-11-14T22:13:20.007Z");
     }
 
     #[test]
     fn offsets_are_read_and_other_forms_refused() {
-        assert_eq!(Millis::parse("1970-01-01T01:00:00.5+01:00"), Some(Millis(500)));
+        assert_eq!(TimestampMs::parse("1970-01-01T01:00:00.5+01:00"), Some(TimestampMs(500)));
         for bad in ["", "now", "1970-01-01", "1970-01-01 00:00:00Z", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z"] {
-            assert_eq!(Millis::parse(bad), None, "{bad}");
+            assert_eq!(TimestampMs::parse(bad), None, "{bad}");
         }
         for other_iso_8601 in ["1970-01-01T00Z", "1970-01-01T0000Z", "1970-01-01T00:00:00,5Z", "1970-01-01T00:00:00+01"]
         {
-            assert_eq!(Millis::parse(other_iso_8601), None, "{other_iso_8601}");
+            assert_eq!(TimestampMs::parse(other_iso_8601), None, "{other_iso_8601}");
         }
-        assert_eq!(Millis::parse("0000-01-01T00:00:00Z").map(|time| time.0), Some(YEAR_0_MS));
-        assert_eq!(Millis::parse("0000-01-01T00:00:00+00:01"), None);
+        assert_eq!(TimestampMs::parse("0000-01-01T00:00:00Z").map(|time| time.0), Some(YEAR_0_MS));
+        assert_eq!(TimestampMs::parse("0000-01-01T00:00:00+00:01"), None);
     }
 
     proptest! {
         #[test]
         fn every_time_reads_back(ms in 0i64..253_402_300_799_000) {
-            prop_assert_eq!(Millis::parse(&Millis(ms).to_string()), Some(Millis(ms)));
+            prop_assert_eq!(TimestampMs::parse(&TimestampMs(ms).to_string()), Some(TimestampMs(ms)));
         }
     }
 }

@@ -31,9 +31,9 @@ impl Token {
         }
         let mut bits = 0u128;
         let mut last = 0u128;
-        for (place, byte) in text.bytes().enumerate() {
-            last = ALPHABET.iter().position(|&letter| letter == byte)? as u128;
-            bits = if place < 21 { bits << 6 | last } else { bits << 2 | last >> 4 };
+        for (index, byte) in text.bytes().enumerate() {
+            last = ALPHABET.iter().position(|&character| character == byte)? as u128;
+            bits = if index < 21 { bits << 6 | last } else { bits << 2 | last >> 4 };
         }
         // The last character carries two bits; the four below them must be zero, or two texts would be one token.
         (last & 0b1111 == 0).then_some(Token(bits.to_be_bytes()))
@@ -44,13 +44,13 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
         let bits = u128::from_be_bytes(self.0);
-        for place in 0..22u32 {
-            let six = match place {
-                0..=20 => bits >> (128 - 6 * (place + 1)),
+        for index in 0..22u32 {
+            let sextet = match index {
+                0..=20 => bits >> (128 - 6 * (index + 1)),
                 _ => bits << 4,
             } & 63;
-            let letter = ALPHABET.get(six as usize).copied().unwrap_or(b'A');
-            f.write_char(char::from(letter))?;
+            let character = ALPHABET.get(sextet as usize).copied().unwrap_or(b'A');
+            f.write_char(char::from(character))?;
         }
         Ok(())
     }

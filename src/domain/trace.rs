@@ -7,27 +7,27 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 
 /// A `traceparent` of a later version may be longer than today's 55 bytes.
-const PARENT_BYTES: usize = 256;
+const MAX_TRACEPARENT_BYTES: usize = 256;
 /// What the recommendation asks everybody to pass on; a longer `tracestate` is dropped.
-const STATE_BYTES: usize = 512;
-const STATE_MEMBERS: usize = 32;
-const MEMBER_BYTES: usize = 256;
+const MAX_TRACESTATE_BYTES: usize = 512;
+const MAX_TRACESTATE_MEMBERS: usize = 32;
+const MAX_MEMBER_BYTES: usize = 256;
 
 /// The span of somebody's that caused something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Parent {
+pub struct TraceParent {
     /// The trace that it belongs to.
-    pub trace: [u8; 16],
+    pub trace_id: [u8; 16],
     /// Itself.
-    pub span: [u8; 8],
+    pub span_id: [u8; 8],
     /// Whether its owner keeps the trace, and others should.
     pub sampled: bool,
 }
 
-impl Parent {
+impl TraceParent {
     /// Reads a `traceparent`; `None` where it is none. One of a later version is read as far as it is like ours.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > PARENT_BYTES {
+        if text.len() > MAX_TRACEPARENT_BYTES {
             return None;
         }
         let mut parts = text.splitn(5, '-');
@@ -35,12 +35,12 @@ impl Parent {
         let trace = hex(parts.next()?)?;
         let span = hex(parts.next()?)?;
         let [flags] = hex(parts.next()?)?;
-        let is_ours = version == 0;
-        let is_none = version == 0xff || trace == [0; 16] || span == [0; 8];
-        if is_none || (is_ours && parts.next().is_some()) {
+        let is_version_0 = version == 0;
+        let is_invalid = version == 0xff || trace == [0; 16] || span == [0; 8];
+        if is_invalid || (is_version_0 && parts.next().is_some()) {
             return None;
         }
-        Some(Parent { trace, span, sampled: flags & 1 == 1 })
+        Some(TraceParent { trace_id: trace, span_id: span, sampled: flags & 1 == 1 })
     }
 }
 
@@ -65,21 +65,21 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// Whether it is a `tracestate`: a list of up to 32 vendors' entries, in all of at most 512 bytes.
 pub fn is_tracestate(text: &str) -> bool {
     let mut members = 0;
-    let all = text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());
-    let fit = all.inspect(|_| members += 1).all(is_member);
-    fit && (1..=STATE_MEMBERS).contains(&members) && text.len() <= STATE_BYTES
+    let entries = text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());
+    let are_valid = entries.inspect(|_| members += 1).all(is_member);
+    are_valid && (1..=MAX_TRACESTATE_MEMBERS).contains(&members) && text.len() <= MAX_TRACESTATE_BYTES
 }
 
 fn is_member(member: &str) -> bool {
     let Some((key, value)) = member.split_once('=') else { return false };
-    let in_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
-    let in_value = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=';
-    let begins = key.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    begins
-        && key.len() <= MEMBER_BYTES
-        && key.bytes().all(in_key)
-        && (1..=MEMBER_BYTES).contains(&value.len())
-        && value.bytes().all(in_value)
+    let is_key_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
+    let is_value_byte = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=';
+    let has_valid_start = key.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    has_valid_start
+        && key.len() <= MAX_MEMBER_BYTES
+        && key.bytes().all(is_key_byte)
+        && (1..=MAX_MEMBER_BYTES).contains(&value.len())
+        && value.bytes().all(is_value_byte)
 }
 
 #[cfg(test)]
@@ -92,13 +92,13 @@ mod tests {
 
     #[test]
     fn a_parent_names_a_trace_and_a_span() {
-        let parent = Parent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
-        assert_eq!(u128::from_be_bytes(parent.trace), 0x4bf92f3577b34da6a3ce929d0e0e4736);
-        assert_eq!(u64::from_be_bytes(parent.span), 0x00f067aa0ba902b7);
+        let parent = TraceParent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
+        assert_eq!(u128::from_be_bytes(parent.trace_id), 0x4bf92f3577b34da6a3ce929d0e0e4736);
+        assert_eq!(u64::from_be_bytes(parent.span_id), 0x00f067aa0ba902b7);
         assert!(parent.sampled);
-        assert!(!Parent::parse(&format!("00-{TRACE}-{SPAN}-02")).unwrap().sampled);
-        assert_eq!(Parent::parse(&format!("cc-{TRACE}-{SPAN}-01")), Some(parent), "a later version");
-        assert_eq!(Parent::parse(&format!("cc-{TRACE}-{SPAN}-01-what-comes")), Some(parent), "with more behind");
+        assert!(!TraceParent::parse(&format!("00-{TRACE}-{SPAN}-02")).unwrap().sampled);
+        assert_eq!(TraceParent::parse(&format!("cc-{TRACE}-{SPAN}-01")), Some(parent), "a later version");
+        assert_eq!(TraceParent::parse(&format!("cc-{TRACE}-{SPAN}-01-what-comes")), Some(parent), "with more behind");
     }
 
     #[test]
@@ -123,9 +123,9 @@ mod tests {
             format!("00-{TRACE}0-{SPAN}-01"),
             format!(" 00-{TRACE}-{SPAN}-01"),
             format!("00-{TRACE}-{SPAN}-01 "),
-            format!("cc-{TRACE}-{SPAN}-01-{}", "x".repeat(PARENT_BYTES)),
+            format!("cc-{TRACE}-{SPAN}-01-{}", "x".repeat(MAX_TRACEPARENT_BYTES)),
         ] {
-            assert_eq!(Parent::parse(&text), None, "{text:?}");
+            assert_eq!(TraceParent::parse(&text), None, "{text:?}");
         }
     }
 
@@ -134,8 +134,8 @@ mod tests {
         for text in ["a=1", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "a=1, \t,b=x y,", "0@v-_*/=~!"] {
             assert!(is_tracestate(text), "{text:?}");
         }
-        let many = vec!["a=1"; STATE_MEMBERS + 1].join(",");
-        let long = format!("a={}", "x".repeat(MEMBER_BYTES + 1));
+        let many = vec!["a=1"; MAX_TRACESTATE_MEMBERS + 1].join(",");
+        let long = format!("a={}", "x".repeat(MAX_MEMBER_BYTES + 1));
         let longer =
             [format!("a={}", "x".repeat(250)), format!("b={}", "x".repeat(250)), "c=12345678".into()].join(",");
         for text in ["", " , ", "a", "a=", "=1", "A=1", "-a=1", "a=b=c", "a=1\n", "a=é", &many, &long, &longer] {
@@ -146,7 +146,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,80}") {
-            let _ = (Parent::parse(&text), is_tracestate(&text));
+            let _ = (TraceParent::parse(&text), is_tracestate(&text));
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Worker {
 
 impl Worker {
     /// What stands for the name in Redis.
-    pub fn who(name: &str) -> Digest {
+    pub fn name_digest(name: &str) -> Digest {
         Digest::of(&[name.as_bytes()])
     }
 

@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
-use crate::domain::task::Labels;
-use crate::domain::time::Millis;
-use crate::domain::trace::{Parent, TRACEPARENT, TRACESTATE, is_tracestate};
+use crate::domain::task::Attributes;
+use crate::domain::time::TimestampMs;
+use crate::domain::trace::{TraceParent, TRACEPARENT, TRACESTATE, is_tracestate};
 
 /// A span for which Redis has to be asked longer is lost: work does not wait for it.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where spans go.
 #[derive(Clone, Debug, Default)]
@@ -30,17 +30,17 @@ pub struct Spans {
 
 /// A task that is followed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Followed {
-    parent: Parent,
+pub struct TracedTask {
+    parent: TraceParent,
     /// What vendors add to the parent.
-    state: Option<String>,
+    tracestate: Option<String>,
     id: TaskId,
     queue: QueueName,
 }
 
 /// What a span is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Stretch {
+pub enum TaskSpan {
     /// The server takes the task in.
     Submit,
     /// The task is ready and nobody has it.
@@ -52,13 +52,13 @@ pub enum Stretch {
         /// The how manieth execution that counts, from 1.
         attempt: u32,
         /// How it ended.
-        end: End,
+        end: ExecutionOutcome,
     },
 }
 
 /// How an execution ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum ExecutionOutcome {
     /// Its worker completed it.
     Completed,
     /// Its worker said that it failed.
@@ -69,33 +69,33 @@ pub enum End {
     LeaseExpired,
 }
 
-impl End {
+impl ExecutionOutcome {
     /// Its text, as the attribute `slotwheel.outcome`.
     pub fn as_str(self) -> &'static str {
         match self {
-            End::Completed => "completed",
-            End::Failed => "failed",
-            End::Released => "released",
-            End::LeaseExpired => "lease_expired",
+            ExecutionOutcome::Completed => "completed",
+            ExecutionOutcome::Failed => "failed",
+            ExecutionOutcome::Released => "released",
+            ExecutionOutcome::LeaseExpired => "lease_expired",
         }
     }
 
     /// Whether it is an error.
     pub fn is_error(self) -> bool {
         match self {
-            End::Completed | End::Released => false,
-            End::Failed | End::LeaseExpired => true,
+            ExecutionOutcome::Completed | ExecutionOutcome::Released => false,
+            ExecutionOutcome::Failed | ExecutionOutcome::LeaseExpired => true,
         }
     }
 }
 
-impl Stretch {
+impl TaskSpan {
     /// Its name, as the attribute `messaging.operation.name`.
     pub fn name(&self) -> &'static str {
         match self {
-            Stretch::Submit => "submit",
-            Stretch::Waiting => "waiting",
-            Stretch::Execution { .. } => "execution",
+            TaskSpan::Submit => "submit",
+            TaskSpan::Waiting => "waiting",
+            TaskSpan::Execution { .. } => "execution",
         }
     }
 }
@@ -105,7 +105,7 @@ impl Spans {
     ///
     /// # Errors
     /// When the exporter cannot be set up. Whether the collector answers is not looked at.
-    pub fn to(endpoint: Option<&str>) -> anyhow::Result<Self> {
+    pub fn with_endpoint(endpoint: Option<&str>) -> anyhow::Result<Self> {
         #[cfg(feature = "otlp")]
         return Ok(Spans { exporter: endpoint.map(otlp::Exporter::new).transpose()?.map(Into::into) });
         #[cfg(not(feature = "otlp"))]
@@ -116,7 +116,7 @@ impl Spans {
     }
 
     /// Whether any are sent.
-    pub fn are_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         #[cfg(feature = "otlp")]
         return self.exporter.is_some();
         #[cfg(not(feature = "otlp"))]
@@ -124,36 +124,36 @@ impl Spans {
     }
 
     /// The task, if it is followed.
-    pub fn follow(&self, id: TaskId, queue: &QueueName, labels: &Labels) -> Option<Followed> {
-        if !self.are_on() {
+    pub fn trace(&self, id: TaskId, queue: &QueueName, labels: &Attributes) -> Option<TracedTask> {
+        if !self.is_enabled() {
             return None;
         }
-        let parent = Parent::parse(labels.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
+        let parent = TraceParent::parse(labels.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
         // A task may bring its own, and that has not been looked at.
-        let state = labels.headers.get(TRACESTATE).filter(|state| is_tracestate(state)).cloned();
-        Some(Followed { parent, state, id, queue: queue.clone() })
+        let tracestate = labels.headers.get(TRACESTATE).filter(|state| is_tracestate(state)).cloned();
+        Some(TracedTask { parent, tracestate, id, queue: queue.clone() })
     }
 
     /// Sends the span of a stretch, now or later; where there is no room for it, it is lost.
-    pub fn send(&self, followed: &Followed, stretch: &Stretch, from: SystemTime, to: SystemTime) {
+    pub fn send(&self, task: &TracedTask, span: &TaskSpan, start: SystemTime, end: SystemTime) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = &self.exporter {
-            exporter.send(followed, stretch, from, to);
+            exporter.send(task, span, start, end);
         }
         #[cfg(not(feature = "otlp"))]
-        let _ = (followed, stretch, from, to);
+        let _ = (task, span, start, end);
     }
 
     /// Sends what has not been sent yet, within bounds.
-    pub async fn finish(self) {
+    pub async fn flush(self) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = self.exporter {
-            otlp::finish(exporter).await;
+            otlp::flush(exporter).await;
         }
     }
 }
 
 /// An instant of Redis' clock.
-pub fn instant(time: Millis) -> SystemTime {
+pub fn system_time(time: TimestampMs) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(time.0).unwrap_or(0))
 }

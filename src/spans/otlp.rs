@@ -16,10 +16,10 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
-use super::{Followed, Stretch};
+use super::{TracedTask, TaskSpan};
 
 /// How long the last spans may take when the server stops.
-const LAST: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Exporter {
@@ -30,14 +30,14 @@ pub(super) struct Exporter {
 impl Exporter {
     /// To the collector at `endpoint`. What else there is to set is set by OpenTelemetry's own variables.
     pub(super) fn new(endpoint: &str) -> anyhow::Result<Self> {
-        let traces = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+        let traces_url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter =
-            SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(traces).build()?;
+            SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(traces_url).build()?;
         let mut resource =
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         // What a variable says counts; where none does, there is still a name, which says as much.
-        let told = Resource::builder().build().get(&Key::from_static_str("service.name"));
-        if told.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
+        let service_name = Resource::builder().build().get(&Key::from_static_str("service.name"));
+        if service_name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = resource.with_service_name("slotwheel");
         }
         let provider =
@@ -46,24 +46,24 @@ impl Exporter {
         Ok(Exporter { provider, tracer })
     }
 
-    pub(super) fn send(&self, followed: &Followed, stretch: &Stretch, from: SystemTime, to: SystemTime) {
-        let Followed { parent, state, id, queue } = followed;
-        let state = state.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
-        let (trace, span) = (TraceId::from_bytes(parent.trace), SpanId::from_bytes(parent.span));
-        let parent = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state);
+    pub(super) fn send(&self, task: &TracedTask, task_span: &TaskSpan, start: SystemTime, end: SystemTime) {
+        let TracedTask { parent, tracestate: state, id, queue } = task;
+        let tracestate = state.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+        let (trace_id, span_id) = (TraceId::from_bytes(parent.trace_id), SpanId::from_bytes(parent.span_id));
+        let parent = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, tracestate);
         let mut attributes = vec![
             KeyValue::new("messaging.system", "slotwheel"),
             KeyValue::new("messaging.destination.name", queue.as_str().to_owned()),
             KeyValue::new("messaging.message.id", id.to_string()),
-            KeyValue::new("messaging.operation.name", stretch.name()),
+            KeyValue::new("messaging.operation.name", task_span.name()),
         ];
-        let (kind, status) = match stretch {
-            Stretch::Submit => {
+        let (kind, status) = match task_span {
+            TaskSpan::Submit => {
                 attributes.push(KeyValue::new("messaging.operation.type", "send"));
                 (SpanKind::Server, Status::Unset)
             }
-            Stretch::Waiting => (SpanKind::Internal, Status::Unset),
-            Stretch::Execution { worker, attempt, end } => {
+            TaskSpan::Waiting => (SpanKind::Internal, Status::Unset),
+            TaskSpan::Execution { worker, attempt, end } => {
                 attributes.push(KeyValue::new("messaging.operation.type", "process"));
                 attributes.push(KeyValue::new("messaging.client.id", worker.clone()));
                 attributes.push(KeyValue::new("slotwheel.attempt", i64::from(*attempt)));
@@ -76,17 +76,17 @@ impl Exporter {
                 }
             }
         };
-        let builder = self.tracer.span_builder(format!("{} {}", stretch.name(), queue.as_str()));
-        let builder = builder.with_kind(kind).with_start_time(from).with_attributes(attributes);
+        let builder = self.tracer.span_builder(format!("{} {}", task_span.name(), queue.as_str()));
+        let builder = builder.with_kind(kind).with_start_time(start).with_attributes(attributes);
         let mut span = builder.start_with_context(&self.tracer, &Context::new().with_remote_span_context(parent));
         span.set_status(status);
-        span.end_with_timestamp(to);
+        span.end_with_timestamp(end);
     }
 }
 
 /// Sends what is left, on a thread that may wait.
-pub(super) async fn finish(exporter: Arc<Exporter>) {
-    let sent = tokio::task::spawn_blocking(move || exporter.provider.shutdown_with_timeout(LAST)).await;
+pub(super) async fn flush(exporter: Arc<Exporter>) {
+    let sent = tokio::task::spawn_blocking(move || exporter.provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
     match sent {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the last spans were not sent"),

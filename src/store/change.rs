@@ -5,17 +5,17 @@
 use deadpool_redis::redis::Value;
 
 use super::error::{Error, Result};
-use super::hearing::{self, Heard};
-use super::reply::{items, unpacked};
+use super::hearing::{self, PubSubMessage};
+use super::reply::{read_list, decode_msgpack};
 use super::shard::Store;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 
 /// A task has gone from one state to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
+pub struct TaskEvent {
     /// Which task.
     pub id: TaskId,
     /// Its queue.
@@ -25,80 +25,80 @@ pub struct Change {
     /// Where it is; `None`: it is forgotten.
     pub to: Option<State>,
     /// When.
-    pub at: Millis,
+    pub at: TimestampMs,
 }
 
 /// What is heard of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum News {
+pub enum EventMessage {
     /// These happened, in this order.
-    Changes(Vec<Change>),
+    Events(Vec<TaskEvent>),
     /// Some may have happened up to now that were not heard.
-    Missed,
+    Gap,
 }
 
 /// Hears until it is dropped, connecting anew whenever the connection breaks. Each time that shards begin to be heard,
 /// that is told: [`News::Missed`].
-pub async fn hear(store: &Store, take: impl Fn(News) + Clone + Send + Sync + 'static) {
-    let channels = store.shards().iter().map(|shard| shard.keys.events()).collect();
-    let take = move |heard| {
-        take(match heard {
-            Heard::Missed => News::Missed,
-            Heard::Said { message, .. } => {
-                unpacked(Value::BulkString(message)).and_then(read).map_or_else(unread, News::Changes)
+pub async fn subscribe(store: &Store, on_event: impl Fn(EventMessage) + Clone + Send + Sync + 'static) {
+    let channels = store.shards().iter().map(|shard| shard.keys.events_channel()).collect();
+    let on_message = move |heard| {
+        on_event(match heard {
+            PubSubMessage::Gap => EventMessage::Gap,
+            PubSubMessage::Message { payload: message, .. } => {
+                decode_msgpack(Value::BulkString(message)).and_then(parse_events).map_or_else(gap_on_error, EventMessage::Events)
             }
         });
     };
-    hearing::hear(store, channels, take).await;
+    hearing::subscribe(store, channels, on_message).await;
 }
 
 /// A later release may say what this one cannot read.
-fn unread(error: Error) -> News {
+fn gap_on_error(error: Error) -> EventMessage {
     tracing::debug!(%error, "a report of changes cannot be read");
-    News::Missed
+    EventMessage::Gap
 }
 
 /// Reads `{ms, {id, queue, from, to}, …}`; what a later release adds to a change is passed over.
-pub(super) fn read(message: Value) -> Result<Vec<Change>> {
-    let mut message = items(message)?;
-    let at = Millis(message.int()?);
-    message.map(|change| one(change, at)).collect()
+pub(super) fn parse_events(message: Value) -> Result<Vec<TaskEvent>> {
+    let mut message = read_list(message)?;
+    let at = TimestampMs(message.int()?);
+    message.map(|change| parse_event(change, at)).collect()
 }
 
-fn one(change: Value, at: Millis) -> Result<Change> {
-    let mut change = items(change)?;
-    let id = change.id()?;
-    let name = change.text()?;
+fn parse_event(value: Value, at: TimestampMs) -> Result<TaskEvent> {
+    let mut event = read_list(value)?;
+    let id = event.id()?;
+    let name = event.text()?;
     let queue = QueueName::parse(&name).ok_or_else(|| Error::Unexpected(format!("no queue: {name:.40}")))?;
-    let mut state_or = |nothing: &str| -> Result<Option<State>> {
-        let text = change.text()?;
+    let mut optional_state = |nothing: &str| -> Result<Option<State>> {
+        let text = event.text()?;
         match State::parse(&text) {
             None if text == nothing => Ok(None),
             None => Err(Error::Unexpected(format!("no state: {text:.40}"))),
             state => Ok(state),
         }
     };
-    Ok(Change { id, queue, from: state_or("")?, to: state_or("removed")?, at })
+    Ok(TaskEvent { id, queue, from: optional_state("")?, to: optional_state("removed")?, at })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reported(from: &str, to: &str) -> Result<Vec<Change>> {
+    fn parsed(from: &str, to: &str) -> Result<Vec<TaskEvent>> {
         let text = |text: &str| Value::BulkString(text.into());
-        let change = vec![text("0123456789abcdef"), text("mail"), text(from), text(to), text("more")];
-        read(Value::Array(vec![Value::Int(7), Value::Array(change)]))
+        let event = vec![text("0123456789abcdef"), text("mail"), text(from), text(to), text("more")];
+        parse_events(Value::Array(vec![Value::Int(7), Value::Array(event)]))
     }
 
     #[test]
-    fn reports_of_the_scripts_are_read_and_states_that_are_not_known_are_told_as_missed() {
-        let [change] = reported("ready", "leased").unwrap().try_into().unwrap();
-        assert_eq!((change.from, change.to, change.at), (Some(State::Ready), Some(State::Leased), Millis(7)));
-        assert_eq!(reported("", "ready").unwrap()[0].from, None);
-        assert_eq!(reported("dead", "removed").unwrap()[0].to, None);
+    fn published_events_are_parsed_and_unknown_states_become_a_gap() {
+        let [change] = parsed("ready", "leased").unwrap().try_into().unwrap();
+        assert_eq!((change.from, change.to, change.at), (Some(State::Ready), Some(State::Leased), TimestampMs(7)));
+        assert_eq!(parsed("", "ready").unwrap()[0].from, None);
+        assert_eq!(parsed("dead", "removed").unwrap()[0].to, None);
         for (from, to) in [("removed", "ready"), ("ready", ""), ("ready", "frozen")] {
-            assert_eq!(unread(reported(from, to).unwrap_err()), News::Missed);
+            assert_eq!(gap_on_error(parsed(from, to).unwrap_err()), EventMessage::Gap);
         }
     }
 }

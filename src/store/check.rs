@@ -4,72 +4,72 @@ use deadpool_redis::redis::{Value, cmd};
 
 use super::client::Client;
 use super::error::{Error, Result};
-use super::reply::{items, text};
+use super::reply::{read_list, text};
 use crate::config::Durability;
 
 /// What is wrong with a Redis, in words that an operator can act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
+pub struct ConfigIssue {
     /// Whether a server refuses to start on it.
     pub fatal: bool,
     /// What, why, and what to do.
     pub text: String,
 }
 
-fn fatal(text: String) -> Finding {
-    Finding { fatal: true, text }
+fn fatal(text: String) -> ConfigIssue {
+    ConfigIssue { fatal: true, text }
 }
 
-fn advice(text: &str) -> Finding {
-    Finding { fatal: false, text: text.to_owned() }
+fn advice(text: &str) -> ConfigIssue {
+    ConfigIssue { fatal: false, text: text.to_owned() }
 }
 
 /// All that is wrong with it for this durability; of a Cluster, with any of its masters.
-pub async fn check(client: &Client, durability: Durability) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+pub async fn check(client: &Client, durability: Durability) -> Result<Vec<ConfigIssue>> {
+    let mut issues = Vec::new();
     for info in client.send_to_masters(cmd("INFO").arg("server")).await? {
         let info = text(info)?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
         let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
         if major < 7 {
-            findings.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
+            issues.push(fatal(format!("Redis is of version {version}; 7.0 or later, or Valkey, is needed")));
         }
     }
     let policies = match settings(client, "maxmemory-policy").await {
         Ok(policies) => policies,
         Err(Error::Unexpected(_)) => {
-            findings.push(advice(
+            issues.push(advice(
                 "its settings cannot be read (CONFIG GET is not allowed): see to it that maxmemory-policy is noeviction \
                  and that it is set up for the durability that is wanted",
             ));
-            return Ok(findings);
+            return Ok(issues);
         }
         Err(other) => return Err(other),
     };
     for policy in policies.iter().filter(|policy| *policy != "noeviction") {
-        findings.push(fatal(format!(
+        issues.push(fatal(format!(
             "maxmemory-policy is {policy}: when its memory is full, Redis would throw tasks away. Set it to noeviction"
         )));
     }
-    findings.extend(keeps(client, durability).await?);
+    issues.extend(check_durability(client, durability).await?);
     if settings(client, "save").await?.iter().any(|times| !times.is_empty()) {
-        findings.push(advice(
+        issues.push(advice(
             "save is on: Redis also writes snapshots, and when one fails it refuses all writes. Set save \"\"",
         ));
     }
     let compact = |limit: &String| limit.parse::<u64>().is_ok_and(|limit| limit >= 4096);
     if !settings(client, "hash-max-listpack-value").await?.iter().all(compact) {
-        findings.push(advice(
+        issues.push(advice(
             "hash-max-listpack-value is below 4096: tasks with larger values take about three times the memory. \
              Set it to 4096",
         ));
     }
-    findings.dedup();
-    Ok(findings)
+    issues.dedup();
+    Ok(issues)
 }
 
 /// What keeps the Redis from the durability that is asked for.
-async fn keeps(client: &Client, durability: Durability) -> Result<Vec<Finding>> {
+async fn check_durability(client: &Client, durability: Durability) -> Result<Vec<ConfigIssue>> {
     let mut findings = Vec::new();
     let mut need = async |name: &'static str, level: &str, allowed: &[&str]| -> Result<()> {
         for found in settings(client, name).await?.iter().filter(|found| !allowed.contains(&found.as_str())) {
@@ -112,7 +112,7 @@ async fn keeps(client: &Client, durability: Durability) -> Result<Vec<Finding>> 
                 )));
             }
         }
-        Durability::AsRedis => {
+        Durability::AsConfigured => {
             if settings(client, "appendonly").await?.iter().any(|setting| setting != "yes") {
                 findings.push(advice(
                     "appendonly is off: what was accepted since the last snapshot is lost when Redis stops. Set \
@@ -129,7 +129,7 @@ async fn settings(client: &Client, name: &str) -> Result<Vec<String>> {
     let answers = client.send_to_masters(cmd("CONFIG").arg("GET").arg(name)).await?;
     let value = |answer| match answer {
         Value::Map(pairs) => pairs.into_iter().next().map(|(_name, value)| text(value)),
-        list => items(list).ok()?.nth(1).map(text),
+        list => read_list(list).ok()?.nth(1).map(text),
     };
     answers.into_iter().filter_map(value).collect()
 }

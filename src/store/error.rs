@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::error::Elapsed;
 
-use super::gate::Loss;
+use super::gate::DataLoss;
 
 /// The result of everything that speaks Redis.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -22,7 +22,7 @@ pub enum Error {
     Disk(String),
     /// The data set is not the one that this server knows. Nothing was asked of it.
     #[error("{}", .0.explain())]
-    Lost(Loss),
+    DataLoss(DataLoss),
     /// Fewer replicas than wanted are there, and nothing was written; or it was, and fewer have said in time that they
     /// have it.
     #[error("too few replicas have it: {0}")]
@@ -33,7 +33,7 @@ pub enum Error {
 }
 
 /// Words of errors that pass by themselves, or once an operator has mended something; nothing was written.
-const PASSING: [&str; 6] = [
+const TRANSIENT_ERRORS: [&str; 6] = [
     "BUSY",
     "LOADING",
     "TRYAGAIN",
@@ -45,14 +45,14 @@ const PASSING: [&str; 6] = [
 
 impl Error {
     /// No answer within a time that is shorter than that of a call.
-    pub fn late(_: Elapsed) -> Self {
+    pub fn timed_out(_: Elapsed) -> Self {
         Error::Unavailable("no answer in time".into())
     }
 
     /// Whether the shard is of no use for now, also to whoever comes next.
     pub fn is_outage(&self) -> bool {
         match self {
-            Error::Unavailable(_) | Error::Disk(_) | Error::Lost(_) => true,
+            Error::Unavailable(_) | Error::Disk(_) | Error::DataLoss(_) => true,
             Error::Full(_) | Error::Unconfirmed(_) | Error::Unexpected(_) => false,
         }
     }
@@ -79,7 +79,7 @@ impl From<RedisError> for Error {
                 | ServerErrorKind::Ask
                 | ServerErrorKind::ReadOnly,
             ) => Error::Unavailable(text),
-            _ if PASSING.iter().any(|word| text.contains(word)) => Error::Unavailable(text),
+            _ if TRANSIENT_ERRORS.iter().any(|word| text.contains(word)) => Error::Unavailable(text),
             _ => Error::Unexpected(text),
         }
     }

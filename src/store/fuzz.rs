@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 
 use super::change;
 use super::error::{Error, Result};
-use super::ops::{answers, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
-use super::record::{Fields, seal_document, unseal_document};
+use super::ops::{parse_items, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
+use super::record::{TaskHash, encode_document, decode_document};
 use super::views::queues::Counts;
 use super::views::{courses, horizon, page, tasks};
 use super::{ops, reply};
@@ -17,10 +17,10 @@ use crate::domain::queue::QueueName;
 use crate::domain::token::Token;
 
 /// What an error says at most, in bytes: it stands in the log, and the answer may have been large.
-const ERROR_BYTES: usize = 1024;
+const MAX_ERROR_BYTES: usize = 1024;
 
 /// Words that scripts answer with, and other texts that mean something.
-const WORDS: [&str; 24] = [
+const REPLY_TAGS: [&str; 24] = [
     "created",
     "known",
     "kept",
@@ -48,9 +48,9 @@ const WORDS: [&str; 24] = [
 ];
 
 /// Bytes as choices, one after another; zeros when they are used up.
-struct Choices<'a>(&'a [u8]);
+struct ByteSource<'a>(&'a [u8]);
 
-impl Choices<'_> {
+impl ByteSource<'_> {
     fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -58,9 +58,9 @@ impl Choices<'_> {
     }
 
     fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        let (head, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
-        taken.to_vec()
+        head.to_vec()
     }
 
     fn number(&mut self) -> i64 {
@@ -69,18 +69,18 @@ impl Choices<'_> {
         i64::from_le_bytes(bytes)
     }
 
-    fn short(&mut self) -> Vec<u8> {
-        let length = self.byte().into();
-        self.bytes(length)
+    fn short_bytes(&mut self) -> Vec<u8> {
+        let count = self.byte().into();
+        self.bytes(count)
     }
 
     fn text(&mut self) -> String {
-        String::from_utf8_lossy(&self.short()).into_owned()
+        String::from_utf8_lossy(&self.short_bytes()).into_owned()
     }
 
-    fn word(&mut self) -> String {
-        let place = usize::from(self.byte()) % WORDS.len();
-        WORDS.get(place).copied().unwrap_or_default().to_owned()
+    fn reply_tag(&mut self) -> String {
+        let index = usize::from(self.byte()) % REPLY_TAGS.len();
+        REPLY_TAGS.get(index).copied().unwrap_or_default().to_owned()
     }
 
     fn values(&mut self, depth: usize) -> Vec<Value> {
@@ -94,8 +94,8 @@ impl Choices<'_> {
             0 => Value::Nil,
             1 => Value::Int(self.number()),
             2 => Value::Int((self.byte() as i8).into()),
-            3 => Value::BulkString(self.short()),
-            4 => Value::BulkString(self.word().into_bytes()),
+            3 => Value::BulkString(self.short_bytes()),
+            4 => Value::BulkString(self.reply_tag().into_bytes()),
             5 => Value::BulkString(self.bytes(16)),
             6 => Value::SimpleString(self.text()),
             7 => Value::Double(f64::from_bits(self.number() as u64)),
@@ -112,15 +112,15 @@ impl Choices<'_> {
 }
 
 /// What was read; what was not is unexpected, in few words.
-fn read<T>(read: Result<T>) -> Option<T> {
-    match read {
+fn check_result<T>(checked: Result<T>) -> Option<T> {
+    match checked {
         Ok(read) => Some(read),
         Err(Error::Unexpected(why)) => {
-            assert!(why.len() <= ERROR_BYTES, "{} bytes", why.len());
+            assert!(why.len() <= MAX_ERROR_BYTES, "{} bytes", why.len());
             None
         }
         Err(
-            error @ (Error::Unavailable(_) | Error::Full(_) | Error::Disk(_) | Error::Lost(_) | Error::Unconfirmed(_)),
+            error @ (Error::Unavailable(_) | Error::Full(_) | Error::Disk(_) | Error::DataLoss(_) | Error::Unconfirmed(_)),
         ) => {
             assert_eq!(error.to_string(), "", "an answer was there");
             None
@@ -130,35 +130,35 @@ fn read<T>(read: Result<T>) -> Option<T> {
 
 /// Answers of scripts and commands.
 pub fn replies(bytes: &[u8]) {
-    let value = Choices(bytes).value(0);
-    let any = || value.clone();
-    read(reply::text(any()));
-    read(reply::int(any()));
-    let items = read(reply::items(any())).map_or(0, |items| items.len());
-    read(answers(any(), items, cancel::answer));
-    read(answers(any(), items, complete::answer));
-    read(answers(any(), items, fail::answer));
-    read(answers(any(), items, heartbeat::answer));
-    read(answers(any(), items, release::answer));
-    read(answers(any(), items, remember::answer));
-    read(answers(any(), items, remove::answer));
-    read(answers(any(), items, retry::answer));
-    read(answers(any(), items, submit::answer));
-    read(watch::answer(any()));
-    read(page::answer(any()));
-    read(horizon::answer(any()));
-    read(courses::course(any()));
-    read(courses::wait(any()));
-    read(change::read(any()));
-    if let Some(Some(holding)) = read(tasks::holding(any())) {
-        let _: i64 = holding.wait_ms(0.5);
+    let value = ByteSource(bytes).value(0);
+    let copy = || value.clone();
+    check_result(reply::text(copy()));
+    check_result(reply::int(copy()));
+    let items = check_result(reply::read_list(copy())).map_or(0, |items| items.len());
+    check_result(parse_items(copy(), items, cancel::parse_item));
+    check_result(parse_items(copy(), items, complete::parse_item));
+    check_result(parse_items(copy(), items, fail::parse_item));
+    check_result(parse_items(copy(), items, heartbeat::parse_item));
+    check_result(parse_items(copy(), items, release::parse_item));
+    check_result(parse_items(copy(), items, remember::parse_item));
+    check_result(parse_items(copy(), items, remove::parse_item));
+    check_result(parse_items(copy(), items, retry::parse_item));
+    check_result(parse_items(copy(), items, submit::parse_item));
+    check_result(watch::parse_reply(copy()));
+    check_result(page::decode(copy()));
+    check_result(horizon::decode(copy()));
+    check_result(courses::decode_lease_details(copy()));
+    check_result(courses::decode_ready_wait(copy()));
+    check_result(change::parse_events(copy()));
+    if let Some(Some(holding)) = check_result(tasks::decode_lease_state(copy())) {
+        let _: i64 = holding.retry_delay_ms(0.5);
     }
     let mut counts = Counts::default();
     for _ in 0..2 {
-        read(counts.add(any()));
+        check_result(counts.add_reply(copy()));
     }
     let (queues, tokens) = ([QueueName::default_queue()], [Token::new(1), Token::new(2)]);
-    if let Some(ops::claim::Handed { tasks, .. }) = read(claim::answer(any(), &queues, &tokens)) {
+    if let Some(ops::claim::ClaimReply { tasks, .. }) = check_result(claim::parse_reply(copy(), &queues, &tokens)) {
         for (_, task) in tasks {
             assert!(i64::from(task.priority) <= limits::PRIORITY.max);
             assert!(task.attempt > 0);
@@ -167,16 +167,16 @@ pub fn replies(bytes: &[u8]) {
 }
 
 /// Fields of a task's hash, as in the table of [`super::record`].
-const NAMES: [&str; 38] = [
+const FIELD_NAMES: [&str; 38] = [
     "S", "q", "s", "p", "n", "c", "r", "w", "x", "X", "m", "M", "R", "a", "A", "D", "t", "u", "h", "L", "W", "C", "k",
     "T", "V", "o", "f", "d", "b", "y", "g", "e0", "e1", "e9", "Y", "i", "z", "",
 ];
 
 /// Hashes of tasks: a good one, with fields put in the place of its own as the bytes say.
 pub fn records(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
+    let mut choices = ByteSource(bytes);
     let as_map = choices.byte() & 1 == 1;
-    let good: [(&str, &[u8]); 9] = [
+    let valid: [(&str, &[u8]); 9] = [
         ("S", b"leased"),
         ("q", b"mail"),
         ("s", b"7"),
@@ -188,32 +188,32 @@ pub fn records(bytes: &[u8]) {
         ("d", b"1{}"),
     ];
     let mut pairs: Vec<(Value, Value)> = Vec::new();
-    for (name, value) in good {
+    for (name, value) in valid {
         pairs.push((Value::BulkString(name.into()), Value::BulkString(value.into())));
     }
     while !choices.0.is_empty() {
-        let place = usize::from(choices.byte()) % NAMES.len();
-        let name = NAMES.get(place).copied().unwrap_or_default();
-        pairs.push((Value::BulkString(name.into()), Value::BulkString(choices.short())));
+        let index = usize::from(choices.byte()) % FIELD_NAMES.len();
+        let name = FIELD_NAMES.get(index).copied().unwrap_or_default();
+        pairs.push((Value::BulkString(name.into()), Value::BulkString(choices.short_bytes())));
     }
     let answer = match as_map {
         true => Value::Map(pairs),
         false => Value::Array(pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()),
     };
     let Some(id) = TaskId::from_bytes(&[7; 16]) else { return };
-    let Some(Some(fields)) = read(Fields::of(id, answer)) else { return };
-    if let Some(task) = read(fields.task()) {
+    let Some(Some(fields)) = check_result(TaskHash::parse(id, answer)) else { return };
+    if let Some(task) = check_result(fields.task()) {
         assert!(i64::from(task.priority) <= limits::PRIORITY.max);
-        assert!(task.errors.len() <= limits::ERRORS as usize);
+        assert!(task.errors.len() <= limits::MAX_ERRORS as usize);
         for time in [Some(task.created_at), task.run_at, task.expires_at, task.finished_at, task.lease_until] {
             assert!(time.is_none_or(|time| time.to_string().len() <= 32));
         }
-        let labels = task.labels;
-        let again = read(seal_document(&labels, &task.payload)).and_then(|sealed| unseal_document(&sealed));
-        let same = again.is_some_and(|(again, payload)| again == labels && payload.get() == task.payload.get());
-        assert!(same, "a document does not read back");
+        let labels = task.attributes;
+        let decoded = check_result(encode_document(&labels, &task.payload)).and_then(|sealed| decode_document(&sealed));
+        let is_same = decoded.is_some_and(|(decoded, payload)| decoded == labels && payload.get() == task.payload.get());
+        assert!(is_same, "a document does not read back");
     }
-    if let Some(Some(claimed)) = read(fields.claimed()) {
+    if let Some(Some(claimed)) = check_result(fields.claimed()) {
         assert!(claimed.attempt > 0);
         assert!(serde_json::from_str::<&RawValue>(claimed.payload.get()).is_ok());
     }
@@ -224,7 +224,7 @@ mod tests {
     use crate::domain::fuzz::replay;
 
     #[test]
-    fn seeds_of_replies_and_records_hold() {
+    fn reply_and_record_seeds_hold() {
         replay("replies", super::replies);
         replay("records", super::records);
     }

@@ -11,40 +11,40 @@ use crate::measure::Counter;
 
 /// Why the data of a shard is not what it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Loss {
+pub enum DataLoss {
     /// The data set is gone: the shard is empty.
-    Gone,
+    Missing,
     /// Another data set stands under the same name.
-    Another,
+    Replaced,
     /// The data set is an earlier state of itself.
-    Older,
+    RolledBack,
 }
 
-impl Loss {
+impl DataLoss {
     /// All of them.
-    pub const ALL: [Loss; 3] = [Loss::Gone, Loss::Another, Loss::Older];
+    pub const ALL: [DataLoss; 3] = [DataLoss::Missing, DataLoss::Replaced, DataLoss::RolledBack];
 
     /// Its name, as in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Loss::Gone => "gone",
-            Loss::Another => "another",
-            Loss::Older => "older",
+            DataLoss::Missing => "missing",
+            DataLoss::Replaced => "replaced",
+            DataLoss::RolledBack => "rolled_back",
         }
     }
 
     /// What was seen and what to do, for an operator.
     pub fn explain(self) -> &'static str {
         match self {
-            Loss::Gone => {
+            DataLoss::Missing => {
                 "the data set is gone: it was flushed, or this is another Redis or database. Bring it back, or accept \
                  the loss with `slotwheel doctor --accept-loss`"
             }
-            Loss::Another => {
+            DataLoss::Replaced => {
                 "another data set stands where this server's was. Bring its own back, or accept the change with \
                  `slotwheel doctor --accept-loss`"
             }
-            Loss::Older => {
+            DataLoss::RolledBack => {
                 "the data set has gone back in time: what was accepted last is lost. Accept it with `slotwheel doctor \
                  --accept-loss`"
             }
@@ -53,10 +53,10 @@ impl Loss {
 
     /// Whether nothing may be served meanwhile. An older state of the same data set is served, because it is the
     /// tasks' own; one that is gone would be a silent empty queue.
-    fn closes(self) -> bool {
+    fn blocks_requests(self) -> bool {
         match self {
-            Loss::Gone | Loss::Another => true,
-            Loss::Older => false,
+            DataLoss::Missing | DataLoss::Replaced => true,
+            DataLoss::RolledBack => false,
         }
     }
 }
@@ -64,24 +64,24 @@ impl Loss {
 #[derive(Debug, Default)]
 struct State {
     /// Why the last call failed.
-    away: Option<String>,
+    open_reason: Option<String>,
     /// Whether somebody is finding out if it is back.
     probing: bool,
-    loss: Option<Loss>,
+    data_loss: Option<DataLoss>,
 }
 
 impl State {
     /// An error where nothing may be served, because the data is not what it was.
-    fn keeps(&self) -> Result<()> {
-        match self.loss.filter(|loss| loss.closes()) {
-            Some(loss) => Err(Error::Lost(loss)),
+    fn check_data(&self) -> Result<()> {
+        match self.data_loss.filter(|loss| loss.blocks_requests()) {
+            Some(loss) => Err(Error::DataLoss(loss)),
             None => Ok(()),
         }
     }
 
     /// An error where the shard is away and somebody finds out already whether it is back.
-    fn admits(&self) -> Result<()> {
-        match &self.away {
+    fn check_breaker(&self) -> Result<()> {
+        match &self.open_reason {
             Some(why) if self.probing => Err(Error::Unavailable(why.clone())),
             Some(_) | None => Ok(()),
         }
@@ -90,14 +90,14 @@ impl State {
 
 /// The gate of one shard.
 #[derive(Debug)]
-pub struct Gate {
+pub struct CircuitBreaker {
     shard: usize,
     state: Mutex<State>,
-    refused: Counter,
+    rejected: Counter,
 }
 
 /// Somebody who may call although the shard is away. Dropped, another may.
-struct Probe<'a>(&'a Gate);
+struct Probe<'a>(&'a CircuitBreaker);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
@@ -105,10 +105,10 @@ impl Drop for Probe<'_> {
     }
 }
 
-impl Gate {
+impl CircuitBreaker {
     /// Open, of the shard of this number.
     pub(super) fn new(shard: usize) -> Self {
-        Gate { shard, state: Mutex::default(), refused: Counter::default() }
+        CircuitBreaker { shard, state: Mutex::default(), rejected: Counter::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,31 +116,31 @@ impl Gate {
     }
 
     /// Makes `call` if the shard is worth calling, and learns from its outcome.
-    pub(super) async fn pass<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let kept = self.lock().keeps();
-        self.note(kept)?;
-        self.pass_in_spite_of_loss(call).await
+    pub(super) async fn call<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        let checked = self.lock().check_data();
+        self.count_rejection(checked)?;
+        self.call_unchecked(operation).await
     }
 
     /// The same for the call that finds out whether the data is what it was.
-    pub(super) async fn pass_in_spite_of_loss<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let entered = self.enter();
-        let _probe = self.note(entered)?;
-        let outcome = call.await;
+    pub(super) async fn call_unchecked<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        let admitted = self.begin_call();
+        let _probe = self.count_rejection(admitted)?;
+        let outcome = operation.await;
         match &outcome {
-            Err(Error::Unavailable(why)) => self.set_away(Some(why.clone())),
+            Err(Error::Unavailable(why)) => self.set_open_reason(Some(why.clone())),
             // It answers, if only to refuse.
             Ok(_)
-            | Err(Error::Full(_) | Error::Disk(_) | Error::Lost(_) | Error::Unconfirmed(_) | Error::Unexpected(_)) => {
-                self.set_away(None)
+            | Err(Error::Full(_) | Error::Disk(_) | Error::DataLoss(_) | Error::Unconfirmed(_) | Error::Unexpected(_)) => {
+                self.set_open_reason(None)
             }
         }
         outcome
     }
 
-    fn set_away(&self, away: Option<String>) {
-        let before = std::mem::replace(&mut self.lock().away, away.clone());
-        match (before, away) {
+    fn set_open_reason(&self, reason: Option<String>) {
+        let before = std::mem::replace(&mut self.lock().open_reason, reason.clone());
+        match (before, reason) {
             (None, Some(why)) => tracing::warn!(shard = self.shard, why, "Redis is away"),
             (Some(_), None) => tracing::info!(shard = self.shard, "Redis answers again"),
             (None, None) | (Some(_), Some(_)) => {}
@@ -152,27 +152,27 @@ impl Gate {
     /// # Errors
     /// Why the shard is not worth waiting for.
     pub fn admit(&self) -> Result<()> {
-        let admitted = self.lock().admits();
-        self.note(admitted)
+        let admitted = self.lock().check_breaker();
+        self.count_rejection(admitted)
     }
 
     /// Counts those who are turned away.
-    fn note<T>(&self, passed: Result<T>) -> Result<T> {
-        if passed.is_err() {
-            self.refused.one();
+    fn count_rejection<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.rejected.inc();
         }
-        passed
+        outcome
     }
 
     /// How many calls were not made because of what was known of the shard.
     pub fn refused(&self) -> u64 {
-        self.refused.read()
+        self.rejected.read()
     }
 
-    fn enter(&self) -> Result<Option<Probe<'_>>> {
+    fn begin_call(&self) -> Result<Option<Probe<'_>>> {
         let mut state = self.lock();
-        state.admits()?;
-        if state.away.is_none() {
+        state.check_breaker()?;
+        if state.open_reason.is_none() {
             return Ok(None);
         }
         state.probing = true;
@@ -180,8 +180,8 @@ impl Gate {
     }
 
     /// What was found out about the shard's data; `None`: it is what it was.
-    pub(super) fn set_loss(&self, loss: Option<Loss>) {
-        let before = std::mem::replace(&mut self.lock().loss, loss);
+    pub(super) fn set_data_loss(&self, loss: Option<DataLoss>) {
+        let before = std::mem::replace(&mut self.lock().data_loss, loss);
         match loss {
             Some(loss) if before != Some(loss) => tracing::error!(shard = self.shard, "{}", loss.explain()),
             None if before.is_some() => tracing::warn!(shard = self.shard, "the data set is accepted, or back"),
@@ -190,8 +190,8 @@ impl Gate {
     }
 
     /// The loss that was noticed and not yet accepted.
-    pub fn loss(&self) -> Option<Loss> {
-        self.lock().loss
+    pub fn data_loss(&self) -> Option<DataLoss> {
+        self.lock().data_loss
     }
 
     /// Whether it is open to all.
@@ -200,16 +200,16 @@ impl Gate {
     /// Why it is not.
     pub fn check(&self) -> Result<()> {
         let state = self.lock();
-        state.keeps()?;
-        match &state.away {
+        state.check_data()?;
+        match &state.open_reason {
             Some(why) => Err(Error::Unavailable(why.clone())),
             None => Ok(()),
         }
     }
 
     /// Whether the last call found it away.
-    pub fn is_away(&self) -> bool {
-        self.lock().away.is_some()
+    pub fn is_open(&self) -> bool {
+        self.lock().open_reason.is_some()
     }
 }
 
@@ -217,52 +217,52 @@ impl Gate {
 mod tests {
     use super::*;
 
-    async fn away() -> Result<()> {
+    async fn unavailable() -> Result<()> {
         Err(Error::Unavailable("away".into()))
     }
 
-    async fn well() -> Result<()> {
+    async fn available() -> Result<()> {
         Ok(())
     }
 
     #[tokio::test]
-    async fn while_a_shard_is_away_one_at_a_time_tries_it_and_the_first_answer_opens_it() {
-        let gate = Gate::new(0);
-        assert!(gate.pass(away()).await.is_err());
+    async fn open_breaker_admits_one_probe_and_closes_after_its_first_answer() {
+        let gate = CircuitBreaker::new(0);
+        assert!(gate.call(unavailable()).await.is_err());
         let (answer, answered) = tokio::sync::oneshot::channel::<()>();
-        let probe = gate.pass(async {
+        let probe = gate.call(async {
             answered.await.ok();
             Ok(())
         });
         tokio::pin!(probe);
         assert!(futures_util::poll!(&mut probe).is_pending());
-        assert!(gate.pass(well()).await.is_err(), "another tries already");
-        assert!(gate.is_away());
+        assert!(gate.call(available()).await.is_err(), "another tries already");
+        assert!(gate.is_open());
         answer.send(()).unwrap();
         assert!(probe.await.is_ok());
-        assert!(!gate.is_away());
-        assert!(gate.pass(well()).await.is_ok());
+        assert!(!gate.is_open());
+        assert!(gate.call(available()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn one_who_gives_up_trying_lets_another_try() {
-        let gate = Gate::new(0);
-        assert!(gate.pass(away()).await.is_err());
+    async fn dropped_probe_admits_another_probe() {
+        let gate = CircuitBreaker::new(0);
+        assert!(gate.call(unavailable()).await.is_err());
         {
-            let probe = gate.pass(std::future::pending::<Result<()>>());
+            let probe = gate.call(std::future::pending::<Result<()>>());
             tokio::pin!(probe);
             assert!(futures_util::poll!(&mut probe).is_pending());
         }
-        assert!(gate.pass(well()).await.is_ok());
+        assert!(gate.call(available()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_data_set_that_is_gone_is_not_served_and_an_older_one_is() {
-        let gate = Gate::new(0);
-        gate.set_loss(Some(Loss::Gone));
-        assert!(matches!(gate.pass(well()).await, Err(Error::Lost(Loss::Gone))));
-        assert!(gate.pass_in_spite_of_loss(well()).await.is_ok());
-        gate.set_loss(Some(Loss::Older));
-        assert!(gate.pass(well()).await.is_ok());
+    async fn missing_dataset_blocks_requests_and_rolled_back_dataset_does_not() {
+        let gate = CircuitBreaker::new(0);
+        gate.set_data_loss(Some(DataLoss::Missing));
+        assert!(matches!(gate.call(available()).await, Err(Error::DataLoss(DataLoss::Missing))));
+        assert!(gate.call_unchecked(available()).await.is_ok());
+        gate.set_data_loss(Some(DataLoss::RolledBack));
+        assert!(gate.call(available()).await.is_ok());
     }
 }

@@ -8,13 +8,13 @@
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
-use crate::domain::slot::{SLOTS, Shards, Slot};
+use crate::domain::slot::{SLOT_COUNT, Shards, Slot};
 use crate::domain::state::State;
 
 /// The Redis type of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum KeyType {
     Hash,
     Zset,
     Set,
@@ -24,90 +24,90 @@ pub enum Kind {
 
 /// One kind of key.
 #[derive(Debug)]
-pub struct Pattern {
+pub struct KeyPattern {
     /// What follows the base; `<…>` stands for the variable parts.
-    pub form: &'static str,
+    pub pattern: &'static str,
     /// Its type.
-    pub kind: Kind,
+    pub key_type: KeyType,
     /// What it holds, and who writes it.
-    pub holds: &'static str,
+    pub description: &'static str,
 }
 
-const fn key(form: &'static str, kind: Kind, holds: &'static str) -> Pattern {
-    Pattern { form, kind, holds }
+const fn key(form: &'static str, kind: KeyType, holds: &'static str) -> KeyPattern {
+    KeyPattern { pattern: form, key_type: kind, description: holds }
 }
 
 /// All of them. Those marked "reserved" are named here so that nothing else takes their place.
-pub const PATTERNS: &[Pattern] = &[
-    key("task:<id>", Kind::Hash, "a task; fields in record.rs; written by every transition"),
+pub const PATTERNS: &[KeyPattern] = &[
+    key("task:<id>", KeyType::Hash, "a task; fields in record.rs; written by every transition"),
     key(
         "slot:<queue>:<priority>:<slot>",
-        Kind::Zset,
+        KeyType::Zset,
         "ids of ready tasks by seq; whatever makes a task ready or takes it",
     ),
     key(
         "wheel:<queue>",
-        Kind::Zset,
+        KeyType::Zset,
         "`<priority>:<slot>` of slots with ready tasks, by (9-priority)*2^49 + turn; as above",
     ),
     key(
         "ready",
-        Kind::Zset,
+        KeyType::Zset,
         "queues with a wheel that is not empty and not paused, by the priority at its front; as above",
     ),
-    key("scheduled:<queue>", Kind::Zset, "ids by run time; submit, fail, release, reap; promote"),
-    key("leased:<queue>", Kind::Zset, "ids by the end of the lease; claim, heartbeat; all ends of a lease"),
-    key("due", Kind::Zset, "queues by a time not later than their first in scheduled and leased; promote sets it anew"),
-    key("deadline", Kind::Zset, "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not"),
-    key("ended:<queue>:<state>", Kind::Zset, "ids by the time of the end; all ends; retry, remove"),
-    key("retain", Kind::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
-    key("count:<queue>", Kind::Hash, "field for each state, submitted, removed; every transition"),
-    key("count", Kind::Hash, "the same for the whole shard, deleted queues included; every transition"),
+    key("scheduled:<queue>", KeyType::Zset, "ids by run time; submit, fail, release, reap; promote"),
+    key("leased:<queue>", KeyType::Zset, "ids by the end of the lease; claim, heartbeat; all ends of a lease"),
+    key("due", KeyType::Zset, "queues by a time not later than their first in scheduled and leased; promote sets it anew"),
+    key("deadline", KeyType::Zset, "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not"),
+    key("ended:<queue>:<state>", KeyType::Zset, "ids by the time of the end; all ends; retry, remove"),
+    key("retain", KeyType::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
+    key("count:<queue>", KeyType::Hash, "field for each state, submitted, removed; every transition"),
+    key("count", KeyType::Hash, "the same for the whole shard, deleted queues included; every transition"),
     key(
         "dedupe:<queue>:<digest>",
-        Kind::String,
+        KeyType::String,
         "id of the holder, then the end of the window in ms if any; submit, all ends",
     ),
-    key("idem:<digest>", Kind::Hash, "body, id, status, until: an Idempotency-Key; remember"),
-    key("claim:<digest>", Kind::Set, "ids leased under a claim id; claim, all ends of a lease"),
+    key("idem:<digest>", KeyType::Hash, "body, id, status, until: an Idempotency-Key; remember"),
+    key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, all ends of a lease"),
     key(
         "calls",
-        Kind::Hash,
+        KeyType::Hash,
         "pump -> number, time, answer of its last call; <pump>:sums -> what it has at hand; every script that writes; tidy",
     ),
     key(
         "listen",
-        Kind::String,
+        KeyType::String,
         "until when scripts report what they change, in s of Redis' own clock, and the name of since when; listen",
     ),
-    key("void", Kind::String, "never exists; declared by every call, see client.rs"),
-    key("queue:<queue>", Kind::Hash, "the shard's copy of the settings: version, paused; configure"),
-    key("queues", Kind::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
-    key("seq", Kind::Hash, "seq, turn: counters; whatever queues a task"),
-    key("meta", Kind::Hash, "first shard only: shards, id of the data set, whether all have a pulse; the first start"),
+    key("void", KeyType::String, "never exists; declared by every call, see client.rs"),
+    key("queue:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; configure"),
+    key("queues", KeyType::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
+    key("seq", KeyType::Hash, "seq, turn: counters; whatever queues a task"),
+    key("meta", KeyType::Hash, "first shard only: shards, id of the data set, whether all have a pulse; the first start"),
     key(
         "pulse",
-        Kind::Hash,
+        KeyType::Hash,
         "set, beats, accepted: by which a loss of data is noticed; waits: how often replicas were; beat, replicas.rs",
     ),
-    key("settings:<queue>", Kind::Hash, "first shard only: master copy of the settings; settings"),
-    key("configured", Kind::Zset, "first shard only: names of queues that have settings, score 0; settings"),
+    key("settings:<queue>", KeyType::Hash, "first shard only: master copy of the settings; settings"),
+    key("configured", KeyType::Zset, "first shard only: names of queues that have settings, score 0; settings"),
     key(
         "stats:<bucket>",
-        Kind::Hash,
+        KeyType::Hash,
         "sums of 5 s put away, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
     ),
     key(
         "holders",
-        Kind::Hash,
+        KeyType::Hash,
         "bucket -> since when, and who has held how many leases since, of the last 40 s; sample",
     ),
-    key("workers", Kind::Hash, "first shard only: worker -> first and last sight, last claim, what is known; sight"),
-    key("seen", Kind::Zset, "first shard only: the same by the time of the last sight; sight"),
-    key("arc:<queue>", Kind::Zset, "reserved: slots of a queue in order of their number, for affinity"),
-    key("held:<queue>", Kind::Hash, "reserved: slot -> leases or holder, for limits per slot"),
-    key("waking", Kind::Zset, "reserved: queues by the time that frees them"),
-    key("outbox", Kind::List, "reserved: effects on other shards"),
+    key("workers", KeyType::Hash, "first shard only: worker -> first and last sight, last claim, what is known; sight"),
+    key("seen", KeyType::Zset, "first shard only: the same by the time of the last sight; sight"),
+    key("arc:<queue>", KeyType::Zset, "reserved: slots of a queue in order of their number, for affinity"),
+    key("held:<queue>", KeyType::Hash, "reserved: slot -> leases or holder, for limits per slot"),
+    key("waking", KeyType::Zset, "reserved: queues by the time that frees them"),
+    key("outbox", KeyType::List, "reserved: effects on other shards"),
 ];
 
 /// The keys of one shard.
@@ -127,141 +127,141 @@ impl Keys {
         &self.base
     }
 
-    fn plain(&self, rest: &str) -> Vec<u8> {
+    fn text_key(&self, rest: &str) -> Vec<u8> {
         [self.base.as_bytes(), rest.as_bytes()].concat()
     }
 
-    fn bytes(&self, kind: &str, id: &[u8]) -> Vec<u8> {
+    fn binary_key(&self, kind: &str, id: &[u8]) -> Vec<u8> {
         [self.base.as_bytes(), kind.as_bytes(), id].concat()
     }
 
     /// `task:<id>`
     pub fn task(&self, id: &TaskId) -> Vec<u8> {
-        self.bytes("task:", id.as_bytes())
+        self.binary_key("task:", id.as_bytes())
     }
 
     /// `slot:<queue>:<priority>:<slot>`
     pub fn slot(&self, queue: &QueueName, priority: u8, slot: Slot) -> Vec<u8> {
-        self.plain(&format!("slot:{queue}:{priority}:{}", slot.number()))
+        self.text_key(&format!("slot:{queue}:{priority}:{}", slot.number()))
     }
 
     /// `wheel:<queue>`
     pub fn wheel(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("wheel:{queue}"))
+        self.text_key(&format!("wheel:{queue}"))
     }
 
     /// `ready`
     pub fn ready(&self) -> Vec<u8> {
-        self.plain("ready")
+        self.text_key("ready")
     }
 
     /// `due`
     pub fn due(&self) -> Vec<u8> {
-        self.plain("due")
+        self.text_key("due")
     }
 
     /// `scheduled:<queue>`
     pub fn scheduled(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("scheduled:{queue}"))
+        self.text_key(&format!("scheduled:{queue}"))
     }
 
     /// `leased:<queue>`
     pub fn leased(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("leased:{queue}"))
+        self.text_key(&format!("leased:{queue}"))
     }
 
     /// `ended:<queue>:<state>`
     pub fn ended(&self, queue: &QueueName, state: State) -> Vec<u8> {
-        self.plain(&format!("ended:{queue}:{state}"))
+        self.text_key(&format!("ended:{queue}:{state}"))
     }
 
     /// `count:<queue>`
-    pub fn count(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("count:{queue}"))
+    pub fn queue_counts(&self, queue: &QueueName) -> Vec<u8> {
+        self.text_key(&format!("count:{queue}"))
     }
 
     /// `count`
-    pub fn total(&self) -> Vec<u8> {
-        self.plain("count")
+    pub fn shard_counts(&self) -> Vec<u8> {
+        self.text_key("count")
     }
 
     /// `claim:<digest>`
     pub fn claim(&self, digest: &Digest) -> Vec<u8> {
-        self.bytes("claim:", digest.as_bytes())
+        self.binary_key("claim:", digest.as_bytes())
     }
 
     /// `calls`
-    pub fn calls(&self) -> Vec<u8> {
-        self.plain("calls")
+    pub fn callers(&self) -> Vec<u8> {
+        self.text_key("calls")
     }
 
     /// `listen`
-    pub fn listen(&self) -> Vec<u8> {
-        self.plain("listen")
+    pub fn events_enabled(&self) -> Vec<u8> {
+        self.text_key("listen")
     }
 
     /// `void`
-    pub fn void(&self) -> Vec<u8> {
-        self.plain("void")
+    pub fn absent_guard(&self) -> Vec<u8> {
+        self.text_key("void")
     }
 
     /// `queue:<queue>`
     pub fn queue(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("queue:{queue}"))
+        self.text_key(&format!("queue:{queue}"))
     }
 
     /// `queues`
     pub fn queues(&self) -> Vec<u8> {
-        self.plain("queues")
+        self.text_key("queues")
     }
 
     /// `retain`
-    pub fn retain(&self) -> Vec<u8> {
-        self.plain("retain")
+    pub fn retention(&self) -> Vec<u8> {
+        self.text_key("retain")
     }
 
     /// `meta`
     pub fn meta(&self) -> Vec<u8> {
-        self.plain("meta")
+        self.text_key("meta")
     }
 
     /// `pulse`
-    pub fn pulse(&self) -> Vec<u8> {
-        self.plain("pulse")
+    pub fn dataset(&self) -> Vec<u8> {
+        self.text_key("pulse")
     }
 
     /// `settings:<queue>`
     pub fn settings(&self, queue: &QueueName) -> Vec<u8> {
-        self.plain(&format!("settings:{queue}"))
+        self.text_key(&format!("settings:{queue}"))
     }
 
     /// `configured`
-    pub fn configured(&self) -> Vec<u8> {
-        self.plain("configured")
+    pub fn settings_index(&self) -> Vec<u8> {
+        self.text_key("configured")
     }
 
     /// `holders`
-    pub fn holders(&self) -> Vec<u8> {
-        self.plain("holders")
+    pub fn lease_samples(&self) -> Vec<u8> {
+        self.text_key("holders")
     }
 
     /// `workers`
     pub fn workers(&self) -> Vec<u8> {
-        self.plain("workers")
+        self.text_key("workers")
     }
 
     /// `seen`
-    pub fn seen(&self) -> Vec<u8> {
-        self.plain("seen")
+    pub fn workers_seen(&self) -> Vec<u8> {
+        self.text_key("seen")
     }
 
     /// The channel on which the shard's scripts publish hints.
-    pub fn signals(&self) -> String {
+    pub fn wakeups_channel(&self) -> String {
         format!("{}signals", self.base)
     }
 
     /// The channel on which they report what becomes of tasks, while somebody listens.
-    pub fn events(&self) -> String {
+    pub fn events_channel(&self) -> String {
         format!("{}events", self.base)
     }
 }
@@ -276,10 +276,10 @@ pub fn tags(shards: Shards) -> Vec<u32> {
             break;
         }
         let slot = Slot::of_key(candidate.to_string().as_bytes());
-        if !slot.number().is_multiple_of(SLOTS / shards.count()) {
+        if !slot.number().is_multiple_of(SLOT_COUNT / shards.count()) {
             continue;
         }
-        if let Some(tag @ None) = tags.get_mut(shards.of(slot)) {
+        if let Some(tag @ None) = tags.get_mut(shards.shard_of(slot)) {
             *tag = Some(candidate);
             missing -= 1;
         }
@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(tags.len(), usize::from(count));
             for (index, tag) in tags.iter().enumerate() {
                 let base = Keys::new("sw", *tag);
-                assert_eq!(Slot::of_key(base.base().as_bytes()).number(), shards.range(index).0);
+                assert_eq!(Slot::of_key(base.base().as_bytes()).number(), shards.slot_range(index).0);
             }
         }
     }

@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often an adopted one, which is no child of ours, is asked whether it lives.
-const WATCH: Duration = Duration::from_millis(500);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why there is no managed Redis.
 #[derive(Debug, thiserror::Error)]
-pub enum ManagedError {
+pub enum EmbeddedRedisError {
     /// None of the programs is on PATH.
     #[error(
         "neither redis-server nor valkey-server is on PATH. Install Redis 7.0 or later (Debian and Ubuntu: \
@@ -40,7 +40,7 @@ pub enum ManagedError {
     InUse(PathBuf),
     /// A Redis that is not ours answers on our socket.
     #[error("a Redis with the data directory {theirs} answers on {socket}, where ours should: stop it first")]
-    Foreign {
+    ForeignRedis {
         /// What it says of itself.
         theirs: String,
         /// Where it answers.
@@ -59,7 +59,7 @@ pub enum ManagedError {
 
 /// A Redis of our own, and the lock on its directory.
 #[derive(Debug)]
-pub struct Managed {
+pub struct EmbeddedRedis {
     directory: PathBuf,
     socket: PathBuf,
     program: PathBuf,
@@ -69,10 +69,10 @@ pub struct Managed {
     _lock: File,
 }
 
-impl Managed {
+impl EmbeddedRedis {
     /// Starts one in `directory`, or adopts the one that a crashed server left there, and waits until it answers.
-    pub async fn start(directory: &Path, durability: Durability) -> Result<Self, ManagedError> {
-        let failed = |error| ManagedError::Directory(directory.to_owned(), error);
+    pub async fn start(directory: &Path, durability: Durability) -> Result<Self, EmbeddedRedisError> {
+        let failed = |error| EmbeddedRedisError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
         if let Err(error) = fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)) {
@@ -84,73 +84,73 @@ impl Managed {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         while lock.try_lock().is_err() {
             if Instant::now() > deadline {
-                return Err(ManagedError::InUse(directory));
+                return Err(EmbeddedRedisError::InUse(directory));
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         let socket = directory.join("redis.sock");
         if socket.as_os_str().len() > 100 {
-            return Err(ManagedError::PathTooLong(socket));
+            return Err(EmbeddedRedisError::PathTooLong(socket));
         }
-        let program = program().ok_or(ManagedError::NotInstalled)?;
+        let program = find_program().ok_or(EmbeddedRedisError::NotInstalled)?;
         let appendfsync = match durability {
-            Durability::AsRedis | Durability::Fsync | Durability::Replicated(_) => "always",
+            Durability::AsConfigured | Durability::Fsync | Durability::Replicated(_) => "always",
             Durability::Everysec => "everysec",
         };
-        let mut managed = Managed { directory, socket, program, appendfsync, child: None, _lock: lock };
-        if managed.adopt().await? {
+        let mut embedded = EmbeddedRedis { directory, socket, program, appendfsync, child: None, _lock: lock };
+        if embedded.adopt().await? {
             // It may have been started for another level.
-            let set = managed.ask(&["CONFIG", "SET", "appendfsync", appendfsync]).await;
-            set.map_err(|error| ManagedError::NotStarted(error.to_string()))?;
+            let set = embedded.query(&["CONFIG", "SET", "appendfsync", appendfsync]).await;
+            set.map_err(|error| EmbeddedRedisError::NotStarted(error.to_string()))?;
             tracing::info!("took over the redis-server that an earlier server left running");
         } else {
-            managed.launch().await?;
+            embedded.launch().await?;
         }
-        Ok(managed)
+        Ok(embedded)
     }
 
     /// The URL of the one that a running server keeps in `directory`, if there is one.
-    pub async fn running(directory: &Path) -> Option<String> {
+    pub async fn running_url(directory: &Path) -> Option<String> {
         let directory = directory.canonicalize().ok()?;
         let lock = File::open(directory.join("slotwheel.lock")).ok()?;
         if lock.try_lock().is_ok() {
             return None;
         }
-        Some(url_of(&directory.join("redis.sock")))
+        Some(socket_url(&directory.join("redis.sock")))
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        url_of(&self.socket)
+        socket_url(&self.socket)
     }
 
     /// Whether one answers on the socket and is ours. One that is there and does not answer is waited for: a second
     /// one beside it would write into its files.
-    async fn adopt(&self) -> Result<bool, ManagedError> {
+    async fn adopt(&self) -> Result<bool, EmbeddedRedisError> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            match self.ask(&["CONFIG", "GET", "dir"]).await {
+            match self.query(&["CONFIG", "GET", "dir"]).await {
                 Ok(answer) => {
                     let theirs = redis::from_redis_value::<Vec<String>>(answer).unwrap_or_default();
                     let theirs = theirs.get(1).cloned().unwrap_or_default();
                     if Path::new(&theirs) == self.directory {
                         return Ok(true);
                     }
-                    return Err(ManagedError::Foreign { theirs, socket: self.socket.clone() });
+                    return Err(EmbeddedRedisError::ForeignRedis { theirs, socket: self.socket.clone() });
                 }
                 Err(error) if error.is_connection_refusal() => return Ok(false),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(ManagedError::NotStarted(format!("one that runs already does not answer: {error}")));
+                    return Err(EmbeddedRedisError::NotStarted(format!("one that runs already does not answer: {error}")));
                 }
-                Err(_) => sleep(POLL).await,
+                Err(_) => sleep(POLL_INTERVAL).await,
             }
         }
     }
 
-    async fn launch(&mut self) -> Result<(), ManagedError> {
-        let failed = |error: io::Error| ManagedError::NotStarted(error.to_string());
+    async fn launch(&mut self) -> Result<(), EmbeddedRedisError> {
+        let failed = |error: io::Error| EmbeddedRedisError::NotStarted(error.to_string());
         let config = self.directory.join("redis.conf");
-        fs::write(&config, self.config()).map_err(failed)?;
+        fs::write(&config, self.config_file()).map_err(failed)?;
         let log = File::options().create(true).append(true).open(self.directory.join("redis.log")).map_err(failed)?;
         let mut command = std::process::Command::new(&self.program);
         command
@@ -164,25 +164,25 @@ impl Managed {
         let mut child = Command::from(command).spawn().map_err(failed)?;
         let mut deadline = Instant::now() + START_TIMEOUT;
         loop {
-            match self.ask(&["PING"]).await {
+            match self.query(&["PING"]).await {
                 Ok(_) => break,
                 Err(error) if is_loading(&error) => deadline = Instant::now() + START_TIMEOUT,
                 Err(error) if Instant::now() > deadline => {
                     let _ = child.kill().await;
-                    return Err(ManagedError::NotStarted(error.to_string()));
+                    return Err(EmbeddedRedisError::NotStarted(error.to_string()));
                 }
                 Err(_) => {}
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(ManagedError::NotStarted(format!("{status}; its last words: {}", self.last_words())));
+                return Err(EmbeddedRedisError::NotStarted(format!("{status}; its last words: {}", self.log_tail())));
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.child = Some(child);
         Ok(())
     }
 
-    fn config(&self) -> String {
+    fn config_file(&self) -> String {
         let directory = self.directory.display();
         let socket = self.socket.display();
         format!(
@@ -202,39 +202,39 @@ impl Managed {
         )
     }
 
-    fn last_words(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.directory.join("redis.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(3).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
-    async fn ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    async fn query(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
             .set_response_timeout(Some(Duration::from_secs(1)));
         let client = Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let (name, arguments) = words.split_first().unwrap_or((&"PING", &[]));
+        let (name, arguments) = command.split_first().unwrap_or((&"PING", &[]));
         cmd(name).arg(arguments).query_async(&mut connection).await
     }
 
     /// Starts it again whenever it ends, until `stop`; then stops it.
-    pub async fn keep(mut self, stop: CancellationToken) {
+    pub async fn supervise(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = self.ended() => {}
+                () = self.exited() => {}
                 () = stop.cancelled() => break,
             }
-            tracing::error!(last_words = self.last_words(), "redis-server has ended; starting it again");
+            tracing::error!(last_words = self.log_tail(), "redis-server has ended; starting it again");
             // One that does not listen yet when the server is told to stop is left to the next start, which adopts it.
-            let launched = async {
+            let relaunch = async {
                 while let Err(error) = self.launch().await {
                     tracing::error!(%error, "redis-server does not start");
                     sleep(Duration::from_secs(1)).await;
                 }
             };
             tokio::select! {
-                () = launched => {}
+                () = relaunch => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -242,13 +242,13 @@ impl Managed {
     }
 
     /// Returns when it has ended.
-    async fn ended(&mut self) {
+    async fn exited(&mut self) {
         match &mut self.child {
             Some(child) => drop(child.wait().await),
             None => loop {
-                sleep(WATCH).await;
+                sleep(LIVENESS_INTERVAL).await;
                 // Only a refused connection means that it is gone; a busy one answers late.
-                if let Err(error) = self.ask(&["PING"]).await
+                if let Err(error) = self.query(&["PING"]).await
                     && error.is_connection_refusal()
                 {
                     return;
@@ -260,14 +260,14 @@ impl Managed {
     /// Stops it and waits until it has ended.
     pub async fn stop(mut self) {
         // All is in the append-only file already. The connection breaks instead of answering.
-        let _ = self.ask(&["SHUTDOWN", "NOSAVE"]).await;
-        if tokio::time::timeout(STOP_TIMEOUT, self.ended()).await.is_err() {
+        let _ = self.query(&["SHUTDOWN", "NOSAVE"]).await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.exited()).await.is_err() {
             tracing::error!("redis-server does not stop; it is left running");
         }
     }
 }
 
-fn url_of(socket: &Path) -> String {
+fn socket_url(socket: &Path) -> String {
     let path = socket.to_string_lossy();
     format!("unix://{}", percent_encoding::utf8_percent_encode(&path, percent_encoding::CONTROLS))
 }
@@ -277,7 +277,7 @@ fn is_loading(error: &redis::RedisError) -> bool {
 }
 
 /// The first of the programs on PATH.
-fn program() -> Option<PathBuf> {
+fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     ["redis-server", "valkey-server"].iter().find_map(|name| {
         std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| program.is_file())

@@ -4,19 +4,19 @@
 //! its call was sent. One whose answer never came is not counted.
 
 use super::error::Error;
-use super::ops::Ended;
+use super::ops::LeaseEnd;
 use crate::domain::state::State;
 use crate::measure::{Counter, counters};
 
 /// The instruments of a connection to Redis.
 #[derive(Default, Debug)]
-pub struct Meters {
+pub struct Metrics {
     /// What happened to tasks.
     pub transitions: Transitions,
     /// Calls that were given up, and submits that were not confirmed, by what was wrong.
-    pub errors: Errors,
+    pub errors: CallErrors,
     /// Calls that were sent again because Redis was away, or said later.
-    pub repeated: Counter,
+    pub retries: Counter,
 }
 
 counters! {
@@ -35,7 +35,7 @@ counters! {
         /// Leases given back, their attempt not counted.
         released,
         /// Leases that ran out.
-        lease_ran_out,
+        lease_expired,
         /// Tasks that will not be tried again.
         dead,
         /// Tasks called off.
@@ -45,13 +45,13 @@ counters! {
         /// Ended tasks that a client wanted run again.
         retried,
         /// Tasks forgotten: deleted, purged, or past their retention.
-        removed,
+        deleted,
     }
 }
 
 counters! {
     /// What was wrong.
-    pub struct Errors {
+    pub struct CallErrors {
         /// No answer in time, or one that passes by itself.
         unavailable,
         /// No memory.
@@ -67,41 +67,41 @@ counters! {
 
 impl Transitions {
     /// Leases were to be ended; those that did end by this count as `verb`.
-    pub(super) fn ended(&self, verb: &Counter, outcomes: &[Ended]) {
+    pub(super) fn record_lease_ends(&self, counter: &Counter, outcomes: &[LeaseEnd]) {
         for outcome in outcomes {
-            if let Ended::Done { state, repeated: false, .. } = outcome {
-                verb.one();
-                self.led_to(*state);
+            if let LeaseEnd::Done { state, repeated: false, .. } = outcome {
+                counter.inc();
+                self.record_end_state(*state);
             }
         }
     }
 
     /// The end of a lease led to this state.
-    fn led_to(&self, state: State) {
+    fn record_end_state(&self, state: State) {
         match state {
-            State::Dead => self.dead.one(),
-            State::Cancelled => self.cancelled.one(),
+            State::Dead => self.dead.inc(),
+            State::Cancelled => self.cancelled.inc(),
             State::Scheduled | State::Ready | State::Leased | State::Completed | State::Expired => {}
         }
     }
 }
 
-impl Errors {
-    pub(super) fn note(&self, error: &Error) {
+impl CallErrors {
+    pub(super) fn record(&self, error: &Error) {
         let counter = match error {
             Error::Unavailable(_) => &self.unavailable,
             Error::Full(_) => &self.full,
             Error::Disk(_) => &self.disk,
             // Known before a call is made: the gate counts those whom it turns away.
-            Error::Lost(_) => return,
+            Error::DataLoss(_) => return,
             Error::Unconfirmed(_) => &self.unconfirmed,
             Error::Unexpected(_) => &self.unexpected,
         };
-        counter.one();
+        counter.inc();
     }
 }
 
 /// How many of `answers` are so.
-pub(super) fn tally<T>(answers: &[T], so: impl Fn(&T) -> bool) -> u64 {
-    answers.iter().filter(|answer| so(answer)).count() as u64
+pub(super) fn count_matching<T>(results: &[T], matches: impl Fn(&T) -> bool) -> u64 {
+    results.iter().filter(|answer| matches(answer)).count() as u64
 }

@@ -4,8 +4,8 @@
 use deadpool_redis::redis::Value;
 
 use super::error::Result;
-use super::ops::answers;
-use super::ops::claim::{self, Handed};
+use super::ops::parse_items;
+use super::ops::claim::{self, ClaimReply};
 use super::ops::submit::{self, Submitted};
 use super::reply;
 use crate::domain::queue::QueueName;
@@ -15,22 +15,22 @@ use crate::domain::token::Token;
 ///
 /// # Errors
 /// It is not packed as scripts do.
-pub fn unpacked(packed: Vec<u8>) -> Result<impl Sized> {
-    reply::unpacked(Value::BulkString(packed))
+pub fn decode_msgpack(packed: Vec<u8>) -> Result<impl Sized> {
+    reply::decode_msgpack(Value::BulkString(packed))
 }
 
 /// The answer to a submit of `count` tasks.
 ///
 /// # Errors
 /// It is no such answer.
-pub fn submitted(packed: Vec<u8>, count: usize) -> Result<Vec<Submitted>> {
-    answers(reply::unpacked(Value::BulkString(packed))?, count, submit::answer)
+pub fn decode_submit(packed: Vec<u8>, count: usize) -> Result<Vec<Submitted>> {
+    parse_items(reply::decode_msgpack(Value::BulkString(packed))?, count, submit::parse_item)
 }
 
 /// The answer to a claim that sent these queues and tokens.
 ///
 /// # Errors
 /// It is no such answer.
-pub fn claimed(packed: Vec<u8>, queues: &[QueueName], tokens: &[Token]) -> Result<Handed> {
-    claim::answer(reply::unpacked(Value::BulkString(packed))?, queues, tokens)
+pub fn claimed(packed: Vec<u8>, queues: &[QueueName], tokens: &[Token]) -> Result<ClaimReply> {
+    claim::parse_reply(reply::decode_msgpack(Value::BulkString(packed))?, queues, tokens)
 }

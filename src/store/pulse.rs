@@ -6,99 +6,99 @@
 use deadpool_redis::redis::{Value, cmd};
 
 use super::error::Result;
-use super::found::Founded;
-use super::gate::Loss;
-use super::ops::beat::{Pulse, Purpose, beat};
+use super::found::Dataset;
+use super::gate::DataLoss;
+use super::ops::beat::{DatasetMarker, TouchPurpose, touch_dataset};
 use super::reply::text;
 use super::shard::{Caller, Shard, Store};
 
 /// Gives every shard of a data set that was just founded its pulse; later starts find them all.
-pub async fn begin(store: &Store, founded: &Founded) -> Result<()> {
-    if founded.has_pulse {
+pub async fn write_markers_once(store: &Store, dataset: &Dataset) -> Result<()> {
+    if dataset.has_markers {
         return Ok(());
     }
-    write_all(store, founded, Purpose::Found).await
+    write_markers(store, dataset, TouchPurpose::CreateIfMissing).await
 }
 
 /// Accepts every shard as it is, as part of the data set `founded`: servers that noticed a loss take it for theirs.
-pub async fn accept(store: &Store, founded: &Founded) -> Result<()> {
-    write_all(store, founded, Purpose::Accept).await
+pub async fn accept_loss(store: &Store, dataset: &Dataset) -> Result<()> {
+    write_markers(store, dataset, TouchPurpose::Accept).await
 }
 
-async fn write_all(store: &Store, founded: &Founded, purpose: Purpose) -> Result<()> {
+async fn write_markers(store: &Store, dataset: &Dataset, purpose: TouchPurpose) -> Result<()> {
     let mut caller = Caller::new();
     for shard in store.shards() {
-        beat(shard, &mut caller, founded, purpose).await?;
+        touch_dataset(shard, &mut caller, dataset, purpose).await?;
     }
     // Only now: a start that ends half-way is done again by the next.
-    let home = store.home();
-    home.send(cmd("HSET").arg(home.keys.meta()).arg("pulse").arg(1)).await?;
+    let first_shard = store.first_shard();
+    first_shard.send(cmd("HSET").arg(first_shard.keys.meta()).arg("pulse").arg(1)).await?;
     Ok(())
 }
 
 /// The shards that are not part of the data set `founded`, without changing anything.
-pub async fn strangers(store: &Store, founded: &Founded) -> Result<Vec<(usize, Loss)>> {
-    let mut found = Vec::new();
-    for shard in store.shards().iter().filter(|_| founded.has_pulse) {
-        match shard.send(cmd("HGET").arg(shard.keys.pulse()).arg("set")).await? {
-            Value::Nil => found.push((shard.index, Loss::Gone)),
+pub async fn foreign_shards(store: &Store, dataset: &Dataset) -> Result<Vec<(usize, DataLoss)>> {
+    let mut foreign = Vec::new();
+    for shard in store.shards().iter().filter(|_| dataset.has_markers) {
+        match shard.send(cmd("HGET").arg(shard.keys.dataset()).arg("set")).await? {
+            Value::Nil => foreign.push((shard.index, DataLoss::Missing)),
             set => {
-                if text(set)? != founded.to_string() {
-                    found.push((shard.index, Loss::Another));
+                if text(set)? != dataset.to_string() {
+                    foreign.push((shard.index, DataLoss::Replaced));
                 }
             }
         }
     }
-    Ok(found)
+    Ok(foreign)
 }
 
 /// What a server knows of one shard's data.
 #[derive(Debug)]
-pub struct Watch {
-    own: Founded,
-    set: String,
-    last: Option<Pulse>,
-    loss: Option<Loss>,
+pub struct LossDetector {
+    dataset: Dataset,
+    expected_set: String,
+    last_marker: Option<DatasetMarker>,
+    loss: Option<DataLoss>,
 }
 
-impl Watch {
+impl LossDetector {
     /// Nothing yet, but that the shard is part of `own`.
-    pub fn new(own: &Founded) -> Self {
-        Watch { set: own.to_string(), own: own.clone(), last: None, loss: None }
+    pub fn new(dataset: &Dataset) -> Self {
+        LossDetector { expected_set: dataset.to_string(), dataset: dataset.clone(), last_marker: None, loss: None }
     }
 
     /// Looks, and tells the shard's gate what it has seen: the loss that is to be accepted, if there is one.
-    pub async fn look(&mut self, shard: &Shard, caller: &mut Caller) -> Result<()> {
-        let seen = beat(shard, caller, &self.own, Purpose::Look).await?;
-        self.judge(seen);
-        shard.gate.set_loss(self.loss);
+    pub async fn check(&mut self, shard: &Shard, caller: &mut Caller) -> Result<()> {
+        let marker = touch_dataset(shard, caller, &self.dataset, TouchPurpose::Check).await?;
+        self.evaluate(marker);
+        shard.breaker.set_data_loss(self.loss);
         Ok(())
     }
 
-    fn judge(&mut self, seen: Option<Pulse>) {
-        let Some(seen) = seen else {
-            self.loss = Some(Loss::Gone);
+    fn evaluate(&mut self, marker: Option<DatasetMarker>) {
+        let Some(marker) = marker else {
+            self.loss = Some(DataLoss::Missing);
             return;
         };
-        let before = self.last.as_ref();
-        let accepted = before.is_some_and(|last| seen.accepted > last.accepted) && self.own.fits(&seen.set);
+        let previous = self.last_marker.as_ref();
+        let accepted = previous.is_some_and(|last| marker.accepted_at > last.accepted_at) && self.dataset.has_shard_count_of(&marker.dataset);
         // Each look raises the counter itself, so that it stands still only if it had gone back.
-        let older = before.is_some_and(|last| seen.beats <= last.beats || seen.accepted < last.accepted);
+        let rolled_back = previous.is_some_and(|last| marker.generation <= last.generation || marker.accepted_at < last.accepted_at);
         if accepted {
-            self.set = seen.set.clone();
+            self.expected_set = marker.dataset.clone();
             self.loss = None;
-        } else if seen.set != self.set {
-            self.loss = Some(Loss::Another);
+        } else if marker.dataset != self.expected_set {
+            self.loss = Some(DataLoss::Replaced);
             return;
-        } else if older {
-            self.loss = Some(Loss::Older);
-        } else if self.loss != Some(Loss::Older) {
+        } else if rolled_back {
+            self.loss = Some(DataLoss::RolledBack);
+        } else if self.loss != Some(DataLoss::RolledBack) {
             // What was gone has come back. A set that has once gone back in time has lost what it has lost.
             self.loss = None;
         }
         // An acceptance from before the loss must not count again.
-        let accepted = seen.accepted.max(before.map_or(0, |last| last.accepted));
-        self.last = Some(Pulse { accepted, ..seen });
+        let accepted = marker.accepted_at.max(previous.map_or(0, |last| last.accepted_at));
+        self.last_marker = Some(DatasetMarker { accepted_at: accepted, ..marker });
     }
 }
 
@@ -107,50 +107,50 @@ mod tests {
     use super::*;
     use crate::domain::slot::Shards;
 
-    fn own() -> Founded {
-        Founded { shards: Shards::new(4).unwrap(), id: "a".into(), has_pulse: true }
+    fn dataset() -> Dataset {
+        Dataset { shards: Shards::new(4).unwrap(), id: "a".into(), has_markers: true }
     }
 
-    fn pulse(set: &str, beats: i64, accepted: i64) -> Option<Pulse> {
-        Some(Pulse { set: set.into(), beats, accepted })
+    fn marker(set: &str, beats: i64, accepted: i64) -> Option<DatasetMarker> {
+        Some(DatasetMarker { dataset: set.into(), generation: beats, accepted_at: accepted })
     }
 
     /// The loss after each of these.
-    fn losses(seen: &[Option<Pulse>]) -> Vec<Option<Loss>> {
-        let mut watch = Watch::new(&own());
-        let look = |pulse: &Option<Pulse>| {
-            watch.judge(pulse.clone());
-            watch.loss
+    fn losses(markers: &[Option<DatasetMarker>]) -> Vec<Option<DataLoss>> {
+        let mut detector = LossDetector::new(&dataset());
+        let observe = |pulse: &Option<DatasetMarker>| {
+            detector.evaluate(pulse.clone());
+            detector.loss
         };
-        seen.iter().map(look).collect()
+        markers.iter().map(observe).collect()
     }
 
     #[test]
-    fn a_counter_that_rises_is_no_loss() {
-        assert_eq!(losses(&[pulse("a/4", 7, 0), pulse("a/4", 8, 0), pulse("a/4", 20, 0)]), [None, None, None]);
+    fn rising_generation_is_no_loss() {
+        assert_eq!(losses(&[marker("a/4", 7, 0), marker("a/4", 8, 0), marker("a/4", 20, 0)]), [None, None, None]);
     }
 
     #[test]
-    fn what_is_gone_or_another_is_a_loss_until_it_is_back() {
-        let (gone, another) = (Some(Loss::Gone), Some(Loss::Another));
-        let seen = [pulse("a/4", 7, 0), None, pulse("b/4", 9, 0), pulse("a/4", 9, 0)];
+    fn missing_or_replaced_dataset_is_a_loss_until_it_returns() {
+        let (gone, another) = (Some(DataLoss::Missing), Some(DataLoss::Replaced));
+        let seen = [marker("a/4", 7, 0), None, marker("b/4", 9, 0), marker("a/4", 9, 0)];
         assert_eq!(losses(&seen), [None, gone, another, None]);
     }
 
     #[test]
-    fn a_set_that_has_gone_back_in_time_stays_lost_until_it_is_accepted() {
-        let older = Some(Loss::Older);
-        let seen = [pulse("a/4", 7, 0), pulse("a/4", 5, 0), pulse("a/4", 9, 0), pulse("a/4", 10, 1000)];
+    fn rolled_back_dataset_stays_lost_until_accepted() {
+        let older = Some(DataLoss::RolledBack);
+        let seen = [marker("a/4", 7, 0), marker("a/4", 5, 0), marker("a/4", 9, 0), marker("a/4", 10, 1000)];
         assert_eq!(losses(&seen), [None, older, older, None]);
-        assert_eq!(losses(&[pulse("a/4", 7, 0), pulse("a/4", 7, 0)]), [None, older], "one beat is lost");
+        assert_eq!(losses(&[marker("a/4", 7, 0), marker("a/4", 7, 0)]), [None, older], "one beat is lost");
     }
 
     #[test]
-    fn an_acceptance_counts_once_and_not_with_another_number_of_shards() {
-        let (gone, another, older) = (Some(Loss::Gone), Some(Loss::Another), Some(Loss::Older));
-        let seen = [pulse("a/4", 7, 0), None, pulse("b/8", 1, 900), pulse("b/4", 1, 1000), pulse("b/4", 2, 900)];
+    fn acceptance_counts_once_and_only_for_the_same_shard_count() {
+        let (gone, another, older) = (Some(DataLoss::Missing), Some(DataLoss::Replaced), Some(DataLoss::RolledBack));
+        let seen = [marker("a/4", 7, 0), None, marker("b/8", 1, 900), marker("b/4", 1, 1000), marker("b/4", 2, 900)];
         assert_eq!(losses(&seen), [None, gone, another, None, older]);
-        let seen = [pulse("a/4", 7, 1000), pulse("c/4", 1, 1000)];
+        let seen = [marker("a/4", 7, 1000), marker("c/4", 1, 1000)];
         assert_eq!(losses(&seen), [None, another]);
     }
 }

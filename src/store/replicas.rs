@@ -7,49 +7,49 @@
 
 use deadpool_redis::redis::{Value, pipe};
 
-use super::client::{Client, Target};
+use super::client::{Client, RedisConfig};
 use super::error::{Error, Result};
 use super::keys::Keys;
 use super::reply::int;
 
 /// How long replicas may take, ms; below the time in which a call must be answered.
-const WITHIN_MS: u32 = 1000;
+const WAIT_TIMEOUT_MS: u32 = 1000;
 
 /// The connection on which replicas are waited for.
 #[derive(Debug)]
-pub struct Replicas {
+pub struct Replication {
     client: Client,
-    wanted: u8,
+    required: u8,
 }
 
-impl Replicas {
+impl Replication {
     /// Connects in order to wait for `wanted` replicas.
-    pub async fn connect(target: &Target, wanted: u8) -> Result<Self> {
-        Ok(Replicas { client: Client::connect(target.clone()).await?, wanted })
+    pub async fn connect(config: &RedisConfig, required: u8) -> Result<Self> {
+        Ok(Replication { client: Client::connect(config.clone()).await?, required })
     }
 
     /// Returns once so many replicas have what call `number` of `pump` has written.
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] when fewer say so in time: it is written all the same.
-    pub(super) async fn confirm(&self, keys: &Keys, pump: &str, number: u64) -> Result<()> {
+    pub(super) async fn wait(&self, keys: &Keys, caller_id: &str, sequence: u64) -> Result<()> {
         let mut pipeline = pipe();
-        pipeline.cmd("HGET").arg(keys.calls()).arg(pump);
-        pipeline.cmd("HINCRBY").arg(keys.pulse()).arg("waits").arg(1);
-        pipeline.cmd("WAIT").arg(self.wanted).arg(WITHIN_MS);
-        let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}, {} are wanted", self.wanted));
-        let answers = self.client.send_all(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
+        pipeline.cmd("HGET").arg(keys.callers()).arg(caller_id);
+        pipeline.cmd("HINCRBY").arg(keys.dataset()).arg("waits").arg(1);
+        pipeline.cmd("WAIT").arg(self.required).arg(WAIT_TIMEOUT_MS);
+        let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}, {} are wanted", self.required));
+        let answers = self.client.send_pipeline(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
         let mut answers = answers.into_iter();
-        let of_this_call = match answers.next() {
-            Some(Value::BulkString(record)) => record.starts_with(format!("{number} ").as_bytes()),
+        let is_this_call = match answers.next() {
+            Some(Value::BulkString(record)) => record.starts_with(format!("{sequence} ").as_bytes()),
             _ => false,
         };
-        if !of_this_call {
+        if !is_this_call {
             return Err(unconfirmed("another Redis, or an older state of it, has come between".into()));
         }
-        let have = answers.next_back().map_or(Ok(0), int)?;
-        if have < i64::from(self.wanted) {
-            return Err(unconfirmed(format!("{have} have it after {WITHIN_MS} ms")));
+        let acknowledged = answers.next_back().map_or(Ok(0), int)?;
+        if acknowledged < i64::from(self.required) {
+            return Err(unconfirmed(format!("{acknowledged} have it after {WAIT_TIMEOUT_MS} ms")));
         }
         Ok(())
     }

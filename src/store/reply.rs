@@ -9,19 +9,19 @@ use rmp::decode::{read_array_len, read_int, read_str_len};
 use super::error::{Error, Result};
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 
-fn wrong(wanted: &str, got: &Value) -> Error {
-    let mut start = Start(String::new());
+fn mismatch(expected: &str, actual: &Value) -> Error {
+    let mut truncated = Truncated(String::new());
     // It stops when it has enough.
-    let _ = write!(start, "{got:?}");
-    Error::Unexpected(format!("wanted {wanted}, got {}", start.0))
+    let _ = write!(truncated, "{actual:?}");
+    Error::Unexpected(format!("wanted {expected}, got {}", truncated.0))
 }
 
 /// The first 200 bytes or so of a text, which may be long.
-struct Start(String);
+struct Truncated(String);
 
-impl Write for Start {
+impl Write for Truncated {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for letter in text.chars() {
             if self.0.len() >= 200 {
@@ -34,31 +34,31 @@ impl Write for Start {
 }
 
 /// Lists in lists in an answer: more than any script packs.
-const DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// The answer that a script has packed as MessagePack: Redis turns one string into a reply, and the client reads one, in
 /// a fraction of the time that lists of lists take.
-pub(super) fn unpacked(answer: Value) -> Result<Value> {
+pub(super) fn decode_msgpack(answer: Value) -> Result<Value> {
     let packed = bytes(answer)?;
     let mut rest = packed.as_slice();
-    match unpack(&mut rest, DEPTH) {
+    match decode_value(&mut rest, MAX_DEPTH) {
         Some(value) if rest.is_empty() => Ok(value),
-        Some(_) | None => Err(wrong("an answer that can be unpacked", &Value::BulkString(packed))),
+        Some(_) | None => Err(mismatch("an answer that can be unpacked", &Value::BulkString(packed))),
     }
 }
 
 /// One value from the front of `rest`; `None` where there is none of a kind that scripts pack.
-fn unpack(rest: &mut &[u8], depth: usize) -> Option<Value> {
+fn decode_value(rest: &mut &[u8], depth: usize) -> Option<Value> {
     match Marker::from_u8(*rest.first()?) {
         Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
-            let inner = depth.checked_sub(1)?;
+            let remaining_depth = depth.checked_sub(1)?;
             let length = read_array_len(rest).ok()?;
-            (0..length).map(|_| unpack(rest, inner)).collect::<Option<_>>().map(Value::Array)
+            (0..length).map(|_| decode_value(rest, remaining_depth)).collect::<Option<_>>().map(Value::Array)
         }
         Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => {
             let length = usize::try_from(read_str_len(rest).ok()?).ok()?;
-            let (text, behind) = rest.split_at_checked(length)?;
-            *rest = behind;
+            let (text, tail) = rest.split_at_checked(length)?;
+            *rest = tail;
             Some(Value::BulkString(text.to_vec()))
         }
         _ => read_int(rest).ok().map(Value::Int),
@@ -67,13 +67,13 @@ fn unpack(rest: &mut &[u8], depth: usize) -> Option<Value> {
 
 /// A list, read from its front.
 #[derive(Debug)]
-pub(super) struct Items(std::vec::IntoIter<Value>);
+pub(super) struct ReplyReader(std::vec::IntoIter<Value>);
 
-pub(super) fn items(value: Value) -> Result<Items> {
+pub(super) fn read_list(value: Value) -> Result<ReplyReader> {
     match value {
-        Value::Array(list) => Ok(Items(list.into_iter())),
-        Value::Set(list) => Ok(Items(list.into_iter())),
-        other => Err(wrong("a list", &other)),
+        Value::Array(list) => Ok(ReplyReader(list.into_iter())),
+        Value::Set(list) => Ok(ReplyReader(list.into_iter())),
+        other => Err(mismatch("a list", &other)),
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
         Value::SimpleString(text) => Ok(text.into_bytes()),
-        other => Err(wrong("a string", &other)),
+        other => Err(mismatch("a string", &other)),
     }
 }
 
@@ -92,27 +92,27 @@ pub(super) fn text(value: Value) -> Result<String> {
 pub(super) fn int(value: Value) -> Result<i64> {
     let number = match &value {
         Value::Int(number) => Some(*number),
-        Value::BulkString(bytes) => number(bytes),
+        Value::BulkString(bytes) => parse_int(bytes),
         Value::Double(number) => Some(*number as i64),
         _ => None,
     };
-    number.ok_or_else(|| wrong("a number", &value))
+    number.ok_or_else(|| mismatch("a number", &value))
 }
 
 /// A number as Redis writes it, a zset's score included.
-pub(super) fn number(bytes: &[u8]) -> Option<i64> {
+pub(super) fn parse_int(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|number| number as i64))
 }
 
-impl Items {
+impl ReplyReader {
     /// The next value, which must be there.
     pub(super) fn value(&mut self) -> Result<Value> {
         self.0.next().ok_or_else(|| Error::Unexpected("an answer is too short".into()))
     }
 
-    pub(super) fn items(&mut self) -> Result<Items> {
-        items(self.value()?)
+    pub(super) fn list(&mut self) -> Result<ReplyReader> {
+        read_list(self.value()?)
     }
 
     pub(super) fn bytes(&mut self) -> Result<Vec<u8>> {
@@ -138,10 +138,10 @@ impl Items {
     }
 
     /// A time, or nothing for the empty string.
-    pub(super) fn time(&mut self) -> Result<Option<Millis>> {
+    pub(super) fn optional_time(&mut self) -> Result<Option<TimestampMs>> {
         match self.value()? {
             Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
-            other => Ok(Some(Millis(int(other)?))),
+            other => Ok(Some(TimestampMs(int(other)?))),
         }
     }
 
@@ -150,7 +150,7 @@ impl Items {
     }
 }
 
-impl Iterator for Items {
+impl Iterator for ReplyReader {
     type Item = Value;
 
     fn next(&mut self) -> Option<Value> {
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_scripts_pack_is_unpacked_and_nothing_else() {
-        let packed = |bytes: &[u8]| unpacked(Value::BulkString(bytes.to_vec()));
+        let packed = |bytes: &[u8]| decode_msgpack(Value::BulkString(bytes.to_vec()));
         let list = packed(b"\x93\xa2ab\xcd\x01\x00\x91\xd0\xff").unwrap();
         let minus_one = Value::Array(vec![Value::Int(-1)]);
         assert_eq!(list, Value::Array(vec![Value::BulkString(b"ab".to_vec()), Value::Int(256), minus_one]));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use deadpool_redis::redis;
 
-use crate::measure::{Histogram, PROMPT};
+use crate::measure::{Histogram, LATENCY_BUCKETS};
 
 /// One transition's script.
 #[derive(Debug)]
@@ -32,32 +32,32 @@ pub(super) use script;
 
 /// A script as Redis knows it.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedScript {
     pub(super) sha: String,
     pub(super) text: String,
     /// How long its calls took.
-    pub(super) took: Histogram,
+    pub(super) latency: Histogram,
 }
 
 /// All scripts, by name.
 #[derive(Debug)]
-pub(super) struct Scripts(HashMap<&'static str, Loaded>);
+pub(super) struct Scripts(HashMap<&'static str, LoadedScript>);
 
 impl Scripts {
     /// `prelude` comes right after the first line of each; tests watch the scripts' work with it.
-    pub(super) fn new(prelude: &str) -> Self {
-        let all = super::ops::ALL.iter().map(|script| {
+    pub(super) fn new(injected_lua: &str) -> Self {
+        let loaded = super::ops::ALL.iter().map(|script| {
             let text = match script.text.split_once('\n') {
-                Some((first, rest)) if !prelude.is_empty() => format!("{first}\n{prelude}\n{rest}"),
+                Some((first, rest)) if !injected_lua.is_empty() => format!("{first}\n{injected_lua}\n{rest}"),
                 _ => script.text.to_owned(),
             };
             let sha = redis::Script::new(&text).get_hash().to_owned();
-            (script.name, Loaded { sha, text, took: Histogram::new(&PROMPT) })
+            (script.name, LoadedScript { sha, text, latency: Histogram::new(&LATENCY_BUCKETS) })
         });
-        Scripts(all.collect())
+        Scripts(loaded.collect())
     }
 
-    pub(super) fn get(&self, script: &Script) -> Option<&Loaded> {
+    pub(super) fn get(&self, script: &Script) -> Option<&LoadedScript> {
         self.0.get(script.name)
     }
 }

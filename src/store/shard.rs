@@ -6,10 +6,10 @@ use deadpool_redis::redis::{Cmd, Pipeline, Value};
 
 use super::client::Client;
 use super::error::Result;
-use super::gate::Gate;
+use super::gate::CircuitBreaker;
 use super::keys::{Keys, tags};
 use super::meters::Transitions;
-use super::replicas::Replicas;
+use super::replicas::Replication;
 use super::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::slot::{Shards, Slot};
@@ -29,17 +29,17 @@ impl Store {
         let shards = shards.map(|(index, tag)| Shard {
             index,
             keys: Arc::new(Keys::new(prefix, tag)),
-            gate: Arc::new(Gate::new(index)),
+            breaker: Arc::new(CircuitBreaker::new(index)),
             client: client.clone(),
-            replicas: None,
+            replication: None,
         });
         Store { shards: shards.collect(), layout, client }
     }
 
     /// The same, where a submit is accepted once replicas have it.
-    pub fn with_replicas(self, replicas: Option<Replicas>) -> Self {
-        let replicas = replicas.map(Arc::new);
-        let shards = self.shards.iter().map(|shard| Shard { replicas: replicas.clone(), ..shard.clone() });
+    pub fn with_replication(self, replication: Option<Replication>) -> Self {
+        let replication = replication.map(Arc::new);
+        let shards = self.shards.iter().map(|shard| Shard { replication: replication.clone(), ..shard.clone() });
         Store { shards: shards.collect(), ..self }
     }
 
@@ -59,20 +59,20 @@ impl Store {
     }
 
     /// The one that holds `slot`.
-    pub fn shard_of(&self, slot: Slot) -> &Shard {
-        let index = self.layout.of(slot).min(self.shards.len() - 1);
+    pub fn shard_for_slot(&self, slot: Slot) -> &Shard {
+        let index = self.layout.shard_of(slot).min(self.shards.len() - 1);
         // There is at least one shard, and `of` answers below their number.
         #[allow(clippy::indexing_slicing)]
         &self.shards[index]
     }
 
     /// The one that holds the task.
-    pub fn shard_of_id(&self, id: &TaskId) -> &Shard {
-        self.shard_of(id.slot())
+    pub fn shard_for_task(&self, id: &TaskId) -> &Shard {
+        self.shard_for_slot(id.slot())
     }
 
     /// The one that also holds what there is once: meta, master copies of settings.
-    pub fn home(&self) -> &Shard {
+    pub fn first_shard(&self) -> &Shard {
         #[allow(clippy::indexing_slicing)]
         &self.shards[0]
     }
@@ -86,23 +86,23 @@ pub struct Shard {
     /// Its keys.
     pub keys: Arc<Keys>,
     /// Whether it is worth calling.
-    pub gate: Arc<Gate>,
+    pub breaker: Arc<CircuitBreaker>,
     client: Arc<Client>,
-    replicas: Option<Arc<Replicas>>,
+    replication: Option<Arc<Replication>>,
 }
 
 /// Who calls, and how often it has. Its calls never overlap (each borrows it mutably), so the scripts need to
 /// remember only its last one in order to answer a repetition.
 #[derive(Debug)]
 pub struct Caller {
-    pump: Arc<str>,
-    number: u64,
+    id: Arc<str>,
+    sequence: u64,
 }
 
 impl Caller {
     /// A caller that nobody else is: a fresh random name.
     pub fn new() -> Self {
-        Caller { pump: format!("{:016x}", rand::random::<u64>()).into(), number: 0 }
+        Caller { id: format!("{:016x}", rand::random::<u64>()).into(), sequence: 0 }
     }
 }
 
@@ -113,26 +113,26 @@ impl Default for Caller {
 }
 
 /// A mutating call on its way.
-pub(super) struct Call<'a> {
+pub(super) struct ScriptCall<'a> {
     shard: &'a Shard,
     script: &'static Script,
     command: Cmd,
-    pump: Arc<str>,
-    number: u64,
+    caller_id: Arc<str>,
+    sequence: u64,
 }
 
-impl Call<'_> {
-    pub(super) fn arg(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
+impl ScriptCall<'_> {
+    pub(super) fn push(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
         self.command.arg(argument.as_ref());
         self
     }
 
-    pub(super) fn int(&mut self, argument: impl Into<i64>) -> &mut Self {
+    pub(super) fn push_int(&mut self, argument: impl Into<i64>) -> &mut Self {
         self.command.arg(argument.into());
         self
     }
 
-    pub(super) fn count(&mut self, argument: usize) -> &mut Self {
+    pub(super) fn push_usize(&mut self, argument: usize) -> &mut Self {
         self.command.arg(argument);
         self
     }
@@ -140,21 +140,21 @@ impl Call<'_> {
     /// Sends it. It may be sent again under its number where no answer came: then it may have run, and the script
     /// knows.
     pub(super) async fn send(&self) -> Result<Value> {
-        self.shard.gate.pass(self.run()).await
+        self.shard.breaker.call(self.run_script()).await
     }
 
     /// The same for the call that finds out whether the shard's data is what it was.
-    pub(super) async fn send_in_spite_of_loss(&self) -> Result<Value> {
-        self.shard.gate.pass_in_spite_of_loss(self.run()).await
+    pub(super) async fn send_unchecked(&self) -> Result<Value> {
+        self.shard.breaker.call_unchecked(self.run_script()).await
     }
 
     /// Returns once the replicas that are wanted have what it has written.
-    pub(super) async fn confirm(&self) -> Result<()> {
-        let Some(replicas) = &self.shard.replicas else { return Ok(()) };
-        let outcome = replicas.confirm(&self.shard.keys, &self.pump, self.number).await;
+    pub(super) async fn wait_for_replicas(&self) -> Result<()> {
+        let Some(replicas) = &self.shard.replication else { return Ok(()) };
+        let outcome = replicas.wait(&self.shard.keys, &self.caller_id, self.sequence).await;
         // They are waited for over a connection of their own, whose instruments nobody reads.
         if let Err(error) = &outcome {
-            self.shard.client.meters().errors.note(error);
+            self.shard.client.metrics().errors.record(error);
         }
         outcome
     }
@@ -164,37 +164,37 @@ impl Call<'_> {
         self.shard.transitions()
     }
 
-    async fn run(&self) -> Result<Value> {
-        self.shard.client.run(self.script, &self.command).await
+    async fn run_script(&self) -> Result<Value> {
+        self.shard.client.run_script(self.script, &self.command).await
     }
 }
 
 impl Shard {
     /// Begins a call of a mutating script.
-    pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> Call<'_> {
-        caller.number += 1;
-        let Caller { pump, number } = caller;
-        let mut command = self.begin(script);
-        command.arg(&**pump).arg(*number).arg(self.client.offset());
-        Call { shard: self, script, command, pump: pump.clone(), number: *number }
+    pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> ScriptCall<'_> {
+        caller.sequence += 1;
+        let Caller { id: caller_id, sequence } = caller;
+        let mut command = self.command(script);
+        command.arg(&**caller_id).arg(*sequence).arg(self.client.clock_offset_ms());
+        ScriptCall { shard: self, script, command, caller_id: caller_id.clone(), sequence: *sequence }
     }
 
-    fn begin(&self, script: &Script) -> Cmd {
-        let mut command = self.client.call(script, [self.keys.calls(), self.keys.void()]);
+    fn command(&self, script: &Script) -> Cmd {
+        let mut command = self.client.evalsha(script, [self.keys.callers(), self.keys.absent_guard()]);
         command.arg(self.keys.base());
         command
     }
 
     /// Runs a script that only reads: ARGV are base, offset_ms, then `arguments`.
-    pub(super) async fn look(&self, script: &'static Script, arguments: Vec<Vec<u8>>) -> Result<Value> {
-        let mut command = self.begin(script);
-        command.arg(self.client.offset()).arg(arguments);
-        self.gate.pass(self.client.run(script, &command)).await
+    pub(super) async fn read_script(&self, script: &'static Script, args: Vec<Vec<u8>>) -> Result<Value> {
+        let mut command = self.command(script);
+        command.arg(self.client.clock_offset_ms()).arg(args);
+        self.breaker.call(self.client.run_script(script, &command)).await
     }
 
     /// Sends one command, which may be sent twice.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
-        self.gate.pass(self.client.send(command)).await
+        self.breaker.call(self.client.send(command)).await
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -203,10 +203,10 @@ impl Shard {
 
     /// What happened to tasks.
     pub(super) fn transitions(&self) -> &Transitions {
-        &self.client.meters().transitions
+        &self.client.metrics().transitions
     }
 
-    pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.gate.pass(self.client.send_all(pipeline)).await
+    pub(super) async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        self.breaker.call(self.client.send_pipeline(pipeline)).await
     }
 }

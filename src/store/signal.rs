@@ -4,14 +4,14 @@
 
 use tokio::sync::mpsc;
 
-use super::hearing::{self, Heard};
+use super::hearing::{self, PubSubMessage};
 use super::shard::Store;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 
 /// What a script said.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Signal {
+pub enum Wakeup {
     /// A queue that had nothing to claim has, or has something of a higher priority.
     Ready {
         /// Where.
@@ -29,35 +29,35 @@ pub enum Signal {
     /// A watched task has ended, or is gone.
     Ended(TaskId),
     /// Signals may have been missed up to now.
-    Missed,
+    Gap,
 }
 
 /// Hears until it is dropped, connecting anew whenever the connection breaks.
-pub async fn hear(store: Store, out: mpsc::UnboundedSender<Signal>) {
-    let channels = store.shards().iter().map(|shard| shard.keys.signals()).collect();
-    let take = move |heard| {
-        let signal = match heard {
-            Heard::Missed => Some(Signal::Missed),
-            Heard::Said { shard, message } => parse(shard, &message),
+pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
+    let channels = store.shards().iter().map(|shard| shard.keys.wakeups_channel()).collect();
+    let on_message = move |message| {
+        let wakeup = match message {
+            PubSubMessage::Gap => Some(Wakeup::Gap),
+            PubSubMessage::Message { shard, payload: message } => parse(shard, &message),
         };
         // Nobody takes them any more: this hearing is about to be dropped.
-        signal.map(|signal| out.send(signal));
+        wakeup.map(|signal| sender.send(signal));
     };
-    hearing::hear(&store, channels, take).await;
+    hearing::subscribe(&store, channels, on_message).await;
 }
 
-fn parse(shard: usize, message: &[u8]) -> Option<Signal> {
+fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {
     if let Some(id) = message.strip_prefix(b"ended ") {
-        return Some(Signal::Ended(TaskId::from_bytes(id)?));
+        return Some(Wakeup::Ended(TaskId::from_bytes(id)?));
     }
     let text = std::str::from_utf8(message).ok()?;
     let mut words = text.split(' ');
     match words.next()? {
         "ready" => {
             let priority = words.next()?.parse().ok()?;
-            Some(Signal::Ready { shard, priority, queue: QueueName::parse(words.next()?)? })
+            Some(Wakeup::Ready { shard, priority, queue: QueueName::parse(words.next()?)? })
         }
-        "due" => Some(Signal::Due { shard }),
+        "due" => Some(Wakeup::Due { shard }),
         _ => None,
     }
 }
@@ -66,22 +66,22 @@ fn parse(shard: usize, message: &[u8]) -> Option<Signal> {
 mod tests {
     use super::*;
 
-    fn heard(message: &[u8]) -> Option<Signal> {
+    fn parsed(message: &[u8]) -> Option<Wakeup> {
         parse(3, message)
     }
 
     #[test]
-    fn messages_of_the_scripts_are_read() {
+    fn published_wakeups_are_parsed() {
         let queue = QueueName::parse("mail").unwrap();
-        assert_eq!(heard(b"ready 7 mail"), Some(Signal::Ready { shard: 3, priority: 7, queue }));
-        assert_eq!(heard(b"due 1700000000000"), Some(Signal::Due { shard: 3 }));
-        assert!(matches!(heard(b"ended 0123456789abcdef"), Some(Signal::Ended(_))));
+        assert_eq!(parsed(b"ready 7 mail"), Some(Wakeup::Ready { shard: 3, priority: 7, queue }));
+        assert_eq!(parsed(b"due 1700000000000"), Some(Wakeup::Due { shard: 3 }));
+        assert!(matches!(parsed(b"ended 0123456789abcdef"), Some(Wakeup::Ended(_))));
     }
 
     #[test]
-    fn what_a_later_release_publishes_is_passed_over() {
+    fn unknown_messages_are_ignored() {
         for message in [&b"woken mail"[..], b"ready mail", b"ended 1", b"", b"\xff"] {
-            assert_eq!(heard(message), None);
+            assert_eq!(parsed(message), None);
         }
     }
 }

@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use crate::measure::{Counter, Distribution, Histogram, LATE};
-use crate::store::views::horizon::Horizon;
+use crate::measure::{Counter, HistogramSnapshot, Histogram, LAG_BUCKETS};
+use crate::store::views::horizon::NextDue;
 
 /// What upkeep was late with, and how often it failed.
 #[derive(Debug)]
-pub struct Meters {
-    due: Histogram,
-    deadline: Histogram,
-    retention: Histogram,
+pub struct Metrics {
+    due_lag: Histogram,
+    deadline_lag: Histogram,
+    retention_lag: Histogram,
     pub(super) failures: Counter,
 }
 
-impl Default for Meters {
+impl Default for Metrics {
     fn default() -> Self {
-        let late = || Histogram::new(&LATE);
-        Meters { due: late(), deadline: late(), retention: late(), failures: Counter::default() }
+        let late = || Histogram::new(&LAG_BUCKETS);
+        Metrics { due_lag: late(), deadline_lag: late(), retention_lag: late(), failures: Counter::default() }
     }
 }
 
-impl Meters {
+impl Metrics {
     /// How late work was begun, by what it was: delays, retries and leases; deadlines; ends of retention.
-    pub fn lags(&self) -> [(&'static str, Distribution); 3] {
-        [("due", self.due.read()), ("deadline", self.deadline.read()), ("retention", self.retention.read())]
+    pub fn lags(&self) -> [(&'static str, HistogramSnapshot); 3] {
+        [("due", self.due_lag.read()), ("deadline", self.deadline_lag.read()), ("retention", self.retention_lag.read())]
     }
 
     /// How many turns failed.
@@ -33,10 +33,10 @@ impl Meters {
     }
 
     /// Takes note of what has come due, and of how late that is seen.
-    pub(super) fn note(&self, seen: &Horizon) {
-        for (time, lags) in [(seen.due, &self.due), (seen.deadline, &self.deadline), (seen.retain, &self.retention)] {
-            if let Some(lag) = time.and_then(|time| u64::try_from(seen.now.0.saturating_sub(time.0)).ok()) {
-                lags.observe_time(Duration::from_millis(lag));
+    pub(super) fn record_lags(&self, schedule: &NextDue) {
+        for (time, histogram) in [(schedule.due_at, &self.due_lag), (schedule.expires_at, &self.deadline_lag), (schedule.retention_ends_at, &self.retention_lag)] {
+            if let Some(lag) = time.and_then(|time| u64::try_from(schedule.now.0.saturating_sub(time.0)).ok()) {
+                histogram.observe_duration(Duration::from_millis(lag));
             }
         }
     }

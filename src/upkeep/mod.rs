@@ -30,21 +30,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::spans::Spans;
-use crate::store::found::Founded;
-use crate::store::signal::Signal;
-use crate::store::views::horizon::{Horizon, horizon};
+use crate::store::found::Dataset;
+use crate::store::signal::Wakeup;
+use crate::store::views::horizon::{NextDue, next_due};
 use crate::store::{Caller, Result, Shard, Store};
 
-pub use meters::Meters;
+pub use meters::Metrics;
 
 /// A pause after a job that found work and could not do it.
-const STUCK: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The engine of upkeep.
 #[derive(Debug)]
 pub struct Upkeep {
-    earlier: Vec<Notify>,
-    meters: Meters,
+    wakeups: Vec<Notify>,
+    metrics: Metrics,
 }
 
 impl Upkeep {
@@ -52,17 +52,17 @@ impl Upkeep {
     /// ran out go to `spans`. Ends after `stop`.
     pub fn start(
         store: &Store,
-        founded: &Founded,
-        sweep: Duration,
+        dataset: &Dataset,
+        poll_interval: Duration,
         spans: &Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let earlier = store.shards().iter().map(|_| Notify::new()).collect();
-        let upkeep = Arc::new(Upkeep { earlier, meters: Meters::default() });
+        let wakeups = store.shards().iter().map(|_| Notify::new()).collect();
+        let upkeep = Arc::new(Upkeep { wakeups, metrics: Metrics::default() });
         for shard in store.shards() {
-            tasks.spawn(upkeep.clone().keep(shard.clone(), sweep, spans.clone(), stop.clone()));
-            tasks.spawn(pulse::run(shard.clone(), founded.clone(), stop.clone()));
+            tasks.spawn(upkeep.clone().run_shard(shard.clone(), poll_interval, spans.clone(), stop.clone()));
+            tasks.spawn(pulse::run(shard.clone(), dataset.clone(), stop.clone()));
         }
         tasks.spawn(sample::run(store.clone(), stop.clone()));
         tasks.spawn(settle::run(store.clone(), stop.clone()));
@@ -71,35 +71,35 @@ impl Upkeep {
     }
 
     /// What was late, and what failed.
-    pub fn meters(&self) -> &Meters {
-        &self.meters
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Takes note of what a script said.
-    pub fn hear(&self, signal: &Signal) {
-        match signal {
-            Signal::Due { shard } => self.earlier.get(*shard).into_iter().for_each(Notify::notify_one),
-            Signal::Missed => self.earlier.iter().for_each(Notify::notify_one),
-            Signal::Ready { .. } | Signal::Ended(_) => {}
+    pub fn on_wakeup(&self, wakeup: &Wakeup) {
+        match wakeup {
+            Wakeup::Due { shard } => self.wakeups.get(*shard).into_iter().for_each(Notify::notify_one),
+            Wakeup::Gap => self.wakeups.iter().for_each(Notify::notify_one),
+            Wakeup::Ready { .. } | Wakeup::Ended(_) => {}
         }
     }
 
-    async fn keep(self: Arc<Self>, shard: Shard, sweep: Duration, spans: Spans, stop: CancellationToken) {
+    async fn run_shard(self: Arc<Self>, shard: Shard, poll_interval: Duration, spans: Spans, stop: CancellationToken) {
         let mut caller = Caller::new();
-        let Some(earlier) = self.earlier.get(shard.index) else { return };
+        let Some(wakeup) = self.wakeups.get(shard.index) else { return };
         loop {
-            let most = sweep.mul_f64(rand::rng().random_range(0.67..1.33));
-            let pause = match turn(&shard, &mut caller, &spans, &self.meters).await {
-                Ok(next) => next.map_or(most, |next| next.min(most)),
+            let max_pause = poll_interval.mul_f64(rand::rng().random_range(0.67..1.33));
+            let pause = match run_due(&shard, &mut caller, &spans, &self.metrics).await {
+                Ok(next) => next.map_or(max_pause, |next| next.min(max_pause)),
                 Err(error) => {
-                    self.meters.failures.one();
+                    self.metrics.failures.inc();
                     tracing::debug!(%error, shard = shard.index, "upkeep failed");
-                    most
+                    max_pause
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = earlier.notified() => {}
+                () = wakeup.notified() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -107,37 +107,37 @@ impl Upkeep {
 }
 
 /// Does what is due; how long until the next is, by Redis' clock. `None`: nothing is in sight.
-async fn turn(shard: &Shard, caller: &mut Caller, spans: &Spans, meters: &Meters) -> Result<Option<Duration>> {
-    let seen = horizon(shard).await?;
-    meters.note(&seen);
-    let due = |time: Option<_>| time.is_some_and(|time| time <= seen.now);
-    if due(seen.deadline) {
+async fn run_due(shard: &Shard, caller: &mut Caller, spans: &Spans, metrics: &Metrics) -> Result<Option<Duration>> {
+    let schedule = next_due(shard).await?;
+    metrics.record_lags(&schedule);
+    let is_due = |time: Option<_>| time.is_some_and(|time| time <= schedule.now);
+    if is_due(schedule.expires_at) {
         expire::run(shard, caller).await?;
     }
-    if due(seen.due) {
-        for queue in &seen.queues {
-            reap::run(shard, caller, queue, seen.now, spans).await?;
+    if is_due(schedule.due_at) {
+        for queue in &schedule.due_queues {
+            reap::run(shard, caller, queue, schedule.now, spans).await?;
             promote::run(shard, caller, queue).await?;
         }
     }
-    if due(seen.retain) {
-        drop::run(shard, caller, seen.now).await?;
+    if is_due(schedule.retention_ends_at) {
+        drop::run(shard, caller, schedule.now).await?;
     }
-    let (now, after) = if due(seen.deadline) || due(seen.due) || due(seen.retain) {
-        let after = horizon(shard).await?;
-        (after.now, after)
+    let (now, after) = if is_due(schedule.expires_at) || is_due(schedule.due_at) || is_due(schedule.retention_ends_at) {
+        let refreshed = next_due(shard).await?;
+        (refreshed.now, refreshed)
     } else {
-        (seen.now, seen.clone())
+        (schedule.now, schedule.clone())
     };
-    let next = [after.due, after.deadline, after.retain].into_iter().flatten().min();
+    let next = [after.due_at, after.expires_at, after.retention_ends_at].into_iter().flatten().min();
     Ok(next.map(|next| match u64::try_from(next.0.saturating_sub(now.0)) {
         Ok(ms) if ms > 0 => Duration::from_millis(ms),
         // More has come due in the meantime. If it is what was tried just now, not at full speed.
-        _ if same_heads(&seen, &after) => STUCK,
+        _ if is_unchanged(&schedule, &after) => RETRY_DELAY,
         _ => Duration::ZERO,
     }))
 }
 
-fn same_heads(a: &Horizon, b: &Horizon) -> bool {
-    (a.due, a.deadline, a.retain) == (b.due, b.deadline, b.retain)
+fn is_unchanged(before: &NextDue, after: &NextDue) -> bool {
+    (before.due_at, before.expires_at, before.retention_ends_at) == (after.due_at, after.expires_at, after.retention_ends_at)
 }

@@ -5,20 +5,20 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::found::Founded;
-use crate::store::pulse::Watch;
+use crate::store::found::Dataset;
+use crate::store::pulse::LossDetector;
 use crate::store::{Caller, Shard};
 
-const EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shard: Shard, founded: Founded, stop: CancellationToken) {
+pub(super) async fn run(shard: Shard, founded: Dataset, stop: CancellationToken) {
     let mut caller = Caller::new();
-    let mut watch = Watch::new(&founded);
+    let mut watch = LossDetector::new(&founded);
     loop {
-        if let Err(error) = watch.look(&shard, &mut caller).await {
+        if let Err(error) = watch.check(&shard, &mut caller).await {
             tracing::debug!(%error, shard = shard.index, "no pulse");
         }
-        let pause = EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
+        let pause = INTERVAL.mul_f64(rand::rng().random_range(0.8..1.0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,

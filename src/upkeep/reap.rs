@@ -7,45 +7,45 @@ use tokio::time::timeout;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::task::ErrorReport;
-use crate::domain::time::Millis;
-use crate::spans::{End, Followed, PATIENCE, Spans, Stretch, instant};
-use crate::store::ops::reap::{Overdue, reap};
-use crate::store::views::courses::{Course, courses};
-use crate::store::views::overdue::overdue;
+use crate::domain::time::TimestampMs;
+use crate::spans::{ExecutionOutcome, TracedTask, READ_TIMEOUT, Spans, TaskSpan, system_time};
+use crate::store::ops::reap::{ExpiredLease, expire_leases};
+use crate::store::views::courses::{LeaseDetails, lease_details};
+use crate::store::views::overdue::expired_leases;
 use crate::store::{Caller, Error, Result, Shard};
 
 /// A span to be sent.
-type Span = (Followed, Stretch, SystemTime, SystemTime);
+type Span = (TracedTask, TaskSpan, SystemTime, SystemTime);
 
 pub(super) async fn run(
     shard: &Shard,
     caller: &mut Caller,
     queue: &QueueName,
-    now: Millis,
+    now: TimestampMs,
     spans: &Spans,
 ) -> Result<()> {
     loop {
-        let leases = overdue(shard, queue, now).await?;
-        let count = leases.len();
+        let expired = expired_leases(shard, queue, now).await?;
+        let count = expired.len();
         if count == 0 {
             return Ok(());
         }
-        let leases: Vec<Overdue> = leases
+        let expired: Vec<ExpiredLease> = expired
             .into_iter()
             .filter_map(|(id, holding)| {
-                let wait_ms = holding.wait_ms(rand::random());
+                let wait_ms = holding.retry_delay_ms(rand::random());
                 let report = ErrorReport {
                     worker: holding.worker,
                     kind: "lease_expired".into(),
                     message: "the lease ran out before the worker reported".into(),
                     details: None,
                 };
-                Some(Overdue { id, lease: holding.lease?, report, wait_ms })
+                Some(ExpiredLease { id, token: holding.lease?, report, wait_ms })
             })
             .collect();
-        let followed = followed(shard, &leases, spans).await;
-        let ended = reap(shard, caller, &leases).await?;
-        for (followed, stretch, from, to) in ended.iter().filter_map(|place| followed.get(*place)?.as_ref()) {
+        let traced = followed(shard, &expired, spans).await;
+        let ended = expire_leases(shard, caller, &expired).await?;
+        for (followed, stretch, from, to) in ended.iter().filter_map(|place| traced.get(*place)?.as_ref()) {
             spans.send(followed, stretch, *from, *to);
         }
         // Fewer than were seen: another replica was faster, or leases were prolonged. Those are looked at next time.
@@ -56,21 +56,21 @@ pub(super) async fn run(
 }
 
 /// The spans of executions that end with these leases, each in its place if it is followed.
-async fn followed(shard: &Shard, leases: &[Overdue], spans: &Spans) -> Vec<Option<Span>> {
-    if !spans.are_on() {
+async fn followed(shard: &Shard, leases: &[ExpiredLease], spans: &Spans) -> Vec<Option<Span>> {
+    if !spans.is_enabled() {
         return Vec::new();
     }
     let ids: Vec<TaskId> = leases.iter().map(|overdue| overdue.id).collect();
-    let found = timeout(PATIENCE, courses(shard, &ids)).await.map_err(Error::late).flatten().unwrap_or_else(|error| {
+    let details = timeout(READ_TIMEOUT, lease_details(shard, &ids)).await.map_err(Error::timed_out).flatten().unwrap_or_else(|error| {
         tracing::debug!(%error, "spans are lost");
         Vec::new()
     });
-    let span = |(overdue, course): (&Overdue, Option<Course>)| {
-        let course = course.filter(|course| course.lease == overdue.lease)?;
-        let followed = spans.follow(overdue.id, &course.queue, &course.labels)?;
-        let Course { worker, attempt, begun, until, .. } = course;
-        let stretch = Stretch::Execution { worker, attempt, end: End::LeaseExpired };
-        Some((followed, stretch, instant(begun), instant(until)))
+    let to_span = |(overdue, course): (&ExpiredLease, Option<LeaseDetails>)| {
+        let course = course.filter(|course| course.lease == overdue.token)?;
+        let followed = spans.trace(overdue.id, &course.queue, &course.labels)?;
+        let LeaseDetails { worker, attempt, begun, lease_until: until, .. } = course;
+        let stretch = TaskSpan::Execution { worker, attempt, end: ExecutionOutcome::LeaseExpired };
+        Some((followed, stretch, system_time(begun), system_time(until)))
     };
-    leases.iter().zip(found).map(span).collect()
+    leases.iter().zip(details).map(to_span).collect()
 }

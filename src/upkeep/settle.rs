@@ -4,57 +4,57 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::queue::{QueueName, Settings};
-use crate::store::ops::configure::configure;
-use crate::store::views::queues::{copies, settings};
+use crate::domain::queue::{QueueName, QueueSettings};
+use crate::store::ops::configure::apply_settings;
+use crate::store::views::queues::{copy_versions, settings};
 use crate::store::{Caller, Result, Shard, Store};
 
-const EVERY: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(5);
 /// Queues looked at in one go.
-const PAGE: usize = 500;
+const PAGE_SIZE: usize = 500;
 
 pub(super) async fn run(store: Store, stop: CancellationToken) {
     // A caller is one pump: its numbers count per shard, and only have to rise.
     let mut caller = Caller::new();
     loop {
-        if let Err(error) = settle(&store, &mut caller).await {
+        if let Err(error) = sync_settings(&store, &mut caller).await {
             tracing::debug!(%error, "settings could not be compared");
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = stop.cancelled() => return,
         }
     }
 }
 
-async fn settle(store: &Store, caller: &mut Caller) -> Result<()> {
+async fn sync_settings(store: &Store, caller: &mut Caller) -> Result<()> {
     let mut after = None;
     loop {
-        let masters = settings(store, after.as_ref(), PAGE).await?;
-        let names: Vec<_> = masters.iter().map(|(name, _, _)| name.clone()).collect();
+        let stored = settings(store, after.as_ref(), PAGE_SIZE).await?;
+        let names: Vec<_> = stored.iter().map(|(name, _, _)| name.clone()).collect();
         for shard in store.shards() {
             // One that is away does not keep the others from theirs.
-            if let Err(error) = bring_up(shard, caller, &names, &masters).await {
+            if let Err(error) = sync_shard(shard, caller, &names, &stored).await {
                 tracing::debug!(%error, shard = shard.index, "settings could not be compared");
             }
         }
-        if masters.len() < PAGE {
+        if stored.len() < PAGE_SIZE {
             return Ok(());
         }
         after = names.into_iter().next_back();
     }
 }
 
-async fn bring_up(
+async fn sync_shard(
     shard: &Shard,
     caller: &mut Caller,
     names: &[QueueName],
-    masters: &[(QueueName, i64, Settings)],
+    stored: &[(QueueName, i64, QueueSettings)],
 ) -> Result<()> {
-    let copies = copies(shard, names).await?;
-    for (name, version, settings) in masters {
+    let copies = copy_versions(shard, names).await?;
+    for (name, version, settings) in stored {
         if copies.get(name).is_none_or(|copy| copy < version) {
-            configure(shard, caller, name, *version, settings).await?;
+            apply_settings(shard, caller, name, *version, settings).await?;
         }
     }
     Ok(())

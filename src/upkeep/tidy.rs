@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::ops::tidy::tidy;
+use crate::store::ops::tidy::prune_callers;
 use crate::store::{Caller, Result, Store};
 
-const EVERY: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(store: Store, stop: CancellationToken) {
     let mut caller = Caller::new();
     loop {
-        if let Err(error) = tidy_all(&store, &mut caller).await {
+        if let Err(error) = prune_all(&store, &mut caller).await {
             tracing::debug!(%error, "old calls could not be forgotten");
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = stop.cancelled() => return,
         }
     }
 }
 
-async fn tidy_all(store: &Store, caller: &mut Caller) -> Result<()> {
+async fn prune_all(store: &Store, caller: &mut Caller) -> Result<()> {
     for shard in store.shards() {
         let mut cursor = "0".to_owned();
         loop {
-            cursor = tidy(shard, caller, &cursor).await?;
+            cursor = prune_callers(shard, caller, &cursor).await?;
             if cursor == "0" {
                 break;
             }

@@ -100,7 +100,7 @@ async fn only_an_ended_task_can_be_deleted() {
     assert_eq!(fixture.http.delete(&path).await.status, 204);
     assert_eq!(fixture.http.get(&path).await.problem(404).0, "task_not_found");
     assert_eq!(fixture.http.delete(&path).await.problem(404).0, "task_not_found");
-    assert_eq!(fixture.counts("q").await["removed"], 1);
+    assert_eq!(fixture.counts("q").await["deleted"], 1);
     fixture.end().await;
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use slotwheel::api::{problem::Code, table};
+use slotwheel::api::{problem::Code, route_table};
 
 use crate::support::Fixture;
 use crate::support::contract::CONTRACT;
 
 #[test]
 fn the_contract_has_exactly_the_routes_of_the_router() {
-    let built: BTreeSet<(String, String)> = table()
+    let built: BTreeSet<(String, String)> = route_table()
         .into_iter()
         // An asset of the page that shows the contract.
         .filter(|(_, path, _)| *path != "/docs/rapidoc.js")
@@ -35,10 +35,10 @@ fn every_code_is_in_the_contract_with_its_status() {
 
 #[test]
 fn bounds_and_defaults_are_those_of_the_table() {
-    use slotwheel::domain::limits::{self, Bound};
+    use slotwheel::domain::limits::{self, ValueRange};
     let submit = &CONTRACT["components"]["schemas"]["SubmitRequest"]["properties"];
     let claim = &CONTRACT["components"]["schemas"]["ClaimRequest"]["properties"];
-    let check = |properties: &serde_json::Value, name: &str, Bound { min, max, .. }: Bound| {
+    let check = |properties: &serde_json::Value, name: &str, ValueRange { min, max, .. }: ValueRange| {
         let mut field = &properties[name];
         if let Some(reference) = field["$ref"].as_str() {
             field = CONTRACT.pointer(reference.trim_start_matches('#')).unwrap();
@@ -55,7 +55,7 @@ fn bounds_and_defaults_are_those_of_the_table() {
     ] {
         check(submit, name, bound);
     }
-    for (name, bound) in [("max", limits::CLAIM_MAX), ("wait_ms", limits::WAIT_MS), ("lease_ms", limits::LEASE_MS)] {
+    for (name, bound) in [("max", limits::CLAIM_TASKS), ("wait_ms", limits::WAIT_MS), ("lease_ms", limits::LEASE_MS)] {
         check(claim, name, bound);
         assert_eq!(claim[name]["default"].as_i64(), Some(bound.default), "{name}");
     }

@@ -49,7 +49,7 @@ async fn a_flushed_redis_is_no_silent_empty_queue() {
 
     assert!(noticed(&fixture).await.contains("gone"));
     // Each shard is looked at by itself.
-    let all = format!("slotwheel_data_loss{{reason=\"gone\"}} {}\n", fixture.config.shards.expect("a number").count());
+    let all = format!("slotwheel_data_loss{{reason=\"missing\"}} {}\n", fixture.config.shards.expect("a number").count());
     let metrics = || async { fixture.http.get("/metrics").await.text };
     fixture.until(|| async { metrics().await.contains(&all).then_some(()) }).await;
     for (path, body) in [("/tasks", json!({"queue": "q"})), ("/claim", json!({"queues": ["q"]}))] {
@@ -69,7 +69,7 @@ async fn a_flushed_redis_is_no_silent_empty_queue() {
 async fn a_data_set_that_has_gone_back_in_time_is_noticed_and_served() {
     let fixture = Fixture::with_shards(1).await;
     fixture.submit("q", json!(1)).await;
-    let key = fixture.store().await.home().keys.pulse();
+    let key = fixture.store().await.first_shard().keys.dataset();
     let beats = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("beats")).await };
     fixture.until(|| async { (beats().await > 3).then_some(()) }).await;
     // As a restored copy of yesterday would have it.
@@ -116,7 +116,7 @@ async fn a_start_on_a_data_set_of_which_a_shard_is_gone_is_not_ready() {
     let mut fixture = Fixture::with_shards(16).await;
     fixture.submit("q", json!(1)).await;
     fixture.stop_servers().await;
-    let key = fixture.store().await.shards()[5].keys.pulse();
+    let key = fixture.store().await.shards()[5].keys.dataset();
     fixture.redis.ask::<()>(cmd("DEL").arg(key)).await;
     let said = doctor(&fixture);
     assert!(said.contains("shard 5") && said.contains("gone"), "{said}");

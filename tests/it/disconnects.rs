@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::RawLimits;
 use tokio::net::TcpStream;
 
 use crate::support::Fixture;
@@ -101,7 +101,7 @@ async fn one_that_went_with_more_requests_behind_its_poll() {
 
 /// Returns when so many requests wait, as the server itself says: Redis may be frozen.
 async fn until_waiting(fixture: &Fixture, count: usize) {
-    let line = format!("slotwheel_waiting_polls {count}\n");
+    let line = format!("slotwheel_waiting_requests {count}\n");
     fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(&line).then_some(()) }).await;
 }
 
@@ -161,7 +161,7 @@ async fn one_that_reset_its_stream() {
 #[tokio::test]
 async fn one_that_closed_its_connection_with_many_streams() {
     let fixture = Fixture::with(|written| {
-        written.limits = WrittenLimits { streams: Some(5), ..WrittenLimits::default() };
+        written.limits = RawLimits { http2_max_streams: Some(5), ..RawLimits::default() };
     })
     .await;
     let mut sender = http2(fixture.http.address).await;

@@ -21,10 +21,10 @@ async fn repair_says_what_it_mended_and_succeeds_when_nothing_remains() {
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let store = fixture.store().await;
     let id_bytes = slotwheel::domain::id::TaskId::parse(crate::support::text(&id)).unwrap();
-    let shard = store.shard_of_id(&id_bytes);
+    let shard = store.shard_for_task(&id_bytes);
     let slot = shard.keys.slot(&slotwheel::domain::queue::QueueName::parse("q").unwrap(), 4, id_bytes.slot());
     fixture.redis.ask::<()>(cmd("ZREM").arg(&slot).arg(id_bytes.as_bytes())).await;
-    fixture.redis.ask::<()>(cmd("HINCRBY").arg(shard.keys.total()).arg("dead").arg(1)).await;
+    fixture.redis.ask::<()>(cmd("HINCRBY").arg(shard.keys.shard_counts()).arg("dead").arg(1)).await;
 
     let (output, said) = doctor(&fixture, &[]);
     assert!(!output.status.success(), "{said}");
@@ -49,7 +49,7 @@ async fn repair_says_what_it_mended_and_succeeds_when_nothing_remains() {
 async fn repair_fails_while_something_remains() {
     let fixture = Fixture::start().await;
     let store = fixture.store().await;
-    let key = [store.home().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
+    let key = [store.first_shard().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("S").arg("ready")).await;
     let (output, said) = doctor(&fixture, &["--repair"]);
     assert!(!output.status.success() && said.contains("1 findings"), "{said}");

@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
-use slotwheel::config::{Durability, Written};
+use slotwheel::config::{Durability, RawConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -12,13 +12,13 @@ use crate::support::redis::{OwnRedis, free_port};
 
 /// Why a server with this level does not start on this Redis.
 async fn refusal(redis: &OwnRedis, level: &str) -> String {
-    let written = Written {
+    let written = RawConfig {
         listen: Some("127.0.0.1:0".into()),
         redis_url: Some(redis.url.clone()),
         durability: Some(level.into()),
-        ..Written::default()
+        ..RawConfig::default()
     };
-    let config = written.meant().expect("settings");
+    let config = written.resolve().expect("settings");
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let error = slotwheel::app::run(config, listener, CancellationToken::new()).await.expect_err("no start");
     format!("{error:#}")
@@ -106,5 +106,5 @@ async fn a_replicated_submit_is_accepted_once_a_replica_has_it_and_not_before() 
 
 async fn task_key(fixture: &Fixture, task: &serde_json::Value) -> Vec<u8> {
     let id = slotwheel::domain::id::TaskId::parse(task["id"].as_str().expect("an id")).expect("an id");
-    fixture.store().await.shard_of_id(&id).keys.task(&id)
+    fixture.store().await.shard_for_task(&id).keys.task(&id)
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, cmd};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::RawLimits;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::listen::listen;
+use slotwheel::store::ops::listen::enable_events;
 use tokio::sync::mpsc;
 
 use crate::support::lab::{Lab, task};
 use crate::support::stream::{PATIENCE, Stream, narrow};
 use crate::support::{Fixture, Http, report, report_with, text};
 
-async fn limited(limits: WrittenLimits) -> Fixture {
+async fn limited(limits: RawLimits) -> Fixture {
     Fixture::with(|written| written.limits = limits).await
 }
 
@@ -133,7 +133,7 @@ async fn a_server_tells_what_comes_about_through_another_and_only_of_queues_that
 
 #[tokio::test]
 async fn a_slow_reader_hears_exactly_how_many_it_missed() {
-    let fixture = limited(WrittenLimits { events: Some(16), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_buffered_events: Some(16), ..RawLimits::default() }).await;
     let (mut slow, _connection, _sender) = narrow(&fixture.http, 1000).await;
     let mut quick = Stream::open(&fixture.http, "").await;
     let mut submitted = BTreeSet::new();
@@ -148,7 +148,7 @@ async fn a_slow_reader_hears_exactly_how_many_it_missed() {
     let (mut told, mut missed) = (BTreeSet::new(), 0);
     while told.len() + missed < submitted.len() {
         match slow.event().await.unwrap() {
-            (name, data) if name == "missed" => {
+            (name, data) if name == "gap" => {
                 missed += usize::try_from(data["count"].as_u64().unwrap()).unwrap();
             }
             (_, data) => assert!(told.insert(text(&data["id"]).to_owned()), "told twice"),
@@ -165,7 +165,7 @@ async fn a_slow_reader_hears_exactly_how_many_it_missed() {
 
 #[tokio::test]
 async fn whoever_comes_back_goes_on_where_it_was_or_hears_what_it_missed() {
-    let mut fixture = limited(WrittenLimits { events: Some(16), ..WrittenLimits::default() }).await;
+    let mut fixture = limited(RawLimits { max_buffered_events: Some(16), ..RawLimits::default() }).await;
     let mut first = Stream::open(&fixture.http, "").await;
     // It goes before there was any event: it has an id all the same.
     let begun = first.place().await;
@@ -238,20 +238,20 @@ async fn what_scripts_did_not_report_is_told_as_missed() {
     let mut streams = [Stream::open(&fixture.http, "").await, Stream::open(&other, "").await];
     // As after a failover to a replica that did not know.
     for shard in fixture.store().await.shards() {
-        let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.listen())).await;
+        let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.events_enabled())).await;
         assert_eq!(gone, 1);
     }
     fixture.submit("q", json!(1)).await;
     for stream in &mut streams {
         // Where another has already asked for reports again, this may be one of them.
-        while stream.event().await.unwrap() != ("missed".into(), json!({"count": null})) {}
+        while stream.event().await.unwrap() != ("gap".into(), json!({"count": null})) {}
     }
     fixture.end().await;
 }
 
 #[tokio::test]
 async fn whoever_heard_of_nothing_while_others_did_goes_on_where_it_was() {
-    let fixture = limited(WrittenLimits { events: Some(512), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_buffered_events: Some(512), ..RawLimits::default() }).await;
     let mut quiet = Stream::open(&fixture.http, "?queue=a").await;
     for _ in 0..6 {
         submit_many(&fixture, 100).await;
@@ -285,7 +285,7 @@ async fn a_stream_goes_on_while_the_server_drains_and_then_it_ends() {
 
 /// How many hear what the first shard reports.
 async fn hearers(fixture: &Fixture) -> i64 {
-    let channel = fixture.store().await.home().keys.events();
+    let channel = fixture.store().await.first_shard().keys.events_channel();
     let (_, count): (String, i64) = fixture.redis.ask(cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel)).await;
     count
 }
@@ -309,7 +309,7 @@ async fn who_asks_for_the_head_alone_does_not_listen() {
 #[tokio::test]
 async fn nothing_is_published_while_nobody_listens() {
     let fixture = Fixture::with_shards(1).await;
-    let keys = fixture.store().await.home().keys.clone();
+    let keys = fixture.store().await.first_shard().keys.clone();
     let (pushes, mut heard) = mpsc::unbounded_channel();
     let url = fixture.redis.url.clone();
     let client = redis::Client::open(url.as_str()).unwrap();
@@ -318,7 +318,7 @@ async fn nothing_is_published_while_nobody_listens() {
     let client = redis::Client::open(info.set_redis_settings(resp3)).unwrap();
     let config = AsyncConnectionConfig::new().set_push_sender(pushes).set_response_timeout(Some(PATIENCE));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-    cmd("SSUBSCRIBE").arg(keys.events()).exec_async(&mut connection).await.unwrap();
+    cmd("SSUBSCRIBE").arg(keys.events_channel()).exec_async(&mut connection).await.unwrap();
     let mut next = async || loop {
         let push: PushInfo = heard.recv().await.unwrap();
         if push.kind == PushKind::SMessage {
@@ -329,7 +329,7 @@ async fn nothing_is_published_while_nobody_listens() {
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
-    let told: i64 = fixture.redis.ask(cmd("SPUBLISH").arg(keys.events()).arg("all quiet")).await;
+    let told: i64 = fixture.redis.ask(cmd("SPUBLISH").arg(keys.events_channel()).arg("all quiet")).await;
     assert_eq!(told, 1, "only this test hears");
     assert_eq!(next().await, redis::Value::BulkString(b"all quiet".into()));
 
@@ -365,7 +365,7 @@ async fn nothing_is_published_while_nobody_listens() {
 
 #[tokio::test]
 async fn listeners_count_among_those_who_wait() {
-    let fixture = limited(WrittenLimits { waiting_polls: Some(2), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_waiting_requests: Some(2), ..RawLimits::default() }).await;
     let one = Stream::open(&fixture.http, "").await;
     let other = Stream::open(&fixture.http, "").await;
     let refused = fixture.http.get("/events").await;
@@ -373,7 +373,7 @@ async fn listeners_count_among_those_who_wait() {
     assert!(refused.header("retry-after").is_some());
     drop(other);
     let other = fixture.until(|| async {
-        let line = "slotwheel_waiting_polls 1\n";
+        let line = "slotwheel_waiting_requests 1\n";
         fixture.http.get("/metrics").await.text.contains(line).then_some(())
     });
     other.await;
@@ -384,11 +384,11 @@ async fn listeners_count_among_those_who_wait() {
 
 #[tokio::test]
 async fn a_stream_that_rests_is_kept_and_one_that_is_not_read_is_closed() {
-    let limits = WrittenLimits {
-        idle_ms: Some(1000),
-        unread_ms: Some(1000),
-        first_byte_ms: Some(1000),
-        ..WrittenLimits::default()
+    let limits = RawLimits {
+        idle_timeout_ms: Some(1000),
+        write_timeout_ms: Some(1000),
+        connect_idle_timeout_ms: Some(1000),
+        ..RawLimits::default()
     };
     let mut fixture = limited(limits).await;
     let (mut resting, _own, _own_sender) = narrow(&fixture.http, 60_000).await;
@@ -409,7 +409,7 @@ async fn a_stream_that_rests_is_kept_and_one_that_is_not_read_is_closed() {
     assert!(ended.is_err(), "it is cut off and not told to go");
     // The connection of this test's own requests was idle for long.
     fixture.http = Http::new(fixture.http.address);
-    let line = "slotwheel_waiting_polls 2\n";
+    let line = "slotwheel_waiting_requests 2\n";
     fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
     let closed = fixture.http.get("/metrics").await.text;
     assert!(closed.contains("slotwheel_closed_unread_total 1\n"), "{closed}");
@@ -457,22 +457,22 @@ async fn while_redis_is_away_a_server_does_not_begin_to_hear_and_who_listened_he
 async fn whoever_listens_hears_whether_somebody_did_up_to_now_by_a_clock_that_stands_beside_that_of_tasks() {
     let lab = Lab::start().await;
     let (mut one, mut other) = (Caller::new(), Caller::new());
-    let first = listen(lab.shard(), &mut one).await.unwrap();
+    let first = enable_events(lab.shard(), &mut one).await.unwrap();
     lab.at(3_600_000);
     for caller in [&mut other, &mut one] {
-        assert_eq!(listen(lab.shard(), caller).await.unwrap(), first, "without a break");
+        assert_eq!(enable_events(lab.shard(), caller).await.unwrap(), first, "without a break");
     }
     let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("listen"))).await;
     assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
     // Time stands still in this lab: it is over. The first who comes ends the break, and all others are told of it too.
     lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg(format!("2000000000 {first}"))).await;
-    let second = listen(lab.shard(), &mut one).await.unwrap();
+    let second = enable_events(lab.shard(), &mut one).await.unwrap();
     assert_ne!(second, first);
-    assert_eq!(listen(lab.shard(), &mut other).await.unwrap(), second);
+    assert_eq!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
     // What nobody can read harms nobody else.
     lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg("soon")).await;
     lab.submit(&[task(1)]).await.unwrap();
-    assert_ne!(listen(lab.shard(), &mut other).await.unwrap(), second);
+    assert_ne!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
     lab.end().await;
 }
 

@@ -4,7 +4,7 @@ use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::expire::expire_tasks;
 
 use crate::support::{Fixture, report, report_with, text};
 
@@ -48,7 +48,7 @@ async fn expired_heads_block_nobody() {
     let fixture = Fixture::with(|written| {
         written.shards = Some(1);
         // Upkeep sleeps: the claim alone must find its way.
-        written.sweep_ms = Some(60_000);
+        written.poll_interval_ms = Some(60_000);
     })
     .await;
     let tasks: Vec<Value> = (0..600).map(|_| json!({"queue": "q", "expires_in_ms": 1_000_000})).collect();
@@ -79,11 +79,11 @@ async fn what_does_not_wait_is_not_counted_as_expired() {
     fixture.stop_servers().await;
     // The index is wrong: it names a task that runs.
     let store = fixture.store().await;
-    let shard = store.shard_of_id(&id);
+    let shard = store.shard_for_task(&id);
     let deadline = format!("{}deadline", shard.keys.base());
     fixture.redis.ask::<()>(cmd("ZADD").arg(&deadline).arg(1).arg(id.as_bytes())).await;
-    let more = expire(shard, &mut Caller::new()).await.unwrap();
-    assert_eq!((more, store.client().meters().transitions.read().iter().map(|(_, _, count)| count).sum()), (false, 0));
+    let more = expire_tasks(shard, &mut Caller::new()).await.unwrap();
+    assert_eq!((more, store.client().metrics().transitions.read().iter().map(|(_, _, count)| count).sum()), (false, 0));
     fixture.redis.ask::<()>(cmd("ZREM").arg(&deadline).arg(id.as_bytes())).await;
     fixture.end().await;
 }

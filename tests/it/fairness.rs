@@ -17,7 +17,7 @@ async fn ten_keys() -> (Fixture, Vec<String>) {
     for n in 0.. {
         let key = format!("key-{n}");
         let slot = Slot::of_key(key.as_bytes());
-        if shards.of(slot) == 0 {
+        if shards.shard_of(slot) == 0 {
             slots.entry(slot.number()).or_insert(key);
         }
         if slots.len() == 10 {

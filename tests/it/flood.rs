@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use slotwheel::config::{Limits, WrittenLimits};
+use slotwheel::config::{Limits, RawLimits};
 use slotwheel::dispatch::Dispatch;
 use slotwheel::spans::Spans;
 
 use crate::support::raw::{Raw, get, post};
 use crate::support::{Answer, Fixture, report, report_with};
 
-async fn limited(limits: WrittenLimits) -> Fixture {
+async fn limited(limits: RawLimits) -> Fixture {
     Fixture::with(|written| written.limits = limits).await
 }
 
@@ -24,7 +24,7 @@ fn check(answer: &Answer, code: &str) {
 
 #[tokio::test]
 async fn connections_beyond_those_of_the_process_are_told_to_come_back() {
-    let fixture = limited(WrittenLimits { connections: Some(6), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_connections: Some(6), ..RawLimits::default() }).await;
     let mut held = Vec::new();
     // The fixture holds one.
     for _ in 0..5 {
@@ -58,7 +58,7 @@ async fn serves_again(fixture: &Fixture) {
 
 #[tokio::test]
 async fn connections_beyond_those_of_one_address_are_told_to_come_back() {
-    let fixture = limited(WrittenLimits { connections_per_address: Some(3), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_connections_per_address: Some(3), ..RawLimits::default() }).await;
     let held = join_all((0..2).map(|_| Raw::connect(fixture.http.address))).await;
     let mut beyond = Raw::connect(fixture.http.address).await;
     check(&beyond.answer().await.expect("an answer"), "too_many_connections");
@@ -86,7 +86,7 @@ async fn polls(fixture: &Fixture, count: usize) -> Vec<Raw> {
 
 #[tokio::test]
 async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
-    let fixture = limited(WrittenLimits { waiting_polls: Some(3), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_waiting_requests: Some(3), ..RawLimits::default() }).await;
     let http = &fixture.http;
     let task = fixture.submit("other", json!(1)).await;
     let waiting = polls(&fixture, 3).await;
@@ -124,10 +124,10 @@ async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
 async fn those_who_wait_are_counted() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let limits = Limits { waiting_polls: 1, ..fixture.config.limits.clone() };
+    let limits = Limits { max_waiting_requests: 1, ..fixture.config.limits.clone() };
     let sweep = Duration::from_millis(100);
     let dispatch = Dispatch::start(fixture.store().await, sweep, &limits, Spans::default(), &tasks, &stop);
-    let request = slotwheel::dispatch::Request {
+    let request = slotwheel::dispatch::ClaimRequest {
         queues: vec![slotwheel::domain::queue::QueueName::default_queue()],
         max: 1,
         lease_ms: 1000,
@@ -137,11 +137,11 @@ async fn those_who_wait_are_counted() {
     {
         let mut waiting = std::pin::pin!(dispatch.claim(request.clone(), Duration::from_secs(60)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        assert_eq!((dispatch.polls().waiting(), dispatch.polls().refused()), (1, 0));
+        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 0));
         dispatch.claim(request, Duration::from_secs(60)).await.expect_err("one too many");
-        assert_eq!((dispatch.polls().waiting(), dispatch.polls().refused()), (1, 1));
+        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 1));
     }
-    assert_eq!(dispatch.polls().waiting(), 0, "one that is dropped has no place");
+    assert_eq!(dispatch.poll_limit().waiting(), 0, "one that is dropped has no place");
     stop.cancel();
     drop(dispatch);
     tasks.close();
@@ -151,7 +151,7 @@ async fn those_who_wait_are_counted() {
 
 #[tokio::test]
 async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
-    let fixture = limited(WrittenLimits { body_memory: Some(8 * 1024 * 1024), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_body_memory_bytes: Some(8 * 1024 * 1024), ..RawLimits::default() }).await;
     let mib = 1024 * 1024;
     let head = |length: usize| {
         let request = post("/tasks", &" ".repeat(length));

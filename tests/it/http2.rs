@@ -9,7 +9,7 @@ use hyper::body::Frame;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::RawLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -119,7 +119,7 @@ async fn who_resets_all_that_it_asks_for_is_sent_away() {
 
 #[tokio::test]
 async fn streams_beyond_the_limit_are_refused_and_those_within_are_answered() {
-    let limits = WrittenLimits { streams: Some(2), idle_ms: Some(1500), ..WrittenLimits::default() };
+    let limits = RawLimits { http2_max_streams: Some(2), idle_timeout_ms: Some(1500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = connect(&fixture).await;
     let mut all = Vec::new();
@@ -158,7 +158,7 @@ async fn headers_beyond_the_limit_are_refused() {
 
 #[tokio::test]
 async fn a_connection_that_asks_for_nothing_is_closed() {
-    let limits = WrittenLimits { head_ms: Some(300), ..WrittenLimits::default() };
+    let limits = RawLimits { head_timeout_ms: Some(300), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = connect(&fixture).await;
     let begun = std::time::Instant::now();
@@ -170,7 +170,7 @@ async fn a_connection_that_asks_for_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_body_that_comes_too_slowly_is_answered_408_and_others_are_not_disturbed() {
-    let limits = WrittenLimits { body_ms: Some(500), ..WrittenLimits::default() };
+    let limits = RawLimits { body_timeout_ms: Some(500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     type Body = StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
     let mut sender = client::<Body>(&fixture).await;
@@ -186,7 +186,7 @@ async fn a_body_that_comes_too_slowly_is_answered_408_and_others_are_not_disturb
 
 #[tokio::test]
 async fn who_opens_no_window_for_its_answer_is_closed() {
-    let limits = WrittenLimits { unread_ms: Some(500), ..WrittenLimits::default() };
+    let limits = RawLimits { write_timeout_ms: Some(500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();
     stream.write_all(PREFACE).await.unwrap();

@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
-use slotwheel::store::ops::claim::Claim;
+use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::{Caller, audit};
 
 use crate::support::lab::{queue, want};
@@ -116,7 +116,7 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
     Stream::open(&lossy.http, "").await;
     // What no request brings about: the doctor's scripts.
     let store = lossy.store_at(&proxy.url).await;
-    let count = store.shards()[0].keys.total();
+    let count = store.shards()[0].keys.shard_counts();
     lossy.redis.ask::<()>(cmd("HINCRBY").arg(count).arg("ready").arg(1)).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
@@ -134,8 +134,8 @@ async fn a_sending_that_was_slow_on_its_way_does_not_run_after_a_later_call() {
     let store = fixture.store().await;
     let (shard, mut caller) = (&store.shards()[0], Caller::new());
     let (queues, wants) = ([queue("q")], [want(1, None, 1)]);
-    let slow = Claim::new(shard, &mut caller, &queues, &wants);
-    let later = Claim::new(shard, &mut caller, &queues, &wants);
+    let slow = ClaimCall::new(shard, &mut caller, &queues, &wants);
+    let later = ClaimCall::new(shard, &mut caller, &queues, &wants);
     assert_eq!(later.send().await.expect("a task").tasks.len(), 1);
 
     let refused = slow.send().await.expect_err("its caller has gone on").to_string();

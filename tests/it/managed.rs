@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use slotwheel::config::Durability;
-use slotwheel::store::managed::{Managed, ManagedError};
+use slotwheel::store::managed::{EmbeddedRedis, EmbeddedRedisError};
 use tokio_util::sync::CancellationToken;
 
 use deadpool_redis::redis::{self, cmd};
@@ -45,7 +45,7 @@ fn kill(pid: &str) {
 async fn it_is_private_durable_and_compact() {
     let directory = TempDir::new();
     let home = directory.path().join("data");
-    let managed = Managed::start(&home, Durability::Fsync).await.unwrap();
+    let managed = EmbeddedRedis::start(&home, Durability::Fsync).await.unwrap();
     let url = managed.url();
     assert_eq!(std::fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
     for (name, value) in [
@@ -64,20 +64,20 @@ async fn it_is_private_durable_and_compact() {
 #[tokio::test]
 async fn two_never_use_one_directory() {
     let directory = TempDir::new();
-    let managed = Managed::start(directory.path(), Durability::Fsync).await.unwrap();
-    assert!(matches!(Managed::start(directory.path(), Durability::Fsync).await, Err(ManagedError::InUse(_))));
+    let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+    assert!(matches!(EmbeddedRedis::start(directory.path(), Durability::Fsync).await, Err(EmbeddedRedisError::InUse(_))));
     managed.stop().await;
-    Managed::start(directory.path(), Durability::Fsync).await.unwrap().stop().await;
+    EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap().stop().await;
 }
 
 #[tokio::test]
 async fn one_that_was_left_running_is_adopted() {
     let directory = TempDir::new();
-    let first = Managed::start(directory.path(), Durability::Fsync).await.unwrap();
+    let first = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     let before = pid(&first.url()).await;
     // As if its server had crashed: the lock goes, the Redis stays.
     drop(first);
-    let second = Managed::start(directory.path(), Durability::Fsync).await.unwrap();
+    let second = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     assert_eq!(pid(&second.url()).await, before);
     let url = second.url();
     second.stop().await;
@@ -96,24 +96,24 @@ async fn one_with_another_data_directory_is_not_adopted() {
         .unwrap();
     let url = format!("unix://{}", socket.display());
     until(&url, &["CONFIG", "GET", "dir"], Result::is_ok).await;
-    let refused = Managed::start(directory.path(), Durability::Fsync).await;
+    let refused = EmbeddedRedis::start(directory.path(), Durability::Fsync).await;
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    assert!(matches!(refused, Err(ManagedError::Foreign { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(EmbeddedRedisError::ForeignRedis { .. })), "{refused:?}");
 }
 
 #[tokio::test]
 async fn one_that_dies_is_started_again_with_its_data() {
     let directory = TempDir::new();
     for adopted in [false, true] {
-        let mut managed = Managed::start(directory.path(), Durability::Fsync).await.unwrap();
+        let mut managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
         if adopted {
             drop(managed);
-            managed = Managed::start(directory.path(), Durability::Fsync).await.unwrap();
+            managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
         }
         let url = managed.url();
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(managed.keep(stop.clone()));
+        let keeper = tokio::spawn(managed.supervise(stop.clone()));
         let _ = ask(&url, &["RPUSH", "list", "x"]).await;
         kill(&pid(&url).await);
         until(&url, &["LRANGE", "list", "0", "0"], |answer| answer.as_ref().is_ok_and(|list| list == &["x"])).await;
@@ -127,5 +127,5 @@ async fn one_that_dies_is_started_again_with_its_data() {
 async fn a_path_too_long_for_a_socket_is_refused_with_words() {
     let directory = TempDir::new();
     let long = directory.path().join("x".repeat(90));
-    assert!(matches!(Managed::start(&long, Durability::Fsync).await, Err(ManagedError::PathTooLong(_))));
+    assert!(matches!(EmbeddedRedis::start(&long, Durability::Fsync).await, Err(EmbeddedRedisError::PathTooLong(_))));
 }

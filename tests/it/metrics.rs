@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use slotwheel::dispatch::{Dispatch, Request};
+use slotwheel::dispatch::{Dispatch, ClaimRequest};
 use slotwheel::domain::queue::QueueName;
 use slotwheel::spans::Spans;
 use slotwheel::store::views::overview;
@@ -84,7 +84,7 @@ async fn both_formats_are_well_formed_and_say_the_same() {
         assert!(family.help.ends_with('.') && !family.help.ends_with(".."), "{name}: {}", family.help);
     }
     let labels: BTreeSet<&str> = open.samples().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect();
-    let known = "call code kind le method queue reason route signal state transition verb version work";
+    let known = "call code kind le method operation queue reason route state transition version work";
     let known = known.split(' ').collect();
     assert!(labels.is_subset(&known), "{labels:?}");
     fixture.end().await;
@@ -139,7 +139,7 @@ async fn transitions_are_counted_exactly_and_repetitions_are_not() {
         ("released", 1),
         ("failed", 1),
         ("cancelled", 1),
-        ("removed", 1),
+        ("deleted", 1),
     ]);
     assert_eq!(transitions(&metrics(&fixture).await), so_far);
 
@@ -158,7 +158,7 @@ async fn transitions_are_counted_exactly_and_repetitions_are_not() {
     let all = add(&[
         ("submitted", 2),
         ("claimed", 2),
-        ("lease_ran_out", 2),
+        ("lease_expired", 2),
         ("dead", 1),
         ("cancelled", 1),
         ("promoted", 1),
@@ -224,12 +224,12 @@ async fn requests_are_counted_by_route_and_polls_are_timed_apart() {
     assert_eq!(times("request", "POST", "/tasks", "count"), 4.0);
     // One claim did not want to wait; one waited in vain, and one got its task at once.
     assert_eq!(times("request", "POST", "/claim", "count"), 1.0);
-    assert_eq!(times("poll", "POST", "/claim", "count"), 2.0);
-    assert!(times("poll", "POST", "/claim", "sum") >= 0.3);
+    assert_eq!(times("long_poll", "POST", "/claim", "count"), 2.0);
+    assert!(times("long_poll", "POST", "/claim", "sum") >= 0.3);
     assert_eq!(times("request", "GET", "/tasks/{id}", "count"), 2.0);
-    assert_eq!(times("poll", "GET", "/tasks/{id}", "count"), 2.0);
-    assert_eq!(metrics.count("slotwheel_handout_duration_seconds_count", &[]), 2.0);
-    assert!(metrics.count("slotwheel_handout_duration_seconds_sum", &[]) < 20.0);
+    assert_eq!(times("long_poll", "GET", "/tasks/{id}", "count"), 2.0);
+    assert_eq!(metrics.count("slotwheel_delivery_duration_seconds_count", &[]), 2.0);
+    assert!(metrics.count("slotwheel_delivery_duration_seconds_sum", &[]) < 20.0);
     fixture.end().await;
 }
 
@@ -243,12 +243,12 @@ async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
     fixture.http.post("/complete/batch", &json!({"completions": completions})).await.expect(200);
     let metrics = metrics(&fixture).await;
     for (verb, items) in [("submit", 10.0), ("complete", claimed.len() as f64)] {
-        assert_eq!(metrics.count("slotwheel_gather_call_items_sum", &[("verb", verb)]), items, "{verb}");
-        let calls = metrics.count("slotwheel_gather_call_items_count", &[("verb", verb)]);
+        assert_eq!(metrics.count("slotwheel_batch_items_sum", &[("operation", verb)]), items, "{verb}");
+        let calls = metrics.count("slotwheel_batch_items_count", &[("operation", verb)]);
         assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", verb)]), calls, "{verb}");
     }
-    assert_eq!(metrics.count("slotwheel_pump_call_tasks_sum", &[]), claimed.len() as f64);
-    let looks = metrics.count("slotwheel_pump_call_waiters_count", &[]);
+    assert_eq!(metrics.count("slotwheel_claim_call_tasks_sum", &[]), claimed.len() as f64);
+    let looks = metrics.count("slotwheel_claim_call_waiters_count", &[]);
     assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", "claim")]), looks);
     assert_eq!(metrics.sum("slotwheel_redis_errors_total"), 0.0);
     fixture.end().await;
@@ -258,21 +258,21 @@ async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
 async fn hints_and_what_a_client_left_behind_are_counted() {
     // One shard: the first call of the claim is the one that gets the task.
     let fixture = Fixture::with_shards(1).await;
-    let heard = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "ready")]);
+    let heard = |metrics: &Exposition| metrics.count("slotwheel_wakeups_total", &[("kind", "ready")]);
     // From then on it hears.
-    let hears = |metrics: &Exposition| metrics.count("slotwheel_signals_heard_total", &[("signal", "missed")]) >= 1.0;
+    let hears = |metrics: &Exposition| metrics.count("slotwheel_wakeups_total", &[("kind", "gap")]) >= 1.0;
     fixture.until(|| async { hears(&metrics(&fixture).await).then_some(()) }).await;
     let mut raw = Raw::connect(fixture.http.address).await;
     raw.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
     fixture
-        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_polls", &[]) == 1.0).then_some(()) })
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_requests", &[]) == 1.0).then_some(()) })
         .await;
     fixture
-        .until(|| async { (metrics(&fixture).await.count("slotwheel_sweeps_total", &[]) >= 1.0).then_some(()) })
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_polls_total", &[]) >= 1.0).then_some(()) })
         .await;
     drop(raw);
     fixture
-        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_polls", &[]) == 0.0).then_some(()) })
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_waiting_requests", &[]) == 0.0).then_some(()) })
         .await;
     let abandoned = |metrics: &Exposition| {
         metrics.count("slotwheel_http_requests_abandoned_total", &[("method", "POST"), ("route", "/claim")])
@@ -291,7 +291,7 @@ async fn hints_and_what_a_client_left_behind_are_counted() {
         let fixture = &fixture;
         async move {
             let now = metrics(fixture).await;
-            (now.count("slotwheel_waiting_polls", &[]) == count).then_some(())
+            (now.count("slotwheel_waiting_requests", &[]) == count).then_some(())
         }
     };
     fixture.until(|| waiting(1.0)).await;
@@ -299,7 +299,7 @@ async fn hints_and_what_a_client_left_behind_are_counted() {
     fixture.until(|| waiting(0.0)).await;
     fixture.redis.thaw();
     let given_back =
-        || async { (metrics(&fixture).await.count("slotwheel_leases_given_back_total", &[]) == 1.0).then_some(()) };
+        || async { (metrics(&fixture).await.count("slotwheel_undelivered_leases_released_total", &[]) == 1.0).then_some(()) };
     fixture.until(given_back).await;
     assert_eq!(transitions(&metrics(&fixture).await)["released"], 1);
     fixture.end().await;
@@ -311,7 +311,7 @@ async fn a_lease_that_has_ended_already_is_not_given_back() {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (store, sweep) = (fixture.store().await, Duration::from_millis(100));
     let dispatch = Dispatch::start(store, sweep, &fixture.config.limits, Spans::default(), &tasks, &stop);
-    let request = Request {
+    let request = ClaimRequest {
         queues: vec![QueueName::parse("q").unwrap()],
         max: 1,
         lease_ms: 600_000,
@@ -325,7 +325,7 @@ async fn a_lease_that_has_ended_already_is_not_given_back() {
         deliveries.push(dispatch.claim(request.clone(), Duration::from_secs(10)).await.unwrap());
     }
     drop(deliveries.pop());
-    fixture.until(|| async { (dispatch.meters().given_back() == 1).then_some(()) }).await;
+    fixture.until(|| async { (dispatch.metrics().undelivered_released() == 1).then_some(()) }).await;
     fixture.until(|| async { (fixture.counts("q").await["ready"] == 1).then_some(()) }).await;
 
     let late = deliveries.pop().unwrap();
@@ -335,7 +335,7 @@ async fn a_lease_that_has_ended_already_is_not_given_back() {
     drop(late);
     assert_eq!(tasks.len(), busy + 1, "it is tried");
     fixture.until(|| async { (tasks.len() == busy).then_some(()) }).await;
-    assert_eq!(dispatch.meters().given_back(), 1);
+    assert_eq!(dispatch.metrics().undelivered_released(), 1);
     stop.cancel();
     drop(dispatch);
     tasks.close();
@@ -377,7 +377,7 @@ async fn the_data_set_is_shown_alike_by_all_servers_and_what_they_did_is_not() {
     // Nobody does what is due.
     fixture.stop_servers().await;
     fixture.advance(700_000);
-    let seen = overview::overview(&fixture.store().await).await.unwrap();
+    let seen = overview::dataset_stats(&fixture.store().await).await.unwrap();
     assert!((100_000..1_000_000).contains(&seen.overdue_ms), "{}", seen.overdue_ms);
     fixture.end().await;
 }
@@ -416,7 +416,7 @@ async fn many_queues_and_any_paths_do_not_make_it_grow() {
 
     let before = metrics(&fixture).await;
     assert_eq!(before.value("slotwheel_queues_truncated", &[]), Some(1.0));
-    assert_eq!(before.values_of("queue").len(), overview::QUEUES);
+    assert_eq!(before.values_of("queue").len(), overview::MAX_QUEUES);
     assert_eq!(before.value("slotwheel_tasks", &[("state", "ready")]), Some(queues as f64 + 101.0));
     let ready = |queue: &str| before.value("slotwheel_queue_tasks", &[("queue", queue), ("state", "ready")]);
     let in_many_shards = Flavour::of_this_run() == Flavour::Cluster;
@@ -433,7 +433,7 @@ async fn many_queues_and_any_paths_do_not_make_it_grow() {
         fixture.http.get(&format!("/queues/none-{number}")).await.expect(404);
     }
     let after = metrics(&fixture).await;
-    let templates: BTreeSet<&str> = slotwheel::api::table().into_iter().map(|(_, path, _)| path).collect();
+    let templates: BTreeSet<&str> = slotwheel::api::route_table().into_iter().map(|(_, path, _)| path).collect();
     let routes = after.values_of("route");
     assert!(routes.iter().all(|route| templates.contains(route) || *route == "unmatched"), "{routes:?}");
     let methods = after.values_of("method");
@@ -473,8 +473,8 @@ async fn it_answers_while_redis_is_frozen_and_when_it_is_gone() {
     assert_eq!(gone.value("slotwheel_redis_up", &[]), Some(0.0));
     assert_eq!(there(&gone), [false; 5]);
     assert!(gone.count("slotwheel_redis_errors_total", &[("kind", "unavailable")]) >= 1.0);
-    assert!(gone.count("slotwheel_redis_calls_repeated_total", &[]) >= 1.0);
-    assert!(gone.count("slotwheel_redis_calls_refused_total", &[]) >= 1.0);
+    assert!(gone.count("slotwheel_redis_retries_total", &[]) >= 1.0);
+    assert!(gone.count("slotwheel_redis_calls_rejected_total", &[]) >= 1.0);
     let failed = [("method", "POST"), ("route", "/tasks"), ("code", "503")];
     assert_eq!(gone.count("slotwheel_http_requests_total", &failed), 2.0);
 

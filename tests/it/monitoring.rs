@@ -12,7 +12,7 @@ use crate::support::{Fixture, text};
 /// Added by Prometheus, or of the samples of histograms alone.
 const COMMON: [&str; 3] = ["job", "instance", "le"];
 /// Labels all of whose values are there from the start.
-const COMPLETE: [&str; 5] = ["state", "transition", "kind", "reason", "signal"];
+const COMPLETE: [&str; 4] = ["state", "transition", "kind", "reason"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -83,7 +83,7 @@ fn unknown(there: &Exposition, text: &str) -> Vec<String> {
     // Prometheus' own.
     let is_known = |label| is_label(label) || label == "alertname";
     wrong.extend(groups(text).filter(|label| !is_known(label)).map(|label| format!("by {label}")));
-    let routes: BTreeSet<&str> = slotwheel::api::table().iter().map(|(_, route, _)| *route).collect();
+    let routes: BTreeSet<&str> = slotwheel::api::route_table().iter().map(|(_, route, _)| *route).collect();
     for (name, labels) in selectors(text) {
         let Some(family) = family_of(there, name) else {
             wrong.push(name.to_owned());

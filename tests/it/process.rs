@@ -208,7 +208,7 @@ async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
     ];
     let library = library.iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)");
     let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
-    let mut command = slotwheel(&["--redis-url", &redis.url, "--sweep-ms", "100"]);
+    let mut command = slotwheel(&["--redis-url", &redis.url, "--poll-interval-ms", "100"]);
     command.env("LD_PRELOAD", library).env("FAKETIME", "+1d").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let Running { mut child, http } = start_with(command.current_dir(directory.path())).await;
 

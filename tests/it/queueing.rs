@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use slotwheel::domain::erlang::{self, Waiting};
-use slotwheel::domain::histogram::{Bucket, Histogram};
-use slotwheel::domain::model::{Counted, Figures};
+use slotwheel::domain::erlang::{self, WaitPrediction};
+use slotwheel::domain::histogram::{Bucket, WaitHistogram};
+use slotwheel::domain::model::{Inputs, Throughput};
 
 use crate::support::queueing::{Draw, Replay, Work, poisson};
 
@@ -29,9 +29,9 @@ fn near(left: f64, right: f64, share: f64) -> bool {
 }
 
 /// Plays the draws on `lanes` and predicts the same from the rates by which they were drawn, not from the draws.
-fn played_and_predicted(draws: &[Draw], window: Duration, lanes: usize, m: f64, c: f64) -> (Replay, Waiting) {
+fn played_and_predicted(draws: &[Draw], window: Duration, lanes: usize, m: f64, c: f64) -> (Replay, WaitPrediction) {
     let replay = Replay::of(draws, lanes, window);
-    let predicted = erlang::waiting(m, lanes as u64, c).expect("lanes that keep up");
+    let predicted = erlang::predict_wait(m, lanes as u64, c).expect("lanes that keep up");
     let of_replay = [0.5, 0.95, 0.99].map(|q| replay.quantile_ms(q));
     let (waited, mean) = (replay.waited(), replay.mean_wait_ms());
     println!("m {m}, c {c}, n {lanes}");
@@ -112,24 +112,24 @@ fn tasks_that_come_ten_at_a_time_wait_more_than_twice_as_long_as_predicted() {
 fn figures_and_histogram_of_a_played_queue_are_those_of_its_draws() {
     let (draws, window) = million(6, 40.0, Work::Exponential(ms(100)));
     let replay = Replay::of(&draws, 6, window);
-    let counted = Counted {
+    let counted = Inputs {
         window_ms: window.as_millis() as u64,
         submitted: TASKS as u64,
         ended: TASKS as u64,
         lease_ms: replay.work.as_millis() as u64,
-        lanes: 6,
+        concurrency: 6,
         ready: 0,
         leased: 4,
         paused: false,
     };
-    let figures = Figures::of(&counted, Some(20));
+    let figures = Throughput::compute(&counted, Some(20));
     // As they were drawn: 40 a second, of 100 ms.
     assert!(near(figures.m.unwrap(), 40.0, 0.01) && near(figures.c.unwrap(), 10.0, 0.01));
     assert!(near(figures.utilisation.unwrap(), 2.0 / 3.0, 0.02) && near(figures.s.unwrap(), 24.0, 0.02));
     assert!(near(figures.predicted.unwrap().mean_ms, replay.mean_wait_ms(), 0.05));
-    assert_eq!(figures.lanes_needed, Some(6));
+    assert_eq!(figures.concurrency_needed, Some(6));
 
-    let mut waits = Histogram::default();
+    let mut waits = WaitHistogram::default();
     replay.waits.iter().for_each(|wait| waits.add(Bucket::of_ms(wait.as_millis() as u64), 1));
     assert_eq!(waits.count(), TASKS as u64);
     for q in [0.5, 0.95, 0.99] {

@@ -98,14 +98,14 @@ async fn a_purge_removes_the_states_it_names_and_never_what_is_leased() {
 
     let purged = fixture.http.post("/queues/q/purge", &json!({"states": ["ready"]})).await.expect(200);
 
-    assert_eq!(purged, json!({"moved": 1199, "more": false}));
+    assert_eq!(purged, json!({"deleted": 1199, "more": false}));
     let counts = fixture.counts("q").await;
     assert_eq!((&counts["ready"], &counts["scheduled"], &counts["leased"]), (&json!(0), &json!(1), &json!(1)));
     fixture.http.post("/queues/q/purge", &json!({"states": ["scheduled"]})).await.expect(200);
     fixture.submit_with(json!({"queue": "q", "dedupe": {"key": "d"}})).await;
     fixture.http.post("/complete", &report(&held)).await.expect(200);
     let purged = fixture.http.post("/queues/q/purge", &json!({"states": ["completed", "ready"]})).await.expect(200);
-    assert_eq!(purged["moved"], 2);
+    assert_eq!(purged["deleted"], 2);
     let (code, pointer) = fixture.http.post("/queues/q/purge", &json!({"states": ["leased"]})).await.problem(422);
     assert_eq!((code.as_str(), pointer.as_deref()), ("invalid_value", Some("/states/0")));
     fixture.end().await;

@@ -9,8 +9,8 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::state::State;
 use slotwheel::store::Shard;
-use slotwheel::store::audit::{Step, audit, repair};
-use slotwheel::store::views::page::by_time;
+use slotwheel::store::audit::{RepairEvent, audit, repair};
+use slotwheel::store::views::page::page_by_time;
 
 use crate::support::{Fixture, Http, report, report_with, text};
 
@@ -159,8 +159,8 @@ async fn a_repair_beside_servers_at_work_mends_all_and_loses_nothing() {
             }
             let (mut found, mut mended) = (0, 0);
             let rest = repair(&store, |step| match step {
-                Step::Found(_) => found += 1,
-                Step::Mended(_) => mended += 1,
+                RepairEvent::Found(_) => found += 1,
+                RepairEvent::Repaired(_) => mended += 1,
             });
             let rest = rest.await.expect("a repair").findings;
             assert!(rest.is_empty(), "{rest:#?}");
@@ -187,7 +187,7 @@ async fn a_task_that_cannot_be_read_is_reported_and_left_where_it_is() {
     let whole = fixture.submit("q", json!(2)).await["id"].clone();
     let store = fixture.store().await;
     let id = TaskId::parse(text(&broken)).unwrap();
-    let key = store.shard_of_id(&id).keys.task(&id);
+    let key = store.shard_for_task(&id).keys.task(&id);
     let document: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg("d")).await;
     fixture.redis.ask::<()>(cmd("HDEL").arg(&key).arg("d")).await;
 
@@ -211,7 +211,7 @@ async fn a_dedupe_key_goes_to_the_task_that_lives_and_from_one_that_has_ended() 
     let held = fixture.submit_with(body("a", 1)).await["id"].clone();
     let store = fixture.store().await;
     let id = TaskId::parse(text(&held)).unwrap();
-    let shard = store.shard_of_id(&id);
+    let shard = store.shard_for_task(&id);
     let digest: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(shard.keys.task(&id)).arg("D")).await;
     let key = [shard.keys.base().as_bytes(), b"dedupe:q:", &digest].concat();
 
@@ -228,7 +228,7 @@ async fn a_dedupe_key_goes_to_the_task_that_lives_and_from_one_that_has_ended() 
     assert!(repair(&store, |_| {}).await.expect("a repair").findings.is_empty());
     assert_eq!(fixture.http.post("/tasks", &body("a", 4)).await.expect(200)["id"], next);
     let queue = QueueName::parse("q").unwrap();
-    assert_eq!(by_time(shard, &queue, State::Completed, None, 10).await.expect("a page").len(), 1);
+    assert_eq!(page_by_time(shard, &queue, State::Completed, None, 10).await.expect("a page").len(), 1);
     fixture.end().await;
 }
 
@@ -239,7 +239,7 @@ async fn an_entry_left_in_scheduled_takes_no_leased_task_back() {
     let claimed = fixture.claim_one("q").await;
     let store = fixture.store().await;
     let id = TaskId::parse(text(&claimed["id"])).unwrap();
-    let shard = store.shard_of_id(&id);
+    let shard = store.shard_for_task(&id);
     let scheduled = key(shard, "scheduled:q");
 
     fixture.redis.ask::<()>(on("ZADD", scheduled.clone()).arg(1).arg(id.as_bytes())).await;

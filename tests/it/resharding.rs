@@ -59,13 +59,13 @@ async fn a_slot_on_the_move_is_refused_whole_and_served_again_where_it_went() {
     let mut stream = Stream::open(&fixture.http, "").await;
     fixture.submit_with(task.clone()).await;
     stream.change().await;
-    let keys = fixture.store().await.shard_of(Slot::of_key(b"k")).keys.clone();
+    let keys = fixture.store().await.shard_for_slot(Slot::of_key(b"k")).keys.clone();
     let moving = Slot::of_key(keys.base().as_bytes()).number();
     let (from, to) = (id(&fixture.redis).await, id(&second).await);
 
     set_slot(&second, moving, "IMPORTING", &from).await;
     set_slot(&fixture.redis, moving, "MIGRATING", &to).await;
-    migrate(&fixture.redis, port, &keys.calls()).await;
+    migrate(&fixture.redis, port, &keys.callers()).await;
 
     assert_eq!(fixture.http.post("/tasks", &task).await.problem(503).0, "unavailable");
     let arrived: i64 = second.ask(&cmd("DBSIZE")).await;
@@ -85,7 +85,7 @@ async fn a_slot_on_the_move_is_refused_whole_and_served_again_where_it_went() {
     let (mut submitted, mut last) = (2, json!(null));
     loop {
         let (name, data) = stream.event().await.unwrap();
-        if name == "missed" {
+        if name == "gap" {
             last = fixture.submit_with(task.clone()).await["id"].clone();
             submitted += 1;
         } else if data["id"] == last {

@@ -32,7 +32,7 @@ async fn each_end_has_its_retention() {
     fixture.task(&dead["id"]).await;
     fixture.advance(14 * 24 * 3_600_000);
     gone(&fixture, &dead["id"]).await;
-    assert_eq!(fixture.counts("q").await["removed"], 3);
+    assert_eq!(fixture.counts("q").await["deleted"], 3);
     fixture.end().await;
 }
 

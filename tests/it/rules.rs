@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use slotwheel::domain::state::{Event, State};
+use slotwheel::domain::state::{Transition, State};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -151,7 +151,7 @@ fn keys_built(text: &str) -> BTreeSet<String> {
 fn headers_of_scripts_match_their_bodies() {
     let patterns: BTreeSet<String> = slotwheel::store::keys::PATTERNS
         .iter()
-        .map(|pattern| pattern.form.split(':').next().unwrap().to_owned())
+        .map(|pattern| pattern.pattern.split(':').next().unwrap().to_owned())
         .collect();
     for script in slotwheel::store::ops::ALL {
         let folder = if Path::new(&root().join(format!("src/store/ops/{}.lua", script.name))).exists() {
@@ -223,7 +223,7 @@ fn scripts_move_tasks_as_the_table_of_states_says_and_the_table_has_no_other_mov
     built.retain(|(from, to)| from != "-" && to != "-");
     let mut table = BTreeSet::new();
     for state in State::ALL {
-        for event in Event::ALL {
+        for event in Transition::ALL {
             table.extend(state.after(event).map(|after| (state.to_string(), after.to_string())));
         }
     }

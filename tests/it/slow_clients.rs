@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use slotwheel::config::{Written, WrittenLimits};
+use slotwheel::config::{RawConfig, RawLimits};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 /// What a busy machine may add to a bound.
 const SLACK: Duration = Duration::from_secs(5);
 
-async fn limited(limits: WrittenLimits) -> Fixture {
+async fn limited(limits: RawLimits) -> Fixture {
     Fixture::with(|written| written.limits = limits).await
 }
 
@@ -28,7 +28,7 @@ fn check(took: Duration, bound_ms: u32) {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
-    let fixture = limited(WrittenLimits { first_byte_ms: Some(300), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { connect_idle_timeout_ms: Some(300), ..RawLimits::default() }).await;
     let mut raw = Raw::connect(fixture.http.address).await;
     check(raw.closed().await, 300);
     fixture.end().await;
@@ -36,7 +36,7 @@ async fn a_silent_connection_is_closed() {
 
 #[tokio::test]
 async fn a_head_byte_by_byte_is_answered_408_however_steady() {
-    let limits = WrittenLimits { head_ms: Some(500), first_byte_ms: Some(100), ..WrittenLimits::default() };
+    let limits = RawLimits { head_timeout_ms: Some(500), connect_idle_timeout_ms: Some(100), ..RawLimits::default() };
     let fixture = limited(limits).await;
     for (prefix, next) in
         [("", get("/livez")), ("PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n".into()), ("\r\n", "\r\n".into())]
@@ -61,7 +61,7 @@ async fn a_head_byte_by_byte_is_answered_408_however_steady() {
 
 #[tokio::test]
 async fn a_body_byte_by_byte_is_answered_408_and_stores_nothing() {
-    let fixture = limited(WrittenLimits { body_ms: Some(400), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { body_timeout_ms: Some(400), ..RawLimits::default() }).await;
     let sized = post("/tasks", &" ".repeat(5000));
     let (head, body) = sized.split_once("\r\n\r\n").unwrap();
     let chunked =
@@ -81,11 +81,11 @@ async fn a_body_byte_by_byte_is_answered_408_and_stores_nothing() {
 
 #[tokio::test]
 async fn a_body_that_keeps_its_rate_may_take_longer_but_not_for_ever() {
-    let limits = WrittenLimits {
-        body_ms: Some(1000),
-        body_rate: Some(10_000),
-        body_total_ms: Some(4000),
-        ..WrittenLimits::default()
+    let limits = RawLimits {
+        body_timeout_ms: Some(1000),
+        min_body_bytes_per_second: Some(10_000),
+        max_body_timeout_ms: Some(4000),
+        ..RawLimits::default()
     };
     let fixture = limited(limits).await;
     // 50 kB at 25 kB/s: twice the first bound.
@@ -120,7 +120,7 @@ async fn a_body_that_keeps_its_rate_may_take_longer_but_not_for_ever() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
-    let limits = WrittenLimits { idle_ms: Some(600), first_byte_ms: Some(200), ..WrittenLimits::default() };
+    let limits = RawLimits { idle_timeout_ms: Some(600), connect_idle_timeout_ms: Some(200), ..RawLimits::default() };
     let fixture = limited(limits).await;
     let mut raw = Raw::connect(fixture.http.address).await;
     let mut pulse = tokio::time::interval(MS * 200);
@@ -140,7 +140,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_answer_is_closed() {
-    let fixture = limited(WrittenLimits { unread_ms: Some(500), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { write_timeout_ms: Some(500), ..RawLimits::default() }).await;
     let payload = "x".repeat(250_000);
     let tasks = vec![json!({"queue": "q", "payload": payload}); 25];
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -164,7 +164,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
 
 #[tokio::test]
 async fn a_connection_ends_with_the_answer_after_its_age_and_never_in_a_request() {
-    let fixture = limited(WrittenLimits { age_ms: Some(500), ..WrittenLimits::default() }).await;
+    let fixture = limited(RawLimits { max_connection_age_ms: Some(500), ..RawLimits::default() }).await;
     let address = fixture.http.address;
     let waiting = async {
         let mut raw = Raw::connect(address).await;
@@ -195,12 +195,12 @@ async fn a_connection_ends_with_the_answer_after_its_age_and_never_in_a_request(
 
 #[tokio::test]
 async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
-    let limits = WrittenLimits {
-        first_byte_ms: Some(3000),
-        head_ms: Some(3000),
-        body_ms: Some(3000),
-        idle_ms: Some(3000),
-        ..WrittenLimits::default()
+    let limits = RawLimits {
+        connect_idle_timeout_ms: Some(3000),
+        head_timeout_ms: Some(3000),
+        body_timeout_ms: Some(3000),
+        idle_timeout_ms: Some(3000),
+        ..RawLimits::default()
     };
     let fixture = limited(limits).await;
     let mut slow: Vec<Raw> = join_all((0..200).map(|_| Raw::connect(fixture.http.address))).await;
@@ -242,20 +242,20 @@ async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
 
 #[tokio::test]
 async fn what_the_door_sees_is_counted() {
-    use slotwheel::api::accept::{self, Door, Stop};
-    let limits = WrittenLimits {
-        first_byte_ms: Some(200),
-        head_ms: Some(200),
-        age_ms: Some(1000),
-        connections: Some(2),
-        connections_per_address: Some(1),
-        ..WrittenLimits::default()
+    use slotwheel::api::accept::{self, ServerState, ShutdownTokens};
+    let limits = RawLimits {
+        connect_idle_timeout_ms: Some(200),
+        head_timeout_ms: Some(200),
+        max_connection_age_ms: Some(1000),
+        max_connections: Some(2),
+        max_connections_per_address: Some(1),
+        ..RawLimits::default()
     };
-    let config = Written { limits, ..Written::default() }.meant().unwrap();
+    let config = RawConfig { limits, ..RawConfig::default() }.resolve().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let door = Door::new(&config.limits, Stop::new(stop.clone(), stop.clone()));
+    let door = ServerState::new(&config.limits, ShutdownTokens::new(stop.clone(), stop.clone()));
     let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
     let serving = tokio::spawn(accept::serve(listener, router, door.clone(), Duration::from_secs(1)));
 
@@ -270,7 +270,7 @@ async fn what_the_door_sees_is_counted() {
     socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
     let mut full = Raw::over(socket.connect(address).await.unwrap());
     assert_eq!(full.answer().await.unwrap().status, 503);
-    assert_eq!(door.connections(), 2);
+    assert_eq!(door.open_connections(), 2);
     silent.closed().await;
     assert_eq!(other.answer().await.unwrap().status, 408);
     drop((silent, beyond, other, full));
@@ -285,7 +285,7 @@ async fn what_the_door_sees_is_counted() {
     old.closed().await;
     drop(old);
 
-    let counts = door.counts().read();
+    let counts = door.metrics().read();
     let of = |name: &str| counts.iter().find(|(own, _, _)| *own == name).unwrap().2;
     assert_eq!((of("connections_refused_full"), of("connections_refused_address")), (1, 1));
     assert_eq!(of("connections_accepted"), 5);
@@ -294,12 +294,12 @@ async fn what_the_door_sees_is_counted() {
     assert_eq!((of("ended_by_age"), of("closed_idle"), of("closed_unread")), (1, 0, 0));
     stop.cancel();
     serving.await.unwrap();
-    assert_eq!((door.connections(), door.body_bytes()), (0, 0));
+    assert_eq!((door.open_connections(), door.body_memory_bytes()), (0, 0));
 }
 
 /// A connection that finds a place: those before it have given theirs up.
-async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::api::accept::Door) -> Raw {
-    while door.connections() > 0 {
+async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::api::accept::ServerState) -> Raw {
+    while door.open_connections() > 0 {
         tokio::task::yield_now().await;
     }
     Raw::connect(address).await

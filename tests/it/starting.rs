@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
-use slotwheel::config::Written;
+use slotwheel::config::RawConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -10,8 +10,8 @@ use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, text};
 
 /// Why a server with these settings does not start.
-async fn refusal(written: Written) -> String {
-    let config = Written { listen: Some("127.0.0.1:0".into()), ..written }.meant().expect("settings");
+async fn refusal(written: RawConfig) -> String {
+    let config = RawConfig { listen: Some("127.0.0.1:0".into()), ..written }.resolve().expect("settings");
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let error = slotwheel::app::run(config, listener, CancellationToken::new()).await.expect_err("no start");
     format!("{error:#}")
@@ -24,7 +24,7 @@ async fn the_number_of_shards_is_recorded_and_never_changes() {
     fixture.stop_servers().await;
 
     let redis_url = Some(fixture.redis.url.clone());
-    let why = refusal(Written { redis_url, shards: Some(4), ..Written::default() }).await;
+    let why = refusal(RawConfig { redis_url, shards: Some(4), ..RawConfig::default() }).await;
 
     assert!(why.contains("founded with 16 shards") && why.contains("--shards 16"), "{why}");
     fixture.config.shards = None;
@@ -36,7 +36,7 @@ async fn the_number_of_shards_is_recorded_and_never_changes() {
 #[tokio::test]
 async fn a_redis_that_would_throw_tasks_away_is_refused() {
     let redis = OwnRedis::with(&["--maxmemory-policy", "allkeys-lru"]).await;
-    let why = refusal(Written { redis_url: Some(redis.url.clone()), ..Written::default() }).await;
+    let why = refusal(RawConfig { redis_url: Some(redis.url.clone()), ..RawConfig::default() }).await;
     assert!(why.contains("maxmemory-policy is allkeys-lru") && why.contains("noeviction"), "{why}");
 }
 
@@ -60,7 +60,7 @@ async fn user_password_and_database_are_taken_from_the_url() {
     user.arg("SETUSER").arg("wheel").arg("on").arg(">secret").arg("~*").arg("&*").arg("+@all");
     redis.ask::<()>(&user).await;
     let url = format!("{}?db=3&user=wheel&pass=secret", redis.url);
-    let wrong = refusal(Written { redis_url: Some(url.replace("secret", "wrong")), ..Written::default() });
+    let wrong = refusal(RawConfig { redis_url: Some(url.replace("secret", "wrong")), ..RawConfig::default() });
     let url_of_redis = redis.url.clone();
     let mut fixture = Fixture::on(redis, url, |_| {}).await;
     fixture.submit("q", json!(1)).await;
@@ -97,7 +97,7 @@ async fn redis_is_reached_over_tls() {
     ])
     .await;
     let url = format!("rediss://localhost:{port}");
-    let unknown = refusal(Written { redis_url: Some(url.clone()), ..Written::default() });
+    let unknown = refusal(RawConfig { redis_url: Some(url.clone()), ..RawConfig::default() });
     let why = tokio::time::timeout(std::time::Duration::from_secs(60), unknown).await.expect("a refusal");
     assert!(why.contains("certificate") || why.contains("UnknownIssuer"), "{why}");
     let fixture = Fixture::on(redis, url, |written| written.redis_ca = Some(ca.into())).await;

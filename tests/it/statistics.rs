@@ -11,7 +11,7 @@ use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::submit::submit;
-use slotwheel::store::views::stats::window;
+use slotwheel::store::views::stats::read_window;
 
 use crate::support::lab::{Lab, queue, task};
 use crate::support::{Fixture, Http, report, report_with, text};
@@ -56,7 +56,7 @@ async fn every_transition_is_counted_once_for_its_queue_and_in_all() {
     let [a, b, all] = &read[..] else { panic!("three answers") };
 
     let counted = |stats: &Value| {
-        let names = ["submitted", "started", "completed", "failed", "released", "ran_out"];
+        let names = ["submitted", "claimed", "completed", "failed", "released", "lease_expired"];
         names.map(|name| stats[name].as_u64().expect("a number"))
     };
     assert_eq!(counted(a), [5, 4, 1, 1, 1, 1]);
@@ -64,7 +64,7 @@ async fn every_transition_is_counted_once_for_its_queue_and_in_all() {
     assert_eq!(counted(all), [6, 4, 1, 1, 1, 1]);
     // Three for 200 ms and the time of the requests, and the one that ran out for its 60 s, whenever that was seen.
     let (store, queue) = (fixture.store().await, QueueName::parse("a").unwrap());
-    let leased_ms = window(&store, Some(&queue), 60).await.unwrap().sums.leased_ms;
+    let leased_ms = read_window(&store, Some(&queue), 60).await.unwrap().counters.leased_ms;
     let more = 3 * begun.elapsed().as_millis() as u64;
     assert!((60_600..=60_600 + more).contains(&leased_ms), "{leased_ms}");
     assert!(near(&a["m"], 5.0 / 300.0) && near(&all["m"], 6.0 / 300.0), "{a} {all}");
@@ -130,12 +130,12 @@ async fn each_figure_stands_under_its_name() {
         .await;
 
     let figure = |name: &str| stats[name].as_f64().unwrap_or_else(|| panic!("{name}: {stats}"));
-    let counts = ["submitted", "started", "completed", "scheduled", "ready", "leased", "target_wait_ms"].map(figure);
+    let counts = ["submitted", "claimed", "completed", "scheduled", "ready", "leased", "target_wait_ms"].map(figure);
     assert_eq!(counts, [10.0, 7.0, 6.0, 1.0, 2.0, 1.0, 3000.0]);
     // 10 in 900 s, and one lane that ends one in 70 s: the rest follows from these, whose values hang on the machine a little.
     let (m, c) = (figure("m"), figure("c"));
     assert!(near(&stats["m"], 10.0 / 900.0) && (1.0 / 80.0..=1.0 / 70.0).contains(&c), "{stats}");
-    let waiting = erlang::waiting(m, 1, c).expect("a lane that keeps up");
+    let waiting = erlang::predict_wait(m, 1, c).expect("a lane that keeps up");
     for (name, wanted) in [
         ("s", m / c),
         ("offered_load", m / c),
@@ -150,10 +150,10 @@ async fn each_figure_stands_under_its_name() {
         assert!((figure(name) / wanted - 1.0).abs() < 1e-9, "{name} is not {wanted}: {stats}");
     }
     assert!(stats["stable"] == true && waiting.p50_ms > 0.0, "{stats}");
-    assert_eq!(stats["lanes_needed"].as_u64(), erlang::lanes_needed(m, c, 3000));
-    assert!(figure("lanes_needed") > 1.0, "{stats}");
+    assert_eq!(stats["concurrency_needed"].as_u64(), erlang::concurrency_needed(m, c, 3000));
+    assert!(figure("concurrency_needed") > 1.0, "{stats}");
     let all = fixture.http.get("/stats?window_ms=900000").await.expect(200);
-    assert!(all["time_to_drain_ms"].is_f64() && all["lanes_needed"].is_null(), "{all}");
+    assert!(all["time_to_drain_ms"].is_f64() && all["concurrency_needed"].is_null(), "{all}");
     fixture.http.post_nothing("/queues/q/pause").await.expect(200);
     for path in [path, "/stats?window_ms=900000"] {
         let paused = fixture.http.get(path).await.expect(200);
@@ -191,7 +191,7 @@ async fn what_is_asked_again_is_not_counted_again() {
 
     let stats = stats(&fixture, "q").await;
 
-    let counted = ["submitted", "started", "completed", "failed", "released", "ran_out"].map(|name| &stats[name]);
+    let counted = ["submitted", "claimed", "completed", "failed", "released", "lease_expired"].map(|name| &stats[name]);
     assert_eq!(counted, [2, 2, 1, 1, 0, 0]);
     fixture.end().await;
 }
@@ -229,7 +229,7 @@ async fn a_task_that_was_given_back_waits_anew_and_stands_where_it_stood() {
     assert!(age().await >= 640_000, "also if it is given back again");
     let stats = stats(&fixture, "q").await;
     let wait = stats["wait_p99_ms"].as_f64().unwrap();
-    assert!(stats["started"] == 1 && wait <= 1.0625 * more as f64, "{stats}");
+    assert!(stats["claimed"] == 1 && wait <= 1.0625 * more as f64, "{stats}");
     // What is tried again comes to another place.
     let again = fixture.claim_one("q").await;
     let error = json!({"error": {"type": "t", "message": "m"}, "retry_in_ms": 0});
@@ -391,8 +391,8 @@ async fn what_a_pump_has_at_hand_counts_as_what_it_has_put_away() {
     let mut pump = Caller::new();
     let seen = async || {
         let buckets = lab.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg(lab.key("stats:*"))).await.len();
-        let of_queue = window(&lab.store, Some(&queue("q")), 12).await.unwrap().sums.submitted;
-        (of_queue, window(&lab.store, None, 12).await.unwrap().sums.submitted, buckets)
+        let of_queue = read_window(&lab.store, Some(&queue("q")), 12).await.unwrap().counters.submitted;
+        (of_queue, read_window(&lab.store, None, 12).await.unwrap().counters.submitted, buckets)
     };
     submit(lab.shard(), &mut pump, &[task(1), task(2)]).await.unwrap();
     // By another pump.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use slotwheel::config::WrittenLimits;
+use slotwheel::config::RawLimits;
 use tokio::net::{TcpSocket, TcpStream};
 
 use deadpool_redis::redis::cmd;
@@ -130,7 +130,7 @@ async fn over_http2_it_says_goaway_and_finishes_what_was_begun() {
 
 #[tokio::test]
 async fn it_ends_within_its_bound_though_a_client_never_reads() {
-    let mut fixture = Fixture::with(|written| written.shutdown_ms = Some(1500)).await;
+    let mut fixture = Fixture::with(|written| written.shutdown_timeout_ms = Some(1500)).await;
     let tasks = vec![json!({"queue": "q", "payload": "x".repeat(250_000)}); 25];
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
     let socket = TcpSocket::new_v4().unwrap();
@@ -151,7 +151,7 @@ async fn it_ends_within_its_bound_though_a_client_never_reads() {
 
 #[tokio::test]
 async fn an_old_connection_over_http2_is_told_to_go() {
-    let limits = WrittenLimits { age_ms: Some(300), ..WrittenLimits::default() };
+    let limits = RawLimits { max_connection_age_ms: Some(300), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let stream = TcpStream::connect(fixture.http.address).await.unwrap();
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));

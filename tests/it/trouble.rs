@@ -42,12 +42,12 @@ async fn a_redis_that_was_killed_is_a_fast_503_and_is_found_again() {
     assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
     assert_eq!(fixture.http.get("/readyz").await.status, 503);
     assert_eq!(fixture.http.get("/livez").await.status, 200);
-    assert!(!fixture.http.get("/metrics").await.text.contains("slotwheel_shards_away 0\n"));
+    assert!(!fixture.http.get("/metrics").await.text.contains("slotwheel_shards_unavailable 0\n"));
 
     fixture.redis.restart().await;
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     assert_eq!(fixture.claim_one("q").await["id"], kept["id"]);
-    assert!(fixture.http.get("/metrics").await.text.contains("slotwheel_shards_away 0\n"));
+    assert!(fixture.http.get("/metrics").await.text.contains("slotwheel_shards_unavailable 0\n"));
     fixture.end().await;
 }
 
@@ -208,7 +208,7 @@ async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
 #[tokio::test]
 async fn hints_are_heard_again_after_their_connection_was_cut() {
     // No sweep finds in time what a hint has missed.
-    let fixture = Fixture::with(|written| written.sweep_ms = Some(60_000)).await;
+    let fixture = Fixture::with(|written| written.poll_interval_ms = Some(60_000)).await;
     let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
     assert_eq!(killed, 1);
     // Once it is heard again, all is looked at once: the first may be found by that.
@@ -218,7 +218,7 @@ async fn hints_are_heard_again_after_their_connection_was_cut() {
             tokio::spawn(
                 async move { http.post("/claim", &json!({"queues": ["q"], "wait_ms": 20_000})).await.expect(200) },
             );
-        let line = "slotwheel_waiting_polls 1\n";
+        let line = "slotwheel_waiting_requests 1\n";
         fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
         // A claim that comes later is answered later: by then the first has looked everywhere, and rests.
         assert!(fixture.claim_now("q", 1).await.is_empty());

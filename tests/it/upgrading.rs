@@ -9,7 +9,7 @@ use crate::support::{Fixture, report, report_with, text};
 /// Writes a field that this release does not know.
 async fn mark(fixture: &Fixture, id: &Value) -> Vec<u8> {
     let id = TaskId::parse(text(id)).unwrap();
-    let key = fixture.store().await.shard_of_id(&id).keys.task(&id);
+    let key = fixture.store().await.shard_for_task(&id).keys.task(&id);
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("later").arg("kept")).await;
     key
 }
@@ -65,7 +65,7 @@ async fn a_setting_of_a_later_release_survives_a_change_of_another() {
     fixture.http.post_nothing("/queues/q/pause").await.expect(200);
     let store = fixture.store().await;
     let queue = slotwheel::domain::queue::QueueName::parse("q").unwrap();
-    let keys = [store.home().keys.settings(&queue), store.home().keys.queue(&queue)];
+    let keys = [store.first_shard().keys.settings(&queue), store.first_shard().keys.queue(&queue)];
     for key in &keys {
         fixture.redis.ask::<()>(cmd("HSET").arg(key).arg("later").arg("kept")).await;
     }
@@ -83,7 +83,7 @@ async fn a_task_that_this_release_cannot_read_is_nobody_elses_trouble() {
     let claimed = fixture.claim_one("q").await;
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
     let id = TaskId::parse(text(&ended["id"])).unwrap();
-    let key = fixture.store().await.shard_of_id(&id).keys.task(&id);
+    let key = fixture.store().await.shard_for_task(&id).keys.task(&id);
     let had: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg("d")).await;
     // A format of payloads that comes later.
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("d").arg("9unknown")).await;

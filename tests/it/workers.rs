@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::sample::sample;
-use slotwheel::store::ops::sight::{Sighting, sight};
-use slotwheel::store::views::horizon::horizon;
-use slotwheel::store::views::workers::alive;
+use slotwheel::store::ops::sample::sample_leases;
+use slotwheel::store::ops::sight::{WorkerSeen, record_workers};
+use slotwheel::store::views::horizon::next_due;
+use slotwheel::store::views::workers::live_workers;
 
 use crate::support::lab::Lab;
 use crate::support::{Fixture, report, text};
@@ -40,11 +40,11 @@ async fn who_claims_is_shown_with_what_it_said_and_holds() {
     let found = until_there_are(&fixture, 2).await;
 
     let (a, b) = (&found[0], &found[1]);
-    assert_eq!((&a["worker"], &a["concurrency"], &a["lanes"]), (&json!("a"), &json!(3), &json!(3)));
+    assert_eq!((&a["worker"], &a["concurrency"], &a["effective_concurrency"]), (&json!("a"), &json!(3), &json!(3)));
     assert_eq!((&a["address"], &a["queues"], &a["held"]), (&json!("127.0.0.1"), &json!(["q", "r"]), &json!(1)));
     assert_eq!(a["tasks"][0]["id"], claimed["tasks"][0]["id"]);
     assert_eq!(a["tasks"][0]["lease_until"], claimed["tasks"][0]["lease_until"]);
-    assert_eq!((&b["worker"], &b["lanes"], &b["held"]), (&json!("b"), &json!(1), &json!(0)));
+    assert_eq!((&b["worker"], &b["effective_concurrency"], &b["held"]), (&json!("b"), &json!(1), &json!(0)));
     assert!(a["first_seen_at"].as_str() <= a["last_seen_at"].as_str());
     let stats = |queue: &'static str| fixture.http.get(queue);
     fixture.advance(6000);
@@ -76,7 +76,7 @@ async fn one_that_is_not_seen_for_30_s_has_gone_unless_it_holds_a_lease_and_it_c
     let found = fixture
         .until(|| async {
             let found = workers(&fixture).await;
-            (found.len() == 1 && found[0]["lanes"] == 3).then_some(found)
+            (found.len() == 1 && found[0]["effective_concurrency"] == 3).then_some(found)
         })
         .await;
     assert_eq!((&found[0]["worker"], &found[0]["held"]), (&json!("holder"), &json!(3)));
@@ -110,7 +110,7 @@ async fn a_heartbeat_at_another_server_takes_nothing_of_what_the_claim_said() {
         })
         .await;
 
-    assert_eq!((&found[0]["queues"], &found[0]["lanes"]), (&json!(["q"]), &json!(4)));
+    assert_eq!((&found[0]["queues"], &found[0]["effective_concurrency"]), (&json!(["q"]), &json!(4)));
     fixture.advance(6000);
     assert_eq!(fixture.http.get("/stats?queue=q").await.expect(200)["n"], 4);
     fixture.end().await;
@@ -125,11 +125,11 @@ async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time(
         fixture.submit("q", json!(1)).await;
         fixture.http.post("/claim", &body).await.expect(200)["tasks"][0].clone()
     };
-    let shard_of = |task: &Value| store.shard_of_id(&TaskId::parse(text(&task["id"])).unwrap());
+    let shard_of = |task: &Value| store.shard_for_task(&TaskId::parse(text(&task["id"])).unwrap());
     // Beyond what the server itself has looked at.
     fixture.advance(20_000);
     let first = one_more().await;
-    let at = sample(shard_of(&first), &mut Caller::new(), None).await.unwrap();
+    let at = sample_leases(shard_of(&first), &mut Caller::new(), None).await.unwrap();
     fixture.http.post("/complete", &report(&first)).await.expect(200);
     let second = fixture
         .until(|| async {
@@ -141,11 +141,11 @@ async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time(
             None
         })
         .await;
-    sample(shard_of(&second), &mut Caller::new(), Some(at)).await.unwrap();
+    sample_leases(shard_of(&second), &mut Caller::new(), Some(at)).await.unwrap();
 
-    let all = alive(&store, horizon(store.home()).await.unwrap().now).await.unwrap();
+    let all = live_workers(&store, next_due(store.first_shard()).await.unwrap().now).await.unwrap();
 
-    assert_eq!(all["w"].lanes, 1);
+    assert_eq!(all["w"].effective_concurrency, 1);
     fixture.end().await;
 }
 
@@ -153,15 +153,15 @@ async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time(
 async fn where_more_come_than_are_remembered_those_go_that_were_seen_least_recently() {
     let lab = Lab::start().await;
     let sighting =
-        |name: usize| Sighting { worker: Worker::unknown(&name.to_string()), seen: Duration::ZERO, claimed: None };
+        |name: usize| WorkerSeen { worker: Worker::unknown(&name.to_string()), seen_ago: Duration::ZERO, claimed: None };
     let names: Vec<usize> = (0..100_500).collect();
     for names in names.chunks(500) {
-        let sightings: Vec<Sighting> = names.iter().map(|name| sighting(*name)).collect();
-        sight(lab.shard(), &mut Caller::new(), &sightings).await.unwrap();
+        let sightings: Vec<WorkerSeen> = names.iter().map(|name| sighting(*name)).collect();
+        record_workers(lab.shard(), &mut Caller::new(), &sightings).await.unwrap();
         lab.at(1000 + names[0] as i64 / 50);
     }
-    let now = horizon(lab.shard()).await.unwrap().now;
-    let all = alive(&lab.store, now).await.unwrap();
+    let now = next_due(lab.shard()).await.unwrap().now;
+    let all = live_workers(&lab.store, now).await.unwrap();
     assert_eq!(all.len(), 100_000);
     assert!(!all.contains_key("0") && all.contains_key("500") && all.contains_key("100499"));
     lab.end().await;

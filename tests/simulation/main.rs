@@ -82,8 +82,8 @@ struct Measured {
 impl Measured {
     fn of(windows: &[Value]) -> Self {
         let mean = |of: &dyn Fn(&Value) -> f64| windows.iter().map(of).sum::<f64>() / windows.len() as f64;
-        let started = mean(&|stats| figure(stats, "started"));
-        let of_tasks = |of: &dyn Fn(&Value) -> f64| mean(&|stats| of(stats) * figure(stats, "started")) / started;
+        let started = mean(&|stats| figure(stats, "claimed"));
+        let of_tasks = |of: &dyn Fn(&Value) -> f64| mean(&|stats| of(stats) * figure(stats, "claimed")) / started;
         Measured {
             m: mean(&|stats| figure(stats, "m")),
             s: mean(&|stats| figure(stats, "s")),

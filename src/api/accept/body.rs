@@ -12,60 +12,60 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pace::Turn;
+use super::pace::RequestGuard;
 use crate::config::Limits;
 
 /// The body came too slowly.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body came too slowly")]
-pub(in crate::api) struct TooSlow;
+pub(in crate::api) struct BodyTooSlow;
 
 /// The error of a body that comes.
-pub(super) type ArrivalError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type RequestBodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that comes. It has a time for its beginning, and earns more with what comes.
-pub(super) struct Arriving {
+pub(super) struct RequestBody {
     body: Incoming,
     limits: Arc<Limits>,
-    begun: Instant,
-    received: u64,
+    started_at: Instant,
+    received_bytes: u64,
     timer: Option<Pin<Box<Sleep>>>,
     /// Told when all of it has come.
-    whole: Option<Arc<AtomicBool>>,
+    fully_read: Option<Arc<AtomicBool>>,
 }
 
-impl Arriving {
-    pub(super) fn new(body: Incoming, limits: &Arc<Limits>, whole: Option<Arc<AtomicBool>>) -> Self {
-        Arriving { body, limits: limits.clone(), begun: Instant::now(), received: 0, timer: None, whole }
+impl RequestBody {
+    pub(super) fn new(body: Incoming, limits: &Arc<Limits>, fully_read: Option<Arc<AtomicBool>>) -> Self {
+        RequestBody { body, limits: limits.clone(), started_at: Instant::now(), received_bytes: 0, timer: None, fully_read }
     }
 
     fn deadline(&self) -> Instant {
-        let earned = Duration::from_millis(self.received.saturating_mul(1000) / self.limits.body_rate);
-        self.begun + (self.limits.body + earned).min(self.limits.body_total)
+        let earned = Duration::from_millis(self.received_bytes.saturating_mul(1000) / self.limits.min_body_bytes_per_second);
+        self.started_at + (self.limits.body_timeout + earned).min(self.limits.max_body_timeout)
     }
 }
 
-impl Body for Arriving {
+impl Body for RequestBody {
     type Data = Bytes;
-    type Error = ArrivalError;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ArrivalError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                self.received += data.len() as u64;
+                self.received_bytes += data.len() as u64;
             }
-            if let Some(whole) = self.whole.as_ref().filter(|_| frame.is_none() || self.body.is_end_stream()) {
-                whole.store(true, Ordering::Relaxed);
+            if let Some(fully_read) = self.fully_read.as_ref().filter(|_| frame.is_none() || self.body.is_end_stream()) {
+                fully_read.store(true, Ordering::Relaxed);
             }
             // One that never pauses may still take too long.
-            let slow = matches!(frame, Some(Ok(_))) && Instant::now() > self.begun + self.limits.body_total;
-            return Poll::Ready(if slow {
-                Some(Err(TooSlow.into()))
+            let is_too_slow = matches!(frame, Some(Ok(_))) && Instant::now() > self.started_at + self.limits.max_body_timeout;
+            return Poll::Ready(if is_too_slow {
+                Some(Err(BodyTooSlow.into()))
             } else {
-                frame.map(|one| one.map_err(Into::into))
+                frame.map(|result| result.map_err(Into::into))
             });
         }
         loop {
@@ -76,7 +76,7 @@ impl Body for Arriving {
             }
             ready!(timer.as_mut().poll(context));
             if self.deadline() <= Instant::now() {
-                return Poll::Ready(Some(Err(TooSlow.into())));
+                return Poll::Ready(Some(Err(BodyTooSlow.into())));
             }
         }
     }
@@ -92,19 +92,19 @@ impl Body for Arriving {
 
 /// The body of an answer. Its request has ended when the library has let go of it; while it has nothing to give, nobody
 /// has anything to take.
-pub(super) struct Leaving {
+pub(super) struct ResponseBody {
     body: axum::body::Body,
-    turn: Turn,
+    guard: RequestGuard,
 }
 
-impl Leaving {
-    pub(super) fn new(body: axum::body::Body, mut turn: Turn) -> Self {
-        turn.give();
-        Leaving { body, turn }
+impl ResponseBody {
+    pub(super) fn new(body: axum::body::Body, mut guard: RequestGuard) -> Self {
+        guard.response_pending();
+        ResponseBody { body, guard }
     }
 }
 
-impl Body for Leaving {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -114,8 +114,8 @@ impl Body for Leaving {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match frame.is_ready() {
-            true => self.turn.give(),
-            false => self.turn.rest(),
+            true => self.guard.response_pending(),
+            false => self.guard.response_drained(),
         }
         frame
     }

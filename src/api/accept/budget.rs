@@ -5,56 +5,56 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// So many bytes for all.
 #[derive(Debug)]
-pub(in crate::api) struct Budget {
-    total: usize,
-    held: AtomicUsize,
+pub(in crate::api) struct BodyMemory {
+    max_bytes: usize,
+    reserved: AtomicUsize,
 }
 
 /// What one body holds of it; given back when it is dropped.
 #[derive(Debug)]
-pub(in crate::api) struct Share {
-    budget: Arc<Budget>,
+pub(in crate::api) struct MemoryPermit {
+    memory: Arc<BodyMemory>,
     bytes: usize,
 }
 
-impl Budget {
-    pub(super) fn new(total: usize) -> Arc<Self> {
-        Arc::new(Budget { total, held: AtomicUsize::new(0) })
+impl BodyMemory {
+    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(BodyMemory { max_bytes, reserved: AtomicUsize::new(0) })
     }
 
     /// A share for a body that says it has `bytes`, if there is room. What has not come holds nothing, so that a few
     /// who promise much and send nothing do not keep others out.
-    pub(in crate::api) fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        let room = self.held().checked_add(bytes).is_some_and(|all| all <= self.total);
-        room.then(|| Share { budget: self.clone(), bytes: 0 })
+    pub(in crate::api) fn permit(self: &Arc<Self>, expected_bytes: usize) -> Option<MemoryPermit> {
+        let has_room = self.reserved_bytes().checked_add(expected_bytes).is_some_and(|total| total <= self.max_bytes);
+        has_room.then(|| MemoryPermit { memory: self.clone(), bytes: 0 })
     }
 
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
     }
 }
 
-impl Share {
+impl MemoryPermit {
     /// One that holds nothing of any server's.
     #[cfg(any(test, fuzzing, feature = "pieces"))]
-    pub(in crate::api) fn free() -> Self {
-        Share { budget: Budget::new(0), bytes: 0 }
+    pub(in crate::api) fn empty() -> Self {
+        MemoryPermit { memory: BodyMemory::new(0), bytes: 0 }
     }
 
     /// Takes `bytes` more; whether there was room.
-    pub(in crate::api) fn grow(&mut self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.budget.total);
-        let grown = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        if grown {
+    pub(in crate::api) fn reserve(&mut self, bytes: usize) -> bool {
+        let add = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.memory.max_bytes);
+        let is_reserved = self.memory.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        if is_reserved {
             self.bytes += bytes;
         }
-        grown
+        is_reserved
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_bounded_and_comes_back() {
-        let budget = Budget::new(10);
-        let (mut one, mut other) = (budget.share(8).unwrap(), budget.share(8).unwrap());
-        assert!(one.grow(8) && !other.grow(3) && other.grow(2));
-        assert!(budget.share(1).is_none() && budget.share(0).is_some());
-        drop(one);
-        assert!(other.grow(8));
-        drop(other);
-        assert_eq!(budget.held(), 0);
+    fn reserved_memory_is_limited_and_returned_on_drop() {
+        let memory = BodyMemory::new(10);
+        let (mut first, mut second) = (memory.permit(8).unwrap(), memory.permit(8).unwrap());
+        assert!(first.reserve(8) && !second.reserve(3) && second.reserve(2));
+        assert!(memory.permit(1).is_none() && memory.permit(0).is_some());
+        drop(first);
+        assert!(second.reserve(8));
+        drop(second);
+        assert_eq!(memory.reserved_bytes(), 0);
     }
 }

@@ -2,18 +2,18 @@
 //! The HTTP library decodes the chunks; here they are only walked over, and refused where it would be lenient.
 
 /// Digits of a chunk's size: 4 GiB are more than any body may have.
-const DIGITS: u8 = 8;
+const MAX_SIZE_DIGITS: u8 = 8;
 /// Bytes of a size line, and of all trailers.
-const LINE_BYTES: u16 = 256;
-const TRAILER_BYTES: u16 = 4096;
+const MAX_EXTENSION_BYTES: u16 = 256;
+const MAX_TRAILER_BYTES: u16 = 4096;
 
 /// The body is not chunked as it says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Broken;
+pub(super) struct InvalidChunk;
 
 /// Where in a chunked body the walk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum ChunkState {
     /// In the digits of a size, so many of which have come.
     Size {
         digits: u8,
@@ -23,93 +23,93 @@ enum Place {
         bytes: u16,
     },
     /// Before the line feed of a size line.
-    SizeEnd,
+    SizeLineFeed,
     /// In the bytes of a chunk.
     Data,
     /// Behind them: before the carriage return, then before the line feed.
-    DataReturn,
-    DataEnd,
+    DataCarriageReturn,
+    DataLineFeed,
     /// At the beginning of a line behind the last chunk.
-    TrailerLine,
+    TrailerLineStart,
     /// In such a line; before its line feed; before the line feed of the empty one.
     Trailer,
-    TrailerEnd,
-    LastEnd,
+    TrailerLineFeed,
+    FinalLineFeed,
     /// Behind it all.
-    Done,
+    Finished,
 }
 
 /// A walk over a chunked body.
 #[derive(Debug)]
-pub(super) struct Walk {
-    place: Place,
+pub(super) struct ChunkScanner {
+    state: ChunkState,
     /// Of the current chunk, those that have not come.
-    left: u64,
-    trailers: u16,
+    chunk_bytes_left: u64,
+    trailer_bytes: u16,
 }
 
-impl Walk {
+impl ChunkScanner {
     pub(super) fn new() -> Self {
-        Walk { place: Place::Size { digits: 0 }, left: 0, trailers: 0 }
+        ChunkScanner { state: ChunkState::Size { digits: 0 }, chunk_bytes_left: 0, trailer_bytes: 0 }
     }
 
     /// Whether the body has ended.
-    pub(super) fn is_done(&self) -> bool {
-        self.place == Place::Done
+    pub(super) fn is_finished(&self) -> bool {
+        self.state == ChunkState::Finished
     }
 
     /// Walks on; how many of `bytes` belong to the body.
-    pub(super) fn go_on(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
-            match self.place {
-                Place::Done => break,
-                Place::Data => {
-                    let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                    at += here;
-                    self.left -= here as u64;
-                    if self.left == 0 {
-                        self.place = Place::DataReturn;
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
+        let mut position = 0;
+        while let Some(&byte) = bytes.get(position) {
+            match self.state {
+                ChunkState::Finished => break,
+                ChunkState::Data => {
+                    let length = usize::try_from(self.chunk_bytes_left).unwrap_or(usize::MAX).min(bytes.len() - position);
+                    position += length;
+                    self.chunk_bytes_left -= length as u64;
+                    if self.chunk_bytes_left == 0 {
+                        self.state = ChunkState::DataCarriageReturn;
                     }
                     continue;
                 }
-                _ => self.place = self.step(byte)?,
+                _ => self.state = self.next_state(byte)?,
             }
-            at += 1;
+            position += 1;
         }
-        Ok(at)
+        Ok(position)
     }
 
-    fn step(&mut self, byte: u8) -> Result<Place, Broken> {
-        Ok(match (self.place, byte) {
-            (Place::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < DIGITS => {
-                self.left = self.left * 16 + (byte as char).to_digit(16).map_or(0, u64::from);
-                Place::Size { digits: digits + 1 }
+    fn next_state(&mut self, byte: u8) -> Result<ChunkState, InvalidChunk> {
+        Ok(match (self.state, byte) {
+            (ChunkState::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
+                self.chunk_bytes_left = self.chunk_bytes_left * 16 + (byte as char).to_digit(16).map_or(0, u64::from);
+                ChunkState::Size { digits: digits + 1 }
             }
-            (Place::Size { digits: 1.. }, b'\r') => Place::SizeEnd,
-            (Place::Size { digits: 1.. }, b';') => Place::Extension { bytes: 0 },
-            (Place::Extension { .. }, b'\r') => Place::SizeEnd,
-            (Place::Extension { bytes }, _) if bytes < LINE_BYTES && is_text(byte) => {
-                Place::Extension { bytes: bytes + 1 }
+            (ChunkState::Size { digits: 1.. }, b'\r') => ChunkState::SizeLineFeed,
+            (ChunkState::Size { digits: 1.. }, b';') => ChunkState::Extension { bytes: 0 },
+            (ChunkState::Extension { .. }, b'\r') => ChunkState::SizeLineFeed,
+            (ChunkState::Extension { bytes }, _) if bytes < MAX_EXTENSION_BYTES && is_text_byte(byte) => {
+                ChunkState::Extension { bytes: bytes + 1 }
             }
-            (Place::SizeEnd, b'\n') if self.left == 0 => Place::TrailerLine,
-            (Place::SizeEnd, b'\n') => Place::Data,
-            (Place::DataReturn, b'\r') => Place::DataEnd,
-            (Place::DataEnd, b'\n') => Place::Size { digits: 0 },
-            (Place::TrailerLine, b'\r') => Place::LastEnd,
-            (Place::Trailer, b'\r') => Place::TrailerEnd,
-            (Place::TrailerLine | Place::Trailer, _) if self.trailers < TRAILER_BYTES && is_text(byte) => {
-                self.trailers += 1;
-                Place::Trailer
+            (ChunkState::SizeLineFeed, b'\n') if self.chunk_bytes_left == 0 => ChunkState::TrailerLineStart,
+            (ChunkState::SizeLineFeed, b'\n') => ChunkState::Data,
+            (ChunkState::DataCarriageReturn, b'\r') => ChunkState::DataLineFeed,
+            (ChunkState::DataLineFeed, b'\n') => ChunkState::Size { digits: 0 },
+            (ChunkState::TrailerLineStart, b'\r') => ChunkState::FinalLineFeed,
+            (ChunkState::Trailer, b'\r') => ChunkState::TrailerLineFeed,
+            (ChunkState::TrailerLineStart | ChunkState::Trailer, _) if self.trailer_bytes < MAX_TRAILER_BYTES && is_text_byte(byte) => {
+                self.trailer_bytes += 1;
+                ChunkState::Trailer
             }
-            (Place::TrailerEnd, b'\n') => Place::TrailerLine,
-            (Place::LastEnd, b'\n') => Place::Done,
-            _ => return Err(Broken),
+            (ChunkState::TrailerLineFeed, b'\n') => ChunkState::TrailerLineStart,
+            (ChunkState::FinalLineFeed, b'\n') => ChunkState::Finished,
+            _ => return Err(InvalidChunk),
         })
     }
 }
 
-fn is_text(byte: u8) -> bool {
+fn is_text_byte(byte: u8) -> bool {
     !byte.is_ascii_control() || byte == b'\t'
 }
 
@@ -117,26 +117,26 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn end(text: &str) -> Result<Option<usize>, Broken> {
-        let mut walk = Walk::new();
-        let at = walk.go_on(text.as_bytes())?;
+    fn body_end(text: &str) -> Result<Option<usize>, InvalidChunk> {
+        let mut scanner = ChunkScanner::new();
+        let consumed = scanner.scan(text.as_bytes())?;
         // Byte by byte it is the same.
-        let mut slow = Walk::new();
-        let steps: usize = text.bytes().map(|byte| slow.go_on(&[byte]).unwrap()).sum();
-        assert_eq!((at, walk.is_done()), (steps, slow.is_done()));
-        Ok(walk.is_done().then_some(at))
+        let mut byte_scanner = ChunkScanner::new();
+        let byte_consumed: usize = text.bytes().map(|byte| byte_scanner.scan(&[byte]).unwrap()).sum();
+        assert_eq!((consumed, scanner.is_finished()), (byte_consumed, byte_scanner.is_finished()));
+        Ok(scanner.is_finished().then_some(consumed))
     }
 
     #[test]
-    fn a_body_ends_behind_its_last_chunk_and_trailers() {
-        assert_eq!(end("0\r\n\r\nGET"), Ok(Some(5)));
-        assert_eq!(end("3\r\nabc\r\n0\r\n\r\nGET"), Ok(Some(13)));
-        assert_eq!(end("A;x=y\r\n0123456789\r\n00\r\nt: 1\r\n\r\nGET"), Ok(Some(31)));
-        assert_eq!(end("3\r\nab"), Ok(None));
+    fn chunked_body_ends_after_last_chunk_and_trailers() {
+        assert_eq!(body_end("0\r\n\r\nGET"), Ok(Some(5)));
+        assert_eq!(body_end("3\r\nabc\r\n0\r\n\r\nGET"), Ok(Some(13)));
+        assert_eq!(body_end("A;x=y\r\n0123456789\r\n00\r\nt: 1\r\n\r\nGET"), Ok(Some(31)));
+        assert_eq!(body_end("3\r\nab"), Ok(None));
     }
 
     #[test]
-    fn what_is_not_chunked_is_refused() {
+    fn malformed_chunked_body_is_rejected() {
         for text in [
             "\r\n",
             "x\r\n",
@@ -153,7 +153,7 @@ mod tests {
             "0\r\n\n",
             "0\r\na\n",
         ] {
-            assert_eq!(Walk::new().go_on(text.as_bytes()), Err(Broken), "{text:?}");
+            assert_eq!(ChunkScanner::new().scan(text.as_bytes()), Err(InvalidChunk), "{text:?}");
         }
     }
 }

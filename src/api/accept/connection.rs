@@ -25,168 +25,168 @@ use tower::ServiceExt as _;
 
 use super::super::extract::Peer;
 use super::super::problem::{Code, Problem};
-use super::Door;
-use super::body::{Arriving, Leaving};
+use super::ServerState;
+use super::body::{RequestBody, ResponseBody};
 use super::farewell;
-use super::head::Flaw;
-use super::pace::{Due, Pace, Turn};
-use super::wire::{Version, Wire};
+use super::head::HeadError;
+use super::pace::{Timeout, ConnectionTimeouts, RequestGuard};
+use super::wire::{Protocol, GuardedStream};
 
 /// What of an unread body the HTTP library may get out of the way by itself.
-const SMALL_REST: u64 = 4096;
+const MAX_DRAIN_BYTES: u64 = 4096;
 /// Over HTTP/2: what may be on its way to us of one body, and of all bodies of a connection.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// Over HTTP/2: what may be on its way from us of one answer.
-const SEND_BUFFER: usize = 64 * 1024;
+const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Over HTTP/2: streams that were reset before anybody looked at them.
-const PENDING_RESETS: usize = 20;
+const H2_MAX_PENDING_RESETS: usize = 20;
 /// Over HTTP/2: how often a client is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(20);
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long an HTTP/2 connection that was told to end may still take when nothing is under way.
-const LAST_FRAMES: Duration = Duration::from_secs(1);
+const H2_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a connection has ended.
-enum End {
+enum ConnectionEnd {
     /// As the protocol has it, or the other side has gone.
-    Done,
+    Finished,
     /// Something was due and has not come.
-    Due(Due, Version),
+    TimedOut(Timeout, Protocol),
 }
 
 /// Serves the connection until it ends, or is cut off.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>) {
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, server: Arc<ServerState>) {
     let stream = Arc::new(stream);
-    let pace = Pace::new(&door.limits);
-    let wire = Wire::new(stream.clone(), pace.clone(), door.limits.clone());
-    let flaw = wire.flaw();
+    let timeouts = ConnectionTimeouts::new(&server.limits);
+    let transport = GuardedStream::new(stream.clone(), timeouts.clone(), server.limits.clone());
+    let head_error = transport.head_error();
     let end = tokio::select! {
-        end = talk(wire, peer, router, &pace, &door) => end,
-        () = door.stop.cut.cancelled() => return,
+        end = serve_protocol(transport, peer, router, &timeouts, &server) => end,
+        () = server.shutdown.aborting.cancelled() => return,
     };
-    let words = last_words(&door, &end, flaw.get());
+    let response = final_response(&server, &end, head_error.get());
     match end {
         // What it did not read is not kept for it.
-        End::Due(Due::Unread, _) => drop(stream.set_zero_linger()),
-        End::Due(Due::Silent | Due::Idle, _) => {}
-        End::Due(Due::SlowHead | Due::Old, _) | End::Done => {
+        ConnectionEnd::TimedOut(Timeout::Write, _) => drop(stream.set_zero_linger()),
+        ConnectionEnd::TimedOut(Timeout::ConnectIdle | Timeout::Idle, _) => {}
+        ConnectionEnd::TimedOut(Timeout::Head | Timeout::MaxAge, _) | ConnectionEnd::Finished => {
             tokio::select! {
-                () = farewell::close(&stream, words.as_deref().unwrap_or_default()) => {}
-                () = door.stop.cut.cancelled() => {}
+                () = farewell::lingering_close(&stream, response.as_deref().unwrap_or_default()) => {}
+                () = server.shutdown.aborting.cancelled() => {}
             }
         }
     }
 }
 
 /// Counts what was wrong, and says it where the protocol has words for it.
-fn last_words(door: &Door, end: &End, flaw: Option<&Flaw>) -> Option<Vec<u8>> {
-    let counts = &door.counts;
-    let problem = match (end, flaw) {
-        (_, Some(Flaw::Malformed(why))) => {
-            counts.heads_malformed.one();
-            Problem::new(Code::MalformedRequest, *why)
+fn final_response(server: &ServerState, end: &ConnectionEnd, head_error: Option<&HeadError>) -> Option<Vec<u8>> {
+    let metrics = &server.metrics;
+    let problem = match (end, head_error) {
+        (_, Some(HeadError::Malformed(detail))) => {
+            metrics.heads_malformed.inc();
+            Problem::new(Code::MalformedRequest, *detail)
         }
-        (_, Some(Flaw::TooLarge(why))) => {
-            counts.heads_too_large.one();
-            Problem::new(Code::HeadTooLarge, *why)
+        (_, Some(HeadError::TooLarge(detail))) => {
+            metrics.heads_too_large.inc();
+            Problem::new(Code::HeadTooLarge, *detail)
         }
-        (End::Due(Due::SlowHead, version), None) => {
-            counts.closed_slow_head.one();
-            if *version == Version::Two {
+        (ConnectionEnd::TimedOut(Timeout::Head, version), None) => {
+            metrics.closed_slow_head.inc();
+            if *version == Protocol::Http2 {
                 return None;
             }
             Problem::new(Code::RequestTimeout, "the head of the request did not arrive in time")
         }
-        (End::Due(due, _), None) => {
-            match due {
-                Due::Silent => counts.closed_silent.one(),
-                Due::Idle => counts.closed_idle.one(),
-                Due::Unread => counts.closed_unread.one(),
-                Due::SlowHead | Due::Old => {}
+        (ConnectionEnd::TimedOut(timeout, _), None) => {
+            match timeout {
+                Timeout::ConnectIdle => metrics.closed_silent.inc(),
+                Timeout::Idle => metrics.closed_idle.inc(),
+                Timeout::Write => metrics.closed_unread.inc(),
+                Timeout::Head | Timeout::MaxAge => {}
             }
             return None;
         }
-        (End::Done, None) => return None,
+        (ConnectionEnd::Finished, None) => return None,
     };
-    Some(farewell::text(problem))
+    Some(farewell::encode_problem(problem))
 }
 
-async fn talk(mut wire: Wire, peer: SocketAddr, router: Router, pace: &Arc<Pace>, door: &Arc<Door>) -> End {
-    let first = within(pin!(wire.version()), pace, door, |_| pace.close()).await;
-    let version = match first {
-        Ok(Some(version)) => version,
-        Ok(None) => return End::Done,
-        Err(due) => return End::Due(due, Version::One),
+async fn serve_protocol(mut transport: GuardedStream, peer: SocketAddr, router: Router, timeouts: &Arc<ConnectionTimeouts>, server: &Arc<ServerState>) -> ConnectionEnd {
+    let detected = run_until_timeout(pin!(transport.detect_protocol()), timeouts, server, |_| timeouts.close_when_idle()).await;
+    let protocol = match detected {
+        Ok(Some(protocol)) => protocol,
+        Ok(None) => return ConnectionEnd::Finished,
+        Err(timeout) => return ConnectionEnd::TimedOut(timeout, Protocol::Http1),
     };
     let service = {
-        let (pace, door) = (pace.clone(), door.clone());
-        service_fn(move |request| answer(request, peer, router.clone(), pace.turn(), door.clone()))
+        let (timeouts, server) = (timeouts.clone(), server.clone());
+        service_fn(move |request| handle(request, peer, router.clone(), timeouts.begin_request(), server.clone()))
     };
-    let io = TokioIo::new(wire);
-    let ended = match version {
-        Version::One => {
+    let io = TokioIo::new(transport);
+    let result = match protocol {
+        Protocol::Http1 => {
             let mut builder = http1::Builder::new();
             // Heads that are too slow or too large do not come this far.
-            builder.header_read_timeout(None).max_headers(door.limits.headers);
-            builder.max_buf_size(door.limits.head_bytes.max(64 * 1024)).timer(TokioTimer::new());
+            builder.header_read_timeout(None).max_headers(server.limits.max_headers);
+            builder.max_buf_size(server.limits.max_head_bytes.max(64 * 1024)).timer(TokioTimer::new());
             let connection = pin!(builder.serve_connection(io, service));
-            within(connection, pace, door, |_| pace.close()).await
+            run_until_timeout(connection, timeouts, server, |_| timeouts.close_when_idle()).await
         }
         // Apart, because it is much larger, and connections that wait over HTTP/1 are many.
-        Version::Two => {
+        Protocol::Http2 => {
             Box::pin(async {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
                 builder
                     .timer(TokioTimer::new())
-                    .max_concurrent_streams(door.limits.streams)
-                    .max_header_list_size(u32::try_from(door.limits.head_bytes).unwrap_or(u32::MAX))
-                    .max_pending_accept_reset_streams(PENDING_RESETS)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_send_buf_size(SEND_BUFFER)
-                    .keep_alive_interval(PING_EVERY)
-                    .keep_alive_timeout(PING_EVERY);
+                    .max_concurrent_streams(server.limits.http2_max_streams)
+                    .max_header_list_size(u32::try_from(server.limits.max_head_bytes).unwrap_or(u32::MAX))
+                    .max_pending_accept_reset_streams(H2_MAX_PENDING_RESETS)
+                    .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+                    .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+                    .keep_alive_interval(H2_PING_INTERVAL)
+                    .keep_alive_timeout(H2_PING_INTERVAL);
                 let mut connection = pin!(builder.serve_connection(io, service));
-                let asked = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-                let ended = within(connection.as_mut(), pace, door, asked).await;
-                if let Err(Due::Idle) = ended {
+                let request_close = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+                let result = run_until_timeout(connection.as_mut(), timeouts, server, request_close).await;
+                if let Err(Timeout::Idle) = result {
                     connection.as_mut().graceful_shutdown();
-                    let _ = timeout(LAST_FRAMES, connection).await;
+                    let _ = timeout(H2_CLOSE_TIMEOUT, connection).await;
                 }
-                ended
+                result
             })
             .await
         }
     };
-    match ended {
-        Ok(Ok(())) => End::Done,
+    match result {
+        Ok(Ok(())) => ConnectionEnd::Finished,
         Ok(Err(error)) => {
             tracing::debug!(%error, %peer, "a connection broke");
-            End::Done
+            ConnectionEnd::Finished
         }
-        Err(due) => {
-            tracing::debug!(?due, %peer, "a connection is closed");
-            End::Due(due, version)
+        Err(timeout) => {
+            tracing::debug!(?timeout, %peer, "a connection is closed");
+            ConnectionEnd::TimedOut(timeout, protocol)
         }
     }
 }
 
 /// Runs `connection` as long as nothing is overdue, and asks it once to end: when it is old, or the server closing.
-async fn within<C: Future>(
+async fn run_until_timeout<C: Future>(
     mut connection: Pin<&mut C>,
-    pace: &Pace,
-    door: &Door,
-    ask: impl Fn(Pin<&mut C>),
-) -> Result<C::Output, Due> {
-    let mut closed = pin!(door.stop.closing.cancelled());
-    let mut asked = false;
+    timeouts: &ConnectionTimeouts,
+    server: &ServerState,
+    request_close: impl Fn(Pin<&mut C>),
+) -> Result<C::Output, Timeout> {
+    let mut closing = pin!(server.shutdown.closing.cancelled());
+    let mut is_close_requested = false;
     let mut timer = pin!(sleep_until(Instant::now()));
-    let mut set: Option<Instant> = None;
+    let mut timer_deadline: Option<Instant> = None;
     poll_fn(|context| {
-        if !asked && closed.as_mut().poll(context).is_ready() {
-            asked = true;
-            pace.forget_age();
-            ask(connection.as_mut());
+        if !is_close_requested && closing.as_mut().poll(context).is_ready() {
+            is_close_requested = true;
+            timeouts.clear_max_age();
+            request_close(connection.as_mut());
         }
         loop {
             if let Poll::Ready(output) = connection.as_mut().poll(context) {
@@ -194,25 +194,25 @@ async fn within<C: Future>(
             }
             // One timer for all: it is set again when it has gone off too early, or would go off too late.
             loop {
-                let Some((at, due)) = pace.due(context.waker()) else { return Poll::Pending };
-                if at <= Instant::now() {
-                    if due != Due::Old {
-                        return Poll::Ready(Err(due));
+                let Some((deadline, timeout)) = timeouts.next_timeout(context.waker()) else { return Poll::Pending };
+                if deadline <= Instant::now() {
+                    if timeout != Timeout::MaxAge {
+                        return Poll::Ready(Err(timeout));
                     }
-                    door.counts.ended_by_age.one();
-                    asked = true;
-                    pace.forget_age();
-                    ask(connection.as_mut());
+                    server.metrics.ended_by_age.inc();
+                    is_close_requested = true;
+                    timeouts.clear_max_age();
+                    request_close(connection.as_mut());
                     break;
                 }
-                if set.is_none_or(|set| at < set) {
-                    timer.as_mut().reset(at);
-                    set = Some(at);
+                if timer_deadline.is_none_or(|current| deadline < current) {
+                    timer.as_mut().reset(deadline);
+                    timer_deadline = Some(deadline);
                 }
                 if timer.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
-                set = None;
+                timer_deadline = None;
             }
         }
     })
@@ -220,35 +220,35 @@ async fn within<C: Future>(
 }
 
 /// Has the router answer a request.
-async fn answer(
+async fn handle(
     request: Request<Incoming>,
     peer: SocketAddr,
     router: Router,
-    turn: Turn,
-    door: Arc<Door>,
-) -> Result<hyper::Response<Leaving>, Infallible> {
-    let is_one = request.version() < HttpVersion::HTTP_2;
+    guard: RequestGuard,
+    server: Arc<ServerState>,
+) -> Result<hyper::Response<ResponseBody>, Infallible> {
+    let is_http1 = request.version() < HttpVersion::HTTP_2;
     // A body that must not be waited for, or that has too much left to be read past.
-    let large = request.body().size_hint().upper().is_none_or(|upper| upper > SMALL_REST);
-    let has_body = request.method() == Method::POST || is_one;
+    let may_exceed_drain_limit = request.body().size_hint().upper().is_none_or(|upper| upper > MAX_DRAIN_BYTES);
+    let has_body = request.method() == Method::POST || is_http1;
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(Peer(peer));
     // Only what is posted is read. Over HTTP/2 the rest would be kept until the answer.
-    let whole = large.then(Arc::<AtomicBool>::default);
-    let body = if has_body { Body::new(Arriving::new(body, &door.limits, whole.clone())) } else { Body::empty() };
+    let fully_read = may_exceed_drain_limit.then(Arc::<AtomicBool>::default);
+    let body = if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };
     let response: Response = match router.oneshot(Request::from_parts(parts, body)).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    let unread = whole.is_some_and(|whole| !whole.load(Ordering::Relaxed));
+    let has_unread_body = fully_read.is_some_and(|fully_read| !fully_read.load(Ordering::Relaxed));
     let (mut parts, body) = response.into_parts();
-    if is_one && (unread || door.is_stopping() || turn.is_last()) {
+    if is_http1 && (has_unread_body || server.is_stopping() || guard.is_last()) {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(hyper::Response::from_parts(parts, Leaving::new(body, turn)))
+    Ok(hyper::Response::from_parts(parts, ResponseBody::new(body, guard)))
 }
 
 /// Nothing more goes out.
-pub(super) fn shut(stream: &TcpStream) {
+pub(super) fn shutdown_write(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).shutdown(Shutdown::Write);
 }

@@ -4,7 +4,7 @@ use crate::measure::counters;
 
 counters! {
     /// Counters of one server process.
-    pub struct Counts {
+    pub struct Metrics {
         /// Connections that were taken in.
         connections_accepted,
         /// Connections turned away because there were as many as there may be.

@@ -10,22 +10,22 @@ use tokio::time::timeout;
 
 use super::super::problem::Problem;
 use super::super::request_id::{self, RequestId};
-use super::connection::shut;
+use super::connection::shutdown_write;
 
 /// How long, and for how many bytes, the other side may go on sending after its last answer.
-const PATIENCE: Duration = Duration::from_secs(1);
-const REST_BYTES: usize = 1024 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 1024 * 1024;
 
 /// The problem as an answer of HTTP/1 behind which the connection is closed.
-pub(super) fn text(problem: Problem) -> Vec<u8> {
-    let id = RequestId::fresh();
-    let body = id.within(|| problem.to_json());
+pub(super) fn encode_problem(problem: Problem) -> Vec<u8> {
+    let id = RequestId::generate();
+    let body = id.scope(|| problem.to_json());
     let mut response = problem.into_response();
     let now = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now());
     let headers = response.headers_mut();
     headers.insert("content-length", HeaderValue::from(body.len()));
     headers.insert("connection", HeaderValue::from_static("close"));
-    headers.insert(request_id::NAME, id.into_header());
+    headers.insert(request_id::HEADER, id.into_header());
     if let Some(value) = now.ok().and_then(|now| HeaderValue::from_str(&now).ok()) {
         headers.insert("date", value);
     }
@@ -43,20 +43,20 @@ pub(super) fn text(problem: Problem) -> Vec<u8> {
 
 /// Writes the last words, which are short and find room in the socket's buffer or are not said; then waits until the
 /// other side has closed too, within bounds.
-pub(super) async fn close(stream: &TcpStream, words: &[u8]) {
-    if !words.is_empty() {
-        let _ = stream.try_write(words);
+pub(super) async fn lingering_close(stream: &TcpStream, response: &[u8]) {
+    if !response.is_empty() {
+        let _ = stream.try_write(response);
     }
-    shut(stream);
-    let _ = timeout(PATIENCE, drained(stream)).await;
+    shutdown_write(stream);
+    let _ = timeout(LINGER_TIMEOUT, drain(stream)).await;
 }
 
-async fn drained(stream: &TcpStream) {
-    let (mut bytes, mut left) = ([0; 1024], REST_BYTES);
-    while left > 0 && stream.readable().await.is_ok() {
+async fn drain(stream: &TcpStream) {
+    let (mut bytes, mut remaining_bytes) = ([0; 1024], MAX_LINGER_BYTES);
+    while remaining_bytes > 0 && stream.readable().await.is_ok() {
         match stream.try_read(&mut bytes) {
             Ok(0) => return,
-            Ok(read) => left = left.saturating_sub(read),
+            Ok(count) => remaining_bytes = remaining_bytes.saturating_sub(count),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return,
         }

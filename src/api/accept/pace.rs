@@ -10,21 +10,21 @@ use tokio::time::Instant;
 use crate::config::Limits;
 
 /// How long a connection that was opened while the server closes may take to begin its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+const CLOSING_FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is due when its time has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Due {
+pub(super) enum Timeout {
     /// No byte has come.
-    Silent,
+    ConnectIdle,
     /// A head has not ended.
-    SlowHead,
+    Head,
     /// Nothing was asked for.
     Idle,
     /// An answer was not read.
-    Unread,
+    Write,
     /// The connection is old enough: not a fault, it should end when it can.
-    Old,
+    MaxAge,
 }
 
 /// What a connection is at.
@@ -43,17 +43,17 @@ enum Phase {
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    since: Instant,
+    phase_started_at: Instant,
     /// Requests under way.
-    turns: usize,
+    active_requests: usize,
     /// Those of whose answer something has been given, and not been taken.
-    answering: usize,
+    pending_responses: usize,
     /// Since when no answer has been taken, where there is one.
-    untaken: Option<Instant>,
+    response_stalled_since: Option<Instant>,
     /// Since when the socket takes nothing.
-    blocked: Option<Instant>,
+    socket_blocked_since: Option<Instant>,
     /// When it is old.
-    old: Option<Instant>,
+    max_age_at: Option<Instant>,
     /// It ends as soon as no request is under way.
     closing: bool,
     waker: Option<Waker>,
@@ -61,137 +61,137 @@ struct State {
 
 /// The pace of one connection, known to those who serve it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ConnectionTimeouts {
     limits: Arc<Limits>,
     state: Mutex<State>,
 }
 
 /// A request under way. It ends when this is dropped: with its answer's last byte, or with the request.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pace: Arc<Pace>,
-    answering: bool,
+pub(super) struct RequestGuard {
+    timeouts: Arc<ConnectionTimeouts>,
+    is_response_pending: bool,
 }
 
-impl Pace {
+impl ConnectionTimeouts {
     pub(super) fn new(limits: &Arc<Limits>) -> Arc<Self> {
         let now = Instant::now();
         // Connections that came together do not all go together.
-        let old = limits.age.map(|age| now + age.mul_f64(rand::random_range(0.9..1.1)));
+        let max_age_at = limits.max_connection_age.map(|age| now + age.mul_f64(rand::random_range(0.9..1.1)));
         let state = State {
             phase: Phase::Opened,
-            since: now,
-            turns: 0,
-            answering: 0,
-            untaken: None,
-            blocked: None,
-            old,
+            phase_started_at: now,
+            active_requests: 0,
+            pending_responses: 0,
+            response_stalled_since: None,
+            socket_blocked_since: None,
+            max_age_at,
             closing: false,
             waker: None,
         };
-        Arc::new(Pace { limits: limits.clone(), state: Mutex::new(state) })
+        Arc::new(ConnectionTimeouts { limits: limits.clone(), state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter_phase(&self, phase: Phase) {
         let mut state = self.lock();
         if state.phase != phase {
-            (state.phase, state.since) = (phase, Instant::now());
+            (state.phase, state.phase_started_at) = (phase, Instant::now());
         }
     }
 
     /// The first bytes of a head have come.
-    pub(super) fn head_begun(&self) {
-        self.enter(Phase::Head);
+    pub(super) fn head_started(&self) {
+        self.enter_phase(Phase::Head);
     }
 
     /// A head is complete: a request is coming.
-    pub(super) fn head_ended(&self) {
-        self.enter(Phase::Serving);
+    pub(super) fn head_completed(&self) {
+        self.enter_phase(Phase::Serving);
     }
 
     /// A request is here.
-    pub(super) fn turn(self: &Arc<Self>) -> Turn {
-        self.enter(Phase::Serving);
-        self.lock().turns += 1;
-        Turn { pace: self.clone(), answering: false }
+    pub(super) fn begin_request(self: &Arc<Self>) -> RequestGuard {
+        self.enter_phase(Phase::Serving);
+        self.lock().active_requests += 1;
+        RequestGuard { timeouts: self.clone(), is_response_pending: false }
     }
 
     /// Whether a request is under way; if it is, `waker` is woken when it no longer is.
     pub(super) fn is_serving(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let serving = state.phase == Phase::Serving;
-        if serving {
-            state.wake_later(waker);
+        let is_serving = state.phase == Phase::Serving;
+        if is_serving {
+            state.register_waker(waker);
         }
-        serving
+        is_serving
     }
 
     /// Whether the connection should end now, since it is at no request; if not, `waker` is woken when it should. One
     /// that has just been opened is given a moment: its first request may be on its way.
-    pub(super) fn should_end(&self, waker: &Waker) -> bool {
+    pub(super) fn should_close(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let should = state.closing && state.phase != Phase::Opened;
-        if !should {
-            state.wake_later(waker);
+        let should_close = state.closing && state.phase != Phase::Opened;
+        if !should_close {
+            state.register_waker(waker);
         }
-        should
+        should_close
     }
 
     /// Has the connection end as soon as no request is under way.
-    pub(super) fn close(&self) {
+    pub(super) fn close_when_idle(&self) {
         let mut state = self.lock();
         state.closing = true;
         state.wake();
     }
 
     /// The socket takes nothing for now, or does again.
-    pub(super) fn writing(&self, blocked: bool) {
+    pub(super) fn set_write_blocked(&self, is_blocked: bool) {
         let mut state = self.lock();
-        match blocked {
-            true => drop(state.blocked.get_or_insert_with(Instant::now)),
-            false => state.blocked = None,
+        match is_blocked {
+            true => drop(state.socket_blocked_since.get_or_insert_with(Instant::now)),
+            false => state.socket_blocked_since = None,
         }
     }
 
     /// What is due next, and when; `waker` is woken when a request ends, after which it may be another time.
-    pub(super) fn due(&self, waker: &Waker) -> Option<(Instant, Due)> {
+    pub(super) fn next_timeout(&self, waker: &Waker) -> Option<(Instant, Timeout)> {
         let limits = &self.limits;
         let mut state = self.lock();
-        state.wake_later(waker);
-        let at = |since: Option<Instant>, bound: Duration, due: Due| since.map(|since| (since + bound, due));
-        let own = match state.phase {
-            Phase::Opened if state.closing => at(Some(state.since), limits.first_byte.min(FIRST_REQUEST), Due::Silent),
-            Phase::Opened => at(Some(state.since), limits.first_byte, Due::Silent),
-            Phase::Head => at(Some(state.since), limits.head, Due::SlowHead),
+        state.register_waker(waker);
+        let expires = |since: Option<Instant>, limit: Duration, timeout: Timeout| since.map(|since| (since + limit, timeout));
+        let phase_timeout = match state.phase {
+            Phase::Opened if state.closing => expires(Some(state.phase_started_at), limits.connect_idle_timeout.min(CLOSING_FIRST_REQUEST_TIMEOUT), Timeout::ConnectIdle),
+            Phase::Opened => expires(Some(state.phase_started_at), limits.connect_idle_timeout, Timeout::ConnectIdle),
+            Phase::Head => expires(Some(state.phase_started_at), limits.head_timeout, Timeout::Head),
             Phase::Serving => None,
-            Phase::Idle => at(Some(state.since), limits.idle, Due::Idle),
+            Phase::Idle => expires(Some(state.phase_started_at), limits.idle_timeout, Timeout::Idle),
         };
-        let unread = at(state.blocked.or(state.untaken), limits.unread, Due::Unread);
-        let old = state.old.map(|at| (at, Due::Old));
-        [own, unread, old].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let write_timeout = expires(state.socket_blocked_since.or(state.response_stalled_since), limits.write_timeout, Timeout::Write);
+        let max_age = state.max_age_at.map(|deadline| (deadline, Timeout::MaxAge));
+        [phase_timeout, write_timeout, max_age].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 
     /// Nobody asks again whether it is old.
-    pub(super) fn forget_age(&self) {
-        self.lock().old = None;
+    pub(super) fn clear_max_age(&self) {
+        self.lock().max_age_at = None;
     }
 }
 
 impl State {
-    fn wake_later(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
+    fn register_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
     }
 
     /// An answer has been taken, as far as there is one.
-    fn taken(&mut self) {
-        self.answering -= 1;
-        self.untaken = (self.answering > 0).then(Instant::now);
+    fn response_taken(&mut self) {
+        self.pending_responses -= 1;
+        self.response_stalled_since = (self.pending_responses > 0).then(Instant::now);
     }
 
     fn wake(&mut self) {
@@ -201,40 +201,40 @@ impl State {
     }
 }
 
-impl Turn {
+impl RequestGuard {
     /// Whether its answer is the last of the connection.
     pub(super) fn is_last(&self) -> bool {
-        self.pace.lock().closing
+        self.timeouts.lock().closing
     }
 
     /// The answer begins, or there is more of it: then what came before has been taken.
-    pub(super) fn give(&mut self) {
-        let mut state = self.pace.lock();
-        if std::mem::replace(&mut self.answering, true) {
-            state.untaken = Some(Instant::now());
+    pub(super) fn response_pending(&mut self) {
+        let mut state = self.timeouts.lock();
+        if std::mem::replace(&mut self.is_response_pending, true) {
+            state.response_stalled_since = Some(Instant::now());
         } else {
-            state.answering += 1;
-            state.untaken.get_or_insert_with(Instant::now);
+            state.pending_responses += 1;
+            state.response_stalled_since.get_or_insert_with(Instant::now);
         }
     }
 
     /// All that was given has been taken, and there is nothing more for now.
-    pub(super) fn rest(&mut self) {
-        if std::mem::take(&mut self.answering) {
-            self.pace.lock().taken();
+    pub(super) fn response_drained(&mut self) {
+        if std::mem::take(&mut self.is_response_pending) {
+            self.timeouts.lock().response_taken();
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let mut state = self.pace.lock();
-        if self.answering {
-            state.taken();
+        let mut state = self.timeouts.lock();
+        if self.is_response_pending {
+            state.response_taken();
         }
-        state.turns -= 1;
-        if state.turns == 0 {
-            (state.phase, state.since) = (Phase::Idle, Instant::now());
+        state.active_requests -= 1;
+        if state.active_requests == 0 {
+            (state.phase, state.phase_started_at) = (Phase::Idle, Instant::now());
         }
         state.wake();
     }

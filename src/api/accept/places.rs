@@ -5,89 +5,89 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Files for other uses: connections to Redis, logs, the listener itself.
-const RESERVED_FILES: usize = 256;
+const RESERVED_FILE_DESCRIPTORS: usize = 256;
 
 /// All places.
 #[derive(Debug)]
-pub(super) struct Places {
-    total: usize,
-    per_address: usize,
-    taken: Mutex<Taken>,
+pub(super) struct ConnectionLimits {
+    max_connections: usize,
+    max_per_address: usize,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Default, Debug)]
-struct Taken {
+struct OpenConnections {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
 /// A place; given up when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
     address: IpAddr,
 }
 
 /// Why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub(super) enum LimitExceeded {
     /// All are taken.
-    Full,
+    MaxConnections,
     /// All that the address may have are taken.
-    Address,
+    MaxConnectionsPerAddress,
 }
 
-impl Places {
+impl ConnectionLimits {
     /// As many as are asked for, as far as the process may open files: a connection that is taken in finds what it
     /// needs.
-    pub(super) fn new(total: usize, per_address: usize) -> Arc<Self> {
-        let files = open_files().map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILES).max(1));
-        if files < total {
-            tracing::info!(asked = total, connections = files, "as many connections as the limit of open files lets");
+    pub(super) fn new(max_connections: usize, max_per_address: usize) -> Arc<Self> {
+        let max_files = max_open_files().map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILE_DESCRIPTORS).max(1));
+        if max_files < max_connections {
+            tracing::info!(asked = max_connections, connections = max_files, "as many connections as the limit of open files lets");
         }
-        Arc::new(Places { total: total.min(files), per_address, taken: Mutex::default() })
+        Arc::new(ConnectionLimits { max_connections: max_connections.min(max_files), max_per_address, open: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
-        let address = counted_as(address);
-        let mut taken = self.lock();
-        if taken.total >= self.total {
-            return Err(Refused::Full);
+    pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, LimitExceeded> {
+        let address = address_key(address);
+        let mut open = self.lock();
+        if open.total >= self.max_connections {
+            return Err(LimitExceeded::MaxConnections);
         }
-        let own = taken.by_address.entry(address).or_default();
-        if *own >= self.per_address {
-            return Err(Refused::Address);
+        let count = open.by_address.entry(address).or_default();
+        if *count >= self.max_per_address {
+            return Err(LimitExceeded::MaxConnectionsPerAddress);
         }
-        *own += 1;
-        taken.total += 1;
-        Ok(Place { places: self.clone(), address })
+        *count += 1;
+        open.total += 1;
+        Ok(ConnectionPermit { limits: self.clone(), address })
     }
 
     /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
+    pub(super) fn open_connections(&self) -> usize {
         self.lock().total
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.total -= 1;
-        if let Some(own) = taken.by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_address.remove(&self.address);
+        let mut open = self.limits.lock();
+        open.total -= 1;
+        if let Some(count) = open.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&self.address);
             }
         }
     }
 }
 
 /// Who has one address of an IPv6 network has all of them: the first 64 bits count.
-fn counted_as(address: IpAddr) -> IpAddr {
+fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address => address,
@@ -95,7 +95,7 @@ fn counted_as(address: IpAddr) -> IpAddr {
 }
 
 /// How many files this process may have open, where the system says so.
-fn open_files() -> Option<usize> {
+fn max_open_files() -> Option<usize> {
     usize::try_from(rlimit::Resource::NOFILE.get_soft().ok()?).ok()
 }
 
@@ -104,25 +104,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_counted_in_all_and_by_address() {
-        let places = Places::new(3, 2);
-        let [one, other, ours] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|text| text.parse().unwrap());
-        let first = places.enter(one).unwrap();
-        let second = places.enter(other).unwrap();
-        assert_eq!(places.enter(one).unwrap_err(), Refused::Address);
-        let third = places.enter(ours).unwrap();
-        assert_eq!(places.enter(ours).unwrap_err(), Refused::Full);
+    fn connections_are_limited_in_total_and_per_address() {
+        let limits = ConnectionLimits::new(3, 2);
+        let [first_address, same_network, ipv4_address] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|text| text.parse().unwrap());
+        let first = limits.acquire(first_address).unwrap();
+        let second = limits.acquire(same_network).unwrap();
+        assert_eq!(limits.acquire(first_address).unwrap_err(), LimitExceeded::MaxConnectionsPerAddress);
+        let third = limits.acquire(ipv4_address).unwrap();
+        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), LimitExceeded::MaxConnections);
         drop(first);
-        let fourth = places.enter("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert_eq!(places.enter(ours).unwrap_err(), Refused::Full);
+        let fourth = limits.acquire("::ffff:192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), LimitExceeded::MaxConnections);
         drop((second, third, fourth));
-        assert_eq!(places.taken(), 0);
-        assert!(places.lock().by_address.is_empty());
+        assert_eq!(limits.open_connections(), 0);
+        assert!(limits.lock().by_address.is_empty());
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_limit_of_open_files_is_known() {
-        assert!(open_files().is_some());
+    fn open_file_limit_is_known_on_linux() {
+        assert!(max_open_files().is_some());
     }
 }

@@ -14,83 +14,83 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::chunks::Walk;
-use super::head::{self, Flaw, Framing, Search};
-use super::pace::Pace;
+use super::chunks::ChunkScanner;
+use super::head::{self, HeadError, Framing, HeadScanner};
+use super::pace::ConnectionTimeouts;
 use crate::config::Limits;
 
 /// What is read of a head, or of chunks, at once.
-const PIECE: usize = 4096;
+const HEAD_READ_BYTES: usize = 4096;
 /// What is read of a body at once.
-const LARGE_PIECE: usize = 64 * 1024;
+const BODY_READ_BYTES: usize = 64 * 1024;
 
 /// The protocol that the other side speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Version {
+pub(super) enum Protocol {
     /// HTTP/1.1 or 1.0.
-    One,
+    Http1,
     /// HTTP/2 without a word before.
-    Two,
+    Http2,
 }
 
-type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
+type PeerClosed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What may be read.
-enum Reading {
+enum ReadState {
     /// A head, which the search looks for.
-    Head(Search),
+    Head(HeadScanner),
     /// So many bytes of a body.
-    Length(u64),
+    FixedBody(u64),
     /// Chunks.
-    Chunks(Walk),
+    ChunkedBody(ChunkScanner),
     /// Nothing until the request is answered.
-    Nothing(Option<Watch>),
+    AwaitingResponse(Option<PeerClosed>),
     /// Everything: HTTP/2 has its own bounds.
-    Everything,
+    Unfiltered,
 }
 
 /// One socket.
-pub(super) struct Wire {
+pub(super) struct GuardedStream {
     stream: Arc<TcpStream>,
-    pace: Arc<Pace>,
+    timeouts: Arc<ConnectionTimeouts>,
     limits: Arc<Limits>,
-    reading: Reading,
+    state: ReadState,
     /// Bytes that have been read.
     buffer: BytesMut,
     /// Those of them that the library may have.
-    passed: usize,
+    visible_bytes: usize,
     /// Whether all that was written has gone to the system.
-    flushed: bool,
+    is_flushed: bool,
     /// Why the request was refused. What the other side is told then, the owner of the socket writes.
-    flaw: Arc<std::sync::OnceLock<Flaw>>,
+    head_error: Arc<std::sync::OnceLock<HeadError>>,
 }
 
-impl Wire {
-    pub(super) fn new(stream: Arc<TcpStream>, pace: Arc<Pace>, limits: Arc<Limits>) -> Self {
-        let reading = Reading::Head(Search::default());
-        let (buffer, flaw) = (BytesMut::new(), Arc::default());
-        Wire { stream, pace, limits, reading, buffer, passed: 0, flushed: true, flaw }
+impl GuardedStream {
+    pub(super) fn new(stream: Arc<TcpStream>, timeouts: Arc<ConnectionTimeouts>, limits: Arc<Limits>) -> Self {
+        let state = ReadState::Head(HeadScanner::default());
+        let (buffer, head_error) = (BytesMut::new(), Arc::default());
+        GuardedStream { stream, timeouts, limits, state, buffer, visible_bytes: 0, is_flushed: true, head_error }
     }
 
     /// Where to find out later why a request was refused.
-    pub(super) fn flaw(&self) -> Arc<std::sync::OnceLock<Flaw>> {
-        self.flaw.clone()
+    pub(super) fn head_error(&self) -> Arc<std::sync::OnceLock<HeadError>> {
+        self.head_error.clone()
     }
 
     /// The protocol, once the first head has come; `None` if there is none to come.
-    pub(super) async fn version(&mut self) -> Option<Version> {
-        let open = std::future::poll_fn(|context| self.poll_head(context)).await.unwrap_or(false);
-        match self.reading {
-            Reading::Everything => Some(Version::Two),
-            _ => open.then_some(Version::One),
+    pub(super) async fn detect_protocol(&mut self) -> Option<Protocol> {
+        let has_head = std::future::poll_fn(|context| self.poll_read_head(context)).await.unwrap_or(false);
+        match self.state {
+            ReadState::Unfiltered => Some(Protocol::Http2),
+            _ => has_head.then_some(Protocol::Http1),
         }
     }
 
     /// Reads into the buffer; how much.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
-            self.buffer.reserve(PIECE);
+            self.buffer.reserve(HEAD_READ_BYTES);
             match self.stream.try_read_buf(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
@@ -99,29 +99,29 @@ impl Wire {
     }
 
     /// Reads until a head is complete; whether there is one.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        while let Reading::Head(search) = &mut self.reading {
+    fn poll_read_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while let ReadState::Head(scanner) = &mut self.state {
             if !self.buffer.is_empty() {
-                self.pace.head_begun();
+                self.timeouts.head_started();
             }
-            match search.go_on(&self.buffer, self.limits.head_bytes) {
-                Ok(Some(place)) => {
-                    self.buffer.advance(place.start);
-                    self.begin(place.len());
-                    return Poll::Ready(Ok(self.flaw.get().is_none()));
+            match scanner.scan(&self.buffer, self.limits.max_head_bytes) {
+                Ok(Some(range)) => {
+                    self.buffer.advance(range.start);
+                    self.start_request(range.len());
+                    return Poll::Ready(Ok(self.head_error.get().is_none()));
                 }
                 Ok(None) => {}
-                Err(flaw) => {
-                    let _ = self.flaw.set(flaw);
+                Err(error) => {
+                    let _ = self.head_error.set(error);
                     return Poll::Ready(Ok(false));
                 }
             }
-            match self.poll_more(context) {
+            match self.poll_fill_buffer(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // What has come by now is still answered.
-                Poll::Pending if self.buffer.is_empty() && self.pace.should_end(context.waker()) => {
+                Poll::Pending if self.buffer.is_empty() && self.timeouts.should_close(context.waker()) => {
                     return Poll::Ready(Ok(false));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -131,32 +131,32 @@ impl Wire {
     }
 
     /// A head of so many bytes is complete.
-    fn begin(&mut self, length: usize) {
+    fn start_request(&mut self, length: usize) {
         let head = self.buffer.get(..length).unwrap_or_default();
         if head == head::HTTP2_PREFACE {
-            self.reading = Reading::Everything;
-            self.passed = self.buffer.len();
+            self.state = ReadState::Unfiltered;
+            self.visible_bytes = self.buffer.len();
             return;
         }
-        match head::examine(head, self.limits.headers) {
-            Ok(Framing::Length(0)) => self.reading = Reading::Nothing(None),
-            Ok(Framing::Length(length)) => self.reading = Reading::Length(length),
-            Ok(Framing::Chunked) => self.reading = Reading::Chunks(Walk::new()),
-            Err(flaw) => {
-                let _ = self.flaw.set(flaw);
+        match head::validate_head(head, self.limits.max_headers) {
+            Ok(Framing::Length(0)) => self.state = ReadState::AwaitingResponse(None),
+            Ok(Framing::Length(length)) => self.state = ReadState::FixedBody(length),
+            Ok(Framing::Chunked) => self.state = ReadState::ChunkedBody(ChunkScanner::new()),
+            Err(error) => {
+                let _ = self.head_error.set(error);
                 return;
             }
         }
-        self.passed = length;
-        self.pace.head_ended();
+        self.visible_bytes = length;
+        self.timeouts.head_completed();
     }
 
     /// Hands over what has passed.
-    fn hand_over(&mut self, to: &mut ReadBuf<'_>) {
-        let length = self.passed.min(to.remaining());
-        to.put_slice(self.buffer.get(..length).unwrap_or_default());
+    fn copy_visible(&mut self, destination: &mut ReadBuf<'_>) {
+        let length = self.visible_bytes.min(destination.remaining());
+        destination.put_slice(self.buffer.get(..length).unwrap_or_default());
         self.buffer.advance(length);
-        self.passed -= length;
+        self.visible_bytes -= length;
         if self.buffer.is_empty() {
             // Many connections wait long for an answer: they hold no memory for what may come after it.
             self.buffer = BytesMut::new();
@@ -164,20 +164,20 @@ impl Wire {
     }
 
     /// Reads at most `most` bytes past the buffer.
-    fn poll_through(
+    fn poll_read_direct(
         &mut self,
         context: &mut Context<'_>,
-        to: &mut ReadBuf<'_>,
-        most: usize,
+        destination: &mut ReadBuf<'_>,
+        max_bytes: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
-            let length = most.min(to.remaining()).min(LARGE_PIECE);
-            match self.stream.try_read(to.initialize_unfilled_to(length)) {
+            let length = max_bytes.min(destination.remaining()).min(BODY_READ_BYTES);
+            match self.stream.try_read(destination.initialize_unfilled_to(length)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
                     let read = read?;
-                    to.advance(read);
+                    destination.advance(read);
                     return Poll::Ready(Ok(read));
                 }
             }
@@ -187,7 +187,7 @@ impl Wire {
 
 /// Returns when the other side has ended, whatever bytes stand before its end.
 #[cfg(target_os = "linux")]
-async fn end_of(stream: Arc<TcpStream>) {
+async fn wait_for_peer_close(stream: Arc<TcpStream>) {
     // This readiness is told of the end alone: urgent bytes, the other thing it stands for, are never asked for.
     if stream.ready(tokio::io::Interest::PRIORITY).await.is_ok_and(|ready| !ready.is_read_closed()) {
         std::future::pending().await
@@ -202,51 +202,51 @@ async fn end_of(stream: Arc<TcpStream>) {
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let wire = &mut *self;
+impl AsyncRead for GuardedStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, destination: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         loop {
-            if wire.passed > 0 {
-                wire.hand_over(to);
+            if this.visible_bytes > 0 {
+                this.copy_visible(destination);
                 return Poll::Ready(Ok(()));
             }
-            match &mut wire.reading {
-                Reading::Everything => return wire.poll_through(context, to, usize::MAX).map_ok(drop),
-                Reading::Head(_) => {
-                    if !ready!(wire.poll_head(context))? {
+            match &mut this.state {
+                ReadState::Unfiltered => return this.poll_read_direct(context, destination, usize::MAX).map_ok(drop),
+                ReadState::Head(_) => {
+                    if !ready!(this.poll_read_head(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Reading::Length(0) => wire.reading = Reading::Nothing(None),
-                Reading::Length(left) if wire.buffer.is_empty() => {
-                    let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                    let read = ready!(wire.poll_through(context, to, most))?;
-                    if let Reading::Length(left) = &mut wire.reading {
-                        *left -= read as u64;
+                ReadState::FixedBody(0) => this.state = ReadState::AwaitingResponse(None),
+                ReadState::FixedBody(remaining) if this.buffer.is_empty() => {
+                    let max_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX);
+                    let read = ready!(this.poll_read_direct(context, destination, max_bytes))?;
+                    if let ReadState::FixedBody(remaining) = &mut this.state {
+                        *remaining -= read as u64;
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Reading::Length(left) => {
-                    wire.passed = usize::try_from(*left).unwrap_or(usize::MAX).min(wire.buffer.len());
-                    *left -= wire.passed as u64;
+                ReadState::FixedBody(remaining) => {
+                    this.visible_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX).min(this.buffer.len());
+                    *remaining -= this.visible_bytes as u64;
                 }
-                Reading::Chunks(walk) if walk.is_done() => wire.reading = Reading::Nothing(None),
-                Reading::Chunks(walk) if !wire.buffer.is_empty() => {
-                    let broken = |_| io::Error::new(io::ErrorKind::InvalidData, "the body is not chunked as it says");
-                    wire.passed = walk.go_on(&wire.buffer).map_err(broken)?;
+                ReadState::ChunkedBody(scanner) if scanner.is_finished() => this.state = ReadState::AwaitingResponse(None),
+                ReadState::ChunkedBody(scanner) if !this.buffer.is_empty() => {
+                    let invalid_data = |_| io::Error::new(io::ErrorKind::InvalidData, "the body is not chunked as it says");
+                    this.visible_bytes = scanner.scan(&this.buffer).map_err(invalid_data)?;
                 }
-                Reading::Chunks(_) => {
-                    if ready!(wire.poll_more(context))? == 0 {
+                ReadState::ChunkedBody(_) => {
+                    if ready!(this.poll_fill_buffer(context))? == 0 {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Reading::Nothing(watch) => {
-                    if !wire.pace.is_serving(context.waker()) && wire.flushed {
-                        wire.reading = Reading::Head(Search::default());
+                ReadState::AwaitingResponse(peer_closed) => {
+                    if !this.timeouts.is_serving(context.waker()) && this.is_flushed {
+                        this.state = ReadState::Head(HeadScanner::default());
                         continue;
                     }
-                    return watch
-                        .get_or_insert_with(|| Box::pin(end_of(wire.stream.clone())))
+                    return peer_closed
+                        .get_or_insert_with(|| Box::pin(wait_for_peer_close(this.stream.clone())))
                         .as_mut()
                         .poll(context)
                         .map(Ok);
@@ -256,22 +256,22 @@ impl AsyncRead for Wire {
     }
 }
 
-impl Wire {
+impl GuardedStream {
     fn poll_write_with(
         &mut self,
         context: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.flushed = false;
+        self.is_flushed = false;
         loop {
             if self.stream.poll_write_ready(context)?.is_pending() {
-                self.pace.writing(true);
+                self.timeouts.set_write_blocked(true);
                 return Poll::Pending;
             }
             match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
-                    self.pace.writing(false);
+                    self.timeouts.set_write_blocked(false);
                     return Poll::Ready(written);
                 }
             }
@@ -279,7 +279,7 @@ impl Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for GuardedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_with(context, |stream| stream.try_write(bytes))
     }
@@ -287,9 +287,9 @@ impl AsyncWrite for Wire {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
+        buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream| stream.try_write_vectored(pieces))
+        self.poll_write_with(context, |stream| stream.try_write_vectored(buffers))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -298,8 +298,8 @@ impl AsyncWrite for Wire {
 
     /// The library calls this when it has written all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.flushed {
-            self.flushed = true;
+        if !self.is_flushed {
+            self.is_flushed = true;
             // The next head may be read now.
             context.waker().wake_by_ref();
         }

@@ -20,7 +20,7 @@ use super::Api;
 use super::problem::{Code, Problem};
 use families::Families;
 
-pub(super) use requests::{Counting, Requests, mark_poll};
+pub(super) use requests::{RequestMetricsLayer, RequestMetrics, mark_long_poll};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_1: HeaderValue =
@@ -29,35 +29,35 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 
 /// What this floor counts itself.
 #[derive(Debug)]
-pub struct Meters {
-    requests: Arc<Requests>,
-    started: SystemTime,
+pub struct Metrics {
+    requests: Arc<RequestMetrics>,
+    started_at: SystemTime,
 }
 
-impl Meters {
+impl Metrics {
     /// Of a server that starts now.
     pub fn start() -> Arc<Self> {
-        let requests = Arc::new(Requests::of(&super::table()));
-        Arc::new(Meters { requests, started: SystemTime::now() })
+        let requests = Arc::new(RequestMetrics::new(&super::route_table()));
+        Arc::new(Metrics { requests, started_at: SystemTime::now() })
     }
 
     /// The layer that counts requests.
-    pub(super) fn counting(&self) -> Counting {
-        Counting(self.requests.clone())
+    pub(super) fn request_layer(&self) -> RequestMetricsLayer {
+        RequestMetricsLayer(self.requests.clone())
     }
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let seen = api.overviews.read(api.store()).await;
+    let status = api.status_cache.read(api.store()).await;
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Families { api, seen }));
-    let mut written = String::new();
-    encode(&mut written, &registry).map_err(|error| {
+    registry.register_collector(Box::new(Families { api, status }));
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|error| {
         tracing::error!(%error, "metrics could not be written");
         Problem::new(Code::Internal, "the server's log says more")
     })?;
-    let openmetrics = headers.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept, OPENMETRICS));
-    let (kind, written) = if openmetrics { (OPENMETRICS_1, written) } else { (TEXT, text::older(&written)) };
+    let openmetrics = headers.get_all(header::ACCEPT).iter().any(|accept| accepts(accept, OPENMETRICS));
+    let (kind, written) = if openmetrics { (OPENMETRICS_1, text) } else { (TEXT, text::to_prometheus_text(&text)) };
     let mut response = written.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -65,17 +65,17 @@ pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result
 }
 
 /// Whether an Accept header names the type, and not in order to exclude it.
-fn asks_for(accept: &HeaderValue, kind: &str) -> bool {
+fn accepts(accept: &HeaderValue, kind: &str) -> bool {
     let Ok(accept) = accept.to_str() else { return false };
     accept.split(',').any(|one| {
         let mut parts = one.split(';').map(str::trim);
         let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(kind));
-        named && !parts.any(excludes)
+        named && !parts.any(is_zero_weight)
     })
 }
 
 /// Whether a parameter of an Accept header is a weight of zero.
-fn excludes(parameter: &str) -> bool {
+fn is_zero_weight(parameter: &str) -> bool {
     let weight = parameter.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
     weight.and_then(|(_, weight)| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
 }
@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_for_who_asks_for_it() {
-        let asks = |accept: &'static str| asks_for(&HeaderValue::from_static(accept), OPENMETRICS);
+    fn openmetrics_is_served_only_if_accept_names_it() {
+        let asks = |accept: &'static str| accepts(&HeaderValue::from_static(accept), OPENMETRICS);
         assert!(asks("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"));
         assert!(asks("text/plain, Application/OpenMetrics-Text"));
         assert!(!asks("*/*") && !asks("text/plain"));
         for weight in ["q=0", "Q=0.0", "q=0.00", "q=0.000", "version=1.0.0; q=0."] {
             let accept = HeaderValue::from_str(&format!("application/openmetrics-text; {weight}")).unwrap();
-            assert!(!asks_for(&accept, OPENMETRICS), "{weight}");
+            assert!(!accepts(&accept, OPENMETRICS), "{weight}");
         }
         assert!(asks("application/openmetrics-text; q=0.001"));
     }

@@ -16,12 +16,12 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::super::Api;
-use crate::measure::{Counter, Histogram, PATIENT, PROMPT};
+use crate::measure::{Counter, Histogram, POLL_BUCKETS, LATENCY_BUCKETS};
 
 /// The route of what has none.
-const UNMATCHED: &str = "unmatched";
+const UNMATCHED_ROUTE: &str = "unmatched";
 /// The method of what is none of the route's.
-const OTHER: &str = "other";
+const OTHER_METHOD: &str = "other";
 /// Each status there can be has its counter.
 const STATUSES: std::ops::Range<u16> = 100..600;
 
@@ -34,15 +34,15 @@ pub(super) struct Series {
     /// Of requests that did not come to wait for something to happen. Neither has those that failed on our side.
     pub(super) durations: Histogram,
     /// Of those that did.
-    pub(super) polls: Histogram,
+    pub(super) long_polls: Histogram,
     pub(super) abandoned: Counter,
 }
 
 impl Series {
     fn new(method: &'static str, route: &'static str) -> Self {
         let statuses = STATUSES.map(|_| Counter::default()).collect();
-        let (durations, polls) = (Histogram::new(&PROMPT), Histogram::new(&PATIENT));
-        Series { method, route, statuses, durations, polls, abandoned: Counter::default() }
+        let (durations, long_polls) = (Histogram::new(&LATENCY_BUCKETS), Histogram::new(&POLL_BUCKETS));
+        Series { method, route, statuses, durations, long_polls, abandoned: Counter::default() }
     }
 
     /// How often each status was answered that was answered at all.
@@ -54,37 +54,37 @@ impl Series {
 
 /// All requests.
 #[derive(Debug)]
-pub(in crate::api) struct Requests {
+pub(in crate::api) struct RequestMetrics {
     series: Vec<Series>,
     /// By route: its methods, and where their series stand; last, that of all other methods.
     routes: HashMap<&'static str, Vec<(Option<Method>, usize)>>,
 }
 
-impl Requests {
+impl RequestMetrics {
     /// Of a router with these routes.
-    pub(super) fn of(table: &[(Method, &'static str, MethodRouter<Api>)]) -> Self {
-        let mut requests = Requests { series: vec![Series::new(OTHER, UNMATCHED)], routes: HashMap::new() };
+    pub(super) fn new(table: &[(Method, &'static str, MethodRouter<Api>)]) -> Self {
+        let mut requests = RequestMetrics { series: vec![Series::new(OTHER_METHOD, UNMATCHED_ROUTE)], routes: HashMap::new() };
         for (method, route, _) in table {
-            let Some(name) = name(method) else { continue };
-            requests.add(Some(method.clone()), name, route);
+            let Some(name) = method_name(method) else { continue };
+            requests.add_series(Some(method.clone()), name, route);
             // The router answers it as GET without a body.
             if *method == Method::GET {
-                requests.add(Some(Method::HEAD), "HEAD", route);
+                requests.add_series(Some(Method::HEAD), "HEAD", route);
             }
         }
         for route in requests.routes.keys().copied().collect::<Vec<_>>() {
-            requests.add(None, OTHER, route);
+            requests.add_series(None, OTHER_METHOD, route);
         }
         requests
     }
 
-    fn add(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
+    fn add_series(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
         self.routes.entry(route).or_default().push((method, self.series.len()));
         self.series.push(Series::new(name, route));
     }
 
     /// Where the series of such requests stands.
-    fn place(&self, method: &Method, route: Option<&str>) -> usize {
+    fn series_index(&self, method: &Method, route: Option<&str>) -> usize {
         let methods = route.and_then(|route| self.routes.get(route));
         let found = methods
             .and_then(|methods| methods.iter().find(|(known, _)| known.as_ref().is_none_or(|known| known == method)));
@@ -98,7 +98,7 @@ impl Requests {
 }
 
 /// The methods that routes have.
-fn name(method: &Method) -> Option<&'static str> {
+fn method_name(method: &Method) -> Option<&'static str> {
     [
         (Method::GET, "GET"),
         (Method::POST, "POST"),
@@ -112,39 +112,39 @@ fn name(method: &Method) -> Option<&'static str> {
 
 /// Says in a response that its request was willing to wait for it.
 #[derive(Clone, Copy, Debug)]
-struct WasPoll;
+struct IsLongPoll;
 
 /// The request was willing to wait: how long it took says nothing about this server.
-pub(in crate::api) fn mark_poll<B>(response: &mut Response<B>) {
-    response.extensions_mut().insert(WasPoll);
+pub(in crate::api) fn mark_long_poll<B>(response: &mut Response<B>) {
+    response.extensions_mut().insert(IsLongPoll);
 }
 
 /// The layer.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct Counting(pub(super) Arc<Requests>);
+pub(in crate::api) struct RequestMetricsLayer(pub(super) Arc<RequestMetrics>);
 
-impl<S> Layer<S> for Counting {
-    type Service = Counted<S>;
+impl<S> Layer<S> for RequestMetricsLayer {
+    type Service = RequestMetricsService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, requests: self.0.clone() }
+    fn layer(&self, inner: S) -> RequestMetricsService<S> {
+        RequestMetricsService { inner, requests: self.0.clone() }
     }
 }
 
 /// A service whose requests are counted.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct Counted<S> {
+pub(in crate::api) struct RequestMetricsService<S> {
     inner: S,
-    requests: Arc<Requests>,
+    requests: Arc<RequestMetrics>,
 }
 
-impl<S, A, B> Service<Request<A>> for Counted<S>
+impl<S, A, B> Service<Request<A>> for RequestMetricsService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
 {
     type Response = Response<B>;
     type Error = S::Error;
-    type Future = Answering<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -152,69 +152,69 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let place = self.requests.place(request.method(), route);
-        let course = Course { requests: self.requests.clone(), place, began: Instant::now(), answered: false };
-        Answering { inner: self.inner.call(request), course }
+        let index = self.requests.series_index(request.method(), route);
+        let timer = RequestTimer { requests: self.requests.clone(), index, started_at: Instant::now(), answered: false };
+        ResponseFuture { inner: self.inner.call(request), timer }
     }
 }
 
 pin_project! {
     /// A request that is being answered.
-    pub(in crate::api) struct Answering<F> {
+    pub(in crate::api) struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        course: Course,
+        timer: RequestTimer,
     }
 }
 
-impl<F, B, E> Future for Answering<F>
+impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let own = self.project();
-        let outcome = std::task::ready!(own.inner.poll(context));
+        let this = self.project();
+        let outcome = std::task::ready!(this.inner.poll(context));
         if let Ok(response) = &outcome {
-            own.course.end(response);
+            this.timer.finish(response);
         }
         Poll::Ready(outcome)
     }
 }
 
 /// A request from its beginning. Dropped without an answer, its client has gone, or it was cut off.
-struct Course {
-    requests: Arc<Requests>,
-    place: usize,
-    began: Instant,
+struct RequestTimer {
+    requests: Arc<RequestMetrics>,
+    index: usize,
+    started_at: Instant,
     answered: bool,
 }
 
-impl Course {
-    fn end<B>(&mut self, response: &Response<B>) {
+impl RequestTimer {
+    fn finish<B>(&mut self, response: &Response<B>) {
         self.answered = true;
-        let Some(series) = self.requests.series.get(self.place) else { return };
+        let Some(series) = self.requests.series.get(self.index) else { return };
         let status = response.status();
         if let Some(counter) = series.statuses.get(usize::from(status.as_u16().saturating_sub(STATUSES.start))) {
-            counter.one();
+            counter.inc();
         }
         if status.is_server_error() {
             return;
         }
-        match response.extensions().get::<WasPoll>() {
-            Some(WasPoll) => series.polls.observe_time(self.began.elapsed()),
-            None => series.durations.observe_time(self.began.elapsed()),
+        match response.extensions().get::<IsLongPoll>() {
+            Some(IsLongPoll) => series.long_polls.observe_duration(self.started_at.elapsed()),
+            None => series.durations.observe_duration(self.started_at.elapsed()),
         }
     }
 }
 
-impl Drop for Course {
+impl Drop for RequestTimer {
     fn drop(&mut self) {
         if !self.answered
-            && let Some(series) = self.requests.series.get(self.place)
+            && let Some(series) = self.requests.series.get(self.index)
         {
-            series.abandoned.one();
+            series.abandoned.inc();
         }
     }
 }

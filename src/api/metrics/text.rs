@@ -2,7 +2,7 @@
 
 /// The same metrics. A counter's name there is that of its samples, `_total` and all; an info is a gauge; there are no
 /// units and no end.
-pub(super) fn older(openmetrics: &str) -> String {
+pub(super) fn to_prometheus_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     // What the samples of a family are called beyond its name is known once its type is.
     let mut help = None;
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_and_infos_are_named_as_their_samples() {
+    fn counters_and_infos_take_the_name_of_their_samples() {
         let openmetrics = "\
             # HELP a_seconds The first.\n# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1.5\n\
             # HELP b The second, of all.\n# TYPE b counter\nb_total{x=\"# y\"} 2\n\
@@ -39,6 +39,6 @@ mod tests {
             # HELP a_seconds The first.\n# TYPE a_seconds gauge\na_seconds 1.5\n\
             # HELP b_total The second, of all.\n# TYPE b_total counter\nb_total{x=\"# y\"} 2\n\
             # HELP c_info The third.\n# TYPE c_info gauge\nc_info{version=\"1\"} 1\n";
-        assert_eq!(older(openmetrics), text);
+        assert_eq!(to_prometheus_text(openmetrics), text);
     }
 }

@@ -3,29 +3,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::scan::{Content, QueueIndexes, Seen};
-use super::subject::Subject;
+use super::scan::{ShardSnapshot, QueueIndexes, TaskSnapshot};
+use super::subject::Invariant;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::views::queues::Counts;
 
 /// All that does not fit.
-pub(super) fn check(content: &Content) -> BTreeSet<Subject> {
-    let mut suspects = content.strays.clone();
-    for (id, task) in &content.tasks {
-        task_stands(id, task, content, &mut suspects);
+pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
+    let mut suspects = snapshot.malformed.clone();
+    for (id, task) in &snapshot.tasks {
+        check_task(id, task, snapshot, &mut suspects);
     }
-    for (name, queue) in &content.queues {
-        queue_stands(name, queue, content, &mut suspects);
+    for (name, queue) in &snapshot.queues {
+        check_queue(name, queue, snapshot, &mut suspects);
     }
-    keys_are_held(content, &mut suspects);
-    global_indexes(content, &mut suspects);
+    check_dedupe_keys(snapshot, &mut suspects);
+    check_shard_indexes(snapshot, &mut suspects);
     suspects
 }
 
-fn entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Subject {
-    Subject::Entry { member: id.as_bytes().to_vec(), index: index.into() }
+fn index_entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Invariant {
+    Invariant::IndexEntry { member: id.as_bytes().to_vec(), index: index.into() }
 }
 
 fn slot_index(queue: &QueueName, place: (u8, u16)) -> String {
@@ -37,10 +37,10 @@ fn claim_index(claim: &[u8]) -> Vec<u8> {
 }
 
 /// The task is where its state says, at its score. That it is nowhere else is seen from the side of the indexes.
-fn task_stands(id: &TaskId, task: &Seen, content: &Content, suspects: &mut BTreeSet<Subject>) {
-    let Some(queue) = content.queues.get(&task.queue) else { return };
+fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
+    let Some(queue) = snapshot.queues.get(&task.queue) else { return };
     let place = (task.priority, task.slot.number());
-    let (index, entries, wanted) = match task.state {
+    let (index, entries, expected) = match task.state {
         State::Ready => (slot_index(&task.queue, place), queue.slots.get(&place), Some(task.seq)),
         State::Scheduled => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
         State::Leased => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
@@ -48,84 +48,84 @@ fn task_stands(id: &TaskId, task: &Seen, content: &Content, suspects: &mut BTree
             (format!("ended:{}:{}", task.queue, task.state), queue.ended.get(task.state.as_str()), task.finished_at)
         }
     };
-    if entries.and_then(|entries| entries.get(id)) != wanted.as_ref() {
-        suspects.insert(entry(id, index));
+    if entries.and_then(|entries| entries.get(id)) != expected.as_ref() {
+        suspects.insert(index_entry(id, index));
     }
-    if let Some(expires_at) = task.expires_at.filter(|_| task.waits())
-        && content.deadline.get(id) != Some(&expires_at)
+    if let Some(expires_at) = task.expires_at.filter(|_| task.is_waiting())
+        && snapshot.expirations.get(id) != Some(&expires_at)
     {
-        suspects.insert(entry(id, "deadline"));
+        suspects.insert(index_entry(id, "deadline"));
     }
-    if task.state.has_ended() && !content.retain.contains_key(id) {
-        suspects.insert(entry(id, "retain"));
+    if task.state.has_ended() && !snapshot.retention.contains_key(id) {
+        suspects.insert(index_entry(id, "retain"));
     }
     if let Some(claim) = task.claim.as_ref().filter(|_| task.state == State::Leased)
-        && !content.claims.get(claim).is_some_and(|ids| ids.contains(id))
+        && !snapshot.claims.get(claim).is_some_and(|ids| ids.contains(id))
     {
-        suspects.insert(entry(id, claim_index(claim)));
+        suspects.insert(index_entry(id, claim_index(claim)));
     }
-    if task.marked {
-        suspects.insert(Subject::Marks(*id));
+    if task.has_stale_end_fields {
+        suspects.insert(Invariant::StaleEndFields(*id));
     }
 }
 
-fn queue_stands(name: &QueueName, queue: &QueueIndexes, content: &Content, suspects: &mut BTreeSet<Subject>) {
+fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     // An entry belongs there if the task says so; one of a task that cannot be read is left alone.
-    let mut fits = |id: &TaskId, index: String, belongs: &dyn Fn(&Seen) -> bool| {
+    let mut check_entry = |id: &TaskId, index: String, belongs: &dyn Fn(&TaskSnapshot) -> bool| {
         let belongs =
-            content.tasks.get(id).map_or(content.broken.contains(id), |task| task.queue == *name && belongs(task));
+            snapshot.tasks.get(id).map_or(snapshot.unreadable_tasks.contains(id), |task| task.queue == *name && belongs(task));
         if !belongs {
-            suspects.insert(entry(id, index));
+            suspects.insert(index_entry(id, index));
         }
     };
     for (place, ids) in &queue.slots {
         for id in ids.keys() {
-            fits(id, slot_index(name, *place), &|task| {
+            check_entry(id, slot_index(name, *place), &|task| {
                 task.state == State::Ready && (task.priority, task.slot.number()) == *place
             });
         }
     }
-    queue.scheduled.keys().for_each(|id| fits(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
-    queue.leased.keys().for_each(|id| fits(id, format!("leased:{name}"), &|task| task.state == State::Leased));
+    queue.scheduled.keys().for_each(|id| check_entry(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
+    queue.leased.keys().for_each(|id| check_entry(id, format!("leased:{name}"), &|task| task.state == State::Leased));
     for (state, ids) in &queue.ended {
-        ids.keys().for_each(|id| fits(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
+        ids.keys().for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
     }
     for place in queue.slots.keys().chain(queue.wheel.keys()) {
         let low = i64::from(9 - place.0) << 49;
         let in_range = queue.wheel.get(place).is_some_and(|score| (low..low + (1 << 49)).contains(score));
         if !in_range || !queue.slots.contains_key(place) {
             let member = format!("{}:{}", place.0, place.1).into();
-            suspects.insert(Subject::Place { queue: name.clone(), member });
+            suspects.insert(Invariant::WheelEntry { queue: name.clone(), member });
         }
     }
-    if !stands_among_queues(name, queue, content) {
-        suspects.insert(Subject::Queue(name.as_str().into()));
+    if !queue_indexes_match(name, queue, snapshot) {
+        suspects.insert(Invariant::QueueIndexes(name.as_str().into()));
     }
-    if !counts_stand(queue) {
+    if !counts_match(queue) {
         let missing = queue.slots.keys().filter(|place| !queue.wheel.contains_key(place));
         let places = missing.map(|place| format!("{}:{}", place.0, place.1)).collect();
-        suspects.insert(Subject::Counts { queue: name.clone(), places });
+        suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots: places });
     }
 }
 
 /// Whether `ready`, `due` and `queues` say of the queue what it has.
-fn stands_among_queues(name: &QueueName, queue: &QueueIndexes, content: &Content) -> bool {
+fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot) -> bool {
     let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
     let front = front.filter(|_| !queue.paused);
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
-    let due_in_time = match (earliest, content.due.get(name.as_str().as_bytes())) {
+    let due_in_time = match (earliest, snapshot.due.get(name.as_str().as_bytes())) {
         (Some(_), None) => false,
         (Some(first), Some(due)) => due <= first,
         (None, _) => true,
     };
-    front == content.ready.get(name.as_str().as_bytes()).copied()
+    front == snapshot.ready.get(name.as_str().as_bytes()).copied()
         && due_in_time
-        && content.listed.contains_key(name.as_str().as_bytes())
+        && snapshot.queue_index.contains_key(name.as_str().as_bytes())
 }
 
 /// Each count equals what it counts, and together they are all that was submitted.
-fn counts_stand(queue: &QueueIndexes) -> bool {
-    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed } = queue.counts;
+fn counts_match(queue: &QueueIndexes) -> bool {
+    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } = queue.counts;
     let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
     let waiting: usize = queue.slots.values().map(HashMap::len).sum();
     let pairs = [
@@ -137,81 +137,81 @@ fn counts_stand(queue: &QueueIndexes) -> bool {
         (cancelled, ended(State::Cancelled)),
         (expired, ended(State::Expired)),
     ];
-    let all = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
-    submitted == all && pairs.into_iter().all(|(count, found)| count == found as i64)
+    let total = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
+    submitted == total && pairs.into_iter().all(|(count, found)| count == found as i64)
 }
 
 /// Each dedupe key is held by a task that lives and has not let go of it, and each such task holds its key.
-fn keys_are_held(content: &Content, suspects: &mut BTreeSet<Subject>) {
-    let mut wanting: BTreeMap<(&QueueName, &Vec<u8>), Vec<TaskId>> = BTreeMap::new();
-    for (id, task) in &content.tasks {
+fn check_dedupe_keys(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
+    let mut suspect_keys: BTreeMap<(&QueueName, &Vec<u8>), Vec<TaskId>> = BTreeMap::new();
+    for (id, task) in &snapshot.tasks {
         let Some(digest) = task.dedupe.as_ref().filter(|_| !task.state.has_ended()) else { continue };
-        let holder = content.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
+        let holder = snapshot.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
         // Redis may drop the key a moment before its time, by its own clock.
-        let must = task.lets_go_at.is_none_or(|at| at > content.now + 1000);
-        if must && holder.is_none_or(|(holder, _)| *holder != Some(*id)) {
-            wanting.entry((&task.queue, digest)).or_default().push(*id);
+        let must_hold = task.dedupe_until.is_none_or(|at| at > snapshot.now + 1000);
+        if must_hold && holder.is_none_or(|(holder, _)| *holder != Some(*id)) {
+            suspect_keys.entry((&task.queue, digest)).or_default().push(*id);
         }
     }
-    for (name, queue) in &content.queues {
+    for (name, queue) in &snapshot.queues {
         for (digest, (holder, until)) in &queue.dedupe {
-            let task = holder.and_then(|id| content.tasks.get(&id));
-            let broken = holder.is_some_and(|id| content.broken.contains(&id));
+            let task = holder.and_then(|id| snapshot.tasks.get(&id));
+            let broken = holder.is_some_and(|id| snapshot.unreadable_tasks.contains(&id));
             let holds = task.is_some_and(|task| {
                 !task.state.has_ended()
                     && task.queue == *name
                     && task.dedupe.as_ref() == Some(digest)
-                    && task.lets_go_at.is_none_or(|at| at > content.now)
+                    && task.dedupe_until.is_none_or(|at| at > snapshot.now)
             });
-            let over = until.is_some_and(|until| until <= content.now);
-            if !over && !holds && !broken {
-                wanting.entry((name, digest)).or_default();
+            let window_ended = until.is_some_and(|until| until <= snapshot.now);
+            if !window_ended && !holds && !broken {
+                suspect_keys.entry((name, digest)).or_default();
             }
         }
     }
-    suspects.extend(wanting.into_iter().map(|((queue, digest), ids)| Subject::Dedupe {
+    suspects.extend(suspect_keys.into_iter().map(|((queue, digest), ids)| Invariant::DedupeKey {
         queue: queue.clone(),
         digest: digest.clone(),
         ids,
     }));
 }
 
-fn global_indexes(content: &Content, suspects: &mut BTreeSet<Subject>) {
-    let stands =
-        |id: &TaskId, belongs: fn(&Seen) -> bool| content.tasks.get(id).map_or(content.broken.contains(id), belongs);
-    let waiting = content.deadline.keys().filter(|id| !stands(id, |task| task.waits() && task.expires_at.is_some()));
-    suspects.extend(waiting.map(|id| entry(id, "deadline")));
-    let kept = content.retain.keys().filter(|id| !stands(id, |task| task.state.has_ended()));
-    suspects.extend(kept.map(|id| entry(id, "retain")));
-    for (claim, ids) in &content.claims {
+fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
+    let is_valid =
+        |id: &TaskId, belongs: fn(&TaskSnapshot) -> bool| snapshot.tasks.get(id).map_or(snapshot.unreadable_tasks.contains(id), belongs);
+    let waiting = snapshot.expirations.keys().filter(|id| !is_valid(id, |task| task.is_waiting() && task.expires_at.is_some()));
+    suspects.extend(waiting.map(|id| index_entry(id, "deadline")));
+    let kept = snapshot.retention.keys().filter(|id| !is_valid(id, |task| task.state.has_ended()));
+    suspects.extend(kept.map(|id| index_entry(id, "retain")));
+    for (claim, ids) in &snapshot.claims {
         for id in ids {
-            let task = content.tasks.get(id);
+            let task = snapshot.tasks.get(id);
             if !task.is_some_and(|task| task.state == State::Leased && task.claim.as_ref() == Some(claim)) {
-                suspects.insert(entry(id, claim_index(claim)));
+                suspects.insert(index_entry(id, claim_index(claim)));
             }
         }
     }
-    for queue in content.ready.keys().chain(content.listed.keys()) {
+    for queue in snapshot.ready.keys().chain(snapshot.queue_index.keys()) {
         let name = std::str::from_utf8(queue).ok().and_then(QueueName::parse);
-        if !name.is_some_and(|name| content.queues.contains_key(&name)) {
-            suspects.insert(Subject::Queue(queue.clone()));
+        if !name.is_some_and(|name| snapshot.queues.contains_key(&name)) {
+            suspects.insert(Invariant::QueueIndexes(queue.clone()));
         }
     }
-    suspects.extend(content.settings.symmetric_difference(&content.configured).cloned().map(Subject::Settings));
+    suspects.extend(snapshot.settings.symmetric_difference(&snapshot.settings_index).cloned().map(Invariant::SettingsIndex));
     let mut sum = Counts::default();
-    for queue in content.queues.values() {
+    for queue in snapshot.queues.values() {
         sum.join(queue.counts);
     }
     // A deleted queue leaves nothing but what was submitted to it and removed.
-    let gone = content.total.submitted - sum.submitted;
-    if gone < 0 || content.total != (Counts { submitted: sum.submitted + gone, removed: sum.removed + gone, ..sum }) {
-        let unlisted = content.queues.keys().filter(|name| !content.listed.contains_key(name.as_str().as_bytes()));
-        suspects.insert(Subject::Total(unlisted.map(|name| name.as_str().to_owned()).collect()));
+    let of_deleted_queues = snapshot.total.submitted - sum.submitted;
+    if of_deleted_queues < 0 || snapshot.total != (Counts { submitted: sum.submitted + of_deleted_queues, deleted: sum.deleted + of_deleted_queues, ..sum }) {
+        let unlisted = snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
+        suspects.insert(Invariant::ShardCounts(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
-    let seq = content.tasks.values().map(|task| task.seq).max().unwrap_or(0);
-    let turns = content.queues.values().flat_map(|queue| queue.wheel.values());
+    let seq = snapshot.tasks.values().map(|task| task.seq).max().unwrap_or(0);
+    let turns = snapshot.queues.values().flat_map(|queue| queue.wheel.values());
     let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);
-    if seq > content.seq || turn > content.turn {
-        suspects.insert(Subject::Counters { seq, turn });
+    if seq > snapshot.seq || turn > snapshot.turn {
+        suspects.insert(Invariant::Counters { seq, turn });
     }
 }

@@ -15,14 +15,14 @@ mod subject;
 
 use std::collections::BTreeSet;
 
-pub use subject::Subject;
+pub use subject::Invariant;
 
 use super::error::{Error, Result};
-use super::ops::mend::{Found, mend};
+use super::ops::mend::{self, Violation};
 use super::shard::{Caller, Shard, Store};
-use super::views::confirm::confirm;
+use super::views::confirm::verify_invariants;
 use super::views::queues::Counts;
-use scan::Content;
+use scan::ShardSnapshot;
 
 /// Something that is not as it must be.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,7 +35,7 @@ pub struct Finding {
 
 /// What an audit saw.
 #[derive(Clone, Default, Debug)]
-pub struct Report {
+pub struct AuditReport {
     /// What is wrong; empty when all is well.
     pub findings: BTreeSet<Finding>,
     /// What could not be looked at while others write.
@@ -50,128 +50,128 @@ pub struct Report {
 
 /// What a repair did, as it goes on.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum RepairEvent {
     /// This is wrong.
     Found(Finding),
     /// This was done about it.
-    Mended(Finding),
+    Repaired(Finding),
 }
 
 /// Mending one thing can bring another to light; more looks than these do not help.
-const LOOKS: usize = 5;
+const MAX_PASSES: usize = 5;
 
 /// A shard, as one look saw it.
-struct Look {
-    content: Content,
-    wrong: Vec<(Subject, Vec<Found>)>,
+struct AuditPass {
+    snapshot: ShardSnapshot,
+    violations: Vec<(Invariant, Vec<Violation>)>,
     remarks: Vec<String>,
 }
 
 /// Audits every shard, one after another.
-pub async fn audit(store: &Store) -> Result<Report> {
-    let mut report = Report::default();
+pub async fn audit(store: &Store) -> Result<AuditReport> {
+    let mut report = AuditReport::default();
     let mut queues = BTreeSet::new();
     for shard in store.shards() {
-        let seen = look(shard).await?;
-        queues.extend(seen.content.queues.keys().cloned());
-        report.take(shard, seen);
+        let pass = run_pass(shard).await?;
+        queues.extend(pass.snapshot.queues.keys().cloned());
+        report.add_pass(shard, pass);
     }
     report.queues = queues.len() as u64;
     Ok(report)
 }
 
 /// Mends every shard, one after another, beside servers at work; `say` hears of each step. What is left wrong.
-pub async fn repair(store: &Store, mut say: impl FnMut(Step)) -> Result<Report> {
-    let mut report = Report::default();
+pub async fn repair(store: &Store, mut on_event: impl FnMut(RepairEvent)) -> Result<AuditReport> {
+    let mut report = AuditReport::default();
     let mut queues = BTreeSet::new();
     let mut caller = Caller::new();
     for shard in store.shards() {
-        let mut looks = 1;
-        let last = loop {
-            let seen = look(shard).await?;
-            if seen.wrong.is_empty() || looks == LOOKS {
-                break seen;
+        let mut passes = 1;
+        let final_pass = loop {
+            let pass = run_pass(shard).await?;
+            if pass.violations.is_empty() || passes == MAX_PASSES {
+                break pass;
             }
-            looks += 1;
-            mend_all(shard, &mut caller, seen.wrong, &mut say).await?;
+            passes += 1;
+            repair_all(shard, &mut caller, pass.violations, &mut on_event).await?;
         };
-        queues.extend(last.content.queues.keys().cloned());
-        report.take(shard, last);
+        queues.extend(final_pass.snapshot.queues.keys().cloned());
+        report.add_pass(shard, final_pass);
     }
     report.queues = queues.len() as u64;
     Ok(report)
 }
 
-impl Report {
-    fn take(&mut self, shard: &Shard, look: Look) {
-        let Look { content, wrong, remarks } = look;
+impl AuditReport {
+    fn add_pass(&mut self, shard: &Shard, pass: AuditPass) {
+        let AuditPass { snapshot: content, violations: wrong, remarks } = pass;
         let finding = |text| Finding { shard: shard.index, text };
         self.findings.extend(content.unreadable.into_iter().map(finding));
-        self.findings.extend(wrong.iter().flat_map(|(subject, found)| said(subject, found)).map(finding));
+        self.findings.extend(wrong.iter().flat_map(|(subject, found)| messages(subject, found)).map(finding));
         self.remarks.extend(remarks.into_iter().map(finding));
-        self.tasks += (content.tasks.len() + content.broken.len()) as u64;
+        self.tasks += (content.tasks.len() + content.unreadable_tasks.len()) as u64;
         self.totals.join(content.total);
     }
 }
 
 /// What is wrong with a subject, a sentence each.
-fn said(subject: &Subject, found: &[Found]) -> Vec<String> {
-    found.iter().map(|found| format!("{subject}: {}", found.what)).collect()
+fn messages(subject: &Invariant, violations: &[Violation]) -> Vec<String> {
+    violations.iter().map(|found| format!("{subject}: {}", found.problem)).collect()
 }
 
 /// Reads the shard, and has whatever does not fit confirmed.
-async fn look(shard: &Shard) -> Result<Look> {
-    let content = scan::scan(shard).await?;
-    let suspects: Vec<Subject> = indexes::check(&content).into_iter().collect();
-    let mut look = Look { content, wrong: Vec::new(), remarks: Vec::new() };
-    for group in groups(&suspects) {
-        match confirm(shard, group).await {
-            Ok(answers) => {
-                for (subject, found) in group.iter().zip(answers) {
+async fn run_pass(shard: &Shard) -> Result<AuditPass> {
+    let snapshot = scan::scan(shard).await?;
+    let suspects: Vec<Invariant> = indexes::find_suspects(&snapshot).into_iter().collect();
+    let mut pass = AuditPass { snapshot, violations: Vec::new(), remarks: Vec::new() };
+    for group in batches(&suspects) {
+        match verify_invariants(shard, group).await {
+            Ok(results) => {
+                for (subject, found) in group.iter().zip(results) {
                     let (wrong, remarks): (Vec<_>, Vec<_>) =
-                        found.into_iter().partition(|found| !found.what.is_empty());
-                    look.remarks.extend(remarks.into_iter().map(|found| format!("{subject}: {}", found.remedy)));
+                        found.into_iter().partition(|found| !found.problem.is_empty());
+                    pass.remarks.extend(remarks.into_iter().map(|found| format!("{subject}: {}", found.repair)));
                     if !wrong.is_empty() {
-                        look.wrong.push((subject.clone(), wrong));
+                        pass.violations.push((subject.clone(), wrong));
                     }
                 }
             }
             // A key of another type than ours: it is reported by itself.
             Err(Error::Unexpected(why)) => {
-                look.content.unreadable.push(format!("{} things cannot be looked at: {why}", group.len()));
+                pass.snapshot.unreadable.push(format!("{} things cannot be looked at: {why}", group.len()));
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(look)
+    Ok(pass)
 }
 
 /// Cuts a sorted list into calls.
-fn groups(subjects: &[Subject]) -> impl Iterator<Item = &[Subject]> {
-    subjects.chunk_by(|a, b| a.is_like(b)).flat_map(|alike| alike.chunks(alike.first().map_or(1, Subject::per_call)))
+fn batches(subjects: &[Invariant]) -> impl Iterator<Item = &[Invariant]> {
+    subjects.chunk_by(|a, b| a.is_same_kind(b)).flat_map(|alike| alike.chunks(alike.first().map_or(1, Invariant::max_per_call)))
 }
 
 /// Mends in order, and then looks at what follows from it: queues and counts.
-async fn mend_all(
+async fn repair_all(
     shard: &Shard,
     caller: &mut Caller,
-    wrong: Vec<(Subject, Vec<Found>)>,
-    say: &mut impl FnMut(Step),
+    wrong: Vec<(Invariant, Vec<Violation>)>,
+    on_event: &mut impl FnMut(RepairEvent),
 ) -> Result<()> {
     let finding = |text| Finding { shard: shard.index, text };
     let mut subjects = BTreeSet::new();
     for (subject, found) in wrong {
-        said(&subject, &found).into_iter().for_each(|text| say(Step::Found(finding(text))));
-        if let Subject::Place { queue, .. } = &subject {
-            subjects.insert(Subject::Queue(queue.as_str().into()));
+        messages(&subject, &found).into_iter().for_each(|text| on_event(RepairEvent::Found(finding(text))));
+        if let Invariant::WheelEntry { queue, .. } = &subject {
+            subjects.insert(Invariant::QueueIndexes(queue.as_str().into()));
         }
         subjects.insert(subject);
     }
-    let subjects: Vec<Subject> = subjects.into_iter().collect();
-    for group in groups(&subjects) {
-        for (subject, found) in group.iter().zip(mend(shard, caller, group).await?) {
-            for Found { what, remedy } in found.into_iter().filter(|found| !found.what.is_empty()) {
-                say(Step::Mended(finding(format!("{subject}: {what}; {remedy}"))));
+    let subjects: Vec<Invariant> = subjects.into_iter().collect();
+    for group in batches(&subjects) {
+        for (subject, found) in group.iter().zip(mend::repair(shard, caller, group).await?) {
+            for Violation { problem: what, repair: remedy } in found.into_iter().filter(|found| !found.problem.is_empty()) {
+                on_event(RepairEvent::Repaired(finding(format!("{subject}: {what}; {remedy}"))));
             }
         }
     }

@@ -4,8 +4,8 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::meters::tally;
-use crate::store::reply::Items;
+use crate::store::meters::count_matching;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -18,9 +18,9 @@ pub enum Cancelled {
     /// It is cancelled.
     Now,
     /// It had been before.
-    Before,
+    AlreadyCancelled,
     /// It is leased: its worker will learn of it.
-    Flagged,
+    Requested,
     /// It had ended otherwise.
     Ended(State),
     /// No such task.
@@ -30,23 +30,23 @@ pub enum Cancelled {
 /// Calls tasks off.
 pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Cancelled>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_OTHER_MS).count(ids.len());
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(ids.len());
     for id in ids {
-        call.arg(id.as_bytes());
+        call.push(id.as_bytes());
     }
-    let answers = super::answers(call.send().await?, ids.len(), answer)?;
-    shard.transitions().cancelled.add(tally(&answers, |one| *one == Cancelled::Now));
-    Ok(answers)
+    let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
+    shard.transitions().cancelled.add(count_matching(&outcomes, |outcome| *outcome == Cancelled::Now));
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Cancelled> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Cancelled> {
     Ok(match item.text()?.as_str() {
         "cancelled" => Cancelled::Now,
-        "before" => Cancelled::Before,
-        "flagged" => Cancelled::Flagged,
+        "before" => Cancelled::AlreadyCancelled,
+        "flagged" => Cancelled::Requested,
         "ended" => Cancelled::Ended(item.state()?),
         "unknown" => Cancelled::Unknown,
-        other => return super::unexpected(&SCRIPT, other),
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -5,21 +5,21 @@ use deadpool_redis::redis::Value;
 use crate::domain::digest::Digest;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
-use crate::domain::task::Claimed;
-use crate::domain::time::Millis;
+use crate::domain::task::ClaimedTask;
+use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::error::{Error, Result};
 use crate::store::record;
-use crate::store::reply::{Items, items};
+use crate::store::reply::{ReplyReader, read_list};
 use crate::store::script::{Script, script};
-use crate::store::shard::{Call, Caller, Shard};
+use crate::store::shard::{ScriptCall, Caller, Shard};
 
 pub(super) static SCRIPT: Script =
     script!("claim", flags = " flags=allow-oom", ["call", "stage", "news", "sums", "measure", "waited"]);
 
 /// Somebody who waits for tasks.
 #[derive(Clone, Debug)]
-pub struct Want {
+pub struct WaiterRequest {
     /// How many at most.
     pub max: usize,
     /// For how long, ms.
@@ -27,101 +27,101 @@ pub struct Want {
     /// Under which name.
     pub worker: String,
     /// Of the claim id.
-    pub claim: Option<Digest>,
+    pub claim_digest: Option<Digest>,
     /// Places in the call's list of queues, in order of preference.
     pub queues: Vec<usize>,
 }
 
 /// What a call of claim brought.
 #[derive(Debug, Default)]
-pub struct Handed {
+pub struct ClaimReply {
     /// The place of the waiter in the call, and its task.
-    pub tasks: Vec<(usize, Claimed)>,
+    pub tasks: Vec<(usize, ClaimedTask)>,
     /// A limit of the call ended it: another may bring more.
     pub more: bool,
     /// Tasks were passed over because they had expired.
-    pub expired: bool,
+    pub passed_expired: bool,
     /// Places of the queues that were looked at, with the priority of what can be claimed next in this shard.
     pub fronts: Vec<(usize, Option<u8>)>,
 }
 
 /// A call of claim, which may be sent until it is answered: it hands out the same leases each time.
-pub struct Claim<'a> {
-    call: Call<'a>,
+pub struct ClaimCall<'a> {
+    call: ScriptCall<'a>,
     queues: &'a [QueueName],
     tokens: Vec<Token>,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> ClaimCall<'a> {
     /// The call that hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
-    pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], wants: &[Want]) -> Self {
-        let wanted: usize = wants.iter().map(|want| want.max).sum();
-        let tokens: Vec<Token> = (0..wanted.min(limits::CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
+    pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], waiters: &[WaiterRequest]) -> Self {
+        let max_tasks: usize = waiters.iter().map(|waiter| waiter.max).sum();
+        let tokens: Vec<Token> = (0..max_tasks.min(limits::MAX_CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
         let mut call = shard.call(&SCRIPT, caller);
-        call.count(limits::CALL_BYTES).count(queues.len());
+        call.push_usize(limits::MAX_CALL_BYTES).push_usize(queues.len());
         for queue in queues {
-            call.arg(queue.as_str());
+            call.push(queue.as_str());
         }
-        call.count(tokens.len());
+        call.push_usize(tokens.len());
         for token in &tokens {
-            call.arg(token.as_bytes());
+            call.push(token.as_bytes());
         }
-        call.count(wants.len());
-        for want in wants {
-            call.count(want.max)
-                .int(want.lease_ms)
-                .arg(&want.worker)
-                .arg(want.claim.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
-                .count(want.queues.len());
-            for queue in &want.queues {
-                call.count(queue + 1);
+        call.push_usize(waiters.len());
+        for waiter in waiters {
+            call.push_usize(waiter.max)
+                .push_int(waiter.lease_ms)
+                .push(&waiter.worker)
+                .push(waiter.claim_digest.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
+                .push_usize(waiter.queues.len());
+            for queue in &waiter.queues {
+                call.push_usize(queue + 1);
             }
         }
-        Claim { call, queues, tokens }
+        ClaimCall { call, queues, tokens }
     }
 
     /// Sends it.
     ///
     /// # Errors
     /// After [`Unavailable`](Error::Unavailable) it may have run: what it handed out is known when it is sent again.
-    pub async fn send(&self) -> Result<Handed> {
-        let handed = answer(self.call.send().await?, self.queues, &self.tokens)?;
-        self.call.transitions().claimed.add(handed.tasks.len() as u64);
-        Ok(handed)
+    pub async fn send(&self) -> Result<ClaimReply> {
+        let reply = parse_reply(self.call.send().await?, self.queues, &self.tokens)?;
+        self.call.transitions().claimed.add(reply.tasks.len() as u64);
+        Ok(reply)
     }
 }
 
 /// Reads the answer to a call that sent these queues and tokens.
-pub(in crate::store) fn answer(reply: Value, queues: &[QueueName], tokens: &[Token]) -> Result<Handed> {
-    let mut reply = items(reply)?;
-    let mut handed = Handed { more: reply.int()? == 1, expired: reply.int()? == 1, ..Handed::default() };
-    for given in reply.items()? {
-        match task(items(given)?, queues, tokens) {
-            Ok(task) => handed.tasks.push(task),
+pub(in crate::store) fn parse_reply(reply: Value, queues: &[QueueName], tokens: &[Token]) -> Result<ClaimReply> {
+    let mut reply = read_list(reply)?;
+    let mut parsed = ClaimReply { more: reply.int()? == 1, passed_expired: reply.int()? == 1, ..ClaimReply::default() };
+    for item in reply.list()? {
+        match parse_task(read_list(item)?, queues, tokens) {
+            Ok(task) => parsed.tasks.push(task),
             // Its lease will run out; the others are not held up by it.
             Err(error) => tracing::error!(%error, "a claimed task cannot be read"),
         }
     }
-    for front in reply.items()? {
-        let mut front = items(front)?;
-        handed.fronts.push((place(front.int()?)?, u8::try_from(front.int()?).ok()));
+    for front in reply.list()? {
+        let mut front = read_list(front)?;
+        parsed.fronts.push((zero_based(front.int()?)?, u8::try_from(front.int()?).ok()));
     }
-    Ok(handed)
+    Ok(parsed)
 }
 
-fn task(mut given: Items, queues: &[QueueName], tokens: &[Token]) -> Result<(usize, Claimed)> {
-    let waiter = place(given.int()?)?;
-    let token = tokens.get(place(given.int()?)?).copied();
+fn parse_task(mut item: ReplyReader, queues: &[QueueName], tokens: &[Token]) -> Result<(usize, ClaimedTask)> {
+    let waiter = zero_based(item.int()?)?;
+    let token = tokens.get(zero_based(item.int()?)?).copied();
     let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
-    let id = given.id()?;
-    let until = Millis(given.int()?);
-    let queue = queues.get(place(given.int()?)?).cloned();
+    let id = item.id()?;
+    let lease_until = TimestampMs(item.int()?);
+    let queue = queues.get(zero_based(item.int()?)?).cloned();
     let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
-    Ok((waiter, record::handed_out(given, id, queue, until, token)?))
+    Ok((waiter, record::decode_claimed(item, id, queue, lease_until, token)?))
 }
 
 /// Lua's places start at 1.
-fn place(number: i64) -> Result<usize> {
+fn zero_based(number: i64) -> Result<usize> {
     usize::try_from(number.saturating_sub(1)).map_err(|_| Error::Unexpected("a place before the first".into()))
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn places_start_at_1() {
-        assert_eq!(place(1).ok(), Some(0));
-        assert!(place(0).is_err() && place(i64::MIN).is_err());
+        assert_eq!(zero_based(1).ok(), Some(0));
+        assert!(zero_based(0).is_err() && zero_based(i64::MIN).is_err());
     }
 }

@@ -2,13 +2,13 @@
 
 use serde_json::value::RawValue;
 
-use super::{Ended, Held};
+use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
 use crate::domain::state::State;
-use crate::domain::task::Document;
+use crate::domain::task::RawJson;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -19,32 +19,32 @@ pub(super) static SCRIPT: Script =
 #[derive(Clone, Debug)]
 pub struct Completion {
     /// Which, and the proof.
-    pub held: Held,
+    pub held: LeaseRef,
     /// What it came to.
-    pub result: Document,
+    pub result: RawJson,
 }
 
 /// Ends the tasks' leases and the tasks.
-pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Completion]) -> Result<Vec<Ended>> {
+pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Completion]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_COMPLETED_MS).count(completions.len());
+    call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
     for Completion { held, result } in completions {
-        let nothing = result.get() == RawValue::NULL.get();
-        call.arg(held.id.as_bytes()).arg(held.proof()).arg(if nothing { Vec::new() } else { record::seal(result) });
+        let is_null = result.get() == RawValue::NULL.get();
+        call.push(held.id.as_bytes()).push(held.token_bytes()).push(if is_null { Vec::new() } else { record::encode(result) });
     }
-    let ended = super::answers(call.send().await?, completions.len(), answer)?;
+    let outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.ended(&transitions.completed, &ended);
-    Ok(ended)
+    transitions.record_lease_ends(&transitions.completed, &outcomes);
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Ended> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseEnd> {
     Ok(match item.text()?.as_str() {
-        "completed" => Ended::Done { state: State::Completed, run_at: None, repeated: false },
-        "repeated" => Ended::Done { state: item.state()?, run_at: item.time()?, repeated: true },
-        "lost" => Ended::Lost(item.state()?),
-        "unknown" => Ended::Unknown,
-        other => return super::unexpected(&SCRIPT, other),
+        "completed" => LeaseEnd::Done { state: State::Completed, run_at: None, repeated: false },
+        "repeated" => LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true },
+        "lost" => LeaseEnd::LeaseLost(item.state()?),
+        "unknown" => LeaseEnd::Unknown,
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -1,6 +1,6 @@
 //! Configure: a shard's copy of a queue's settings.
 
-use crate::domain::queue::{QueueName, Settings};
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
 use crate::store::reply;
 use crate::store::script::{Script, script};
@@ -9,15 +9,15 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script = script!("configure", flags = " flags=allow-oom", ["call", "stage"]);
 
 /// Brings the copy up to `version`. Whether it was behind.
-pub async fn configure(
+pub async fn apply_settings(
     shard: &Shard,
     caller: &mut Caller,
     queue: &QueueName,
     version: i64,
-    settings: &Settings,
+    settings: &QueueSettings,
 ) -> Result<bool> {
-    let Settings { paused } = settings;
+    let QueueSettings { paused } = settings;
     let mut call = shard.call(&SCRIPT, caller);
-    call.arg(queue.as_str()).int(version).int(*paused);
+    call.push(queue.as_str()).push_int(version).push_int(*paused);
     Ok(reply::int(call.send().await?)? == 1)
 }

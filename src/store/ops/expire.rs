@@ -10,12 +10,12 @@ pub(super) static SCRIPT: Script =
     script!("expire", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
 
 /// Ends waiting tasks past their deadline. Whether there may be more.
-pub async fn expire(shard: &Shard, caller: &mut Caller) -> Result<bool> {
+pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_OTHER_MS).count(limits::CALL_ITEMS);
-    let mut answer = reply::items(call.send().await?)?;
-    let (ended, looked_at) = (answer.int()?, answer.int()?);
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(limits::MAX_CALL_ITEMS);
+    let mut reply = reply::read_list(call.send().await?)?;
+    let (ended, checked) = (reply.int()?, reply.int()?);
     shard.transitions().expired.add(ended.unsigned_abs());
     // Where none ended, the next call would find the same again: the audit says what they are.
-    Ok(ended > 0 && looked_at >= limits::CALL_ITEMS as i64)
+    Ok(ended > 0 && checked >= limits::MAX_CALL_ITEMS as i64)
 }

@@ -1,11 +1,11 @@
 //! Fail: an execution went wrong, and its worker says so.
 
-use super::{Ended, Held};
+use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -19,7 +19,7 @@ pub(super) static SCRIPT: Script = script!(
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Which task, and the proof.
-    pub held: Held,
+    pub held: LeaseRef,
     /// Why.
     pub report: ErrorReport,
     /// When it shall be tried again, in ms from now, if attempts are left; `None`: never.
@@ -27,26 +27,26 @@ pub struct Failure {
 }
 
 /// Ends the tasks' leases; each task is tried again or is dead.
-pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> Result<Vec<Ended>> {
+pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_DEAD_MS)
-        .int(limits::RETAIN_OTHER_MS)
-        .int(limits::ERRORS)
-        .count(limits::ERRORS_BYTES)
-        .count(failures.len());
+    call.push_int(limits::RETAIN_DEAD_MS)
+        .push_int(limits::RETAIN_OTHER_MS)
+        .push_int(limits::MAX_ERRORS)
+        .push_usize(limits::MAX_ERRORS_BYTES)
+        .push_usize(failures.len());
     for Failure { held, report, wait_ms } in failures {
-        call.arg(held.id.as_bytes())
-            .arg(held.proof())
-            .arg(record::seal_report(report)?)
-            .arg(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
+        call.push(held.id.as_bytes())
+            .push(held.token_bytes())
+            .push(record::encode_report(report)?)
+            .push(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
     }
-    let ended = super::answers(call.send().await?, failures.len(), answer)?;
+    let outcomes = super::parse_items(call.send().await?, failures.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.ended(&transitions.failed, &ended);
-    Ok(ended)
+    transitions.record_lease_ends(&transitions.failed, &outcomes);
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(item: Items) -> Result<Ended> {
-    super::ended(&SCRIPT, "failed", item)
+pub(in crate::store) fn parse_item(item: ReplyReader) -> Result<LeaseEnd> {
+    super::parse_lease_end(&SCRIPT, "failed", item)
 }

@@ -1,12 +1,12 @@
 //! Heartbeat: workers are still at it.
 
-use super::Held;
+use super::LeaseRef;
 use crate::domain::state::State;
-use crate::domain::task::Document;
-use crate::domain::time::Millis;
+use crate::domain::task::RawJson;
+use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -14,50 +14,50 @@ pub(super) static SCRIPT: Script = script!("heartbeat", flags = " flags=allow-oo
 
 /// A sign of life.
 #[derive(Clone, Debug)]
-pub struct Beat {
+pub struct LeaseHeartbeat {
     /// Which task, and the proof.
-    pub held: Held,
+    pub held: LeaseRef,
     /// For how long from now; `None`: for as long as the claim asked for.
     pub lease_ms: Option<i64>,
     /// How far it is.
-    pub progress: Option<Document>,
+    pub progress: Option<RawJson>,
 }
 
 /// What a sign of life was answered with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Prolonged {
+pub enum LeaseExtended {
     /// The lease holds.
-    Held {
+    Extended {
         /// Until when.
-        until: Millis,
+        lease_until: TimestampMs,
         /// A client wants the task called off.
         cancel_requested: bool,
     },
     /// It is not, or no longer, this worker's.
-    Lost(State),
+    LeaseLost(State),
     /// No such task.
     Unknown,
 }
 
 /// Prolongs the tasks' leases, each at most to its start + `max_run_ms`.
-pub async fn heartbeat(shard: &Shard, caller: &mut Caller, beats: &[Beat]) -> Result<Vec<Prolonged>> {
+pub async fn heartbeat(shard: &Shard, caller: &mut Caller, heartbeats: &[LeaseHeartbeat]) -> Result<Vec<LeaseExtended>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.count(beats.len());
-    for Beat { held, lease_ms, progress } in beats {
-        call.arg(held.id.as_bytes())
-            .arg(held.proof())
-            .arg(lease_ms.map(|ms| ms.to_string()).unwrap_or_default())
-            .arg(progress.as_ref().map(|progress| record::seal(progress)).unwrap_or_default());
+    call.push_usize(heartbeats.len());
+    for LeaseHeartbeat { held, lease_ms, progress } in heartbeats {
+        call.push(held.id.as_bytes())
+            .push(held.token_bytes())
+            .push(lease_ms.map(|ms| ms.to_string()).unwrap_or_default())
+            .push(progress.as_ref().map(|progress| record::encode(progress)).unwrap_or_default());
     }
-    super::answers(call.send().await?, beats.len(), answer)
+    super::parse_items(call.send().await?, heartbeats.len(), parse_item)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Prolonged> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseExtended> {
     Ok(match item.text()?.as_str() {
-        "held" => Prolonged::Held { until: Millis(item.int()?), cancel_requested: item.int()? == 1 },
-        "lost" => Prolonged::Lost(item.state()?),
-        "unknown" => Prolonged::Unknown,
-        other => return super::unexpected(&SCRIPT, other),
+        "held" => LeaseExtended::Extended { lease_until: TimestampMs(item.int()?), cancel_requested: item.int()? == 1 },
+        "lost" => LeaseExtended::LeaseLost(item.state()?),
+        "unknown" => LeaseExtended::Unknown,
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -8,12 +8,12 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script = script!("listen", flags = " flags=allow-oom", ["call", "stage", "news"]);
 
 /// For how long scripts report after a call, by Redis' clock, in s.
-pub const LISTENS_S: u8 = 15;
+pub const EVENTS_TTL_S: u8 = 15;
 
 /// Has scripts report what they change in the shard, for [`LISTENS_S`] from now. Returns the name of the time since which
 /// they do so without a break: from whom it knew to be another, changes may have been kept.
-pub async fn listen(shard: &Shard, caller: &mut Caller) -> Result<String> {
+pub async fn enable_events(shard: &Shard, caller: &mut Caller) -> Result<String> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(LISTENS_S);
+    call.push_int(EVENTS_TTL_S);
     reply::text(call.send().await?)
 }

@@ -3,9 +3,9 @@
 use deadpool_redis::redis::Value;
 
 use crate::domain::limits;
-use crate::store::audit::Subject;
+use crate::store::audit::Invariant;
 use crate::store::error::Result;
-use crate::store::reply::{Items, items};
+use crate::store::reply::{ReplyReader, read_list};
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -13,32 +13,32 @@ pub(super) static SCRIPT: Script = script!("mend", flags = " flags=allow-oom", [
 
 /// What was found of a subject.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct Violation {
     /// What is wrong; empty where it only remarks on what cannot be looked at.
-    pub what: String,
+    pub problem: String,
     /// What mends it, or mended it; or the remark.
-    pub remedy: String,
+    pub repair: String,
 }
 
 /// Looks at each subject again and mends what is wrong with it. What was, for each.
-pub async fn mend(shard: &Shard, caller: &mut Caller, subjects: &[Subject]) -> Result<Vec<Vec<Found>>> {
+pub async fn repair(shard: &Shard, caller: &mut Caller, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_COMPLETED_MS).int(limits::RETAIN_DEAD_MS).int(limits::RETAIN_OTHER_MS);
-    call.count(subjects.len());
-    for subject in subjects {
-        for argument in subject.arguments() {
-            call.arg(argument);
+    call.push_int(limits::RETAIN_COMPLETED_MS).push_int(limits::RETAIN_DEAD_MS).push_int(limits::RETAIN_OTHER_MS);
+    call.push_usize(invariants.len());
+    for invariant in invariants {
+        for argument in invariant.script_args() {
+            call.push(argument);
         }
     }
-    found(call.send().await?, subjects.len())
+    found(call.send().await?, invariants.len())
 }
 
 /// Reads what was found of `count` subjects.
-pub(in crate::store) fn found(reply: Value, count: usize) -> Result<Vec<Vec<Found>>> {
-    super::answers(reply, count, |list| {
+pub(in crate::store) fn found(reply: Value, count: usize) -> Result<Vec<Vec<Violation>>> {
+    super::parse_items(reply, count, |list| {
         list.map(|pair| {
-            let mut pair: Items = items(pair)?;
-            Ok(Found { what: pair.text()?, remedy: pair.text()? })
+            let mut pair: ReplyReader = read_list(pair)?;
+            Ok(Violation { problem: pair.text()?, repair: pair.text()? })
         })
         .collect()
     })

@@ -27,11 +27,11 @@ pub mod tidy;
 pub mod watch;
 
 use super::error::{Error, Result};
-use super::reply::{Items, items};
+use super::reply::{ReplyReader, read_list};
 use super::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use deadpool_redis::redis::Value;
 
@@ -67,59 +67,59 @@ pub static ALL: &[&Script] = &[
 
 /// A task with the proof that it is held.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct LeaseRef {
     /// Which.
     pub id: TaskId,
     /// `None`: a text that is nobody's token.
     pub lease: Option<Token>,
 }
 
-impl Held {
+impl LeaseRef {
     /// The token as the scripts compare it; the empty string is nobody's.
-    fn proof(&self) -> &[u8] {
+    fn token_bytes(&self) -> &[u8] {
         self.lease.as_ref().map_or(&[], |lease| lease.as_bytes())
     }
 }
 
 /// What became of a verb that ends a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
+pub enum LeaseEnd {
     /// The lease ended now, or had by the same verb: the task's state, and when it will run, if later.
     Done {
         /// Where the task went.
         state: State,
         /// When it can be claimed again, if not at once.
-        run_at: Option<Millis>,
+        run_at: Option<TimestampMs>,
         /// Whether it had happened before.
         repeated: bool,
     },
     /// The token is not, or no longer, that of a live lease.
-    Lost(State),
+    LeaseLost(State),
     /// No such task.
     Unknown,
 }
 
 /// The answers to `count` items.
-pub(super) fn answers<T>(reply: Value, count: usize, read: impl Fn(Items) -> Result<T>) -> Result<Vec<T>> {
-    let list = items(reply)?;
-    if list.len() != count {
-        return Err(Error::Unexpected(format!("{} answers to {count} items", list.len())));
+pub(super) fn parse_items<T>(reply: Value, expected: usize, parse: impl Fn(ReplyReader) -> Result<T>) -> Result<Vec<T>> {
+    let list = read_list(reply)?;
+    if list.len() != expected {
+        return Err(Error::Unexpected(format!("{} answers to {expected} items", list.len())));
     }
-    list.map(|item| read(items(item)?)).collect()
+    list.map(|item| parse(read_list(item)?)).collect()
 }
 
-fn unexpected<T>(script: &Script, tag: &str) -> Result<T> {
+fn unexpected_reply<T>(script: &Script, tag: &str) -> Result<T> {
     Err(Error::Unexpected(format!("{} answers {tag:.40}", script.name)))
 }
 
 /// Reads `{tag, state, run_at}`, where `tag` is the verb's own for success.
-fn ended(script: &Script, done: &str, mut item: Items) -> Result<Ended> {
+fn parse_lease_end(script: &Script, done_tag: &str, mut item: ReplyReader) -> Result<LeaseEnd> {
     let tag = item.text()?;
     match tag.as_str() {
-        "repeated" => Ok(Ended::Done { state: item.state()?, run_at: item.time()?, repeated: true }),
-        "lost" => Ok(Ended::Lost(item.state()?)),
-        "unknown" => Ok(Ended::Unknown),
-        tag if tag == done => Ok(Ended::Done { state: item.state()?, run_at: item.time()?, repeated: false }),
-        other => unexpected(script, other),
+        "repeated" => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true }),
+        "lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
+        "unknown" => Ok(LeaseEnd::Unknown),
+        tag if tag == done_tag => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false }),
+        other => unexpected_reply(script, other),
     }
 }

@@ -12,8 +12,8 @@ pub(super) static SCRIPT: Script = script!("promote", flags = " flags=allow-oom"
 /// Makes due tasks of the queue ready, and sets the queue's time in `due` anew. Whether there may be more.
 pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.arg(queue.as_str()).count(limits::CALL_ITEMS);
+    call.push(queue.as_str()).push_usize(limits::MAX_CALL_ITEMS);
     let promoted = reply::int(call.send().await?)?;
     shard.transitions().promoted.add(promoted.unsigned_abs());
-    Ok(promoted >= limits::CALL_ITEMS as i64)
+    Ok(promoted >= limits::MAX_CALL_ITEMS as i64)
 }

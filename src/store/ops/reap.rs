@@ -20,11 +20,11 @@ pub(super) static SCRIPT: Script = script!(
 
 /// A lease that ran out when it was looked at.
 #[derive(Clone, Debug)]
-pub struct Overdue {
+pub struct ExpiredLease {
     /// Whose.
     pub id: TaskId,
     /// Which.
-    pub lease: Token,
+    pub token: Token,
     /// What to remember of it.
     pub report: ErrorReport,
     /// When the task is tried again, in ms from now, if attempts are left.
@@ -32,30 +32,30 @@ pub struct Overdue {
 }
 
 /// Ends those leases that have run out (one may have been prolonged since). Which, by their places in `leases`.
-pub async fn reap(shard: &Shard, caller: &mut Caller, leases: &[Overdue]) -> Result<Vec<usize>> {
+pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[ExpiredLease]) -> Result<Vec<usize>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_DEAD_MS)
-        .int(limits::RETAIN_OTHER_MS)
-        .int(limits::ERRORS)
-        .count(limits::ERRORS_BYTES)
-        .count(leases.len());
-    for Overdue { id, lease, report, wait_ms } in leases {
-        call.arg(id.as_bytes()).arg(lease.as_bytes()).arg(record::seal_report(report)?).int(*wait_ms);
+    call.push_int(limits::RETAIN_DEAD_MS)
+        .push_int(limits::RETAIN_OTHER_MS)
+        .push_int(limits::MAX_ERRORS)
+        .push_usize(limits::MAX_ERRORS_BYTES)
+        .push_usize(leases.len());
+    for ExpiredLease { id, token: lease, report, wait_ms } in leases {
+        call.push(id.as_bytes()).push(lease.as_bytes()).push(record::encode_report(report)?).push_int(*wait_ms);
     }
-    let mut answer = reply::items(call.send().await?)?;
-    let mut next = || answer.int().map(i64::unsigned_abs);
-    let (dead, cancelled) = (next()?, next()?);
-    let ended: Vec<usize> = answer.map(place).collect::<Result<_>>()?;
+    let mut reply = reply::read_list(call.send().await?)?;
+    let mut next_count = || reply.int().map(i64::unsigned_abs);
+    let (dead, cancelled) = (next_count()?, next_count()?);
+    let expired: Vec<usize> = reply.map(zero_based).collect::<Result<_>>()?;
     let transitions = shard.transitions();
-    transitions.lease_ran_out.add(ended.len() as u64);
+    transitions.lease_expired.add(expired.len() as u64);
     transitions.dead.add(dead);
     transitions.cancelled.add(cancelled);
-    Ok(ended)
+    Ok(expired)
 }
 
 /// Scripts count from 1.
-fn place(value: Value) -> Result<usize> {
+fn zero_based(value: Value) -> Result<usize> {
     let number = reply::int(value)?;
-    let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
-    place.ok_or_else(|| Error::Unexpected(format!("a place of {number}")))
+    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    index.ok_or_else(|| Error::Unexpected(format!("a place of {number}")))
 }

@@ -1,9 +1,9 @@
 //! Release: leased tasks are handed back uncounted.
 
-use super::{Ended, Held};
+use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
 use crate::store::error::Result;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -17,25 +17,25 @@ pub(super) static SCRIPT: Script = script!(
 #[derive(Clone, Debug)]
 pub struct Release {
     /// Which, and the proof.
-    pub held: Held,
+    pub held: LeaseRef,
     /// When it can be claimed again, in ms from now.
     pub delay_ms: i64,
 }
 
 /// Ends the tasks' leases; each waits again, at its own place where it has no delay.
-pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -> Result<Vec<Ended>> {
+pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RETAIN_OTHER_MS).count(releases.len());
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(releases.len());
     for Release { held, delay_ms } in releases {
-        call.arg(held.id.as_bytes()).arg(held.proof()).int(*delay_ms);
+        call.push(held.id.as_bytes()).push(held.token_bytes()).push_int(*delay_ms);
     }
-    let ended = super::answers(call.send().await?, releases.len(), answer)?;
+    let outcomes = super::parse_items(call.send().await?, releases.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.ended(&transitions.released, &ended);
-    Ok(ended)
+    transitions.record_lease_ends(&transitions.released, &outcomes);
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(item: Items) -> Result<Ended> {
-    super::ended(&SCRIPT, "released", item)
+pub(in crate::store) fn parse_item(item: ReplyReader) -> Result<LeaseEnd> {
+    super::parse_lease_end(&SCRIPT, "released", item)
 }

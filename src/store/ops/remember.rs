@@ -4,7 +4,7 @@ use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::error::Result;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -12,50 +12,50 @@ pub(super) static SCRIPT: Script = script!("remember", flags = "", ["call", "sta
 
 /// What to note of a key.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub struct IdempotencyRecord {
     /// Of the key and whose it is.
     pub key: Digest,
     /// Of the body that came with it.
     pub body: Digest,
     /// The task's id: to be, or as it came out.
-    pub id: TaskId,
+    pub task_id: TaskId,
     /// `None` opens the record; the status of the outcome closes it.
     pub status: Option<u16>,
 }
 
 /// What the record says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Remembered {
+pub enum IdempotencyOutcome {
     /// The task is to be submitted with this id.
     Open(TaskId),
     /// It was: the task's id and the status that was answered.
-    Closed(TaskId, u16),
+    Completed(TaskId, u16),
     /// The key came with another body before.
-    Mismatch,
+    BodyMismatch,
 }
 
 /// Opens or closes records.
 ///
 /// # Errors
 /// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was noted.
-pub async fn remember(shard: &Shard, caller: &mut Caller, notes: &[Note]) -> Result<Vec<Remembered>> {
+pub async fn record_idempotency(shard: &Shard, caller: &mut Caller, records: &[IdempotencyRecord]) -> Result<Vec<IdempotencyOutcome>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::IDEMPOTENCY_MS).count(notes.len());
-    for Note { key, body, id, status } in notes {
-        call.arg(key.as_bytes())
-            .arg(body.as_bytes())
-            .arg(id.as_bytes())
-            .arg(status.map(|status| status.to_string()).unwrap_or_default());
+    call.push_int(limits::IDEMPOTENCY_TTL_MS).push_usize(records.len());
+    for IdempotencyRecord { key, body, task_id: id, status } in records {
+        call.push(key.as_bytes())
+            .push(body.as_bytes())
+            .push(id.as_bytes())
+            .push(status.map(|status| status.to_string()).unwrap_or_default());
     }
-    super::answers(call.send().await?, notes.len(), answer)
+    super::parse_items(call.send().await?, records.len(), parse_item)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Remembered> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<IdempotencyOutcome> {
     Ok(match item.text()?.as_str() {
-        "open" => Remembered::Open(item.id()?),
-        "closed" => Remembered::Closed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
-        "mismatch" => Remembered::Mismatch,
-        other => return super::unexpected(&SCRIPT, other),
+        "open" => IdempotencyOutcome::Open(item.id()?),
+        "closed" => IdempotencyOutcome::Completed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
+        "mismatch" => IdempotencyOutcome::BodyMismatch,
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -3,8 +3,8 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::meters::tally;
-use crate::store::reply::Items;
+use crate::store::meters::count_matching;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -13,53 +13,53 @@ pub(super) static SCRIPT: Script =
 
 /// Why a task is to go.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reason {
+pub enum DeleteReason {
     /// A client has no more use for it: it must have ended.
-    Deleted,
+    Requested,
     /// Its time of retention has passed.
-    Retained,
+    RetentionElapsed,
     /// Its queue is purged of tasks in these states; a leased one never goes.
-    Purged(Vec<State>),
+    Purge(Vec<State>),
 }
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Removed {
+pub enum Deleted {
     /// It is gone.
-    Gone,
+    Now,
     /// Its state, or its time, does not allow it.
-    Refused(State),
+    NotAllowed(State),
     /// There was none.
     Unknown,
 }
 
 /// Forgets tasks.
-pub async fn remove(shard: &Shard, caller: &mut Caller, reason: &Reason, ids: &[TaskId]) -> Result<Vec<Removed>> {
-    let ended = || State::ALL.into_iter().filter(|state| state.has_ended()).collect();
+pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<Vec<Deleted>> {
+    let ended_states = || State::ALL.into_iter().filter(|state| state.has_ended()).collect();
     let states: Vec<State> = match reason {
-        Reason::Deleted | Reason::Retained => ended(),
-        Reason::Purged(states) => states.clone(),
+        DeleteReason::Requested | DeleteReason::RetentionElapsed => ended_states(),
+        DeleteReason::Purge(states) => states.clone(),
     };
     let mut call = shard.call(&SCRIPT, caller);
-    call.arg(if *reason == Reason::Retained { "1" } else { "" }).count(states.len());
+    call.push(if *reason == DeleteReason::RetentionElapsed { "1" } else { "" }).push_usize(states.len());
     for state in states {
-        call.arg(state.as_str());
+        call.push(state.as_str());
     }
-    call.count(ids.len());
+    call.push_usize(ids.len());
     for id in ids {
-        call.arg(id.as_bytes());
+        call.push(id.as_bytes());
     }
-    let answers = super::answers(call.send().await?, ids.len(), answer)?;
-    shard.transitions().removed.add(tally(&answers, |one| *one == Removed::Gone));
-    Ok(answers)
+    let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
+    shard.transitions().deleted.add(count_matching(&outcomes, |outcome| *outcome == Deleted::Now));
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Removed> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Deleted> {
     Ok(match item.text()?.as_str() {
-        "removed" => Removed::Gone,
-        "refused" => Removed::Refused(item.state()?),
-        "unknown" => Removed::Unknown,
-        other => return super::unexpected(&SCRIPT, other),
+        "removed" => Deleted::Now,
+        "refused" => Deleted::NotAllowed(item.state()?),
+        "unknown" => Deleted::Unknown,
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -3,8 +3,8 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::meters::tally;
-use crate::store::reply::Items;
+use crate::store::meters::count_matching;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
@@ -13,36 +13,36 @@ pub(super) static SCRIPT: Script =
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Revived {
+pub enum Retried {
     /// It is ready.
     Ready,
     /// It has not ended, or it is completed.
-    Unretryable(State),
+    NotRetryable(State),
     /// Another task holds its dedupe key.
-    KeyHeld(State),
+    DedupeKeyTaken(State),
     /// No such task.
     Unknown,
 }
 
 /// Makes dead, cancelled and expired tasks ready, with fresh attempts.
-pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Revived>> {
+pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Retried>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.count(ids.len());
+    call.push_usize(ids.len());
     for id in ids {
-        call.arg(id.as_bytes());
+        call.push(id.as_bytes());
     }
-    let answers = super::answers(call.send().await?, ids.len(), answer)?;
-    shard.transitions().retried.add(tally(&answers, |one| *one == Revived::Ready));
-    Ok(answers)
+    let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
+    shard.transitions().retried.add(count_matching(&outcomes, |outcome| *outcome == Retried::Ready));
+    Ok(outcomes)
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Revived> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Retried> {
     Ok(match item.text()?.as_str() {
-        "revived" => Revived::Ready,
-        "unretryable" => Revived::Unretryable(item.state()?),
-        "key_held" => Revived::KeyHeld(item.state()?),
-        "unknown" => Revived::Unknown,
-        other => return super::unexpected(&SCRIPT, other),
+        "revived" => Retried::Ready,
+        "unretryable" => Retried::NotRetryable(item.state()?),
+        "key_held" => Retried::DedupeKeyTaken(item.state()?),
+        "unknown" => Retried::Unknown,
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

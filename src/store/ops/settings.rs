@@ -1,6 +1,6 @@
 //! Settings: the master copy of a queue's settings.
 
-use crate::domain::queue::{QueueName, Settings};
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
 use crate::store::reply;
 use crate::store::script::{Script, script};
@@ -9,9 +9,9 @@ use crate::store::shard::{Caller, Store};
 pub(super) static SCRIPT: Script = script!("settings", flags = " flags=allow-oom", ["call", "stage"]);
 
 /// Writes the master copy; its version.
-pub async fn set(store: &Store, caller: &mut Caller, queue: &QueueName, settings: &Settings) -> Result<i64> {
-    let Settings { paused } = settings;
-    let mut call = store.home().call(&SCRIPT, caller);
-    call.arg(queue.as_str()).int(*paused);
+pub async fn set_settings(store: &Store, caller: &mut Caller, queue: &QueueName, settings: &QueueSettings) -> Result<i64> {
+    let QueueSettings { paused } = settings;
+    let mut call = store.first_shard().call(&SCRIPT, caller);
+    call.push(queue.as_str()).push_int(*paused);
     reply::int(call.send().await?)
 }

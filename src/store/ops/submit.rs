@@ -3,14 +3,14 @@
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
-use crate::domain::task::{DedupeMode, NewTask, Start};
-use crate::domain::time::Millis;
+use crate::domain::task::{DedupeMode, NewTask, StartTime};
+use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::meters::tally;
+use crate::store::meters::count_matching;
 use crate::store::record;
-use crate::store::reply::Items;
+use crate::store::reply::ReplyReader;
 use crate::store::script::{Script, script};
-use crate::store::shard::{Call, Caller, Shard};
+use crate::store::shard::{ScriptCall, Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "news", "sums", "measure", "wheel"]);
 
@@ -22,16 +22,16 @@ pub enum Submitted {
         /// Ready or scheduled.
         state: State,
         /// Redis' time.
-        at: Millis,
+        at: TimestampMs,
         /// When it can be claimed, if not at once.
-        run_at: Option<Millis>,
+        run_at: Option<TimestampMs>,
         /// When it expires.
-        expires_at: Option<Millis>,
+        expires_at: Option<TimestampMs>,
     },
     /// The id was known: an earlier sending stored it.
-    Known,
+    AlreadyStored,
     /// Its dedupe key is held by this task.
-    Kept(TaskId),
+    Existing(TaskId),
     /// This task, which held its dedupe key, has taken over its content.
     Replaced(TaskId),
     /// `run_at` lies too far from Redis' clock.
@@ -45,61 +45,61 @@ pub enum Submitted {
 /// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than wanted.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(limits::RUN_AT_WITHIN_MS).count(tasks.len());
+    call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_usize(tasks.len());
     for task in tasks {
-        call.arg(task.id.as_bytes()).arg(task.queue.as_str()).int(task.priority).int(task.slot.number());
-        options(&mut call, task);
-        let fields = record::fields(task)?;
-        call.count(fields.len());
+        call.push(task.id.as_bytes()).push(task.queue.as_str()).push_int(task.priority).push_int(task.slot.number());
+        push_options(&mut call, task);
+        let fields = record::submitted_fields(task)?;
+        call.push_usize(fields.len());
         for (name, value) in fields {
-            call.arg(name).arg(value);
+            call.push(name).push(value);
         }
     }
-    let stored = super::answers(call.send().await?, tasks.len(), answer)?;
-    shard.transitions().submitted.add(tally(&stored, |one| matches!(one, Submitted::Created { .. })));
+    let outcomes = super::parse_items(call.send().await?, tasks.len(), parse_item)?;
+    shard.transitions().submitted.add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
-    call.confirm().await?;
-    Ok(stored)
+    call.wait_for_replicas().await?;
+    Ok(outcomes)
 }
 
 /// What few tasks have: none of it, or all of it.
-fn options(call: &mut Call<'_>, task: &NewTask) {
+fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
     let NewTask { start, expires_in_ms, dedupe, .. } = task;
-    if *start == Start::In(0) && expires_in_ms.is_none() && dedupe.is_none() {
-        call.count(0);
+    if *start == StartTime::After(0) && expires_in_ms.is_none() && dedupe.is_none() {
+        call.push_usize(0);
         return;
     }
     let (delay_ms, run_at) = match start {
-        Start::In(ms) => (*ms, String::new()),
-        Start::At(time) => (0, time.0.to_string()),
+        StartTime::After(ms) => (*ms, String::new()),
+        StartTime::At(time) => (0, time.0.to_string()),
     };
-    call.count(6).int(delay_ms).arg(run_at).arg(expires_in_ms.map(|ms| ms.to_string()).unwrap_or_default());
+    call.push_usize(6).push_int(delay_ms).push(run_at).push(expires_in_ms.map(|ms| ms.to_string()).unwrap_or_default());
     match dedupe {
-        None => call.arg("").arg("").arg(""),
+        None => call.push("").push("").push(""),
         Some(dedupe) => call
-            .arg(dedupe.digest.as_bytes())
-            .arg(match dedupe.mode {
+            .push(dedupe.digest.as_bytes())
+            .push(match dedupe.mode {
                 DedupeMode::Keep => "keep",
                 DedupeMode::Replace => "replace",
                 DedupeMode::Debounce => "debounce",
             })
-            .arg(dedupe.window_ms.map(|ms| ms.to_string()).unwrap_or_default()),
+            .push(dedupe.window_ms.map(|ms| ms.to_string()).unwrap_or_default()),
     };
 }
 
 /// Reads the answer to one item.
-pub(in crate::store) fn answer(mut item: Items) -> Result<Submitted> {
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Submitted> {
     Ok(match item.text()?.as_str() {
         "created" => Submitted::Created {
             state: item.state()?,
-            at: Millis(item.int()?),
-            run_at: item.time()?,
-            expires_at: item.time()?,
+            at: TimestampMs(item.int()?),
+            run_at: item.optional_time()?,
+            expires_at: item.optional_time()?,
         },
-        "known" => Submitted::Known,
-        "kept" => Submitted::Kept(item.id()?),
+        "known" => Submitted::AlreadyStored,
+        "kept" => Submitted::Existing(item.id()?),
         "replaced" => Submitted::Replaced(item.id()?),
         "too_far" => Submitted::TooFar,
-        other => return super::unexpected(&SCRIPT, other),
+        other => return super::unexpected_reply(&SCRIPT, other),
     })
 }

@@ -8,11 +8,11 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script = script!("tidy", flags = " flags=allow-oom", ["call", "stage"]);
 
 /// A pump repeats a call within seconds; after an hour nobody asks.
-const IDLE_MS: i64 = 3_600_000;
+const CALLER_IDLE_MS: i64 = 3_600_000;
 
 /// Forgets pumps that have been silent for an hour. `cursor`: "0", then what the call before answered, until "0".
-pub async fn tidy(shard: &Shard, caller: &mut Caller, cursor: &str) -> Result<String> {
+pub async fn prune_callers(shard: &Shard, caller: &mut Caller, cursor: &str) -> Result<String> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.int(IDLE_MS).arg(cursor);
+    call.push_int(CALLER_IDLE_MS).push(cursor);
     reply::text(call.send().await?)
 }

@@ -5,23 +5,23 @@ use deadpool_redis::redis::Value;
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::reply::{items, text};
+use crate::store::reply::{read_list, text};
 use crate::store::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("watch", flags = " flags=allow-oom", ["call", "stage"]);
 
 /// Has the tasks' ends published, and says how they stand: `None` where there is no such task.
-pub async fn watch(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {
+pub async fn subscribe_completion(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.count(ids.len());
+    call.push_usize(ids.len());
     for id in ids {
-        call.arg(id.as_bytes());
+        call.push(id.as_bytes());
     }
-    answer(call.send().await?)
+    parse_reply(call.send().await?)
 }
 
 /// Reads the answer.
-pub(in crate::store) fn answer(reply: Value) -> Result<Vec<Option<State>>> {
-    items(reply)?.map(|state| Ok(State::parse(&text(state)?))).collect()
+pub(in crate::store) fn parse_reply(reply: Value) -> Result<Vec<Option<State>>> {
+    read_list(reply)?.map(|state| Ok(State::parse(&text(state)?))).collect()
 }

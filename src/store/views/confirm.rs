@@ -1,8 +1,8 @@
 //! Whether what an audit suspects is wrong: each subject looked at in one piece, while others write.
 
-use crate::store::audit::Subject;
+use crate::store::audit::Invariant;
 use crate::store::error::Result;
-use crate::store::ops::mend::{Found, found};
+use crate::store::ops::mend::{Violation, found};
 use crate::store::script::Script;
 use crate::store::shard::Shard;
 
@@ -19,8 +19,8 @@ pub(in crate::store) static SCRIPT: Script = Script {
 };
 
 /// What is wrong with each subject.
-pub async fn confirm(shard: &Shard, subjects: &[Subject]) -> Result<Vec<Vec<Found>>> {
-    let mut arguments = vec![subjects.len().to_string().into_bytes()];
-    arguments.extend(subjects.iter().flat_map(Subject::arguments));
-    found(shard.look(&SCRIPT, arguments).await?, subjects.len())
+pub async fn verify_invariants(shard: &Shard, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {
+    let mut arguments = vec![invariants.len().to_string().into_bytes()];
+    arguments.extend(invariants.iter().flat_map(Invariant::script_args));
+    found(shard.read_script(&SCRIPT, arguments).await?, invariants.len())
 }

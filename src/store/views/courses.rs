@@ -4,37 +4,37 @@ use deadpool_redis::redis::{Value, pipe};
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
-use crate::domain::task::Labels;
-use crate::domain::time::Millis;
+use crate::domain::task::Attributes;
+use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::error::Result;
-use crate::store::record::unseal_document;
-use crate::store::reply::{items, number};
+use crate::store::record::decode_document;
+use crate::store::reply::{read_list, parse_int};
 use crate::store::shard::Shard;
 
 /// Tasks of a shard read at once, where their payloads come with them.
-const CHUNK: usize = 16;
+const TASKS_PER_READ: usize = 16;
 
 /// The wait before the last lease of a task.
 #[derive(Clone, Debug)]
-pub struct Wait {
+pub struct ReadyWait {
     /// The lease's token.
     pub lease: Token,
     /// Since when the task was ready.
-    pub ready: Millis,
+    pub ready_at: TimestampMs,
     /// Since when it was leased.
-    pub begun: Millis,
+    pub begun: TimestampMs,
 }
 
 /// The last lease of a task, live or not.
 #[derive(Clone, Debug)]
-pub struct Course {
+pub struct LeaseDetails {
     /// Its token.
     pub lease: Token,
     /// Since when it holds or held.
-    pub begun: Millis,
+    pub begun: TimestampMs,
     /// Until when the lease holds or held.
-    pub until: Millis,
+    pub lease_until: TimestampMs,
     /// Who has or had it.
     pub worker: String,
     /// Which execution that counts it is, from 1, as long as it lasts.
@@ -42,36 +42,36 @@ pub struct Course {
     /// The task's queue.
     pub queue: QueueName,
     /// What hangs on the task.
-    pub labels: Labels,
+    pub labels: Attributes,
 }
 
 /// Reads the waits of tasks of one shard; `None` where there is no such task, or it was never leased.
-pub async fn waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Wait>>> {
+pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<ReadyWait>>> {
     let mut pipeline = pipe();
     for id in ids {
         pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "c", "r", "h"]);
     }
-    shard.read(&pipeline).await?.into_iter().map(wait).collect()
+    shard.send_pipeline(&pipeline).await?.into_iter().map(decode_ready_wait).collect()
 }
 
 /// Reads the courses of tasks of one shard, with what hangs on them; `None` as above.
-pub async fn courses(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Course>>> {
+pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<LeaseDetails>>> {
     let mut found = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(CHUNK) {
+    for chunk in ids.chunks(TASKS_PER_READ) {
         let mut pipeline = pipe();
         for id in chunk {
             pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "h", "u", "W", "a", "q", "d"]);
         }
-        for answer in shard.read(&pipeline).await? {
-            found.push(course(answer)?);
+        for answer in shard.send_pipeline(&pipeline).await? {
+            found.push(decode_lease_details(answer)?);
         }
     }
     Ok(found)
 }
 
 /// The fields of one answer, in their order; what is missing is empty.
-fn fields(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
-    let mut fields = items(answer)?;
+fn field_reader(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
+    let mut fields = read_list(answer)?;
     Ok(move || match fields.next() {
         Some(Value::BulkString(bytes)) => bytes,
         _ => Vec::new(),
@@ -79,28 +79,28 @@ fn fields(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
 }
 
 /// Reads one answer.
-pub(in crate::store) fn wait(answer: Value) -> Result<Option<Wait>> {
-    let mut next = fields(answer)?;
+pub(in crate::store) fn decode_ready_wait(answer: Value) -> Result<Option<ReadyWait>> {
+    let mut next = field_reader(answer)?;
     let lease = Token::from_bytes(&next());
-    let (created, ready, begun) = (number(&next()), number(&next()), number(&next()));
-    let read = || Some(Wait { lease: lease?, ready: Millis(ready.or(created)?), begun: Millis(begun?) });
+    let (created, ready, begun) = (parse_int(&next()), parse_int(&next()), parse_int(&next()));
+    let read = || Some(ReadyWait { lease: lease?, ready_at: TimestampMs(ready.or(created)?), begun: TimestampMs(begun?) });
     Ok(read())
 }
 
 /// Reads one answer.
-pub(in crate::store) fn course(answer: Value) -> Result<Option<Course>> {
-    let mut next = fields(answer)?;
+pub(in crate::store) fn decode_lease_details(answer: Value) -> Result<Option<LeaseDetails>> {
+    let mut next = field_reader(answer)?;
     let lease = Token::from_bytes(&next());
-    let (begun, until) = (number(&next()), number(&next()));
+    let (begun, until) = (parse_int(&next()), parse_int(&next()));
     let worker = String::from_utf8_lossy(&next()).into_owned();
-    let attempts = number(&next()).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let attempts = parse_int(&next()).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let queue = std::str::from_utf8(&next()).ok().and_then(QueueName::parse);
-    let document = unseal_document(&next());
+    let document = decode_document(&next());
     let read = || {
-        Some(Course {
+        Some(LeaseDetails {
             lease: lease?,
-            begun: Millis(begun?),
-            until: Millis(until?),
+            begun: TimestampMs(begun?),
+            lease_until: TimestampMs(until?),
             worker,
             attempt: attempts.saturating_add(1),
             queue: queue?,

@@ -3,9 +3,9 @@
 use deadpool_redis::redis::Value;
 
 use crate::domain::queue::QueueName;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::reply::{items, text};
+use crate::store::reply::{read_list, text};
 use crate::store::script::Script;
 use crate::store::shard::Shard;
 
@@ -15,36 +15,36 @@ pub(in crate::store) static SCRIPT: Script = Script {
 };
 
 /// Queues looked at in one go.
-pub const QUEUES: usize = 100;
+pub const MAX_DUE_QUEUES: usize = 100;
 
 /// What the shard's clock and its indexes by time say.
 #[derive(Clone, Debug)]
-pub struct Horizon {
+pub struct NextDue {
     /// Redis' time.
-    pub now: Millis,
+    pub now: TimestampMs,
     /// Not later than the first delay, retry or lease that ends.
-    pub due: Option<Millis>,
+    pub due_at: Option<TimestampMs>,
     /// The first deadline of a waiting task.
-    pub deadline: Option<Millis>,
+    pub expires_at: Option<TimestampMs>,
     /// The first end of a retention.
-    pub retain: Option<Millis>,
+    pub retention_ends_at: Option<TimestampMs>,
     /// Queues whose time in `due` has come, at most [`QUEUES`].
-    pub queues: Vec<QueueName>,
+    pub due_queues: Vec<QueueName>,
 }
 
 /// Reads it.
-pub async fn horizon(shard: &Shard) -> Result<Horizon> {
-    answer(shard.look(&SCRIPT, vec![QUEUES.to_string().into()]).await?)
+pub async fn next_due(shard: &Shard) -> Result<NextDue> {
+    decode(shard.read_script(&SCRIPT, vec![MAX_DUE_QUEUES.to_string().into()]).await?)
 }
 
 /// Reads the answer.
-pub(in crate::store) fn answer(reply: Value) -> Result<Horizon> {
-    let mut reply = items(reply)?;
-    Ok(Horizon {
-        now: Millis(reply.int()?),
-        due: reply.time()?,
-        deadline: reply.time()?,
-        retain: reply.time()?,
-        queues: reply.filter_map(|queue| QueueName::parse(&text(queue).ok()?)).collect(),
+pub(in crate::store) fn decode(reply: Value) -> Result<NextDue> {
+    let mut reply = read_list(reply)?;
+    Ok(NextDue {
+        now: TimestampMs(reply.int()?),
+        due_at: reply.optional_time()?,
+        expires_at: reply.optional_time()?,
+        retention_ends_at: reply.optional_time()?,
+        due_queues: reply.filter_map(|queue| QueueName::parse(&text(queue).ok()?)).collect(),
     })
 }

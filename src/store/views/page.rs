@@ -6,9 +6,9 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::reply::{bytes, items};
+use crate::store::reply::{bytes, read_list};
 use crate::store::script::Script;
 use crate::store::shard::Shard;
 
@@ -17,7 +17,7 @@ pub(in crate::store) static SCRIPT: Script =
 
 /// A place in an index: a score, and the id that has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct Position {
     /// In ms.
     pub score: i64,
     /// At that score.
@@ -26,7 +26,7 @@ pub struct Place {
 
 /// The index of tasks in `state` that is ordered by time, and whether its newest come first. `None` for `ready`,
 /// which is ordered by slot.
-fn index(queue: &QueueName, state: State) -> Option<(String, bool)> {
+fn time_index(queue: &QueueName, state: State) -> Option<(String, bool)> {
     match state {
         State::Scheduled => Some((format!("scheduled:{queue}"), false)),
         State::Leased => Some((format!("leased:{queue}"), false)),
@@ -38,20 +38,20 @@ fn index(queue: &QueueName, state: State) -> Option<(String, bool)> {
 }
 
 /// Whether the list of this state begins with the newest.
-pub fn newest_first(state: State) -> bool {
+pub fn is_newest_first(state: State) -> bool {
     state.has_ended()
 }
 
 /// At most `limit` places behind `after` among the shard's tasks of the queue in `state`, by time: scheduled by
 /// run time, leased by the end of the lease, ended ones newest first. Empty for `ready`.
-pub async fn by_time(
+pub async fn page_by_time(
     shard: &Shard,
     queue: &QueueName,
     state: State,
-    after: Option<Place>,
+    after: Option<Position>,
     limit: usize,
-) -> Result<Vec<Place>> {
-    let Some((index, newest)) = index(queue, state) else { return Ok(Vec::new()) };
+) -> Result<Vec<Position>> {
+    let Some((index, newest)) = time_index(queue, state) else { return Ok(Vec::new()) };
     let (score, id) = match after {
         None => (String::new(), Vec::new()),
         Some(place) => (place.score.to_string(), place.id.as_bytes().to_vec()),
@@ -63,23 +63,23 @@ pub async fn by_time(
         id,
         limit.to_string().into_bytes(),
     ];
-    answer(shard.look(&SCRIPT, arguments).await?)
+    decode(shard.read_script(&SCRIPT, arguments).await?)
 }
 
 /// Reads the places of a page.
-pub(in crate::store) fn answer(reply: Value) -> Result<Vec<Place>> {
-    let mut reply = items(reply)?;
-    let mut places = Vec::with_capacity(reply.len() / 2);
+pub(in crate::store) fn decode(reply: Value) -> Result<Vec<Position>> {
+    let mut reply = read_list(reply)?;
+    let mut positions = Vec::with_capacity(reply.len() / 2);
     while reply.len() > 0 {
-        places.push(Place { id: reply.id()?, score: reply.int()? });
+        positions.push(Position { id: reply.id()?, score: reply.int()? });
     }
-    Ok(places)
+    Ok(positions)
 }
 
 /// Ended tasks whose time of retention is over at `now`, at most one call's worth.
-pub async fn past_retention(shard: &Shard, now: Millis) -> Result<Vec<TaskId>> {
+pub async fn past_retention(shard: &Shard, now: TimestampMs) -> Result<Vec<TaskId>> {
     let mut command = cmd("ZRANGEBYSCORE");
-    command.arg(shard.keys.retain()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::CALL_ITEMS);
-    let list = items(shard.send(&command).await?)?;
+    command.arg(shard.keys.retention()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::MAX_CALL_ITEMS);
+    let list = read_list(shard.send(&command).await?)?;
     Ok(list.filter_map(|id| TaskId::from_bytes(&bytes(id).ok()?)).collect())
 }

@@ -7,11 +7,11 @@ use futures_util::future::try_join_all;
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;
-use crate::domain::queue::{QueueName, Settings};
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::reply::{Items, bytes, int, items, number, text};
+use crate::store::reply::{ReplyReader, bytes, int, read_list, parse_int, text};
 use crate::store::shard::{Shard, Store};
 
 /// How many tasks: `submitted` is the sum of all the others.
@@ -26,21 +26,21 @@ pub struct Counts {
     pub dead: i64,
     pub cancelled: i64,
     pub expired: i64,
-    pub removed: i64,
+    pub deleted: i64,
 }
 
 impl Counts {
     /// The names of the counts, as they stand in Redis.
-    pub const NAMES: [&'static str; 9] =
+    pub const FIELDS: [&'static str; 9] =
         ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "removed"];
 
-    fn each(&mut self) -> [&mut i64; 9] {
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed } = self;
+    fn values_mut(&mut self) -> [&mut i64; 9] {
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } = self;
         [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed]
     }
 
     /// Those in one state.
-    pub fn of(&self, state: State) -> i64 {
+    pub fn in_state(&self, state: State) -> i64 {
         match state {
             State::Scheduled => self.scheduled,
             State::Ready => self.ready,
@@ -54,16 +54,16 @@ impl Counts {
 
     /// Adds the counts of another queue or shard.
     pub fn join(&mut self, mut other: Counts) {
-        for (sum, count) in self.each().into_iter().zip(other.each()) {
+        for (sum, count) in self.values_mut().into_iter().zip(other.values_mut()) {
             *sum = sum.saturating_add(*count);
         }
     }
 
     /// Adds an answer to HMGET of [`Counts::NAMES`].
-    pub(in crate::store) fn add(&mut self, answer: Value) -> Result<()> {
-        for (count, value) in self.each().into_iter().zip(items(answer)?) {
+    pub(in crate::store) fn add_reply(&mut self, answer: Value) -> Result<()> {
+        for (count, value) in self.values_mut().into_iter().zip(read_list(answer)?) {
             if let Value::BulkString(digits) = value {
-                *count = count.saturating_add(number(&digits).unwrap_or(0));
+                *count = count.saturating_add(parse_int(&digits).unwrap_or(0));
             }
         }
         Ok(())
@@ -76,7 +76,7 @@ pub struct Queue {
     /// Its name.
     pub name: QueueName,
     /// What is set of it.
-    pub settings: Settings,
+    pub settings: QueueSettings,
     /// Its tasks.
     pub counts: Counts,
     /// For how long the oldest ready task has been so, ms. Exact up to 1000 slots with ready tasks in a shard;
@@ -86,16 +86,16 @@ pub struct Queue {
 
 /// The queue; `None` where nobody has submitted to it or set anything of it.
 pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
-    let parts = try_join_all(store.shards().iter().map(|shard| part(shard, name))).await?;
+    let parts = try_join_all(store.shards().iter().map(|shard| read_part(shard, name))).await?;
     let mut queue = Queue {
         name: name.clone(),
-        settings: Settings::default(),
+        settings: QueueSettings::default(),
         counts: Counts::default(),
         oldest_ready_age_ms: None,
     };
     let mut known = false;
     for part in parts {
-        known |= part.known;
+        known |= part.is_known;
         queue.settings.paused |= part.paused;
         queue.counts.join(part.counts);
         queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(part.oldest_ready_age_ms);
@@ -103,46 +103,46 @@ pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
     Ok(known.then_some(queue))
 }
 
-struct Part {
-    known: bool,
+struct ShardPart {
+    is_known: bool,
     paused: bool,
     counts: Counts,
     oldest_ready_age_ms: Option<i64>,
 }
 
-async fn part(shard: &Shard, name: &QueueName) -> Result<Part> {
+async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut pipeline = pipe();
     pipeline.cmd("ZSCORE").arg(shard.keys.queues()).arg(name.as_str());
     pipeline.cmd("HGET").arg(shard.keys.queue(name)).arg("paused");
-    pipeline.cmd("HMGET").arg(shard.keys.count(name)).arg(&Counts::NAMES);
+    pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(name)).arg(0).arg(999);
-    let mut answers = shard.read(&pipeline).await?.into_iter();
+    let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
     let mut next = || answers.next().unwrap_or(Value::Nil);
     let known = !matches!(next(), Value::Nil);
     let paused = matches!(next(), Value::BulkString(flag) if flag == b"1");
     let mut counts = Counts::default();
-    counts.add(next())?;
-    let entries: Vec<String> = items(next())?.map(text).collect::<Result<_>>()?;
-    let oldest_ready_age_ms = match oldest_since(shard, name, &entries).await? {
-        Some(since) => Some(super::horizon::horizon(shard).await?.now.0.saturating_sub(since).max(0)),
+    counts.add_reply(next())?;
+    let entries: Vec<String> = read_list(next())?.map(text).collect::<Result<_>>()?;
+    let oldest_ready_age_ms = match oldest_queued_since(shard, name, &entries).await? {
+        Some(since) => Some(super::horizon::next_due(shard).await?.now.0.saturating_sub(since).max(0)),
         None => None,
     };
-    Ok(Part { known, paused, counts, oldest_ready_age_ms })
+    Ok(ShardPart { is_known: known, paused, counts, oldest_ready_age_ms })
 }
 
 /// Since when a task has stood in its place: from the fields r, c and i.
-fn in_place_since(fields: Items) -> Option<i64> {
+fn queued_since(fields: ReplyReader) -> Option<i64> {
     let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
-    let [ready, created, given_back] = [(); 3].map(|()| fields.next().unwrap_or_default());
-    let mut given_back = given_back.splitn(2, |&byte| byte == b' ');
-    let holds = given_back.next() == Some(&*ready);
-    let since = given_back.next().filter(|_| holds);
-    number(since.unwrap_or(&ready)).or_else(|| number(&created))
+    let [ready, created, released] = [(); 3].map(|()| fields.next().unwrap_or_default());
+    let mut given_back = released.splitn(2, |&byte| byte == b' ');
+    let is_current = given_back.next() == Some(&*ready);
+    let since = given_back.next().filter(|_| is_current);
+    parse_int(since.unwrap_or(&ready)).or_else(|| parse_int(&created))
 }
 
 /// Since when the oldest among the first tasks of these entries of the wheel has been ready, ms by Redis' clock. One that
 /// was given back to its place counts from when it came there first: those behind it have waited as long.
-pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
+pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
     let mut heads = pipe();
     for entry in entries {
         let (priority, slot) = entry.split_once(':').unwrap_or_default();
@@ -155,8 +155,8 @@ pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[Str
         return Ok(None);
     }
     let mut times = pipe();
-    for head in shard.read(&heads).await? {
-        for id in items(head)? {
+    for head in shard.send_pipeline(&heads).await? {
+        for id in read_list(head)? {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
                 times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&["r", "c", "i"]);
             }
@@ -165,42 +165,42 @@ pub(super) async fn oldest_since(shard: &Shard, name: &QueueName, entries: &[Str
     if times.is_empty() {
         return Ok(None);
     }
-    let mut first = None;
-    for answer in shard.read(&times).await? {
-        let since = in_place_since(items(answer)?);
-        first = match (first, since) {
+    let mut oldest = None;
+    for answer in shard.send_pipeline(&times).await? {
+        let since = queued_since(read_list(answer)?);
+        oldest = match (oldest, since) {
             (Some(first), Some(since)) => Some(std::cmp::min(first, since)),
             (first, since) => first.or(since),
         };
     }
-    Ok(first)
+    Ok(oldest)
 }
 
 /// Names of queues behind `after`, in their order, at most `limit`.
-pub async fn names(store: &Store, after: Option<&QueueName>, limit: usize) -> Result<Vec<QueueName>> {
-    let looks = store.shards().iter().map(|shard| async move {
+pub async fn queue_names(store: &Store, after: Option<&QueueName>, limit: usize) -> Result<Vec<QueueName>> {
+    let reads = store.shards().iter().map(|shard| async move {
         let mut command = cmd("ZRANGEBYLEX");
         let from = after.map_or("-".to_owned(), |name| format!("({name}"));
         command.arg(shard.keys.queues()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-        items(shard.send(&command).await?)
+        read_list(shard.send(&command).await?)
     });
     let mut names = BTreeSet::new();
-    for list in try_join_all(looks).await? {
+    for list in try_join_all(reads).await? {
         names.extend(list.filter_map(|name| QueueName::parse(&text(name).ok()?)));
     }
     Ok(names.into_iter().take(limit).collect())
 }
 
 /// Of `queues`, those with tasks that can be claimed in this shard now, with the priority at the front.
-pub async fn ready(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName, u8)>> {
+pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName, u8)>> {
     let mut found = Vec::new();
-    for chunk in queues.chunks(limits::CALL_ITEMS) {
+    for chunk in queues.chunks(limits::MAX_CALL_ITEMS) {
         let mut command = cmd("ZMSCORE");
         command.arg(shard.keys.ready());
         for queue in chunk {
             command.arg(queue.as_str());
         }
-        for (queue, score) in chunk.iter().zip(items(shard.send(&command).await?)?) {
+        for (queue, score) in chunk.iter().zip(read_list(shard.send(&command).await?)?) {
             if !matches!(score, Value::Nil) {
                 found.push((queue.clone(), u8::try_from(int(score)?).unwrap_or(0)));
             }
@@ -210,9 +210,9 @@ pub async fn ready(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName
 }
 
 /// The counts of the whole shard.
-pub async fn totals(shard: &Shard) -> Result<Counts> {
+pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
     let mut counts = Counts::default();
-    counts.add(shard.send(cmd("HMGET").arg(shard.keys.total()).arg(&Counts::NAMES)).await?)?;
+    counts.add_reply(shard.send(cmd("HMGET").arg(shard.keys.shard_counts()).arg(&Counts::FIELDS)).await?)?;
     Ok(counts)
 }
 
@@ -221,27 +221,27 @@ pub async fn settings(
     store: &Store,
     after: Option<&QueueName>,
     limit: usize,
-) -> Result<Vec<(QueueName, i64, Settings)>> {
-    let home = store.home();
+) -> Result<Vec<(QueueName, i64, QueueSettings)>> {
+    let home = store.first_shard();
     let from = after.map_or("-".to_owned(), |name| format!("({name}"));
     let mut command = cmd("ZRANGEBYLEX");
-    command.arg(home.keys.configured()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-    let list = items(home.send(&command).await?)?;
+    command.arg(home.keys.settings_index()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
+    let list = read_list(home.send(&command).await?)?;
     let names: Vec<QueueName> = list.filter_map(|name| QueueName::parse(&text(name).ok()?)).collect();
-    versions(home, &names, |name| home.keys.settings(name)).await
+    read_settings(home, &names, |name| home.keys.settings(name)).await
 }
 
 /// The shard's copies of the settings of these queues; those it has.
-pub async fn copies(shard: &Shard, names: &[QueueName]) -> Result<BTreeMap<QueueName, i64>> {
-    let found = versions(shard, names, |name| shard.keys.queue(name)).await?;
+pub async fn copy_versions(shard: &Shard, names: &[QueueName]) -> Result<BTreeMap<QueueName, i64>> {
+    let found = read_settings(shard, names, |name| shard.keys.queue(name)).await?;
     Ok(found.into_iter().map(|(name, version, _)| (name, version)).collect())
 }
 
-async fn versions(
+async fn read_settings(
     shard: &Shard,
     names: &[QueueName],
     key: impl Fn(&QueueName) -> Vec<u8>,
-) -> Result<Vec<(QueueName, i64, Settings)>> {
+) -> Result<Vec<(QueueName, i64, QueueSettings)>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -250,14 +250,14 @@ async fn versions(
         pipeline.cmd("HMGET").arg(key(name)).arg(&["version", "paused"]);
     }
     let mut found = Vec::new();
-    for (name, answer) in names.iter().zip(shard.read(&pipeline).await?) {
-        let mut fields = items(answer)?;
+    for (name, answer) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
+        let mut fields = read_list(answer)?;
         let version = fields.value()?;
         if matches!(version, Value::Nil) {
             continue;
         }
         let paused = matches!(fields.value()?, Value::BulkString(flag) if flag == b"1");
-        found.push((name.clone(), int(version)?, Settings { paused }));
+        found.push((name.clone(), int(version)?, QueueSettings { paused }));
     }
     Ok(found)
 }
@@ -267,19 +267,19 @@ pub async fn purgeable(shard: &Shard, queue: &QueueName, state: State, limit: us
     if state == State::Ready {
         return first_ready(shard, queue, limit).await;
     }
-    let places = super::page::by_time(shard, queue, state, None, limit).await?;
+    let places = super::page::page_by_time(shard, queue, state, None, limit).await?;
     Ok(places.into_iter().map(|place| place.id).collect())
 }
 
 async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<Vec<TaskId>> {
     let mut ids = Vec::new();
-    let wheel = items(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
+    let wheel = read_list(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
     for entry in wheel {
         let entry = text(entry)?;
         let (priority, slot) = entry.split_once(':').unwrap_or_default();
         let (Ok(priority), Some(slot)) = (priority.parse(), slot.parse().ok().and_then(Slot::new)) else { continue };
         let key = shard.keys.slot(queue, priority, slot);
-        let list = items(shard.send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
+        let list = read_list(shard.send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
         ids.extend(list.filter_map(|id| TaskId::from_bytes(&crate::store::reply::bytes(id).ok()?)));
         if ids.len() >= limit {
             break;

@@ -4,12 +4,12 @@
 use deadpool_redis::redis::Value;
 use futures_util::future::try_join_all;
 
-use crate::domain::histogram::{Bucket, Histogram};
+use crate::domain::histogram::{Bucket, WaitHistogram};
 use crate::domain::limits::STATS_BUCKET_MS;
 use crate::domain::queue::QueueName;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
-use crate::store::reply::{Items, items};
+use crate::store::reply::{ReplyReader, read_list};
 use crate::store::script::Script;
 use crate::store::shard::{Shard, Store};
 
@@ -25,7 +25,7 @@ pub(in crate::store) static SCRIPT: Script = Script {
 
 /// Sums over a window.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub struct Sums {
+pub struct WindowCounters {
     /// Tasks submitted.
     pub submitted: u64,
     /// For how long the tasks handed out had been ready, ms in all.
@@ -37,76 +37,76 @@ pub struct Sums {
     /// Given back.
     pub released: u64,
     /// Run out.
-    pub ran_out: u64,
+    pub lease_expired: u64,
     /// How long all these leases were, ms.
     pub leased_ms: u64,
     /// How long the tasks handed out had been ready.
-    pub waits: Histogram,
+    pub waits: WaitHistogram,
 }
 
-impl Sums {
+impl WindowCounters {
     /// Leases ended, however.
-    pub fn ended(&self) -> u64 {
-        self.completed.saturating_add(self.failed).saturating_add(self.released).saturating_add(self.ran_out)
+    pub fn leases_ended(&self) -> u64 {
+        self.completed.saturating_add(self.failed).saturating_add(self.released).saturating_add(self.lease_expired)
     }
 
     /// How long the tasks handed out had been ready on average, ms; `None` if there were none.
     pub fn mean_wait_ms(&self) -> Option<f64> {
-        let started = self.waits.count();
-        (started > 0).then(|| self.waited_ms as f64 / started as f64)
+        let claimed = self.waits.count();
+        (claimed > 0).then(|| self.waited_ms as f64 / claimed as f64)
     }
 }
 
 /// A window, and what was counted in it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Window {
+pub struct StatsWindow {
     /// Its end by Redis' clock.
-    pub end: Millis,
+    pub end: TimestampMs,
     /// The sums.
-    pub sums: Sums,
+    pub counters: WindowCounters,
 }
 
 /// What was counted of the queue, or of all, in the last `buckets` whole buckets.
-pub async fn window(store: &Store, queue: Option<&QueueName>, buckets: i64) -> Result<Window> {
-    let mut sums = Sums::default();
-    let last = add(&mut sums, look(store.home(), queue, buckets, None).await?)?;
-    let others = store.shards().iter().filter(|shard| shard.index != store.home().index);
-    for answer in try_join_all(others.map(|shard| look(shard, queue, buckets, Some(last)))).await? {
-        add(&mut sums, answer)?;
+pub async fn read_window(store: &Store, queue: Option<&QueueName>, buckets: i64) -> Result<StatsWindow> {
+    let mut counters = WindowCounters::default();
+    let last = add_reply(&mut counters, read_shard(store.first_shard(), queue, buckets, None).await?)?;
+    let others = store.shards().iter().filter(|shard| shard.index != store.first_shard().index);
+    for answer in try_join_all(others.map(|shard| read_shard(shard, queue, buckets, Some(last)))).await? {
+        add_reply(&mut counters, answer)?;
     }
-    Ok(Window { end: Millis((last + 1) * STATS_BUCKET_MS), sums })
+    Ok(StatsWindow { end: TimestampMs((last + 1) * STATS_BUCKET_MS), counters })
 }
 
-async fn look(shard: &Shard, queue: Option<&QueueName>, buckets: i64, last: Option<i64>) -> Result<Value> {
+async fn read_shard(shard: &Shard, queue: Option<&QueueName>, buckets: i64, last: Option<i64>) -> Result<Value> {
     let queue = queue.map_or("", QueueName::as_str);
     let last = last.map(|last| last.to_string()).unwrap_or_default();
-    shard.look(&SCRIPT, vec![queue.into(), buckets.to_string().into(), last.into()]).await
+    shard.read_script(&SCRIPT, vec![queue.into(), buckets.to_string().into(), last.into()]).await
 }
 
 /// Adds a shard's answer; the last bucket it speaks of.
-pub(in crate::store) fn add(sums: &mut Sums, answer: Value) -> Result<i64> {
-    let mut answer = items(answer)?;
+pub(in crate::store) fn add_reply(counters: &mut WindowCounters, answer: Value) -> Result<i64> {
+    let mut answer = read_list(answer)?;
     let last = answer.int()?;
-    let next = |sum: &mut u64, list: &mut Items| -> Result<()> {
-        *sum = sum.saturating_add(whole(list.int()?)?);
+    let add_next = |sum: &mut u64, list: &mut ReplyReader| -> Result<()> {
+        *sum = sum.saturating_add(non_negative(list.int()?)?);
         Ok(())
     };
-    next(&mut sums.submitted, &mut answer)?;
-    let mut ends = answer.items()?;
-    let Sums { completed, failed, released, ran_out, leased_ms, .. } = sums;
+    add_next(&mut counters.submitted, &mut answer)?;
+    let mut ends = answer.list()?;
+    let WindowCounters { completed, failed, released, lease_expired: ran_out, leased_ms, .. } = counters;
     for sum in [completed, failed, released, ran_out, leased_ms] {
-        next(sum, &mut ends)?;
+        add_next(sum, &mut ends)?;
     }
-    let mut waits = answer.items()?;
-    next(&mut sums.waited_ms, &mut waits)?;
+    let mut waits = answer.list()?;
+    add_next(&mut counters.waited_ms, &mut waits)?;
     while waits.len() > 0 {
         let bucket = u16::try_from(waits.int()?).ok().and_then(Bucket::new);
         let bucket = bucket.ok_or_else(|| Error::Unexpected("a class of waiting times that there is not".into()))?;
-        sums.waits.add(bucket, whole(waits.int()?)?);
+        counters.waits.add(bucket, non_negative(waits.int()?)?);
     }
     Ok(last)
 }
 
-fn whole(number: i64) -> Result<u64> {
+fn non_negative(number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::Unexpected(format!("a sum below nothing: {number}")))
 }

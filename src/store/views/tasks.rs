@@ -12,15 +12,15 @@ use crate::domain::slot::Slot;
 use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::Result;
-use crate::store::record::{Fields, unseal_backoff};
-use crate::store::reply::{bytes, int, items, number, text};
+use crate::store::record::{TaskHash, decode_backoff};
+use crate::store::reply::{bytes, int, read_list, parse_int, text};
 use crate::store::shard::{Shard, Store};
 
 /// The task; `None` where there is none.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
-    let shard = store.shard_of_id(&id);
+    let shard = store.shard_for_task(&id);
     let answer = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
-    Fields::of(id, answer)?.map(|fields| fields.task()).transpose()
+    TaskHash::parse(id, answer)?.map(|fields| fields.task()).transpose()
 }
 
 /// The tasks that are still there, in the order of `ids`, until 2 MiB are read; and how many ids that covers.
@@ -30,18 +30,18 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
         // Tasks of one shard are read together; on a Cluster a pipeline stays within one slot.
         let mut by_shard: BTreeMap<usize, Vec<TaskId>> = BTreeMap::new();
         for id in chunk {
-            by_shard.entry(store.layout().of(id.slot())).or_default().push(*id);
+            by_shard.entry(store.layout().shard_of(id.slot())).or_default().push(*id);
         }
         let mut read = BTreeMap::new();
         for ids in by_shard.values() {
             let Some(first) = ids.first() else { continue };
-            let shard = store.shard_of_id(first);
+            let shard = store.shard_for_task(first);
             let mut pipeline = pipe();
             for id in ids {
                 pipeline.cmd("HGETALL").arg(shard.keys.task(id));
             }
-            for (id, answer) in ids.iter().zip(shard.read(&pipeline).await?) {
-                if let Some(fields) = Fields::of(*id, answer)? {
+            for (id, answer) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
+                if let Some(fields) = TaskHash::parse(*id, answer)? {
                     read.insert(*id, fields.task()?);
                 }
             }
@@ -53,7 +53,7 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
             }
         }
         covered += chunk.len();
-        if length >= limits::CALL_BYTES {
+        if length >= limits::MAX_CALL_BYTES {
             break;
         }
     }
@@ -62,7 +62,7 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
 
 /// A lease, as far as it decides how its task goes on when it ends badly.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub struct LeaseState {
     /// The token of the last lease handed out, live or not; `None`: there was none.
     pub lease: Option<Token>,
     /// Who has or had it.
@@ -73,15 +73,15 @@ pub struct Holding {
     pub attempts: u32,
 }
 
-impl Holding {
+impl LeaseState {
     /// How long its task waits if it ends badly, ms; `random` is drawn from 0..1.
-    pub fn wait_ms(&self, random: f64) -> i64 {
+    pub fn retry_delay_ms(&self, random: f64) -> i64 {
         self.backoff.wait_ms(self.attempts.saturating_add(1), random)
     }
 }
 
 /// Reads the leases of tasks of one shard; `None` where there is no such task.
-pub async fn holdings(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Holding>>> {
+pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<LeaseState>>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -89,11 +89,11 @@ pub async fn holdings(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Holdin
     for id in ids {
         pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "t", "W", "b", "a"]);
     }
-    shard.read(&pipeline).await?.into_iter().map(holding).collect()
+    shard.send_pipeline(&pipeline).await?.into_iter().map(decode_lease_state).collect()
 }
 
-pub(in crate::store) fn holding(answer: Value) -> Result<Option<Holding>> {
-    let mut fields = items(answer)?;
+pub(in crate::store) fn decode_lease_state(answer: Value) -> Result<Option<LeaseState>> {
+    let mut fields = read_list(answer)?;
     let mut next = || match fields.value()? {
         Value::Nil => Ok(None),
         other => bytes(other).map(Some),
@@ -101,17 +101,17 @@ pub(in crate::store) fn holding(answer: Value) -> Result<Option<Holding>> {
     if next()?.is_none() {
         return Ok(None);
     }
-    Ok(Some(Holding {
+    Ok(Some(LeaseState {
         lease: next()?.and_then(|lease| Token::from_bytes(&lease)),
         worker: next()?.map(|worker| String::from_utf8_lossy(&worker).into_owned()).unwrap_or_default(),
-        backoff: next()?.map(|policy| unseal_backoff(&policy)).unwrap_or_default(),
-        attempts: next()?.and_then(|count| u32::try_from(number(&count)?).ok()).unwrap_or(0),
+        backoff: next()?.map(|policy| decode_backoff(&policy)).unwrap_or_default(),
+        attempts: next()?.and_then(|count| u32::try_from(parse_int(&count)?).ok()).unwrap_or(0),
     }))
 }
 
 /// A place among ready tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadyPlace {
+pub struct ReadyPosition {
     /// 9 comes first.
     pub priority: u8,
     /// Then the lowest slot.
@@ -121,31 +121,31 @@ pub struct ReadyPlace {
 }
 
 /// How many slots one call looks into where it cannot know which have tasks.
-const PROBES: u16 = 2048;
+const MAX_SLOT_PROBES: u16 = 2048;
 /// Up to so many entries of a wheel are read whole.
-const WHEEL: i64 = 1024;
+const MAX_WHEEL_ENTRIES: i64 = 1024;
 
 /// Ready tasks of `queue` behind `after`, at most `limit` by (priority, slot, seq), and where to go on; `None`: that
 /// was all. A page may be short, or empty, and have more behind it: a call's work is bounded, whatever there is.
-pub async fn ready(
+pub async fn ready_tasks(
     store: &Store,
     queue: &QueueName,
-    after: Option<ReadyPlace>,
+    after: Option<ReadyPosition>,
     limit: usize,
-) -> Result<(Vec<TaskId>, Option<ReadyPlace>)> {
-    let mut page = Page { queue, after, limit, probes: PROBES, ids: Vec::new() };
+) -> Result<(Vec<TaskId>, Option<ReadyPosition>)> {
+    let mut page = Page { queue, after, limit, probes_left: MAX_SLOT_PROBES, ids: Vec::new() };
     let start = after.map_or(9, |place| place.priority);
     for priority in (0..=start).rev() {
         for shard in store.shards() {
-            let (first, last) = store.layout().range(shard.index);
+            let (first, last) = store.layout().slot_range(shard.index);
             let resume = after.filter(|place| place.priority == priority);
             let from = resume.map_or(first, |place| place.slot.number().max(first));
             if from > last {
                 continue;
             }
-            let end = match occupied(shard, queue, priority, from, last).await? {
-                Occupied::These(slots) => page.fill(shard, priority, &slots, false).await?,
-                Occupied::Many => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
+            let end = match occupied_slots(shard, queue, priority, from, last).await? {
+                OccupiedSlots::Known(slots) => page.fill(shard, priority, &slots, false).await?,
+                OccupiedSlots::TooMany => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
             };
             if end.is_some() {
                 return Ok((page.ids, end));
@@ -158,21 +158,21 @@ pub async fn ready(
 /// A page of ready tasks that is being filled.
 struct Page<'a> {
     queue: &'a QueueName,
-    after: Option<ReadyPlace>,
+    after: Option<ReadyPosition>,
     limit: usize,
     /// Slots that may still be looked into without knowing that they have tasks.
-    probes: u16,
+    probes_left: u16,
     ids: Vec<TaskId>,
 }
 
 impl Page<'_> {
     /// Takes the tasks of these slots, a few slots at first and more where they have little. Where the page ends, if
     /// it does: it is full, or has looked into as many slots as it may.
-    async fn fill(&mut self, shard: &Shard, priority: u8, slots: &[u16], probing: bool) -> Result<Option<ReadyPlace>> {
-        let (mut rest, mut step) = (slots, 2);
-        while !rest.is_empty() {
-            let (chunk, behind) = rest.split_at(step.min(rest.len()));
-            (rest, step) = (behind, (step * 2).min(64));
+    async fn fill(&mut self, shard: &Shard, priority: u8, slots: &[u16], is_probing: bool) -> Result<Option<ReadyPosition>> {
+        let (mut remaining, mut step) = (slots, 2);
+        while !remaining.is_empty() {
+            let (chunk, tail) = remaining.split_at(step.min(remaining.len()));
+            (remaining, step) = (tail, (step * 2).min(64));
             let chunk: Vec<Slot> = chunk.iter().filter_map(|&number| Slot::new(number)).collect();
             let mut pipeline = pipe();
             for slot in &chunk {
@@ -185,22 +185,22 @@ impl Page<'_> {
                     .arg(&["WITHSCORES", "LIMIT", "0"])
                     .arg(self.limit - self.ids.len());
             }
-            for (slot, answer) in chunk.iter().zip(shard.read(&pipeline).await?) {
-                let mut list = items(answer)?;
+            for (slot, answer) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
+                let mut list = read_list(answer)?;
                 while list.len() > 0 {
                     self.ids.push(list.id()?);
-                    let place = ReadyPlace { priority, slot: *slot, seq: list.int()? };
+                    let place = ReadyPosition { priority, slot: *slot, seq: list.int()? };
                     if self.ids.len() == self.limit {
                         return Ok(Some(place));
                     }
                 }
             }
-            if probing {
-                self.probes = self.probes.saturating_sub(chunk.len() as u16);
+            if is_probing {
+                self.probes_left = self.probes_left.saturating_sub(chunk.len() as u16);
             }
-            if self.probes == 0 {
+            if self.probes_left == 0 {
                 // Behind all that the last slot has.
-                return Ok(chunk.last().map(|slot| ReadyPlace { priority, slot: *slot, seq: LAST_SEQ }));
+                return Ok(chunk.last().map(|slot| ReadyPosition { priority, slot: *slot, seq: MAX_SEQ }));
             }
         }
         Ok(None)
@@ -208,26 +208,26 @@ impl Page<'_> {
 }
 
 /// No task stands behind this one: scores are exact up to here.
-const LAST_SEQ: i64 = (1 << 53) - 1;
+const MAX_SEQ: i64 = (1 << 53) - 1;
 
-enum Occupied {
+enum OccupiedSlots {
     /// Exactly these slots, in order.
-    These(Vec<u16>),
+    Known(Vec<u16>),
     /// More than are worth reading: look into each.
-    Many,
+    TooMany,
 }
 
 /// Which slots from..=last have ready tasks of this priority.
-async fn occupied(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<Occupied> {
-    let span = 1i64 << 49;
-    let low = i64::from(9 - priority) * span;
+async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<OccupiedSlots> {
+    let width = 1i64 << 49;
+    let low = i64::from(9 - priority) * width;
     let wheel = shard.keys.wheel(queue);
-    let end = format!("({}", low + span);
+    let end = format!("({}", low + width);
     let count = int(shard.send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
-    if count > WHEEL {
-        return Ok(Occupied::Many);
+    if count > MAX_WHEEL_ENTRIES {
+        return Ok(OccupiedSlots::TooMany);
     }
-    let entries = items(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
+    let entries = read_list(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
     let mut slots = Vec::new();
     for entry in entries {
         let entry = text(entry)?;
@@ -238,5 +238,5 @@ async fn occupied(shard: &Shard, queue: &QueueName, priority: u8, from: u16, las
         }
     }
     slots.sort_unstable();
-    Ok(Occupied::These(slots))
+    Ok(OccupiedSlots::Known(slots))
 }

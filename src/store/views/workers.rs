@@ -6,62 +6,62 @@ use deadpool_redis::redis::{Value, cmd, pipe};
 use futures_util::future::try_join_all;
 
 use crate::domain::id::TaskId;
-use crate::domain::limits::{ALIVE_MS, STATS_BUCKET_MS};
+use crate::domain::limits::{WORKER_TIMEOUT_MS, STATS_BUCKET_MS};
 use crate::domain::queue::QueueName;
-use crate::domain::time::Millis;
+use crate::domain::time::TimestampMs;
 use crate::domain::worker::Worker;
 use crate::store::error::Result;
-use crate::store::reply::{bytes, int, items, number, text, unpacked};
+use crate::store::reply::{bytes, int, read_list, parse_int, text, decode_msgpack};
 use crate::store::shard::{Shard, Store};
 
 /// Records read at once.
-const PAGE: usize = 500;
+const RECORDS_PER_READ: usize = 500;
 /// Queues of a shard looked into, and leases looked at, for what workers hold.
-const QUEUES: usize = 1000;
-const LEASES: usize = 10_000;
+const MAX_QUEUES: usize = 1000;
+const MAX_LEASES: usize = 10_000;
 
 /// A worker that is alive.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Alive {
+pub struct LiveWorker {
     /// What is known of it.
     pub worker: Worker,
     /// When a server first saw it, and when one last did; `None` if it is only known by what it holds.
-    pub seen: Option<(Millis, Millis)>,
+    pub seen: Option<(TimestampMs, TimestampMs)>,
     /// How many tasks it can work at at once: what it says, or more if it was found to hold more within the last 30 s. One
     /// that was not seen within them counts for what it was found to hold.
-    pub lanes: u64,
+    pub effective_concurrency: u64,
 }
 
 /// Those who were alive at `at`, by name.
-pub async fn alive(store: &Store, at: Millis) -> Result<BTreeMap<String, Alive>> {
-    let held = most_held(store, at).await?;
-    let home = store.home();
+pub async fn live_workers(store: &Store, at: TimestampMs) -> Result<BTreeMap<String, LiveWorker>> {
+    let max_held = max_leases_held(store, at).await?;
+    let first_shard = store.first_shard();
     let mut command = cmd("ZRANGEBYSCORE");
-    command.arg(home.keys.seen()).arg(at.0 - ALIVE_MS).arg("+inf");
-    let here = items(home.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
-    let mut alive = known(home, &here).await?;
+    command.arg(first_shard.keys.workers_seen()).arg(at.0 - WORKER_TIMEOUT_MS).arg("+inf");
+    let recent = read_list(first_shard.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
+    let mut alive = read_workers(first_shard, &recent).await?;
     alive.retain(|_, alive| alive.seen.is_some_and(|(first, _)| first <= at));
     // They work at what takes long: what was known of them when they were last heard of.
-    let silent = held.keys().filter(|name| !alive.contains_key(*name));
-    let silent: Vec<Vec<u8>> = silent.map(|name| Worker::who(name).as_bytes().to_vec()).collect();
-    for (name, worker) in known(home, &silent).await? {
-        alive.insert(name, Alive { lanes: 0, ..worker });
+    let silent = max_held.keys().filter(|name| !alive.contains_key(*name));
+    let silent: Vec<Vec<u8>> = silent.map(|name| Worker::name_digest(name).as_bytes().to_vec()).collect();
+    for (name, worker) in read_workers(first_shard, &silent).await? {
+        alive.insert(name, LiveWorker { effective_concurrency: 0, ..worker });
     }
-    for (name, most) in held {
-        let unknown = || Alive { worker: Worker::unknown(&name), seen: None, lanes: 0 };
+    for (name, most) in max_held {
+        let unknown = || LiveWorker { worker: Worker::unknown(&name), seen: None, effective_concurrency: 0 };
         let alive = alive.entry(name.clone()).or_insert_with(unknown);
-        alive.lanes = alive.lanes.max(most);
+        alive.effective_concurrency = alive.effective_concurrency.max(most);
     }
     Ok(alive)
 }
 
 /// What is known of these workers, by name.
-async fn known(home: &Shard, who: &[Vec<u8>]) -> Result<BTreeMap<String, Alive>> {
+async fn read_workers(first_shard: &Shard, ids: &[Vec<u8>]) -> Result<BTreeMap<String, LiveWorker>> {
     let mut known = BTreeMap::new();
-    for page in who.chunks(PAGE) {
-        for record in items(home.send(cmd("HMGET").arg(home.keys.workers()).arg(page)).await?)? {
+    for page in ids.chunks(RECORDS_PER_READ) {
+        for record in read_list(first_shard.send(cmd("HMGET").arg(first_shard.keys.workers()).arg(page)).await?)? {
             let Value::BulkString(record) = record else { continue };
-            match read(&record) {
+            match decode(&record) {
                 Some(found) => drop(known.insert(found.worker.name.clone(), found)),
                 None => tracing::warn!("a record of a worker cannot be read"),
             }
@@ -71,30 +71,30 @@ async fn known(home: &Shard, who: &[Vec<u8>]) -> Result<BTreeMap<String, Alive>>
 }
 
 /// `<first sight ms> <last sight ms> <last claim ms> <JSON>`
-fn read(record: &[u8]) -> Option<Alive> {
+fn decode(record: &[u8]) -> Option<LiveWorker> {
     let mut parts = record.splitn(4, |&byte| byte == b' ');
-    let first = Millis(number(parts.next()?)?);
-    let last = Millis(number(parts.next()?)?);
+    let first = TimestampMs(parse_int(parts.next()?)?);
+    let last = TimestampMs(parse_int(parts.next()?)?);
     let worker: Worker = serde_json::from_slice(parts.nth(1)?).ok()?;
     let lanes = u64::from(worker.concurrency);
-    Some(Alive { worker, seen: Some((first, last)), lanes })
+    Some(LiveWorker { worker, seen: Some((first, last)), effective_concurrency: lanes })
 }
 
 /// The most leases that each worker was found to hold at once within the last 30 s. What was counted in several shards adds
 /// up if it was held at one time.
-async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
+async fn max_leases_held(store: &Store, at: TimestampMs) -> Result<HashMap<String, u64>> {
     let last = (at.0 - 1).div_euclid(STATS_BUCKET_MS);
-    let buckets = last - ALIVE_MS / STATS_BUCKET_MS + 1..=last;
-    let looks = store.shards().iter().map(|shard| async move {
+    let buckets = last - WORKER_TIMEOUT_MS / STATS_BUCKET_MS + 1..=last;
+    let reads = store.shards().iter().map(|shard| async move {
         let mut command = cmd("HGETALL");
-        command.arg(shard.keys.holders());
+        command.arg(shard.keys.lease_samples());
         shard.send(&command).await
     });
     let mut samples: HashMap<(i64, String), u64> = HashMap::new();
-    for answer in try_join_all(looks).await? {
+    for answer in try_join_all(reads).await? {
         let mut fields = match answer {
             Value::Map(pairs) => pairs.into_iter().flat_map(|(field, value)| [field, value]).collect::<Vec<_>>(),
-            other => items(other)?.collect(),
+            other => read_list(other)?.collect(),
         }
         .into_iter();
         while let (Some(bucket), Some(packed)) = (fields.next(), fields.next()) {
@@ -102,7 +102,7 @@ async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
             if !buckets.contains(&bucket) {
                 continue;
             }
-            let mut holders = items(unpacked(packed)?)?;
+            let mut holders = read_list(decode_msgpack(packed)?)?;
             let at = holders.int()?;
             while holders.len() > 0 {
                 let (name, held) = (holders.text()?, holders.int()?);
@@ -120,75 +120,75 @@ async fn most_held(store: &Store, at: Millis) -> Result<HashMap<String, u64>> {
 
 /// A lease that a worker holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Holding {
+pub struct HeldTask {
     /// The task.
     pub id: TaskId,
     /// Its queue.
     pub queue: QueueName,
     /// Until when it is the worker's.
-    pub until: Millis,
+    pub lease_until: TimestampMs,
 }
 
 /// What these workers hold now, each in the order in which leases end, and whether that is all: of the leases that there
 /// are, 10,000 are looked at.
-pub async fn holdings(store: &Store, names: &HashSet<&str>) -> Result<(HashMap<String, Vec<Holding>>, bool)> {
-    let mut found: HashMap<String, Vec<Holding>> = HashMap::new();
-    let (mut left, mut is_all) = (LEASES, true);
+pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap<String, Vec<HeldTask>>, bool)> {
+    let mut found: HashMap<String, Vec<HeldTask>> = HashMap::new();
+    let (mut leases_left, mut is_complete) = (MAX_LEASES, true);
     if names.is_empty() {
-        return Ok((found, is_all));
+        return Ok((found, is_complete));
     }
     for shard in store.shards() {
-        let due = items(shard.send(cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(QUEUES)).await?)?;
-        is_all &= due.len() <= QUEUES;
-        let queues = due.take(QUEUES).map(text);
+        let due = read_list(shard.send(cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(MAX_QUEUES)).await?)?;
+        is_complete &= due.len() <= MAX_QUEUES;
+        let queues = due.take(MAX_QUEUES).map(text);
         let queues = queues.filter_map(|name| name.map(|name| QueueName::parse(&name)).transpose());
-        for queues in queues.collect::<Result<Vec<_>>>()?.chunks(PAGE) {
+        for queues in queues.collect::<Result<Vec<_>>>()?.chunks(RECORDS_PER_READ) {
             let mut pipeline = pipe();
             for queue in queues {
                 pipeline.cmd("ZCARD").arg(shard.keys.leased(queue));
             }
-            for (queue, leases) in queues.iter().zip(shard.read(&pipeline).await?) {
+            for (queue, leases) in queues.iter().zip(shard.send_pipeline(&pipeline).await?) {
                 // Most of those in which something is due have only delayed tasks.
                 let leases = usize::try_from(int(leases)?).unwrap_or(0);
-                is_all &= leases <= left;
-                if leases == 0 || left == 0 {
+                is_complete &= leases <= leases_left;
+                if leases == 0 || leases_left == 0 {
                     continue;
                 }
                 let mut command = cmd("ZRANGE");
-                command.arg(shard.keys.leased(queue)).arg(0).arg(left - 1).arg("WITHSCORES");
-                left -= in_queue(shard, queue, shard.send(&command).await?, names, &mut found).await?;
+                command.arg(shard.keys.leased(queue)).arg(0).arg(leases_left - 1).arg("WITHSCORES");
+                leases_left -= add_held_tasks(shard, queue, shard.send(&command).await?, names, &mut found).await?;
             }
         }
     }
-    found.values_mut().for_each(|held| held.sort_by_key(|holding| holding.until));
-    Ok((found, is_all))
+    found.values_mut().for_each(|held| held.sort_by_key(|holding| holding.lease_until));
+    Ok((found, is_complete))
 }
 
 /// Adds those of one queue; how many leases were looked at.
-async fn in_queue(
+async fn add_held_tasks(
     shard: &Shard,
     queue: &QueueName,
     leases: Value,
     names: &HashSet<&str>,
-    found: &mut HashMap<String, Vec<Holding>>,
+    found: &mut HashMap<String, Vec<HeldTask>>,
 ) -> Result<usize> {
     let mut leased = Vec::new();
-    let mut leases = items(leases)?;
+    let mut leases = read_list(leases)?;
     while leases.len() > 0 {
-        leased.push((leases.id()?, Millis(leases.int()?)));
+        leased.push((leases.id()?, TimestampMs(leases.int()?)));
     }
-    for page in leased.chunks(PAGE) {
+    for page in leased.chunks(RECORDS_PER_READ) {
         let mut pipeline = pipe();
         for (id, _) in page {
             pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "W"]);
         }
-        for ((id, until), answer) in page.iter().zip(shard.read(&pipeline).await?) {
-            let mut fields = items(answer)?;
+        for ((id, until), answer) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
+            let mut fields = read_list(answer)?;
             let (state, worker) = (fields.value()?, fields.value()?);
             let Value::BulkString(worker) = worker else { continue };
             let worker = String::from_utf8_lossy(&worker);
             if matches!(state, Value::BulkString(state) if state == b"leased") && names.contains(&*worker) {
-                let holding = Holding { id: *id, queue: queue.clone(), until: *until };
+                let holding = HeldTask { id: *id, queue: queue.clone(), lease_until: *until };
                 found.entry(worker.into_owned()).or_default().push(holding);
             }
         }

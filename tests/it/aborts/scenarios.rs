@@ -11,17 +11,17 @@ use std::pin::Pin;
 
 use deadpool_redis::redis::cmd;
 use slotwheel::domain::digest::Digest;
-use slotwheel::domain::queue::Settings;
-use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, Start};
-use slotwheel::store::audit::Subject;
+use slotwheel::domain::queue::QueueSettings;
+use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, StartTime};
+use slotwheel::store::audit::Invariant;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::configure::configure;
+use slotwheel::store::ops::configure::apply_settings;
 use slotwheel::store::ops::fail::{Failure, fail};
-use slotwheel::store::ops::listen::listen;
+use slotwheel::store::ops::listen::enable_events;
 use slotwheel::store::ops::release::{Release, release};
-use slotwheel::store::ops::remember::{Note, remember};
-use slotwheel::store::ops::remove::{Reason, remove};
+use slotwheel::store::ops::remember::{IdempotencyRecord, record_idempotency};
+use slotwheel::store::ops::remove::{DeleteReason, delete};
 use slotwheel::store::{Caller, Result};
 
 use crate::support::lab::{Lab, document, error, id, queue, task, want};
@@ -64,7 +64,7 @@ fn keyed(n: u16, mode: DedupeMode, window_ms: Option<i64>) -> NewTask {
 }
 
 fn later(n: u16) -> NewTask {
-    NewTask { start: Start::In(60_000), ..task(n) }
+    NewTask { start: StartTime::After(60_000), ..task(n) }
 }
 
 fn expiring(n: u16) -> NewTask {
@@ -83,7 +83,7 @@ async fn leased(lab: &Lab, tasks: &[NewTask]) -> Result<()> {
 
 /// From now on scripts report what they change.
 async fn listening(lab: &Lab) -> Result<()> {
-    listen(lab.shard(), &mut Caller::new()).await.map(drop)
+    enable_events(lab.shard(), &mut Caller::new()).await.map(drop)
 }
 
 async fn finish(lab: &Lab, n: u16) -> Result<()> {
@@ -97,12 +97,12 @@ async fn fail_with(lab: &Lab, failures: &[Failure]) -> Result<()> {
 
 async fn note(lab: &Lab, status: Option<u16>) -> Result<()> {
     let digest = |text: &[u8]| Digest::of(&[text]);
-    let note = Note { key: digest(b"key"), body: digest(b"body"), id: id(11), status };
-    remember(lab.shard(), &mut Caller::new(), &[note]).await.map(drop)
+    let note = IdempotencyRecord { key: digest(b"key"), body: digest(b"body"), task_id: id(11), status };
+    record_idempotency(lab.shard(), &mut Caller::new(), &[note]).await.map(drop)
 }
 
 async fn pause(lab: &Lab, version: i64, paused: bool) -> Result<()> {
-    configure(lab.shard(), &mut Caller::new(), &queue("q"), version, &Settings { paused }).await.map(drop)
+    apply_settings(lab.shard(), &mut Caller::new(), &queue("q"), version, &QueueSettings { paused }).await.map(drop)
 }
 
 async fn call_off(lab: &Lab, numbers: &[u16]) -> Result<()> {
@@ -110,9 +110,9 @@ async fn call_off(lab: &Lab, numbers: &[u16]) -> Result<()> {
     cancel(lab.shard(), &mut Caller::new(), &ids).await.map(drop)
 }
 
-async fn forget(lab: &Lab, reason: Reason, numbers: &[u16]) -> Result<()> {
+async fn forget(lab: &Lab, reason: DeleteReason, numbers: &[u16]) -> Result<()> {
     let ids: Vec<_> = numbers.iter().map(|n| id(*n)).collect();
-    remove(lab.shard(), &mut Caller::new(), &reason, &ids).await.map(drop)
+    delete(lab.shard(), &mut Caller::new(), &reason, &ids).await.map(drop)
 }
 
 async fn give_back(lab: &Lab, n: u16, delay_ms: i64) -> Result<()> {
@@ -149,8 +149,8 @@ async fn damaged(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn entry(n: u16, index: &str) -> Subject {
-    Subject::Entry { member: id(n).as_bytes().to_vec(), index: index.into() }
+fn entry(n: u16, index: &str) -> Invariant {
+    Invariant::IndexEntry { member: id(n).as_bytes().to_vec(), index: index.into() }
 }
 
 pub fn all() -> Vec<Scenario> {

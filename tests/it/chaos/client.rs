@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use slotwheel::domain::digest::Digest;
-use slotwheel::domain::time::Millis;
+use slotwheel::domain::time::TimestampMs;
 
 use super::record::Recorder;
 use crate::history::event::{Answer, Call, Claimed, Event};
@@ -199,7 +199,7 @@ impl Request {
 
 /// A time in an answer, as ms.
 pub fn time(value: &Value) -> Option<i64> {
-    Some(Millis::parse(value.as_str()?).expect("a time").0)
+    Some(TimestampMs::parse(value.as_str()?).expect("a time").0)
 }
 
 /// A token as histories show it: who reads one can do nothing with it.

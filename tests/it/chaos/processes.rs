@@ -54,7 +54,7 @@ impl Server {
     async fn launch(&self) -> Child {
         loop {
             let mut child = Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-                .args(["--listen", "127.0.0.1:0", "--sweep-ms", "500", "--shards", "1"])
+                .args(["--listen", "127.0.0.1:0", "--poll-interval-ms", "500", "--shards", "1"])
                 .arg("--redis-url")
                 .arg(format!("redis://{}", self.back.address))
                 .env_remove("SLOTWHEEL_CONFIG")

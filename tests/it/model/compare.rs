@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use slotwheel::domain::slot::Slot;
 use slotwheel::domain::state::State;
-use slotwheel::domain::time::Millis;
+use slotwheel::domain::time::TimestampMs;
 
 use super::calls::{Call, Name};
 use super::{Claimed, Ended, Model, Problem, Reply, Task};
@@ -193,7 +193,7 @@ impl Names {
                 *seen = json!({"queue": seen["queue"], "paused": seen["paused"]});
                 (200, json!({"queue": name, "paused": paused}))
             }
-            Reply::Purged(moved) => (200, json!({"moved": moved, "more": false})),
+            Reply::Purged(moved) => (200, json!({"deleted": moved, "more": false})),
             Reply::Nothing => (204, Value::Null),
             Reply::Problem(of) => {
                 *seen = problem_seen(seen);
@@ -246,7 +246,7 @@ impl Names {
             }
             (Value::String(text), Value::Number(time)) => {
                 let time = time.as_i64().expect("a time");
-                let seen = Millis::parse(text).map(|at| at.0 - self.epoch);
+                let seen = TimestampMs::parse(text).map(|at| at.0 - self.epoch);
                 if !seen.is_some_and(|seen| (time..time + SLACK).contains(&seen)) {
                     found.push(format!("{at} is {seen:?}, the model says {time}"));
                 }
@@ -270,7 +270,7 @@ fn problem_seen(seen: &Value) -> Value {
 /// A queue as it is shown, but for the age of its oldest task; `None` where nobody knows it.
 pub(super) fn queue(model: &Model, name: &str) -> Option<Value> {
     let queue = model.queues.get(name).filter(|queue| queue.known)?;
-    let mut counts = json!({"submitted": queue.submitted, "removed": queue.removed});
+    let mut counts = json!({"submitted": queue.submitted, "deleted": queue.removed});
     for state in State::ALL {
         let standing = model.tasks.values().filter(|task| task.spec.queue == name && task.state == state);
         counts[state.as_str()] = json!(standing.count());

@@ -118,7 +118,7 @@ impl Player {
         let mut fixture = Fixture::on(redis, url, |written| {
             // Order is that of a shard.
             written.shards = Some(1);
-            written.sweep_ms = Some(10);
+            written.poll_interval_ms = Some(10);
         })
         .await;
         let servers = vec![fixture.http.clone(), fixture.another_server().await];
@@ -267,7 +267,7 @@ impl Player {
             Call::Resume(_) => "configure",
         };
         let script = slotwheel::store::ops::ALL.iter().find(|known| known.name == script).expect("a script");
-        let prelude = &self.fixture.config.testing.prelude;
+        let prelude = &self.fixture.config.test_hooks.script_prefix;
         let text = match script.text.split_once('\n') {
             Some((first, rest)) if !prelude.is_empty() => format!("{first}\n{prelude}\n{rest}"),
             _ => script.text.to_owned(),

@@ -9,21 +9,21 @@ use deadpool_redis::redis::{Cmd, FromRedisValue, cmd, pipe};
 use serde_json::value::RawValue;
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::id::TaskId;
-use slotwheel::domain::queue::{QueueName, Settings};
+use slotwheel::domain::queue::{QueueName, QueueSettings};
 use slotwheel::domain::slot::{Shards, Slot};
 use slotwheel::domain::state::State;
-use slotwheel::domain::task::{Claimed, ErrorReport, Labels, NewTask, Start};
-use slotwheel::store::client::Target;
-use slotwheel::store::ops::Held;
-use slotwheel::store::ops::claim::{Claim, Want};
+use slotwheel::domain::task::{ClaimedTask, ErrorReport, Attributes, NewTask, StartTime};
+use slotwheel::store::client::RedisConfig;
+use slotwheel::store::ops::LeaseRef;
+use slotwheel::store::ops::claim::{ClaimCall, WaiterRequest};
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::configure::configure;
-use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::configure::apply_settings;
+use slotwheel::store::ops::expire::expire_tasks;
 use slotwheel::store::ops::promote::promote;
-use slotwheel::store::ops::reap::{Overdue, reap};
+use slotwheel::store::ops::reap::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::submit::submit;
-use slotwheel::store::views::horizon::horizon;
-use slotwheel::store::views::overdue::overdue;
+use slotwheel::store::views::horizon::next_due;
+use slotwheel::store::views::overdue::expired_leases;
 use slotwheel::store::{Caller, Client, Result, Shard, Store, found};
 use uuid::Uuid;
 
@@ -63,14 +63,14 @@ pub struct Lab {
     pub store: Store,
     connection: MultiplexedConnection,
     offset: Arc<AtomicI64>,
-    held: Mutex<BTreeMap<TaskId, Held>>,
+    held: Mutex<BTreeMap<TaskId, LeaseRef>>,
     redis: OwnRedis,
 }
 
 /// A state of a lab.
 pub struct Saved {
     keys: Vec<(Vec<u8>, i64, Vec<u8>)>,
-    held: BTreeMap<TaskId, Held>,
+    held: BTreeMap<TaskId, LeaseRef>,
     now: i64,
 }
 
@@ -96,8 +96,8 @@ pub fn task(n: u16) -> NewTask {
         slot: id(n).slot(),
         priority: 4,
         payload: document("1"),
-        labels: Labels::default(),
-        start: Start::In(0),
+        attributes: Attributes::default(),
+        start: StartTime::After(0),
         expires_in_ms: None,
         max_attempts: 3,
         backoff: None,
@@ -112,12 +112,12 @@ pub fn error(message: &str) -> ErrorReport {
 }
 
 /// Somebody who wants `max` tasks of the first queue of the call, then of the second.
-pub fn want(max: usize, claim: Option<&[u8]>, queues: usize) -> Want {
-    Want {
+pub fn want(max: usize, claim: Option<&[u8]>, queues: usize) -> WaiterRequest {
+    WaiterRequest {
         max,
         lease_ms: 60_000,
         worker: "w".into(),
-        claim: claim.map(|claim| Digest::of(&[claim])),
+        claim_digest: claim.map(|claim| Digest::of(&[claim])),
         queues: (0..queues).collect(),
     }
 }
@@ -128,7 +128,7 @@ impl Lab {
         let offset: Arc<AtomicI64> = Arc::default();
         let shim = if Flavour::of_this_run() == Flavour::Shim { SHIM } else { "" };
         let prelude = format!("{shim}\n{ABORT}");
-        let target = Target { url: redis.url.clone(), offset: offset.clone(), prelude, ..Target::default() };
+        let target = RedisConfig { url: redis.url.clone(), clock_offset: offset.clone(), injected_lua: prelude, ..RedisConfig::default() };
         let client = Client::connect(target).await.expect("a connection");
         let shards = Shards::new(1).expect("one shard");
         found::found(&client, "sw", Some(shards)).await.expect("a data set");
@@ -142,7 +142,7 @@ impl Lab {
     }
 
     pub fn shard(&self) -> &Shard {
-        self.store.home()
+        self.store.first_shard()
     }
 
     /// Moves Redis' clock, as scripts see it, to `ms` after it began.
@@ -215,30 +215,30 @@ impl Lab {
         submit(self.shard(), &mut Caller::new(), tasks).await.map(drop)
     }
 
-    pub async fn claim(&self, queues: &[&str], wants: &[Want]) -> Result<Vec<Claimed>> {
+    pub async fn claim(&self, queues: &[&str], wants: &[WaiterRequest]) -> Result<Vec<ClaimedTask>> {
         let queues: Vec<QueueName> = queues.iter().map(|name| queue(name)).collect();
         let mut caller = Caller::new();
-        let handed = Claim::new(self.shard(), &mut caller, &queues, wants).send().await?;
-        let tasks: Vec<Claimed> = handed.tasks.into_iter().map(|(_, task)| task).collect();
-        let held = tasks.iter().map(|task| (task.id, Held { id: task.id, lease: Some(task.lease) }));
+        let handed = ClaimCall::new(self.shard(), &mut caller, &queues, wants).send().await?;
+        let tasks: Vec<ClaimedTask> = handed.tasks.into_iter().map(|(_, task)| task).collect();
+        let held = tasks.iter().map(|task| (task.id, LeaseRef { id: task.id, lease: Some(task.lease) }));
         self.held.lock().expect("no panic").extend(held);
         Ok(tasks)
     }
 
     /// The lease of task `n` that a claim of this lab got.
-    pub fn held(&self, n: u16) -> Held {
+    pub fn held(&self, n: u16) -> LeaseRef {
         self.held.lock().expect("no panic").get(&id(n)).expect("a lease").clone()
     }
 
     /// Ends the leases of `queue` that ran out.
     pub async fn reap(&self, queue: &QueueName, wait_ms: i64) -> Result<()> {
-        let now = horizon(self.shard()).await?.now;
-        let leases: Vec<Overdue> = overdue(self.shard(), queue, now)
+        let now = next_due(self.shard()).await?.now;
+        let leases: Vec<ExpiredLease> = expired_leases(self.shard(), queue, now)
             .await?
             .into_iter()
-            .map(|(id, holding)| Overdue { id, lease: holding.lease.expect("a token"), report: error("late"), wait_ms })
+            .map(|(id, holding)| ExpiredLease { id, token: holding.lease.expect("a token"), report: error("late"), wait_ms })
             .collect();
-        reap(self.shard(), &mut Caller::new(), &leases).await.map(drop)
+        expire_leases(self.shard(), &mut Caller::new(), &leases).await.map(drop)
     }
 
     /// Lets all time pass and works everything off: who was handed out, in order.
@@ -246,12 +246,12 @@ impl Lab {
         self.at(self.now() + 30 * 86_400_000);
         let mut caller = Caller::new();
         for name in ["q", "r"] {
-            configure(self.shard(), &mut caller, &queue(name), 99, &Settings::default()).await?;
+            apply_settings(self.shard(), &mut caller, &queue(name), 99, &QueueSettings::default()).await?;
             self.reap(&queue(name), 0).await?;
             promote(self.shard(), &mut caller, &queue(name)).await?;
         }
         // Those that were leased at their deadline wait again.
-        expire(self.shard(), &mut caller).await?;
+        expire_tasks(self.shard(), &mut caller).await?;
         let mut worked = Vec::new();
         loop {
             let claimed = self.claim(&["q", "r"], &[want(100, None, 2)]).await?;
@@ -261,7 +261,7 @@ impl Lab {
             let done: Vec<Completion> = claimed
                 .iter()
                 .map(|task| Completion {
-                    held: Held { id: task.id, lease: Some(task.lease) },
+                    held: LeaseRef { id: task.id, lease: Some(task.lease) },
                     result: document("null"),
                 })
                 .collect();

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use slotwheel::config::{Config, Written};
-use slotwheel::store::client::Target;
+use slotwheel::config::{Config, RawConfig};
+use slotwheel::store::client::RedisConfig;
 use slotwheel::store::{Client, Store, audit, found};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -54,29 +54,29 @@ impl Fixture {
         Self::with(|written| written.shards = Some(shards)).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Written)) -> Self {
+    pub async fn with(change: impl FnOnce(&mut RawConfig)) -> Self {
         let redis = OwnRedis::start().await;
         let url = redis.url.clone();
         Self::on(redis, url, change).await
     }
 
     /// On `redis`, reached through `url`.
-    pub async fn on(redis: OwnRedis, url: String, change: impl FnOnce(&mut Written)) -> Self {
+    pub async fn on(redis: OwnRedis, url: String, change: impl FnOnce(&mut RawConfig)) -> Self {
         let flavour = Flavour::of_this_run();
-        let mut written = Written {
+        let mut written = RawConfig {
             listen: Some("127.0.0.1:0".into()),
             redis_url: Some(url),
             shards: Some(if flavour == Flavour::Cluster { 16 } else { 1 }),
             // The truth is looked for often, so that no test waits long for what a signal missed.
-            sweep_ms: Some(150),
-            ..Written::default()
+            poll_interval_ms: Some(150),
+            ..RawConfig::default()
         };
         change(&mut written);
-        let mut config = written.meant().expect("settings");
+        let mut config = written.resolve().expect("settings");
         if flavour == Flavour::Shim {
-            config.testing.prelude = SHIM.into();
+            config.test_hooks.script_prefix = SHIM.into();
         }
-        let offset = config.testing.time_offset.clone();
+        let offset = config.test_hooks.time_offset.clone();
         let (server, http) = Server::start(&config).await;
         Fixture { redis, http, config, offset, servers: vec![server], ended: false }
     }
@@ -100,10 +100,10 @@ impl Fixture {
 
     /// The same, on another way to Redis.
     pub async fn store_at(&self, url: &str) -> Store {
-        let prelude = self.config.testing.prelude.clone();
-        let target = Target { url: url.to_owned(), offset: self.offset.clone(), prelude, ..Target::default() };
+        let prelude = self.config.test_hooks.script_prefix.clone();
+        let target = RedisConfig { url: url.to_owned(), clock_offset: self.offset.clone(), injected_lua: prelude, ..RedisConfig::default() };
         let client = Client::connect(target).await.expect("a connection past the server");
-        let founded = found::existing(&client, &self.config.prefix).await.expect("meta").expect("a data set");
+        let founded = found::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
     }
 

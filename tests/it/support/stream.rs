@@ -112,7 +112,7 @@ impl Stream {
 
     /// The next event, which must say that so many were missed.
     pub async fn missed(&mut self, count: Value) {
-        assert_eq!(self.event().await.expect("an event"), ("missed".into(), json!({"count": count})));
+        assert_eq!(self.event().await.expect("an event"), ("gap".into(), json!({"count": count})));
     }
 }
 

@@ -220,7 +220,7 @@ async fn of_leases_that_ran_out_together_those_are_seen_that_were_ended() {
     // As if it had been released after it was looked for and before it is ended.
     let id = TaskId::parse(text(&first["id"])).unwrap();
     let store = fixture.store().await;
-    let leased = store.shard_of_id(&id).keys.leased(&QueueName::default_queue());
+    let leased = store.shard_for_task(&id).keys.leased(&QueueName::default_queue());
     let _: u64 = fixture.redis.ask(cmd("ZADD").arg(&leased).arg(0).arg(id.as_bytes())).await;
     fixture.advance(61_000);
     fixture.until_state(&second["id"], "scheduled").await;

@@ -4,7 +4,7 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::fail::Failure;
-use slotwheel::store::ops::watch::watch;
+use slotwheel::store::ops::watch::subscribe_completion;
 
 use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
 use crate::support::lab::{error, id, queue, task, want};
@@ -22,7 +22,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "the last, with a key, watched",
             |lab| {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
-                watch(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
+                subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
             },
             |lab| { finish(lab, 11).await? }
         ),

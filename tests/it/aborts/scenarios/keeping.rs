@@ -4,39 +4,39 @@ use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 use slotwheel::domain::digest::Digest;
-use slotwheel::domain::queue::Settings;
+use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
 use slotwheel::store::Result;
-use slotwheel::store::audit::Subject;
-use slotwheel::store::found::Founded;
-use slotwheel::store::ops::beat::{Purpose, beat};
-use slotwheel::store::ops::mend::mend;
-use slotwheel::store::ops::sample::sample;
-use slotwheel::store::ops::settings::set;
-use slotwheel::store::ops::sight::{Sighting, sight};
-use slotwheel::store::ops::tidy::tidy;
-use slotwheel::store::views::confirm::confirm;
-use slotwheel::store::views::horizon::horizon;
-use slotwheel::store::views::page::by_time;
-use slotwheel::store::views::stats::window;
+use slotwheel::store::audit::Invariant;
+use slotwheel::store::found::Dataset;
+use slotwheel::store::ops::beat::{TouchPurpose, touch_dataset};
+use slotwheel::store::ops::mend::repair;
+use slotwheel::store::ops::sample::sample_leases;
+use slotwheel::store::ops::settings::set_settings;
+use slotwheel::store::ops::sight::{WorkerSeen, record_workers};
+use slotwheel::store::ops::tidy::prune_callers;
+use slotwheel::store::views::confirm::verify_invariants;
+use slotwheel::store::views::horizon::next_due;
+use slotwheel::store::views::page::page_by_time;
+use slotwheel::store::views::stats::read_window;
 
 use super::{Scenario, damaged, entry, finish, keyed, later, leased, listening, note, pause, scenario};
 use crate::support::lab::{Lab, id, queue, task};
 
-fn founded(lab: &Lab) -> Founded {
-    Founded { shards: lab.store.layout(), id: "f".into(), has_pulse: true }
+fn founded(lab: &Lab) -> Dataset {
+    Dataset { shards: lab.store.layout(), id: "f".into(), has_markers: true }
 }
 
 async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
-    let seen = names.iter().map(|name| Sighting {
+    let seen = names.iter().map(|name| WorkerSeen {
         worker: Worker::unknown(name),
-        seen: Duration::from_millis(7),
+        seen_ago: Duration::from_millis(7),
         claimed: Some(Duration::from_millis(9)),
     });
-    sight(lab.shard(), &mut Caller::new(), &seen.collect::<Vec<_>>()).await.map(drop)
+    record_workers(lab.shard(), &mut Caller::new(), &seen.collect::<Vec<_>>()).await.map(drop)
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -55,16 +55,16 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { pause(lab, 2, false).await? }
         ),
         scenario!("settings", "the first", |_lab| {}, |lab| {
-            set(&lab.store, &mut Caller::new(), &queue("q"), &Settings { paused: true }).await?;
+            set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
         }),
         scenario!(
             "settings",
             "others",
             |lab| {
-                set(&lab.store, &mut Caller::new(), &queue("q"), &Settings { paused: true }).await?;
+                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
             },
             |lab| {
-                set(&lab.store, &mut Caller::new(), &queue("q"), &Settings { paused: false }).await?;
+                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: false }).await?;
             }
         ),
         scenario!("remember", "opens", |_lab| {}, |lab| { note(lab, None).await? }),
@@ -79,16 +79,16 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { note(lab, None).await? }
         ),
         scenario!("beat", "the first", |_lab| {}, |lab| {
-            beat(lab.shard(), &mut Caller::new(), &founded(lab), Purpose::Found).await?;
+            touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
         }),
         scenario!(
             "beat",
             "another",
             |lab| {
-                beat(lab.shard(), &mut Caller::new(), &founded(lab), Purpose::Found).await?;
+                touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
             },
             |lab| {
-                beat(lab.shard(), &mut Caller::new(), &founded(lab), Purpose::Look).await?;
+                touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::Check).await?;
             }
         ),
         scenario!(
@@ -99,27 +99,27 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.at(9_000_000);
             },
             |lab| {
-                tidy(lab.shard(), &mut Caller::new(), "0").await?;
+                prune_callers(lab.shard(), &mut Caller::new(), "0").await?;
             }
         ),
         scenario!("listen", "again", |lab| { listening(lab).await? }, |lab| { listening(lab).await? }),
         scenario!("mend", "entries", |lab| { damaged(lab).await? }, |lab| {
             let subjects =
                 [entry(12, "leased:q"), entry(13, "scheduled:q"), entry(14, "scheduled:q"), entry(25, "slot:q:4:2")];
-            mend(lab.shard(), &mut Caller::new(), &subjects).await?;
+            repair(lab.shard(), &mut Caller::new(), &subjects).await?;
         }),
         scenario!("mend", "counters and counts", |lab| { damaged(lab).await? }, |lab| {
-            let counts = Subject::Counts { queue: queue("q"), places: vec!["4:1".into()] };
-            mend(
+            let counts = Invariant::QueueCounts { queue: queue("q"), unlisted_slots: vec!["4:1".into()] };
+            repair(
                 lab.shard(),
                 &mut Caller::new(),
-                &[Subject::Counters { seq: 4, turn: 1 }, counts, Subject::Total(vec!["q".into()])],
+                &[Invariant::Counters { seq: 4, turn: 1 }, counts, Invariant::ShardCounts(vec!["q".into()])],
             )
             .await?;
         }),
         scenario!("mend", "the wheel and the list of queues", |lab| { damaged(lab).await? }, |lab| {
-            let place = Subject::Place { queue: queue("q"), member: "4:1".into() };
-            mend(lab.shard(), &mut Caller::new(), &[place, Subject::Queue("q".into())]).await?;
+            let place = Invariant::WheelEntry { queue: queue("q"), member: "4:1".into() };
+            repair(lab.shard(), &mut Caller::new(), &[place, Invariant::QueueIndexes("q".into())]).await?;
         }),
         scenario!(
             "mend",
@@ -131,31 +131,31 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| {
                 let digest = Digest::of(&[b"d"]).as_bytes().to_vec();
-                mend(
+                repair(
                     lab.shard(),
                     &mut Caller::new(),
-                    &[Subject::Dedupe { queue: queue("q"), digest, ids: vec![id(11)] }],
+                    &[Invariant::DedupeKey { queue: queue("q"), digest, ids: vec![id(11)] }],
                 )
                 .await?;
             }
         ),
         scenario!("confirm", "much", |lab| { damaged(lab).await? }, |lab| {
-            confirm(lab.shard(), &[entry(14, "scheduled:q"), Subject::Queue("q".into())]).await?;
+            verify_invariants(lab.shard(), &[entry(14, "scheduled:q"), Invariant::QueueIndexes("q".into())]).await?;
         }),
         scenario!("sample", "who holds leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
-            sample(lab.shard(), &mut Caller::new(), None).await?;
+            sample_leases(lab.shard(), &mut Caller::new(), None).await?;
         }),
         scenario!(
             "sample",
             "nobody any more",
             |lab| {
                 leased(lab, &[task(11)]).await?;
-                sample(lab.shard(), &mut Caller::new(), None).await?;
+                sample_leases(lab.shard(), &mut Caller::new(), None).await?;
                 finish(lab, 11).await?;
                 lab.at(60_000);
             },
             |lab| {
-                sample(lab.shard(), &mut Caller::new(), None).await?;
+                sample_leases(lab.shard(), &mut Caller::new(), None).await?;
             }
         ),
         scenario!("sight", "the first", |_lab| {}, |lab| { seen(lab, &["a", "b"]).await? }),
@@ -169,13 +169,13 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { seen(lab, &["b", "c"]).await? }
         ),
         scenario!("stats", "something", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
-            window(&lab.store, Some(&queue("q")), 2).await?;
+            read_window(&lab.store, Some(&queue("q")), 2).await?;
         }),
         scenario!("horizon", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
-            horizon(lab.shard()).await?;
+            next_due(lab.shard()).await?;
         }),
         scenario!("page", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
-            by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;
+            page_by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;
         }),
     ]
 }

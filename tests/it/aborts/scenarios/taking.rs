@@ -2,11 +2,11 @@
 
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
-use slotwheel::domain::task::Start;
+use slotwheel::domain::task::StartTime;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::heartbeat::Beat;
+use slotwheel::store::ops::heartbeat::LeaseHeartbeat;
 use slotwheel::store::ops::heartbeat::heartbeat;
-use slotwheel::store::ops::watch::watch;
+use slotwheel::store::ops::watch::subscribe_completion;
 
 use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
 use crate::support::lab::{document, id, queue, task, want};
@@ -46,7 +46,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "puts off",
             |lab| { lab.submit(&[keyed(11, DedupeMode::Debounce, None), task(12)]).await? },
             |lab| {
-                let new = NewTask { start: Start::In(5000), ..keyed(13, DedupeMode::Debounce, None) };
+                let new = NewTask { start: StartTime::After(5000), ..keyed(13, DedupeMode::Debounce, None) };
                 lab.submit(&[new]).await?;
             }
         ),
@@ -55,7 +55,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "puts on",
             |lab| {
                 lab.submit(&[NewTask {
-                    start: Start::In(5000),
+                    start: StartTime::After(5000),
                     expires_in_ms: Some(9000),
                     ..keyed(11, DedupeMode::Debounce, None)
                 }])
@@ -121,15 +121,15 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!("heartbeat", "with progress", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
-            let beat = |n| Beat { held: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
+            let beat = |n| LeaseHeartbeat { held: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat(11), beat(12)]).await?;
         }),
         scenario!("heartbeat", "shortens", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
-            let beat = Beat { held: lab.held(11), lease_ms: Some(1000), progress: None };
+            let beat = LeaseHeartbeat { held: lab.held(11), lease_ms: Some(1000), progress: None };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
         }),
         scenario!("watch", "one that waits", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
-            watch(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
+            subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
         }),
     ]
 }

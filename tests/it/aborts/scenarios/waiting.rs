@@ -3,13 +3,13 @@
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
-use slotwheel::domain::task::Start;
+use slotwheel::domain::task::StartTime;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::expire::expire;
+use slotwheel::store::ops::expire::expire_tasks;
 use slotwheel::store::ops::promote::promote;
-use slotwheel::store::ops::remove::Reason;
+use slotwheel::store::ops::remove::DeleteReason;
 use slotwheel::store::ops::retry::retry;
-use slotwheel::store::ops::watch::watch;
+use slotwheel::store::ops::watch::subscribe_completion;
 
 use super::{
     Scenario, call_off, expiring, fail_with, failure, finish, forget, give_back, keyed, later, leased, scenario,
@@ -25,7 +25,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.submit(&[
                     later(11),
                     NewTask { expires_in_ms: Some(90_000), ..later(12) },
-                    NewTask { start: Start::In(99_000), ..task(13) },
+                    NewTask { start: StartTime::After(99_000), ..task(13) },
                 ])
                 .await?;
                 lab.at(61_000);
@@ -54,7 +54,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.at(2000);
             },
             |lab| {
-                expire(lab.shard(), &mut Caller::new()).await?;
+                expire_tasks(lab.shard(), &mut Caller::new()).await?;
             }
         ),
         scenario!("cancel", "a leased one", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
@@ -65,7 +65,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "ready and scheduled",
             |lab| {
                 lab.submit(&[expiring(12), later(13), keyed(14, DedupeMode::Keep, None)]).await?;
-                watch(lab.shard(), &mut Caller::new(), &[id(12)]).await?;
+                subscribe_completion(lab.shard(), &mut Caller::new(), &[id(12)]).await?;
             },
             |lab| { call_off(lab, &[12, 13, 14]).await? }
         ),
@@ -102,7 +102,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 finish(lab, 11).await?;
                 finish(lab, 12).await?;
             },
-            |lab| { forget(lab, Reason::Deleted, &[11]).await? }
+            |lab| { forget(lab, DeleteReason::Requested, &[11]).await? }
         ),
         scenario!(
             "remove",
@@ -113,7 +113,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 finish(lab, 12).await?;
                 lab.at(9_000_000);
             },
-            |lab| { forget(lab, Reason::Retained, &[11, 12]).await? }
+            |lab| { forget(lab, DeleteReason::RetentionElapsed, &[11, 12]).await? }
         ),
         scenario!(
             "remove",
@@ -121,7 +121,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| {
                 lab.submit(&[keyed(11, DedupeMode::Keep, None), expiring(12), later(13)]).await?;
             },
-            |lab| { forget(lab, Reason::Purged(vec![State::Ready, State::Scheduled]), &[11, 12, 13]).await? }
+            |lab| { forget(lab, DeleteReason::Purge(vec![State::Ready, State::Scheduled]), &[11, 12, 13]).await? }
         ),
     ]
 }
