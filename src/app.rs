@@ -15,11 +15,15 @@ use crate::api::{self, Api, Metrics};
 use crate::config::{Config, Durability, RedisSource};
 use crate::dispatch::Dispatch;
 use crate::spans::Spans;
-use crate::store::client::RedisConfig;
-use crate::store::found::{Dataset, found};
-use crate::store::managed::EmbeddedRedis;
-use crate::store::replicas::Replication;
-use crate::store::{self, Client, Store, check, pulse, signal};
+use crate::store;
+use crate::store::dataset::identity::{Dataset, found};
+use crate::store::dataset::loss_detector;
+use crate::store::notify::wakeups;
+use crate::store::redis::client::RedisConfig;
+use crate::store::redis::embedded::EmbeddedRedis;
+use crate::store::redis::preflight;
+use crate::store::redis::replication::Replication;
+use crate::store::{Client, Store};
 use crate::upkeep::Upkeep;
 
 /// How long a Redis that is named may take to answer for the first time.
@@ -62,7 +66,8 @@ async fn serve(
     let closing = CancellationToken::new();
     tokio::spawn(close_after_drain(stop.clone(), config.drain, closing.clone()));
     let spans = Spans::with_endpoint(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
-    let dispatch = Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
+    let dispatch =
+        Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
     let upkeep = Upkeep::start(&store, &dataset, config.poll_interval, &spans, &tasks, &closing);
     let wakeup_forwarder = tokio::spawn(forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()));
     let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing));
@@ -136,7 +141,7 @@ pub async fn redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<Embed
 /// When Redis does not answer, is not fit, or the data set does not fit the settings.
 async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<(Store, Dataset)> {
     let client = connect(redis_config.clone()).await?;
-    for finding in check::check(&client, config.durability).await? {
+    for finding in preflight::check(&client, config.durability).await? {
         if finding.fatal {
             anyhow::bail!("this Redis cannot keep tasks: {}", finding.text);
         }
@@ -148,7 +153,7 @@ async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Resul
         Durability::Replicated(required) => Some(Replication::connect(&redis_config, required).await?),
     };
     let store = Store::new(Arc::new(client), dataset.shards, &config.prefix).with_replication(replicas);
-    pulse::write_markers_once(&store, &dataset).await?;
+    loss_detector::write_markers_once(&store, &dataset).await?;
     Ok((store, dataset))
 }
 
@@ -187,7 +192,7 @@ async fn forward_wakeups(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upke
     };
     // Of one task with what it hears, so that both end when it does.
     tokio::select! {
-        () = signal::subscribe(store, sender) => {}
+        () = wakeups::subscribe(store, sender) => {}
         () = forward => {}
     }
 }

@@ -105,7 +105,9 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => run_command(settings.resolve_to_serve(), serve),
-        Command::Doctor { settings, repair_options: remedies } => run_command(settings.resolve(), |config| doctor::run(config, remedies)),
+        Command::Doctor { settings, repair_options: remedies } => {
+            run_command(settings.resolve(), |config| doctor::run(config, remedies))
+        }
         Command::Healthcheck(settings) => run_command(settings.resolve(), healthcheck),
     };
     match outcome {
@@ -180,7 +182,8 @@ async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {
         };
         address.set_ip(loopback);
     }
-    let reply = tokio::time::timeout(Duration::from_secs(5), request_readiness(address)).await.context("no answer in 5 s")?;
+    let reply =
+        tokio::time::timeout(Duration::from_secs(5), request_readiness(address)).await.context("no answer in 5 s")?;
     let status = reply.with_context(|| format!("no answer from {address}"))?;
     println!("{address} answers {status}");
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -18,7 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
-pub mod measure;
+pub mod metrics;
 pub mod spans;
 pub mod store;
 pub mod upkeep;

@@ -16,7 +16,7 @@ use std::time::Instant;
 use deadpool_redis::redis::cmd;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use slotwheel::store::ops::expire::expire_tasks;
+use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::{Caller, Shard};
 
 use support::{Fixture, text};
@@ -102,7 +102,10 @@ async fn measure_delay() {
         delays.push((held_at - ms(&task["created_at"])) as f64);
     }
     let middle = median(&mut delays);
-    println!("a delay of 500 ms: claimed after {middle:.0} ms (median of 20), {:.0} to {:.0} ms", delays[0], delays[19]);
+    println!(
+        "a delay of 500 ms: claimed after {middle:.0} ms (median of 20), {:.0} to {:.0} ms",
+        delays[0], delays[19]
+    );
     fixture.end().await;
 }
 
@@ -134,7 +137,11 @@ impl FilledStore {
         }
         let bytes_per_task = (store.memory().await - empty) as f64 / count as f64;
         let payload = PAYLOAD.len() + 2;
-        println!("{}: {bytes_per_task:.0} bytes of Redis a task, {:.0} beyond its payload", store.name(), bytes_per_task - payload as f64);
+        println!(
+            "{}: {bytes_per_task:.0} bytes of Redis a task, {:.0} beyond its payload",
+            store.name(),
+            bytes_per_task - payload as f64
+        );
         store
     }
 
@@ -196,8 +203,9 @@ impl FilledStore {
         let get = get.await / victims.len() as f64;
         let get_request = begun.elapsed().as_micros() as f64 / victims.len() as f64;
         let begun = Instant::now();
-        let list =
-            self.measure_cost(&["zrangebyscore", "hgetall"], async || drop(self.fixture.http.get(&middle).await.expect(200)));
+        let list = self.measure_cost(&["zrangebyscore", "hgetall"], async || {
+            drop(self.fixture.http.get(&middle).await.expect(200))
+        });
         let list = list.await;
         let list_request = begun.elapsed().as_micros() as f64;
         let cancel = self.measure_cost(&["evalsha"], async || {
@@ -215,8 +223,9 @@ impl FilledStore {
         self.fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
         self.fixture.advance(10);
         let mut caller = Caller::new();
-        let expiry =
-            self.measure_cost(&["evalsha", "eval"], async || assert!(!expire_tasks(&self.shard, &mut caller).await.unwrap()));
+        let expiry = self.measure_cost(&["evalsha", "eval"], async || {
+            assert!(!expire_tasks(&self.shard, &mut caller).await.unwrap())
+        });
         [cancel, expiry.await / 100.0, get, list, get_request, list_request]
     }
 }
@@ -240,7 +249,10 @@ async fn compare_sizes(keyed: bool) {
             }
         }
     }
-    println!("\n| {} | µs at {SMALL} | µs at {LARGE} | ratio |\n|---|---|---|---|", if keyed { "keyed" } else { "plain" });
+    println!(
+        "\n| {} | µs at {SMALL} | µs at {LARGE} | ratio |\n|---|---|---|---|",
+        if keyed { "keyed" } else { "plain" }
+    );
     for (name, [few, many]) in names.iter().zip(&mut rows) {
         let mut ratios: Vec<f64> = few.iter().zip(many.iter()).map(|(few, many)| many / few).collect();
         println!("| {name} | {:.1} | {:.1} | {:.2} |", median(few), median(many), median(&mut ratios));

@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use super::claims::Claim;
 use super::extract::{BatchBody, Peer};
-use super::items::BatchResults;
-use super::object::{Field, List, Fields};
+use super::json::batch_results::BatchResults;
+use super::json::fields::{Field, Fields, List};
+use super::json::response;
+use super::json::response::AsText;
+use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson};
 use super::problem::{Code, Problem};
-use super::reply::AsText;
-use super::shapes::{ClaimedTaskJson, SubmittedTaskJson};
-use super::submit::{Idempotency, SubmitRequest, SubmitOutcome, idempotency_key};
+use super::submit::{Idempotency, SubmitOutcome, SubmitRequest, idempotency_key};
 use super::trace_context::TraceContext;
-use super::{Api, claims, reply, submit};
+use super::{Api, claims, submit};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -65,20 +66,22 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     // What is refused when it is read names its place itself.
     let indexes: Vec<usize> = requests.pending_indexes().collect();
     let stored = submit::submit_all(&api, pending).await.into_iter().zip(indexes);
-    let stored = stored.map(|(outcome, place)| outcome.map_err(|problem| problem.in_batch_item(&format!("/tasks/{place}"))));
+    let stored =
+        stored.map(|(outcome, place)| outcome.map_err(|problem| problem.in_batch_item(&format!("/tasks/{place}"))));
     let outcomes: Vec<Result<SubmitOutcome, Problem>> = requests.into_results(stored);
     let results = outcomes.iter().map(|outcome| match outcome {
         Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.to_json()), problem: None },
         Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },
     });
-    Ok(reply::ok(&BatchSubmitResponse { results: results.collect() }))
+    Ok(response::ok(&BatchSubmitResponse { results: results.collect() }))
 }
 
 /// Reads one item.
 pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<SubmitRequest, Problem> {
     let object = item.object()?;
     let task = submit::parse_task(&object, shards)?;
-    let key = object.optional("idempotency_key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let key =
+        object.optional("idempotency_key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
     object.deny_unknown()?;
     Ok((task, key.map(|key| Idempotency::new(&key, raw.as_bytes()))))
 }
@@ -106,7 +109,11 @@ pub(super) struct CompletionBatch {
 }
 
 /// Reads a batch of completions.
-pub(super) fn parse_completions(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) -> Result<CompletionBatch, Problem> {
+pub(super) fn parse_completions(
+    object: &Fields<'_>,
+    peer: Peer,
+    headers: &HeaderMap,
+) -> Result<CompletionBatch, Problem> {
     let items = parse_items(object, "completions")?;
     let next = object.optional("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| claims::parse_claim(&next, peer, headers)).transpose()?;
@@ -152,8 +159,8 @@ pub(super) async fn complete(
         }
     });
     let tasks = delivery.as_ref().map(claims::claimed_tasks);
-    let bytes = reply::encode(&BatchCompleteResponse { results: results.collect(), tasks });
-    let mut response = reply::delivery_response(bytes, delivery.unwrap_or_default());
+    let bytes = response::encode(&BatchCompleteResponse { results: results.collect(), tasks });
+    let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
         claim.set_headers(&mut response);
     }

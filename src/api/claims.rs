@@ -8,13 +8,14 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::extract::{SingleBody, Peer, parse_wait};
-use super::object::Fields;
+use super::extract::{Peer, SingleBody, parse_wait};
+use super::json::fields::Fields;
+use super::json::response;
+use super::json::response::AsText;
+use super::json::shapes::ClaimedTaskJson;
 use super::problem::{Code, Problem};
-use super::reply::AsText;
-use super::shapes::ClaimedTaskJson;
-use super::{Api, metrics, reply};
-use crate::dispatch::{Delivery, Dispatch, ClaimRequest};
+use super::{Api, metrics};
+use crate::dispatch::{ClaimRequest, Delivery, Dispatch};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -57,8 +58,8 @@ pub(super) async fn claim(
     // Many wait, and long: they hold nothing of what they sent, whose head alone takes 8 KiB.
     drop((headers, body));
     let delivery = claim.run(&api).await?;
-    let bytes = reply::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
-    let mut response = reply::delivery_response(bytes, delivery);
+    let bytes = response::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
+    let mut response = response::delivery_response(bytes, delivery);
     claim.set_headers(&mut response);
     Ok(response)
 }
@@ -85,8 +86,8 @@ pub(super) async fn complete(
         None => None,
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
-    let bytes = reply::encode(&CompleteResponse { id: AsText(lease_ref.id), state: state.as_str(), tasks });
-    let mut response = reply::delivery_response(bytes, delivery.unwrap_or_default());
+    let bytes = response::encode(&CompleteResponse { id: AsText(lease_ref.id), state: state.as_str(), tasks });
+    let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
         claim.set_headers(&mut response);
     }

@@ -14,15 +14,15 @@ use serde::Serialize;
 
 use super::Api;
 use super::extract::Query;
+use super::json::response::AsText;
 use super::problem::{Code, Problem};
-use super::reply::AsText;
 use crate::dispatch::{BufferedEvent, Cursor, EventData};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
-use crate::store::change::TaskEvent;
+use crate::store::notify::events::TaskEvent;
 
 /// A stream that has nothing to say says so this often, so that nobody on the way takes it for dead.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);

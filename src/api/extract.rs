@@ -12,10 +12,10 @@ use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::accept::{ServerState, MemoryPermit, BodyTooSlow};
-use super::object::Fields;
+use super::accept::{BodyTooSlow, MemoryPermit, ServerState};
+use super::json::fields::Fields;
+use super::json::validate::{JsonDefect, validate};
 use super::problem::{Code, Problem};
-use super::scan::{JsonDefect, validate};
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
@@ -108,9 +108,11 @@ fn validate_text(bytes: Vec<u8>) -> Result<String, Problem> {
         .map_err(|error| malformed(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))?;
     match validate(text.as_bytes(), limits::MAX_JSON_DEPTH) {
         Ok(()) => Ok(text),
-        Err(JsonDefect::TooDeep(at)) => {
-            Err(Problem::at("", Code::TooDeep, format!("byte {at} opens more than {} brackets", limits::MAX_JSON_DEPTH)))
-        }
+        Err(JsonDefect::TooDeep(at)) => Err(Problem::at(
+            "",
+            Code::TooDeep,
+            format!("byte {at} opens more than {} brackets", limits::MAX_JSON_DEPTH),
+        )),
         Err(JsonDefect::LoneSurrogate(at)) => {
             let detail = format!("byte {at} begins half of a surrogate pair, which no other JSON reader would take");
             Err(Problem::at("", Code::LoneSurrogate, detail))
@@ -252,7 +254,10 @@ impl Query {
 
 /// How long to wait: as the request says (in ms), else as `Prefer: wait=` says (in s, RFC 7240), else not at all;
 /// and what the answer says of the preference.
-pub(super) fn parse_wait(wait_ms: Option<i64>, headers: &HeaderMap) -> Result<(Duration, Option<HeaderValue>), Problem> {
+pub(super) fn parse_wait(
+    wait_ms: Option<i64>,
+    headers: &HeaderMap,
+) -> Result<(Duration, Option<HeaderValue>), Problem> {
     let from_ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
     if let Some(asked) = wait_ms {
         return Ok((from_ms(asked), None));

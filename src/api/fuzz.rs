@@ -10,19 +10,20 @@ use serde_json::value::RawValue;
 use super::batch::{self, CompletionBatch};
 use super::claims::{self, Claim};
 use super::extract::{BatchBody, Peer, Query, parse_wait};
-use super::listing::{decode_cursor, decode_ready_cursor, encode_cursor, encode_ready_cursor};
-use super::object::Fields;
+use super::json::fields::Fields;
+use super::json::response;
+use super::json::validate::validate;
+use super::list::{decode_cursor, decode_ready_cursor, encode_cursor, encode_ready_cursor};
 use super::problem::Problem;
 use super::reports::FailRequest;
 use super::request_id::RequestId;
-use super::scan::validate;
 use super::trace_context::TraceContext;
-use super::{queues, reply, reports, submit};
+use super::{queues, reports, submit};
 use crate::dispatch::ClaimRequest;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::retry::{Backoff, BackoffKind};
 use crate::domain::slot::Shards;
-use crate::domain::task::{Dedupe, RawJson, ErrorReport, Attributes, NewTask, StartTime};
+use crate::domain::task::{Attributes, Dedupe, ErrorReport, NewTask, RawJson, StartTime};
 use crate::store::ops::complete::Completion;
 use crate::store::ops::heartbeat::LeaseHeartbeat;
 use crate::store::ops::release::Release;
@@ -97,7 +98,7 @@ fn accepted<T>(read: Result<T, Problem>) -> Option<T> {
         Err(problem) => problem,
     };
     assert!(problem.status().is_client_error());
-    assert!(reply::encode(&problem).len() <= MAX_PROBLEM_BYTES, "{problem:?}");
+    assert!(response::encode(&problem).len() <= MAX_PROBLEM_BYTES, "{problem:?}");
     None
 }
 
@@ -114,7 +115,8 @@ fn scanner_and_parser_agree(bytes: &[u8]) {
         Err(error) => {
             let error = error.to_string();
             // What a strict parser cannot hold is JSON all the same; and one name means something to this one alone.
-            let is_known_difference = error.starts_with("number out of range") || bytes.windows(7).any(|part| part == b"private");
+            let is_known_difference =
+                error.starts_with("number out of range") || bytes.windows(7).any(|part| part == b"private");
             assert!(!is_accepted || is_known_difference, "{error}");
         }
     }

@@ -4,9 +4,11 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::Api;
+use super::json::response;
 use super::problem::{Code, Problem};
-use super::{Api, reply};
-use crate::store::{self, check::check};
+use crate::store;
+use crate::store::redis::preflight::check;
 
 #[derive(Serialize)]
 struct HealthStatus {
@@ -14,7 +16,7 @@ struct HealthStatus {
 }
 
 pub(super) async fn live() -> Response {
-    reply::ok(&HealthStatus { status: "ok" })
+    response::ok(&HealthStatus { status: "ok" })
 }
 
 pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem> {
@@ -30,5 +32,5 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     if let Some(finding) = findings.into_iter().find(|finding| finding.fatal) {
         return Err(Problem::new(Code::Unavailable, finding.text));
     }
-    Ok(reply::ok(&HealthStatus { status: "ready" }))
+    Ok(response::ok(&HealthStatus { status: "ready" }))
 }

@@ -13,24 +13,20 @@ mod extract;
 #[doc(hidden)]
 pub mod fuzz;
 mod health;
-mod items;
-mod listing;
+mod json;
+mod list;
 mod metrics;
-mod object;
-mod overviews;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
 pub mod problem;
 mod queues;
-mod reply;
 mod reports;
 mod request_id;
 mod routes;
-mod scan;
-mod shapes;
 mod slots;
 mod stats;
+mod status_cache;
 mod submit;
 mod tasks;
 mod trace_context;
@@ -47,9 +43,9 @@ use accept::ServerState;
 pub use docs::CONTRACT;
 pub use extract::Peer;
 pub use metrics::Metrics;
-pub use overviews::StatusCache;
 pub use request_id::RequestId;
-pub use routes::{router, route_table};
+pub use routes::{route_table, router};
+pub use status_cache::StatusCache;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 
 use super::extract::SingleBody;
-use super::shapes::{ClaimedTaskJson, SubmittedTaskJson, TaskJson};
-use super::{reply, scan, submit};
+use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson, TaskJson};
+use super::json::{response, validate};
+use super::submit;
 use crate::domain::limits;
 use crate::domain::slot::Shards;
 use crate::domain::state::State;
@@ -13,7 +14,7 @@ use crate::domain::task::{ClaimedTask, NewTask, Task};
 
 /// The look over bytes of JSON, and whether they may be parsed.
 pub fn scan(json: &[u8]) -> bool {
-    scan::validate(json, limits::MAX_JSON_DEPTH).is_ok()
+    validate::validate(json, limits::MAX_JSON_DEPTH).is_ok()
 }
 
 /// The body of a submit, looked over and not yet parsed.
@@ -42,10 +43,10 @@ pub fn stored(task: NewTask) -> Task {
 
 /// The answer to its submit.
 pub fn submitted(task: &Task) -> Bytes {
-    reply::encode(&SubmittedTaskJson { task: TaskJson::from(task), deduplicated: false })
+    response::encode(&SubmittedTaskJson { task: TaskJson::from(task), deduplicated: false })
 }
 
 /// Tasks as the answer to a claim lists them.
 pub fn claimed(tasks: &[ClaimedTask]) -> Bytes {
-    reply::encode(&tasks.iter().map(ClaimedTaskJson::from).collect::<Vec<_>>())
+    response::encode(&tasks.iter().map(ClaimedTaskJson::from).collect::<Vec<_>>())
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::reply;
+use super::json::response;
 use super::request_id::RequestId;
 use crate::dispatch::Rejection;
 use crate::domain::state::State;
@@ -219,7 +219,7 @@ impl Problem {
 
     /// As bytes of JSON.
     pub(super) fn to_json(&self) -> Bytes {
-        reply::encode(self)
+        response::encode(self)
     }
 
     /// Its code.
@@ -251,7 +251,7 @@ impl Serialize for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = reply::json(self.status(), &self);
+        let mut response = response::json(self.status(), &self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
@@ -266,7 +266,9 @@ impl IntoResponse for Problem {
 impl From<Rejection> for Problem {
     fn from(refusal: Rejection) -> Self {
         match refusal {
-            Rejection::TooManyWaiting => Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait"),
+            Rejection::TooManyWaiting => {
+                Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait")
+            }
             Rejection::Store(error) => error.into(),
         }
     }

@@ -5,16 +5,17 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::extract::{EmptyBody, SingleBody, PathQueue, Query};
-use super::listing::{invalid_cursor, set_next_link};
-use super::object::Fields;
+use super::Api;
+use super::extract::{EmptyBody, PathQueue, Query, SingleBody};
+use super::json::fields::Fields;
+use super::json::response;
+use super::json::shapes::QueueJson;
+use super::list::{invalid_cursor, set_next_link};
 use super::problem::{Code, Problem};
-use super::shapes::QueueJson;
-use super::{Api, reply};
 use crate::domain::limits;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::state::State;
-use crate::store::views::queues::{Queue, queue_names, queue};
+use crate::store::views::queues::{Queue, queue, queue_names};
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -24,7 +25,8 @@ struct Page<'a> {
 
 pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
     let limit = query.int("limit", limits::PAGE_SIZE)?.unwrap_or(limits::PAGE_SIZE.default);
-    let after = query.optional("cursor").map(|cursor| QueueName::parse(&cursor).ok_or_else(invalid_cursor)).transpose()?;
+    let after =
+        query.optional("cursor").map(|cursor| QueueName::parse(&cursor).ok_or_else(invalid_cursor)).transpose()?;
     query.deny_unknown()?;
     let limit = usize::try_from(limit).unwrap_or(1);
     let mut found = queue_names(api.store(), after.as_ref(), limit + 1).await?;
@@ -37,7 +39,7 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         queues.extend(read.into_iter().flatten());
     }
     let next = next.as_ref().map(QueueName::as_str);
-    let mut response = reply::ok(&Page { queues: queues.iter().map(QueueJson::from).collect(), next_cursor: next });
+    let mut response = response::ok(&Page { queues: queues.iter().map(QueueJson::from).collect(), next_cursor: next });
     if let Some(next) = next {
         set_next_link(&mut response, &format!("</queues?limit={limit}&cursor={next}>; rel=\"next\""));
     }
@@ -54,7 +56,7 @@ pub(super) fn queue_not_found() -> Problem {
 
 async fn queue_response(api: &Api, name: &QueueName) -> Result<Response, Problem> {
     let found = queue(api.store(), name).await?.ok_or_else(queue_not_found)?;
-    Ok(reply::ok(&QueueJson::from(&found)))
+    Ok(response::ok(&QueueJson::from(&found)))
 }
 
 pub(super) async fn pause(
@@ -97,7 +99,7 @@ pub(super) async fn purge(
 ) -> Result<Response, Problem> {
     let states = parse_states(&body.object()?)?;
     let (moved, more) = api.dispatch.purge(&name, &states).await?;
-    Ok(reply::ok(&PurgeResponse { deleted: moved, more }))
+    Ok(response::ok(&PurgeResponse { deleted: moved, more }))
 }
 
 /// Reads which states are to be purged.

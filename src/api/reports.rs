@@ -4,21 +4,22 @@ use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::Api;
 use super::batch::parse_items;
 use super::claims::{parse_lease_ref, parse_task_id};
-use super::extract::{BatchBody, SingleBody, Peer};
-use super::items::BatchResults;
-use super::object::Fields;
+use super::extract::{BatchBody, Peer, SingleBody};
+use super::json::batch_results::BatchResults;
+use super::json::fields::Fields;
+use super::json::response;
+use super::json::response::AsText;
 use super::problem::Problem;
-use super::reply::AsText;
-use super::{Api, reply};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::domain::task::ErrorReport;
 use crate::domain::time::TimestampMs;
 use crate::store::ops::fail::Failure;
-use crate::store::ops::heartbeat::{LeaseHeartbeat, LeaseExtended};
+use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
 use crate::store::ops::release::Release;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 use crate::store::views;
@@ -33,7 +34,7 @@ struct TransitionResponse {
 fn transition_response(id: TaskId, ended: LeaseEnd) -> Result<Response, Problem> {
     match ended {
         LeaseEnd::Done { state, run_at, .. } => {
-            Ok(reply::ok(&TransitionResponse { id: AsText(id), state: state.as_str(), run_at: run_at.map(AsText) }))
+            Ok(response::ok(&TransitionResponse { id: AsText(id), state: state.as_str(), run_at: run_at.map(AsText) }))
         }
         LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
         LeaseEnd::Unknown => Err(Problem::task_not_found()),
@@ -128,7 +129,7 @@ pub(super) async fn heartbeat(
     let pending = beats.take_pending();
     let results = beats.into_results(api.dispatch.heartbeat(pending).await);
     let tasks = ids.into_iter().zip(results).map(|(id, outcome)| heartbeat_result(id, outcome)).collect();
-    Ok(reply::ok(&HeartbeatResponse { tasks }))
+    Ok(response::ok(&HeartbeatResponse { tasks }))
 }
 
 /// Reads a heartbeat.
@@ -156,7 +157,9 @@ fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {
 fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> HeartbeatResult {
     let id = AsText(id);
     let (lease_until, cancel_requested, problem) = match outcome {
-        Ok(LeaseExtended::Extended { lease_until: until, cancel_requested }) => (Some(AsText(until)), Some(cancel_requested), None),
+        Ok(LeaseExtended::Extended { lease_until: until, cancel_requested }) => {
+            (Some(AsText(until)), Some(cancel_requested), None)
+        }
         Ok(LeaseExtended::LeaseLost(state)) => (None, None, Some(Problem::lease_lost(state))),
         Ok(LeaseExtended::Unknown) => (None, None, Some(Problem::task_not_found())),
         Err(problem) => (None, None, Some(problem)),

@@ -9,7 +9,7 @@ use tower_http::csrf::CsrfLayer;
 use super::problem::{Code, Problem};
 use super::request_id::RequestIdLayer;
 use super::{
-    Api, batch, claims, docs, events, health, listing, metrics, queues, reports, slots, stats, submit, tasks, workers,
+    Api, batch, claims, docs, events, health, list, metrics, queues, reports, slots, stats, submit, tasks, workers,
 };
 
 /// Method, path, handler.
@@ -17,7 +17,7 @@ pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
     vec![
         (Method::POST, "/tasks", post(submit::submit)),
         (Method::POST, "/tasks/batch", post(batch::submit)),
-        (Method::GET, "/tasks", get(listing::list)),
+        (Method::GET, "/tasks", get(list::list)),
         (Method::GET, "/tasks/{id}", get(tasks::read)),
         (Method::DELETE, "/tasks/{id}", delete(tasks::delete)),
         (Method::POST, "/tasks/{id}/cancel", post(tasks::cancel)),

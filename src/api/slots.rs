@@ -5,9 +5,10 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
+use super::Api;
 use super::extract::Query;
+use super::json::response;
 use super::problem::{Code, Problem};
-use super::{Api, reply};
 use crate::domain::limits;
 use crate::domain::slot::Slot;
 use crate::store::views::queues::shard_counts;
@@ -53,5 +54,5 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         let slot = Slot::of_key(key.as_bytes());
         KeySlot { key, slot: slot.number(), shard: layout.shard_of(slot) }
     });
-    Ok(reply::ok(&SlotsResponse { shards: shards.collect(), key_slot }))
+    Ok(response::ok(&SlotsResponse { shards: shards.collect(), key_slot }))
 }

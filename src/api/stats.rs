@@ -4,19 +4,20 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::Api;
 use super::extract::Query;
-use super::overviews::Status;
+use super::json::response;
+use super::json::response::AsText;
 use super::problem::{Code, Problem};
 use super::queues::queue_not_found;
-use super::reply::AsText;
-use super::{Api, reply};
+use super::status_cache::Status;
 use crate::domain::limits;
-use crate::domain::model::{Inputs, Throughput};
 use crate::domain::queue::QueueName;
+use crate::domain::throughput::{Inputs, Throughput};
 use crate::domain::time::TimestampMs;
 use crate::store::Error;
 use crate::store::views::queues::{Counts, Queue, queue};
-use crate::store::views::stats::{WindowCounters, StatsWindow, read_window};
+use crate::store::views::stats::{StatsWindow, WindowCounters, read_window};
 use crate::store::views::workers::{LiveWorker, live_workers};
 
 #[derive(Serialize)]
@@ -79,7 +80,8 @@ impl CurrentState {
 }
 
 pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
-    let name = query.optional("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
+    let name =
+        query.optional("queue").map(|name| QueueName::parse(&name).ok_or_else(|| Problem::invalid_queue("?queue")));
     let name = name.transpose()?;
     let window_ms = query.int("window_ms", limits::STATS_WINDOW_MS)?.unwrap_or(limits::STATS_WINDOW_MS.default);
     let target_wait_ms = query.int("target_wait_ms", limits::TARGET_WAIT_MS)?;
@@ -97,7 +99,8 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         None => CurrentState::from_status(api.status_cache.read(store).await?)?,
     };
     let CurrentState { counts, paused, oldest_ready_age_ms } = now;
-    let StatsWindow { end, counters: sums } = read_window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
+    let StatsWindow { end, counters: sums } =
+        read_window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
     let workers = live_workers(store, end).await?;
     let serves_queue = |alive: &&LiveWorker| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
     let concurrency = workers.values().filter(serves_queue).map(|alive| alive.effective_concurrency).sum();
@@ -115,7 +118,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let throughput = Throughput::compute(&inputs, target_wait_ms.map(to_u64));
     let WindowCounters { submitted, completed, failed, released, lease_expired: ran_out, ref waits, .. } = sums;
     let predicted = throughput.predicted.as_ref();
-    Ok(reply::ok(&Stats {
+    Ok(response::ok(&Stats {
         queue: name.as_ref().map(QueueName::as_str),
         window_ms,
         window_end: AsText(end),

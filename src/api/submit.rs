@@ -6,13 +6,14 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Api;
 use super::extract::SingleBody;
-use super::items::BatchResults;
-use super::object::{Field, Fields};
+use super::json::batch_results::BatchResults;
+use super::json::fields::{Field, Fields};
+use super::json::response;
+use super::json::shapes::{SubmittedTaskJson, TaskJson};
 use super::problem::{Code, Problem};
-use super::shapes::{SubmittedTaskJson, TaskJson};
 use super::trace_context::TraceContext;
-use super::{Api, reply};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
@@ -20,10 +21,10 @@ use crate::domain::queue::QueueName;
 use crate::domain::retry::{Backoff, BackoffKind, Jitter};
 use crate::domain::slot::{Shards, Slot};
 use crate::domain::state::State;
-use crate::domain::task::{Dedupe, DedupeMode, Attributes, NewTask, StartTime, Task};
+use crate::domain::task::{Attributes, Dedupe, DedupeMode, NewTask, StartTime, Task};
 use crate::domain::time::TimestampMs;
 use crate::store;
-use crate::store::ops::remember::{IdempotencyRecord, IdempotencyOutcome};
+use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
 use crate::store::ops::submit::Submitted;
 use crate::store::views;
 
@@ -60,7 +61,11 @@ impl SubmitOutcome {
     }
 }
 
-pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: SingleBody) -> Result<Response, Problem> {
+pub(super) async fn submit(
+    Shared(api): Shared<Api>,
+    headers: HeaderMap,
+    body: SingleBody,
+) -> Result<Response, Problem> {
     let object = body.object()?;
     let mut task = parse_task(&object, api.store().layout())?;
     object.deny_unknown()?;
@@ -70,7 +75,7 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: S
     let idempotency = idempotency_key(&headers)?.map(|key| Idempotency::new(&key, body.bytes()));
     let outcome = submit_all(&api, vec![(task, idempotency)]).await.pop();
     let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "a submit had no outcome"))??;
-    let mut response = reply::json(outcome.status, &outcome.to_json());
+    let mut response = response::json(outcome.status, &outcome.to_json());
     if outcome.status == StatusCode::CREATED
         && let Ok(location) = HeaderValue::from_str(&format!("/tasks/{}", outcome.task.id))
     {
@@ -153,7 +158,12 @@ async fn submit_pending(api: &Api, requests: Vec<SubmitRequest>) -> Vec<Result<S
             Err(error) => Err(error.into()),
         };
         if let (Some(Idempotency { key, body }), Ok(outcome)) = (once, &outcome) {
-            records.push(IdempotencyRecord { key, body, task_id: outcome.task.id, status: Some(outcome.status.as_u16()) });
+            records.push(IdempotencyRecord {
+                key,
+                body,
+                task_id: outcome.task.id,
+                status: Some(outcome.status.as_u16()),
+            });
         }
         outcomes.push(outcome);
     }
@@ -177,7 +187,9 @@ async fn to_outcome(api: &Api, task: NewTask, submitted: Submitted) -> Result<Su
             let id = task.id;
             existing_task(api, task, id, StatusCode::CREATED).await
         }
-        Submitted::Existing(holder) | Submitted::Replaced(holder) => existing_task(api, task, holder, StatusCode::OK).await,
+        Submitted::Existing(holder) | Submitted::Replaced(holder) => {
+            existing_task(api, task, holder, StatusCode::OK).await
+        }
     }
 }
 
@@ -187,7 +199,11 @@ async fn existing_task(api: &Api, task: NewTask, id: TaskId, status: StatusCode)
         Some(task) => SubmitOutcome { status, task, is_deleted: false },
         None => {
             let task = NewTask { id, ..task };
-            SubmitOutcome { status, task: submitted_task(task, State::Ready, id.created_at(), None, None), is_deleted: true }
+            SubmitOutcome {
+                status,
+                task: submitted_task(task, State::Ready, id.created_at(), None, None),
+                is_deleted: true,
+            }
         }
     })
 }
@@ -338,7 +354,9 @@ fn parse_backoff(field: &Field<'_>) -> Result<Backoff, Problem> {
                 max_ms: object.int_or_default("max_ms", limits::BACKOFF_MAX_MS)?,
             }
         }
-        BackoffName::Fixed => BackoffKind::Fixed { base_ms: object.int_or_default("base_ms", limits::BACKOFF_BASE_MS)? },
+        BackoffName::Fixed => {
+            BackoffKind::Fixed { base_ms: object.int_or_default("base_ms", limits::BACKOFF_BASE_MS)? }
+        }
         BackoffName::List => {
             let field = object.required("delays_ms")?;
             let list = field.list(limits::MAX_BACKOFF_DELAYS, Code::TooLong)?;

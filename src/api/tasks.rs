@@ -5,13 +5,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::extract::{EmptyBody, PathId, Query, parse_wait};
+use super::json::response;
+use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
-use super::shapes::TaskJson;
-use super::{Api, metrics, reply};
+use super::{Api, metrics};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::ops::cancel::Cancelled;
-use crate::store::ops::remove::Deleted;
+use crate::store::ops::delete::Deleted;
 use crate::store::ops::retry::Retried;
 use crate::store::views;
 
@@ -44,10 +45,14 @@ pub(super) async fn read(
 
 async fn task_response(api: &Api, id: TaskId) -> Result<Response, Problem> {
     let task = views::tasks::task(api.store(), id).await?.ok_or_else(Problem::task_not_found)?;
-    Ok(reply::ok(&TaskJson::from(&task)))
+    Ok(response::ok(&TaskJson::from(&task)))
 }
 
-pub(super) async fn cancel(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {
+pub(super) async fn cancel(
+    Shared(api): Shared<Api>,
+    PathId(id): PathId,
+    _body: EmptyBody,
+) -> Result<Response, Problem> {
     match api.dispatch.cancel(id).await? {
         Cancelled::Now | Cancelled::AlreadyCancelled | Cancelled::Requested => task_response(&api, id).await,
         Cancelled::Ended(state) => {

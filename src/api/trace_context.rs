@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 
 use crate::domain::limits;
 use crate::domain::task::Attributes;
-use crate::domain::trace::{TraceParent, TRACEPARENT, TRACESTATE, is_tracestate};
+use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 
 /// The `traceparent` of a request and the `tracestate` beside it, as they came.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl TraceContext {
 fn add_header(labels: &mut Attributes, name: &str, value: &str) -> bool {
     let Attributes { key: _, tags, headers } = labels;
     let sizes = headers.iter().map(|(name, value)| name.len() + value.len()).chain(tags.iter().map(String::len));
-    let fits =
-        headers.len() < limits::MAX_HEADERS && sizes.sum::<usize>() + name.len() + value.len() <= limits::MAX_ATTRIBUTES_BYTES;
+    let fits = headers.len() < limits::MAX_HEADERS
+        && sizes.sum::<usize>() + name.len() + value.len() <= limits::MAX_ATTRIBUTES_BYTES;
     if fits {
         headers.insert(name.to_owned(), value.to_owned());
     }

@@ -7,17 +7,18 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::Api;
 use super::extract::Query;
-use super::listing::{invalid_cursor, percent_encode, set_next_link};
+use super::json::response;
+use super::json::response::AsText;
+use super::list::{invalid_cursor, percent_encode, set_next_link};
 use super::problem::Problem;
-use super::reply::AsText;
-use super::{Api, reply};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
-use crate::store::views::horizon::next_due;
-use crate::store::views::workers::{LiveWorker, HeldTask, live_workers, held_tasks};
+use crate::store::views::next_due::next_due;
+use crate::store::views::workers::{HeldTask, LiveWorker, held_tasks, live_workers};
 
 /// Tasks shown of one worker.
 const MAX_TASKS_SHOWN: usize = 100;
@@ -78,9 +79,12 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
             last_seen_at: alive.seen.map(|(_, last)| AsText(last)),
         }
     });
-    let mut response = reply::ok(&Page { workers: shapes.collect(), next_cursor: next });
+    let mut response = response::ok(&Page { workers: shapes.collect(), next_cursor: next });
     if let Some(next) = next {
-        set_next_link(&mut response, &format!("</workers?limit={limit}&cursor={}>; rel=\"next\"", percent_encode(next)));
+        set_next_link(
+            &mut response,
+            &format!("</workers?limit={limit}&cursor={}>; rel=\"next\"", percent_encode(next)),
+        );
     }
     Ok(response)
 }

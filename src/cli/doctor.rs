@@ -11,11 +11,13 @@ use anyhow::Context as _;
 use super::RepairOptions;
 use crate::app;
 use crate::config::Config;
-use crate::store::audit::{Finding, AuditReport, RepairEvent, audit, repair};
-use crate::store::client::RedisConfig;
-use crate::store::found::{Dataset, load, found, is_missing};
-use crate::store::gate::DataLoss;
-use crate::store::{Client, Store, check, pulse};
+use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, repair};
+use crate::store::circuit_breaker::DataLoss;
+use crate::store::dataset::identity::{Dataset, found, is_missing, load};
+use crate::store::dataset::loss_detector;
+use crate::store::redis::client::RedisConfig;
+use crate::store::redis::preflight;
+use crate::store::{Client, Store};
 
 /// Examines what the settings name; fails if anything is wrong and stays so.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
@@ -33,14 +35,14 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
 async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
     let client = Arc::new(Client::connect(target).await.context("no answer of Redis")?);
     let mut problem_count = 0;
-    for finding in check::check(&client, config.durability).await? {
+    for finding in preflight::check(&client, config.durability).await? {
         println!("{} {}", if finding.fatal { "WRONG " } else { "ADVICE" }, finding.text);
         problem_count += usize::from(finding.fatal);
     }
     if options.accept_loss {
         let dataset = found(&client, &config.prefix, config.shards).await?;
         let store = Store::new(client.clone(), dataset.shards, &config.prefix);
-        pulse::accept_loss(&store, &dataset).await?;
+        loss_detector::accept_loss(&store, &dataset).await?;
         println!(
             "data set {} is accepted as it is; servers that know it with another number of shards than {} do not take \
              it: start them again",
@@ -66,7 +68,7 @@ async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) 
         problem_count += 1;
     }
     let store = Store::new(client, dataset.shards, &config.prefix);
-    for (shard, loss) in pulse::foreign_shards(&store, &dataset).await? {
+    for (shard, loss) in loss_detector::foreign_shards(&store, &dataset).await? {
         println!("WRONG  shard {shard}: {}", loss.explain());
         problem_count += 1;
     }

@@ -4,22 +4,17 @@
 //! waiter. Claiming runs in the pump, never in a future that a disconnect can drop: what a waiter that has gone
 //! would have got is given back (`delivery`).
 
-mod delivery;
-mod ends;
+mod batched_ops;
+mod batcher;
+mod claim;
+mod completion_waiters;
 mod events;
-mod followed;
-mod gather;
-mod line;
-mod meters;
+mod metrics;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
-mod polls;
-mod pump;
-mod ring;
-mod roll;
-mod verbs;
-mod waiters;
+mod task_spans;
+mod worker_registry;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -42,33 +37,33 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::spans::{ExecutionOutcome, Spans};
+use crate::store::notify::wakeups::Wakeup;
 use crate::store::ops::cancel::Cancelled;
 use crate::store::ops::complete::Completion;
+use crate::store::ops::delete::{DeleteReason, Deleted};
 use crate::store::ops::fail::Failure;
-use crate::store::ops::heartbeat::{LeaseHeartbeat, LeaseExtended};
+use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
+use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
 use crate::store::ops::release::Release;
-use crate::store::ops::remember::{IdempotencyRecord, IdempotencyOutcome};
-use crate::store::ops::remove::{DeleteReason, Deleted};
 use crate::store::ops::retry::Retried;
 use crate::store::ops::submit::Submitted;
 use crate::store::ops::{self, LeaseEnd};
-use crate::store::signal::Wakeup;
 use crate::store::{Caller, Error, Shard, Store, views};
 
-pub use delivery::Delivery;
-pub use events::{Subscription, Cursor};
-pub use meters::{Metrics, WakeupCounts};
-pub use polls::PollLimit;
-pub use ring::{BufferedEvent, EventData};
-pub use waiters::ClaimRequest;
+pub use claim::delivery::Delivery;
+pub use claim::poll_limit::PollLimit;
+pub use claim::waiters::ClaimRequest;
+pub use events::ring_buffer::{BufferedEvent, EventData};
+pub use events::subscriptions::{Cursor, Subscription};
+pub use metrics::{Metrics, WakeupCounts};
 
-use delivery::UndeliveredReleaser;
-use ends::CompletionWaiters;
-use events::Subscriptions;
-use followed::TaskTracer;
-use gather::{Batcher, with_request_timeout};
-use roll::WorkerRegistry;
-use waiters::Waiters;
+use batcher::{Batcher, with_request_timeout};
+use claim::delivery::UndeliveredReleaser;
+use claim::waiters::Waiters;
+use completion_waiters::CompletionWaiters;
+use events::subscriptions::Subscriptions;
+use task_spans::TaskTracer;
+use worker_registry::WorkerRegistry;
 
 /// What comes of a call, or what the store has against it.
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -89,16 +84,16 @@ pub struct Dispatch {
     subscriptions: Arc<Subscriptions>,
     /// Per shard: signals may have been missed.
     wakeup_gaps: Vec<Notify>,
-    submits: Batcher<verbs::Submit>,
-    completes: Batcher<verbs::Complete>,
-    fails: Batcher<verbs::Fail>,
-    heartbeats: Batcher<verbs::Heartbeat>,
-    releases: Batcher<verbs::Release>,
-    cancels: Batcher<verbs::Cancel>,
-    retries: Batcher<verbs::Retry>,
-    deletes: Batcher<verbs::Delete>,
-    idempotency_records: Batcher<verbs::Remember>,
-    completion_watches: Batcher<verbs::Watch>,
+    submits: Batcher<batched_ops::Submit>,
+    completes: Batcher<batched_ops::Complete>,
+    fails: Batcher<batched_ops::Fail>,
+    heartbeats: Batcher<batched_ops::Heartbeat>,
+    releases: Batcher<batched_ops::Release>,
+    cancels: Batcher<batched_ops::Cancel>,
+    retries: Batcher<batched_ops::Retry>,
+    deletes: Batcher<batched_ops::Delete>,
+    idempotency_records: Batcher<batched_ops::Remember>,
+    completion_watches: Batcher<batched_ops::Watch>,
 }
 
 /// Why a request does not get what it waits for.
@@ -133,7 +128,7 @@ impl Dispatch {
         let releaser = UndeliveredReleaser::new(&store, &metrics, tasks);
         for shard in store.shards() {
             let (waiters, metrics) = (waiters.clone(), metrics.clone());
-            tasks.spawn(pump::run(shard.clone(), waiters, releaser.clone(), metrics, stop.clone()));
+            tasks.spawn(claim::claim_loop::run(shard.clone(), waiters, releaser.clone(), metrics, stop.clone()));
         }
         let worker_registry: Arc<WorkerRegistry> = Arc::default();
         tasks.spawn(worker_registry.clone().run(store.first_shard().clone(), waiters.clone(), stop.clone()));
@@ -282,7 +277,8 @@ impl Dispatch {
 
     /// Ends leases and their tasks, in their order.
     pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<LeaseEnd>> {
-        let execution_spans = self.task_tracer.execution_spans(completions.iter().map(|completion| &completion.held)).await;
+        let execution_spans =
+            self.task_tracer.execution_spans(completions.iter().map(|completion| &completion.held)).await;
         let with_slots = completions.into_iter().map(|completion| (completion.held.id.slot(), completion)).collect();
         let outcomes = self.completes.send_all(with_slots).await;
         self.task_tracer.finish_executions(execution_spans, ExecutionOutcome::Completed, &outcomes);
@@ -299,7 +295,9 @@ impl Dispatch {
 
     /// Prolongs leases.
     pub async fn heartbeat(&self, heartbeats: Vec<LeaseHeartbeat>) -> Vec<Result<LeaseExtended>> {
-        self.heartbeats.send_all(heartbeats.into_iter().map(|heartbeat| (heartbeat.held.id.slot(), heartbeat)).collect()).await
+        self.heartbeats
+            .send_all(heartbeats.into_iter().map(|heartbeat| (heartbeat.held.id.slot(), heartbeat)).collect())
+            .await
     }
 
     /// Gives a task back.
@@ -327,7 +325,7 @@ impl Dispatch {
 
     /// Opens or closes records of Idempotency-Keys, in their order; each lies in the key's own shard.
     pub async fn update_idempotency_records(&self, records: Vec<IdempotencyRecord>) -> Vec<Result<IdempotencyOutcome>> {
-        let with_slots = records.into_iter().map(|record| (verbs::slot_of_idempotency_key(&record.key), record));
+        let with_slots = records.into_iter().map(|record| (batched_ops::slot_of_idempotency_key(&record.key), record));
         self.idempotency_records.send_all(with_slots.collect()).await
     }
 
@@ -380,10 +378,10 @@ impl Dispatch {
     pub async fn set_queue_settings(&self, queue: &QueueName, settings: QueueSettings) -> Result<()> {
         with_request_timeout(async {
             let mut caller = Caller::new();
-            let version = ops::settings::set_settings(&self.store, &mut caller, queue, &settings).await?;
+            let version = ops::set_settings::set_settings(&self.store, &mut caller, queue, &settings).await?;
             let mut outcome = Ok(());
             for shard in self.store.shards() {
-                let applied = ops::configure::apply_settings(shard, &mut caller, queue, version, &settings).await;
+                let applied = ops::apply_settings::apply_settings(shard, &mut caller, queue, version, &settings).await;
                 outcome = outcome.and(applied.map(drop));
             }
             outcome
@@ -410,7 +408,7 @@ impl Dispatch {
                         return Ok((deleted, true));
                     }
                     calls += 1;
-                    let outcomes = ops::remove::delete(shard, &mut caller, &reason, &ids).await?;
+                    let outcomes = ops::delete::delete(shard, &mut caller, &reason, &ids).await?;
                     let deleted_now = outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count();
                     deleted += deleted_now as u64;
                     if deleted_now == 0 {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ClaimRequest;
-use super::delivery::Delivery;
-use super::waiters::{ClaimBatch, WaitHandle, Waiters};
+use super::claim::delivery::Delivery;
+use super::claim::waiters::{ClaimBatch, WaitHandle, Waiters};
 use crate::domain::queue::QueueName;
 
 /// The shard.

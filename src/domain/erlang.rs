@@ -33,7 +33,12 @@ pub struct WaitPrediction {
 /// `None` where there is no balance (as many come as the lanes can end, or more), for more than [`MOST_LANES`], and for
 /// numbers that are no rates.
 pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> Option<WaitPrediction> {
-    if !(arrival_rate.is_finite() && arrival_rate >= 0.0 && service_rate.is_finite() && service_rate > 0.0 && concurrency <= MAX_CONCURRENCY) {
+    if !(arrival_rate.is_finite()
+        && arrival_rate >= 0.0
+        && service_rate.is_finite()
+        && service_rate > 0.0
+        && concurrency <= MAX_CONCURRENCY)
+    {
         return None;
     }
     let (n, load) = (concurrency as f64, arrival_rate / service_rate);
@@ -44,7 +49,11 @@ pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> O
     let probability = erlang_c(concurrency, load);
     // A wait lasts longer than t with probability C * exp(-spare * t).
     let wait_ms = |quantile: f64| {
-        let wait = if 1.0 - probability >= quantile { 0.0 } else { (probability / (1.0 - quantile)).ln() / spare_rate * 1000.0 };
+        let wait = if 1.0 - probability >= quantile {
+            0.0
+        } else {
+            (probability / (1.0 - quantile)).ln() / spare_rate * 1000.0
+        };
         wait.max(0.0)
     };
     let prediction = WaitPrediction {
@@ -63,7 +72,10 @@ pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> O
 /// `None` where [`MOST_LANES`] are not enough, and for numbers that are no rates. No number of lanes makes a wait of
 /// nothing certain, so a target of 0 has none either, unless nothing comes.
 pub fn concurrency_needed(arrival_rate: f64, service_rate: f64, target_ms: u64) -> Option<u64> {
-    let is_enough = |concurrency| predict_wait(arrival_rate, concurrency, service_rate).is_some_and(|prediction| prediction.mean_ms <= target_ms as f64);
+    let is_enough = |concurrency| {
+        predict_wait(arrival_rate, concurrency, service_rate)
+            .is_some_and(|prediction| prediction.mean_ms <= target_ms as f64)
+    };
     if !is_enough(MAX_CONCURRENCY) || (target_ms == 0 && arrival_rate > 0.0) {
         return None;
     }
@@ -141,7 +153,10 @@ mod tests {
     #[test]
     fn many_lanes_are_reckoned_as_the_recursion_does_and_at_once() {
         for (concurrency, load) in [(100, 80.0), (10_000, 9_900.0), (100_000, 99_500.0), (1_000_000, 999_000.0)] {
-            assert!(is_close(erlang_c(concurrency, load), erlang_c_by_recursion(concurrency, load), 1e-8), "{concurrency} {load}");
+            assert!(
+                is_close(erlang_c(concurrency, load), erlang_c_by_recursion(concurrency, load), 1e-8),
+                "{concurrency} {load}"
+            );
         }
         // Far from busy and all but busy: nothing overflows.
         assert_eq!(erlang_c(MAX_CONCURRENCY, 1.0), 0.0);
@@ -150,8 +165,14 @@ mod tests {
 
     #[test]
     fn there_is_no_prediction_without_balance() {
-        for (arrival_rate, concurrency, service_rate) in [(10.0, 1, 10.0), (11.0, 1, 10.0), (1.0, 0, 1.0), (0.0, 0, 1.0), (1.0, 1, 0.0)] {
-            assert_eq!(predict_wait(arrival_rate, concurrency, service_rate), None, "{arrival_rate} {concurrency} {service_rate}");
+        for (arrival_rate, concurrency, service_rate) in
+            [(10.0, 1, 10.0), (11.0, 1, 10.0), (1.0, 0, 1.0), (0.0, 0, 1.0), (1.0, 1, 0.0)]
+        {
+            assert_eq!(
+                predict_wait(arrival_rate, concurrency, service_rate),
+                None,
+                "{arrival_rate} {concurrency} {service_rate}"
+            );
         }
         assert_eq!(predict_wait(0.0, 1, 1.0).unwrap().mean_ms, 0.0);
         assert_eq!(predict_wait(1.0, MAX_CONCURRENCY + 1, 1.0), None);

@@ -109,8 +109,8 @@ impl State {
 
     /// The transition table: the state after `event`, or `None` where the event cannot happen.
     pub const fn after(self, transition: Transition) -> Option<State> {
-        use Transition as E;
         use State as S;
+        use Transition as E;
         match (self, transition) {
             (S::Scheduled, E::Promote) => Some(S::Ready),
             (S::Ready, E::Claim) => Some(S::Leased),
@@ -161,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_completed_task_never_moves() {
-        for transition in [Transition::Claim, Transition::Cancel, Transition::ManualRetry, Transition::Expire, Transition::Complete] {
+        for transition in
+            [Transition::Claim, Transition::Cancel, Transition::ManualRetry, Transition::Expire, Transition::Complete]
+        {
             assert_eq!(State::Completed.after(transition), None);
         }
     }

@@ -16,7 +16,7 @@ use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::task::Attributes;
 use crate::domain::time::TimestampMs;
-use crate::domain::trace::{TraceParent, TRACEPARENT, TRACESTATE, is_tracestate};
+use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 
 /// A span for which Redis has to be asked longer is lost: work does not wait for it.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);

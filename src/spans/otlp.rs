@@ -16,7 +16,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
-use super::{TracedTask, TaskSpan};
+use super::{TaskSpan, TracedTask};
 
 /// How long the last spans may take when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,8 +31,11 @@ impl Exporter {
     /// To the collector at `endpoint`. What else there is to set is set by OpenTelemetry's own variables.
     pub(super) fn new(endpoint: &str) -> anyhow::Result<Self> {
         let traces_url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-        let exporter =
-            SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(traces_url).build()?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(traces_url)
+            .build()?;
         let mut resource =
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         // What a variable says counts; where none does, there is still a name, which says as much.

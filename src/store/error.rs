@@ -3,7 +3,7 @@
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::error::Elapsed;
 
-use super::gate::DataLoss;
+use super::circuit_breaker::DataLoss;
 
 /// The result of everything that speaks Redis.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -4,13 +4,17 @@
 use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
 
-use super::change;
 use super::error::{Error, Result};
-use super::ops::{parse_items, cancel, claim, complete, fail, heartbeat, release, remember, remove, retry, submit, watch};
-use super::record::{TaskHash, encode_document, decode_document};
+use super::notify::events;
+use super::ops;
+use super::ops::{
+    cancel, claim, complete, delete, fail, heartbeat, idempotency, parse_items, release, retry, submit,
+    subscribe_completion,
+};
+use super::record::{TaskHash, decode_document, encode_document};
+use super::redis::reply;
 use super::views::queues::Counts;
-use super::views::{courses, horizon, page, tasks};
-use super::{ops, reply};
+use super::views::{lease_details, next_due, page, tasks};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -120,7 +124,11 @@ fn check_result<T>(checked: Result<T>) -> Option<T> {
             None
         }
         Err(
-            error @ (Error::Unavailable(_) | Error::Full(_) | Error::Disk(_) | Error::DataLoss(_) | Error::Unconfirmed(_)),
+            error @ (Error::Unavailable(_)
+            | Error::Full(_)
+            | Error::Disk(_)
+            | Error::DataLoss(_)
+            | Error::Unconfirmed(_)),
         ) => {
             assert_eq!(error.to_string(), "", "an answer was there");
             None
@@ -140,16 +148,16 @@ pub fn replies(bytes: &[u8]) {
     check_result(parse_items(copy(), items, fail::parse_item));
     check_result(parse_items(copy(), items, heartbeat::parse_item));
     check_result(parse_items(copy(), items, release::parse_item));
-    check_result(parse_items(copy(), items, remember::parse_item));
-    check_result(parse_items(copy(), items, remove::parse_item));
+    check_result(parse_items(copy(), items, idempotency::parse_item));
+    check_result(parse_items(copy(), items, delete::parse_item));
     check_result(parse_items(copy(), items, retry::parse_item));
     check_result(parse_items(copy(), items, submit::parse_item));
-    check_result(watch::parse_reply(copy()));
+    check_result(subscribe_completion::parse_reply(copy()));
     check_result(page::decode(copy()));
-    check_result(horizon::decode(copy()));
-    check_result(courses::decode_lease_details(copy()));
-    check_result(courses::decode_ready_wait(copy()));
-    check_result(change::parse_events(copy()));
+    check_result(next_due::decode(copy()));
+    check_result(lease_details::decode_lease_details(copy()));
+    check_result(lease_details::decode_ready_wait(copy()));
+    check_result(events::parse_events(copy()));
     if let Some(Some(holding)) = check_result(tasks::decode_lease_state(copy())) {
         let _: i64 = holding.retry_delay_ms(0.5);
     }
@@ -210,7 +218,8 @@ pub fn records(bytes: &[u8]) {
         }
         let labels = task.attributes;
         let decoded = check_result(encode_document(&labels, &task.payload)).and_then(|sealed| decode_document(&sealed));
-        let is_same = decoded.is_some_and(|(decoded, payload)| decoded == labels && payload.get() == task.payload.get());
+        let is_same =
+            decoded.is_some_and(|(decoded, payload)| decoded == labels && payload.get() == task.payload.get());
         assert!(is_same, "a document does not read back");
     }
     if let Some(Some(claimed)) = check_result(fields.claimed()) {

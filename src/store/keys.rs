@@ -57,8 +57,16 @@ pub const PATTERNS: &[KeyPattern] = &[
     ),
     key("scheduled:<queue>", KeyType::Zset, "ids by run time; submit, fail, release, reap; promote"),
     key("leased:<queue>", KeyType::Zset, "ids by the end of the lease; claim, heartbeat; all ends of a lease"),
-    key("due", KeyType::Zset, "queues by a time not later than their first in scheduled and leased; promote sets it anew"),
-    key("deadline", KeyType::Zset, "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not"),
+    key(
+        "due",
+        KeyType::Zset,
+        "queues by a time not later than their first in scheduled and leased; promote sets it anew",
+    ),
+    key(
+        "deadline",
+        KeyType::Zset,
+        "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not",
+    ),
     key("ended:<queue>:<state>", KeyType::Zset, "ids by the time of the end; all ends; retry, remove"),
     key("retain", KeyType::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
     key("count:<queue>", KeyType::Hash, "field for each state, submitted, removed; every transition"),
@@ -84,7 +92,11 @@ pub const PATTERNS: &[KeyPattern] = &[
     key("queue:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", KeyType::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
     key("seq", KeyType::Hash, "seq, turn: counters; whatever queues a task"),
-    key("meta", KeyType::Hash, "first shard only: shards, id of the data set, whether all have a pulse; the first start"),
+    key(
+        "meta",
+        KeyType::Hash,
+        "first shard only: shards, id of the data set, whether all have a pulse; the first start",
+    ),
     key(
         "pulse",
         KeyType::Hash,

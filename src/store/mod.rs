@@ -4,32 +4,24 @@
 //! [`ops`], reading is in [`views`], [`signal`] and [`change`] hear what scripts publish, [`audit`] checks the whole.
 
 pub mod audit;
-pub mod change;
-pub mod check;
-pub mod client;
+pub mod circuit_breaker;
+pub mod dataset;
 pub mod error;
-pub mod found;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-pub mod gate;
-mod hearing;
 pub mod keys;
-pub mod managed;
-pub mod meters;
+pub mod metrics;
+pub mod notify;
 pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
-pub mod pulse;
 pub mod record;
-pub mod replicas;
-mod reply;
-pub mod script;
+pub mod redis;
 pub mod shard;
-pub mod signal;
 pub mod views;
 
-pub use client::Client;
 pub use error::{Error, Result};
+pub use redis::client::Client;
 pub use shard::{Caller, Shard, Store};

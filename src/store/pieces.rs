@@ -4,10 +4,10 @@
 use deadpool_redis::redis::Value;
 
 use super::error::Result;
-use super::ops::parse_items;
 use super::ops::claim::{self, ClaimReply};
+use super::ops::parse_items;
 use super::ops::submit::{self, Submitted};
-use super::reply;
+use super::redis::reply;
 use crate::domain::queue::QueueName;
 use crate::domain::token::Token;
 

@@ -29,14 +29,14 @@ use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
-use super::reply::{ReplyReader, read_list, parse_int};
+use super::redis::reply::{ReplyReader, parse_int, read_list};
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
 use crate::domain::retry::Backoff;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::domain::task::{ClaimedTask, DedupeMode, RawJson, ErrorReport, Attributes, NewTask, Task, TaskError};
+use crate::domain::task::{Attributes, ClaimedTask, DedupeMode, ErrorReport, NewTask, RawJson, Task, TaskError};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 
@@ -152,9 +152,9 @@ impl TaskHash {
         };
         let mut by_name = HashMap::with_capacity(pairs.len());
         for (name, value) in pairs {
-            let value = super::reply::bytes(value)?;
+            let value = super::redis::reply::bytes(value)?;
             if !value.is_empty() {
-                by_name.insert(super::reply::bytes(name)?, value);
+                by_name.insert(super::redis::reply::bytes(name)?, value);
             }
         }
         Ok((!by_name.is_empty()).then_some(TaskHash { id, by_name }))

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
 
-use super::client::Client;
+use super::circuit_breaker::CircuitBreaker;
 use super::error::Result;
-use super::gate::CircuitBreaker;
 use super::keys::{Keys, tags};
-use super::meters::Transitions;
-use super::replicas::Replication;
-use super::script::Script;
+use super::metrics::Transitions;
+use super::redis::client::Client;
+use super::redis::replication::Replication;
+use super::redis::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::slot::{Shards, Slot};
 

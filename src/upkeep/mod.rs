@@ -11,15 +11,15 @@
 //! | `sample` | every 5 s | looks who holds how many leases |
 //! | `tidy` | every 10 min | forgets pumps that are gone |
 
-mod drop;
-mod expire;
-mod meters;
+mod dataset_heartbeat;
+mod expire_leases;
+mod expire_tasks;
+mod metrics;
 mod promote;
-mod pulse;
-mod reap;
-mod sample;
-mod settle;
-mod tidy;
+mod prune_callers;
+mod purge_retention;
+mod sample_leases;
+mod sync_settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::spans::Spans;
-use crate::store::found::Dataset;
-use crate::store::signal::Wakeup;
-use crate::store::views::horizon::{NextDue, next_due};
+use crate::store::dataset::identity::Dataset;
+use crate::store::notify::wakeups::Wakeup;
+use crate::store::views::next_due::{NextDue, next_due};
 use crate::store::{Caller, Result, Shard, Store};
 
-pub use meters::Metrics;
+pub use metrics::Metrics;
 
 /// A pause after a job that found work and could not do it.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -62,11 +62,11 @@ impl Upkeep {
         let upkeep = Arc::new(Upkeep { wakeups, metrics: Metrics::default() });
         for shard in store.shards() {
             tasks.spawn(upkeep.clone().run_shard(shard.clone(), poll_interval, spans.clone(), stop.clone()));
-            tasks.spawn(pulse::run(shard.clone(), dataset.clone(), stop.clone()));
+            tasks.spawn(dataset_heartbeat::run(shard.clone(), dataset.clone(), stop.clone()));
         }
-        tasks.spawn(sample::run(store.clone(), stop.clone()));
-        tasks.spawn(settle::run(store.clone(), stop.clone()));
-        tasks.spawn(tidy::run(store.clone(), stop.clone()));
+        tasks.spawn(sample_leases::run(store.clone(), stop.clone()));
+        tasks.spawn(sync_settings::run(store.clone(), stop.clone()));
+        tasks.spawn(prune_callers::run(store.clone(), stop.clone()));
         upkeep
     }
 
@@ -112,16 +112,16 @@ async fn run_due(shard: &Shard, caller: &mut Caller, spans: &Spans, metrics: &Me
     metrics.record_lags(&schedule);
     let is_due = |time: Option<_>| time.is_some_and(|time| time <= schedule.now);
     if is_due(schedule.expires_at) {
-        expire::run(shard, caller).await?;
+        expire_tasks::run(shard, caller).await?;
     }
     if is_due(schedule.due_at) {
         for queue in &schedule.due_queues {
-            reap::run(shard, caller, queue, schedule.now, spans).await?;
+            expire_leases::run(shard, caller, queue, schedule.now, spans).await?;
             promote::run(shard, caller, queue).await?;
         }
     }
     if is_due(schedule.retention_ends_at) {
-        drop::run(shard, caller, schedule.now).await?;
+        purge_retention::run(shard, caller, schedule.now).await?;
     }
     let (now, after) = if is_due(schedule.expires_at) || is_due(schedule.due_at) || is_due(schedule.retention_ends_at) {
         let refreshed = next_due(shard).await?;
@@ -139,5 +139,6 @@ async fn run_due(shard: &Shard, caller: &mut Caller, spans: &Spans, metrics: &Me
 }
 
 fn is_unchanged(before: &NextDue, after: &NextDue) -> bool {
-    (before.due_at, before.expires_at, before.retention_ends_at) == (after.due_at, after.expires_at, after.retention_ends_at)
+    (before.due_at, before.expires_at, before.retention_ends_at)
+        == (after.due_at, after.expires_at, after.retention_ends_at)
 }

@@ -49,7 +49,8 @@ async fn a_flushed_redis_is_no_silent_empty_queue() {
 
     assert!(noticed(&fixture).await.contains("gone"));
     // Each shard is looked at by itself.
-    let all = format!("slotwheel_data_loss{{reason=\"missing\"}} {}\n", fixture.config.shards.expect("a number").count());
+    let all =
+        format!("slotwheel_data_loss{{reason=\"missing\"}} {}\n", fixture.config.shards.expect("a number").count());
     let metrics = || async { fixture.http.get("/metrics").await.text };
     fixture.until(|| async { metrics().await.contains(&all).then_some(()) }).await;
     for (path, body) in [("/tasks", json!({"queue": "q"})), ("/claim", json!({"queues": ["q"]}))] {

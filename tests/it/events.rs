@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use slotwheel::config::RawLimits;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::listen::enable_events;
+use slotwheel::store::ops::enable_events::enable_events;
 use tokio::sync::mpsc;
 
 use crate::support::lab::{Lab, task};

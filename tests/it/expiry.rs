@@ -4,7 +4,7 @@ use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::expire::expire_tasks;
+use slotwheel::store::ops::expire_tasks::expire_tasks;
 
 use crate::support::{Fixture, report, report_with, text};
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use slotwheel::config::Durability;
-use slotwheel::store::managed::{EmbeddedRedis, EmbeddedRedisError};
+use slotwheel::store::redis::embedded::{EmbeddedRedis, EmbeddedRedisError};
 use tokio_util::sync::CancellationToken;
 
 use deadpool_redis::redis::{self, cmd};
@@ -65,7 +65,10 @@ async fn it_is_private_durable_and_compact() {
 async fn two_never_use_one_directory() {
     let directory = TempDir::new();
     let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
-    assert!(matches!(EmbeddedRedis::start(directory.path(), Durability::Fsync).await, Err(EmbeddedRedisError::InUse(_))));
+    assert!(matches!(
+        EmbeddedRedis::start(directory.path(), Durability::Fsync).await,
+        Err(EmbeddedRedisError::InUse(_))
+    ));
     managed.stop().await;
     EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap().stop().await;
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use slotwheel::dispatch::{Dispatch, ClaimRequest};
+use slotwheel::dispatch::{ClaimRequest, Dispatch};
 use slotwheel::domain::queue::QueueName;
 use slotwheel::spans::Spans;
-use slotwheel::store::views::overview;
+use slotwheel::store::views::queue_stats;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -298,8 +298,9 @@ async fn hints_and_what_a_client_left_behind_are_counted() {
     drop(raw);
     fixture.until(|| waiting(0.0)).await;
     fixture.redis.thaw();
-    let given_back =
-        || async { (metrics(&fixture).await.count("slotwheel_undelivered_leases_released_total", &[]) == 1.0).then_some(()) };
+    let given_back = || async {
+        (metrics(&fixture).await.count("slotwheel_undelivered_leases_released_total", &[]) == 1.0).then_some(())
+    };
     fixture.until(given_back).await;
     assert_eq!(transitions(&metrics(&fixture).await)["released"], 1);
     fixture.end().await;
@@ -377,7 +378,7 @@ async fn the_data_set_is_shown_alike_by_all_servers_and_what_they_did_is_not() {
     // Nobody does what is due.
     fixture.stop_servers().await;
     fixture.advance(700_000);
-    let seen = overview::dataset_stats(&fixture.store().await).await.unwrap();
+    let seen = queue_stats::dataset_stats(&fixture.store().await).await.unwrap();
     assert!((100_000..1_000_000).contains(&seen.overdue_ms), "{}", seen.overdue_ms);
     fixture.end().await;
 }
@@ -416,7 +417,7 @@ async fn many_queues_and_any_paths_do_not_make_it_grow() {
 
     let before = metrics(&fixture).await;
     assert_eq!(before.value("slotwheel_queues_truncated", &[]), Some(1.0));
-    assert_eq!(before.values_of("queue").len(), overview::MAX_QUEUES);
+    assert_eq!(before.values_of("queue").len(), queue_stats::MAX_QUEUES);
     assert_eq!(before.value("slotwheel_tasks", &[("state", "ready")]), Some(queues as f64 + 101.0));
     let ready = |queue: &str| before.value("slotwheel_queue_tasks", &[("queue", queue), ("state", "ready")]);
     let in_many_shards = Flavour::of_this_run() == Flavour::Cluster;

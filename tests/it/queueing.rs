@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use slotwheel::domain::erlang::{self, WaitPrediction};
 use slotwheel::domain::histogram::{Bucket, WaitHistogram};
-use slotwheel::domain::model::{Inputs, Throughput};
+use slotwheel::domain::throughput::{Inputs, Throughput};
 
 use crate::support::queueing::{Draw, Replay, Work, poisson};
 

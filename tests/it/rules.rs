@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use slotwheel::domain::state::{Transition, State};
+use slotwheel::domain::state::{State, Transition};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -34,7 +34,7 @@ fn name(path: &Path) -> String {
 /// The floor that a module stands on; modules of one floor do not import one another, but for those of the ground.
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
-        "domain" | "config" | "measure" => 0,
+        "domain" | "config" | "metrics" => 0,
         "store" | "spans" => 1,
         "dispatch" | "upkeep" => 2,
         "api" => 3,

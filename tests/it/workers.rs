@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::sample::sample_leases;
-use slotwheel::store::ops::sight::{WorkerSeen, record_workers};
-use slotwheel::store::views::horizon::next_due;
+use slotwheel::store::ops::record_workers::{WorkerSeen, record_workers};
+use slotwheel::store::ops::sample_leases::sample_leases;
+use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::workers::live_workers;
 
 use crate::support::lab::Lab;
@@ -152,8 +152,11 @@ async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time(
 #[tokio::test]
 async fn where_more_come_than_are_remembered_those_go_that_were_seen_least_recently() {
     let lab = Lab::start().await;
-    let sighting =
-        |name: usize| WorkerSeen { worker: Worker::unknown(&name.to_string()), seen_ago: Duration::ZERO, claimed: None };
+    let sighting = |name: usize| WorkerSeen {
+        worker: Worker::unknown(&name.to_string()),
+        seen_ago: Duration::ZERO,
+        claimed: None,
+    };
     let names: Vec<usize> = (0..100_500).collect();
     for names in names.chunks(500) {
         let sightings: Vec<WorkerSeen> = names.iter().map(|name| sighting(*name)).collect();

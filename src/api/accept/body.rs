@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pace::RequestGuard;
+use super::timeouts::RequestGuard;
 use crate::config::Limits;
 
 /// The body came too slowly.
@@ -36,11 +36,19 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, limits: &Arc<Limits>, fully_read: Option<Arc<AtomicBool>>) -> Self {
-        RequestBody { body, limits: limits.clone(), started_at: Instant::now(), received_bytes: 0, timer: None, fully_read }
+        RequestBody {
+            body,
+            limits: limits.clone(),
+            started_at: Instant::now(),
+            received_bytes: 0,
+            timer: None,
+            fully_read,
+        }
     }
 
     fn deadline(&self) -> Instant {
-        let earned = Duration::from_millis(self.received_bytes.saturating_mul(1000) / self.limits.min_body_bytes_per_second);
+        let earned =
+            Duration::from_millis(self.received_bytes.saturating_mul(1000) / self.limits.min_body_bytes_per_second);
         self.started_at + (self.limits.body_timeout + earned).min(self.limits.max_body_timeout)
     }
 }
@@ -57,11 +65,13 @@ impl Body for RequestBody {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                 self.received_bytes += data.len() as u64;
             }
-            if let Some(fully_read) = self.fully_read.as_ref().filter(|_| frame.is_none() || self.body.is_end_stream()) {
+            if let Some(fully_read) = self.fully_read.as_ref().filter(|_| frame.is_none() || self.body.is_end_stream())
+            {
                 fully_read.store(true, Ordering::Relaxed);
             }
             // One that never pauses may still take too long.
-            let is_too_slow = matches!(frame, Some(Ok(_))) && Instant::now() > self.started_at + self.limits.max_body_timeout;
+            let is_too_slow =
+                matches!(frame, Some(Ok(_))) && Instant::now() > self.started_at + self.limits.max_body_timeout;
             return Poll::Ready(if is_too_slow {
                 Some(Err(BodyTooSlow.into()))
             } else {

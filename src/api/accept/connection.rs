@@ -27,10 +27,10 @@ use super::super::extract::Peer;
 use super::super::problem::{Code, Problem};
 use super::ServerState;
 use super::body::{RequestBody, ResponseBody};
-use super::farewell;
-use super::head::HeadError;
-use super::pace::{Timeout, ConnectionTimeouts, RequestGuard};
-use super::wire::{Protocol, GuardedStream};
+use super::close;
+use super::request_head::HeadError;
+use super::timeouts::{ConnectionTimeouts, RequestGuard, Timeout};
+use super::transport::{GuardedStream, Protocol};
 
 /// What of an unread body the HTTP library may get out of the way by itself.
 const MAX_DRAIN_BYTES: u64 = 4096;
@@ -71,7 +71,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, s
         ConnectionEnd::TimedOut(Timeout::ConnectIdle | Timeout::Idle, _) => {}
         ConnectionEnd::TimedOut(Timeout::Head | Timeout::MaxAge, _) | ConnectionEnd::Finished => {
             tokio::select! {
-                () = farewell::lingering_close(&stream, response.as_deref().unwrap_or_default()) => {}
+                () = close::lingering_close(&stream, response.as_deref().unwrap_or_default()) => {}
                 () = server.shutdown.aborting.cancelled() => {}
             }
         }
@@ -108,11 +108,18 @@ fn final_response(server: &ServerState, end: &ConnectionEnd, head_error: Option<
         }
         (ConnectionEnd::Finished, None) => return None,
     };
-    Some(farewell::encode_problem(problem))
+    Some(close::encode_problem(problem))
 }
 
-async fn serve_protocol(mut transport: GuardedStream, peer: SocketAddr, router: Router, timeouts: &Arc<ConnectionTimeouts>, server: &Arc<ServerState>) -> ConnectionEnd {
-    let detected = run_until_timeout(pin!(transport.detect_protocol()), timeouts, server, |_| timeouts.close_when_idle()).await;
+async fn serve_protocol(
+    mut transport: GuardedStream,
+    peer: SocketAddr,
+    router: Router,
+    timeouts: &Arc<ConnectionTimeouts>,
+    server: &Arc<ServerState>,
+) -> ConnectionEnd {
+    let detected =
+        run_until_timeout(pin!(transport.detect_protocol()), timeouts, server, |_| timeouts.close_when_idle()).await;
     let protocol = match detected {
         Ok(Some(protocol)) => protocol,
         Ok(None) => return ConnectionEnd::Finished,
@@ -235,7 +242,8 @@ async fn handle(
     parts.extensions.insert(Peer(peer));
     // Only what is posted is read. Over HTTP/2 the rest would be kept until the answer.
     let fully_read = may_exceed_drain_limit.then(Arc::<AtomicBool>::default);
-    let body = if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };
+    let body =
+        if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };
     let response: Response = match router.oneshot(Request::from_parts(parts, body)).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -5,15 +5,15 @@
 //! counts connections, `budget` the memory of bodies, `counts` what happened.
 
 mod body;
-mod budget;
-mod chunks;
+mod body_memory;
+mod chunked;
+mod close;
 mod connection;
-mod counts;
-mod farewell;
-mod head;
-mod pace;
-mod places;
-mod wire;
+mod connection_limits;
+mod metrics;
+mod request_head;
+mod timeouts;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ use tokio_util::task::TaskTracker;
 
 use super::problem::{Code, Problem};
 use crate::config::Limits;
-use budget::BodyMemory;
-use places::{ConnectionPermit, ConnectionLimits, LimitExceeded};
+use body_memory::BodyMemory;
+use connection_limits::{ConnectionLimits, ConnectionPermit, LimitExceeded};
 
 pub(in crate::api) use body::BodyTooSlow;
-pub(in crate::api) use budget::MemoryPermit;
-pub use counts::Metrics;
+pub(in crate::api) use body_memory::MemoryPermit;
+pub use metrics::Metrics;
 
 /// Between attempts to accept when the system has no room for one more connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -131,7 +131,12 @@ impl ServerState {
 
 /// Serves until the door is closing; then takes no more connections and gives those that are at a request `patience` to
 /// finish it. When the closing began.
-pub async fn serve(listener: TcpListener, router: Router, server: Arc<ServerState>, shutdown_timeout: Duration) -> Instant {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    server: Arc<ServerState>,
+    shutdown_timeout: Duration,
+) -> Instant {
     let connections = TaskTracker::new();
     let pending_rejections = Arc::new(Semaphore::new(MAX_PENDING_REJECTIONS));
     let mut next_log_at = Instant::now();
@@ -186,7 +191,13 @@ pub async fn serve(listener: TcpListener, router: Router, server: Arc<ServerStat
     closed_at
 }
 
-async fn run_connection(permit: ConnectionPermit, stream: TcpStream, peer: SocketAddr, router: Router, server: Arc<ServerState>) {
+async fn run_connection(
+    permit: ConnectionPermit,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    server: Arc<ServerState>,
+) {
     connection::serve(stream, peer, router, server).await;
     drop(permit);
 }
@@ -218,7 +229,7 @@ fn reject(stream: TcpStream, exceeded: LimitExceeded, server: &ServerState, pend
     };
     let Ok(permit) = pending_rejections.clone().try_acquire_owned() else { return };
     tokio::spawn(async move {
-        farewell::lingering_close(&stream, &farewell::encode_problem(Problem::new(Code::TooManyConnections, detail))).await;
+        close::lingering_close(&stream, &close::encode_problem(Problem::new(Code::TooManyConnections, detail))).await;
         drop(permit);
     });
 }

@@ -15,13 +15,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::super::Api;
-use super::super::overviews::Status;
 use super::requests::Series;
+use crate::api::status_cache::Status;
 use crate::domain::state::State;
-use crate::measure::HistogramSnapshot;
+use crate::metrics::HistogramSnapshot;
 use crate::store::Error;
-use crate::store::gate::DataLoss;
-use crate::store::views::overview::{QueueStatsList, DatasetStats};
+use crate::store::circuit_breaker::DataLoss;
+use crate::store::views::queue_stats::{DatasetStats, QueueStatsList};
 use crate::store::views::queues::Counts;
 
 /// What is written down.

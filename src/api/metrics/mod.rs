@@ -20,7 +20,7 @@ use super::Api;
 use super::problem::{Code, Problem};
 use families::Families;
 
-pub(super) use requests::{RequestMetricsLayer, RequestMetrics, mark_long_poll};
+pub(super) use requests::{RequestMetrics, RequestMetricsLayer, mark_long_poll};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_1: HeaderValue =

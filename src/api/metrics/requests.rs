@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::super::Api;
-use crate::measure::{Counter, Histogram, POLL_BUCKETS, LATENCY_BUCKETS};
+use crate::metrics::{Counter, Histogram, LATENCY_BUCKETS, POLL_BUCKETS};
 
 /// The route of what has none.
 const UNMATCHED_ROUTE: &str = "unmatched";
@@ -63,7 +63,8 @@ pub(in crate::api) struct RequestMetrics {
 impl RequestMetrics {
     /// Of a router with these routes.
     pub(super) fn new(table: &[(Method, &'static str, MethodRouter<Api>)]) -> Self {
-        let mut requests = RequestMetrics { series: vec![Series::new(OTHER_METHOD, UNMATCHED_ROUTE)], routes: HashMap::new() };
+        let mut requests =
+            RequestMetrics { series: vec![Series::new(OTHER_METHOD, UNMATCHED_ROUTE)], routes: HashMap::new() };
         for (method, route, _) in table {
             let Some(name) = method_name(method) else { continue };
             requests.add_series(Some(method.clone()), name, route);
@@ -153,7 +154,8 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let index = self.requests.series_index(request.method(), route);
-        let timer = RequestTimer { requests: self.requests.clone(), index, started_at: Instant::now(), answered: false };
+        let timer =
+            RequestTimer { requests: self.requests.clone(), index, started_at: Instant::now(), answered: false };
         ResponseFuture { inner: self.inner.call(request), timer }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::scan::{ShardSnapshot, QueueIndexes, TaskSnapshot};
+use super::scan::{QueueIndexes, ShardSnapshot, TaskSnapshot};
 use super::subject::Invariant;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
@@ -72,8 +72,10 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
 fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     // An entry belongs there if the task says so; one of a task that cannot be read is left alone.
     let mut check_entry = |id: &TaskId, index: String, belongs: &dyn Fn(&TaskSnapshot) -> bool| {
-        let belongs =
-            snapshot.tasks.get(id).map_or(snapshot.unreadable_tasks.contains(id), |task| task.queue == *name && belongs(task));
+        let belongs = snapshot
+            .tasks
+            .get(id)
+            .map_or(snapshot.unreadable_tasks.contains(id), |task| task.queue == *name && belongs(task));
         if !belongs {
             suspects.insert(index_entry(id, index));
         }
@@ -85,10 +87,14 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
             });
         }
     }
-    queue.scheduled.keys().for_each(|id| check_entry(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
+    queue
+        .scheduled
+        .keys()
+        .for_each(|id| check_entry(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
     queue.leased.keys().for_each(|id| check_entry(id, format!("leased:{name}"), &|task| task.state == State::Leased));
     for (state, ids) in &queue.ended {
-        ids.keys().for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
+        ids.keys()
+            .for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
     }
     for place in queue.slots.keys().chain(queue.wheel.keys()) {
         let low = i64::from(9 - place.0) << 49;
@@ -125,7 +131,8 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
 
 /// Each count equals what it counts, and together they are all that was submitted.
 fn counts_match(queue: &QueueIndexes) -> bool {
-    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } = queue.counts;
+    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
+        queue.counts;
     let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
     let waiting: usize = queue.slots.values().map(HashMap::len).sum();
     let pairs = [
@@ -177,9 +184,11 @@ fn check_dedupe_keys(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant
 }
 
 fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
-    let is_valid =
-        |id: &TaskId, belongs: fn(&TaskSnapshot) -> bool| snapshot.tasks.get(id).map_or(snapshot.unreadable_tasks.contains(id), belongs);
-    let waiting = snapshot.expirations.keys().filter(|id| !is_valid(id, |task| task.is_waiting() && task.expires_at.is_some()));
+    let is_valid = |id: &TaskId, belongs: fn(&TaskSnapshot) -> bool| {
+        snapshot.tasks.get(id).map_or(snapshot.unreadable_tasks.contains(id), belongs)
+    };
+    let waiting =
+        snapshot.expirations.keys().filter(|id| !is_valid(id, |task| task.is_waiting() && task.expires_at.is_some()));
     suspects.extend(waiting.map(|id| index_entry(id, "deadline")));
     let kept = snapshot.retention.keys().filter(|id| !is_valid(id, |task| task.state.has_ended()));
     suspects.extend(kept.map(|id| index_entry(id, "retain")));
@@ -197,15 +206,25 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
             suspects.insert(Invariant::QueueIndexes(queue.clone()));
         }
     }
-    suspects.extend(snapshot.settings.symmetric_difference(&snapshot.settings_index).cloned().map(Invariant::SettingsIndex));
+    suspects.extend(
+        snapshot.settings.symmetric_difference(&snapshot.settings_index).cloned().map(Invariant::SettingsIndex),
+    );
     let mut sum = Counts::default();
     for queue in snapshot.queues.values() {
         sum.join(queue.counts);
     }
     // A deleted queue leaves nothing but what was submitted to it and removed.
     let of_deleted_queues = snapshot.total.submitted - sum.submitted;
-    if of_deleted_queues < 0 || snapshot.total != (Counts { submitted: sum.submitted + of_deleted_queues, deleted: sum.deleted + of_deleted_queues, ..sum }) {
-        let unlisted = snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
+    if of_deleted_queues < 0
+        || snapshot.total
+            != (Counts {
+                submitted: sum.submitted + of_deleted_queues,
+                deleted: sum.deleted + of_deleted_queues,
+                ..sum
+            })
+    {
+        let unlisted =
+            snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
         suspects.insert(Invariant::ShardCounts(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
     let seq = snapshot.tasks.values().map(|task| task.seq).max().unwrap_or(0);

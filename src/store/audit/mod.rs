@@ -18,10 +18,11 @@ use std::collections::BTreeSet;
 pub use subject::Invariant;
 
 use super::error::{Error, Result};
-use super::ops::mend::{self, Violation};
+use super::ops::repair;
+use super::ops::repair::Violation;
 use super::shard::{Caller, Shard, Store};
-use super::views::confirm::verify_invariants;
 use super::views::queues::Counts;
+use super::views::verify_invariants::verify_invariants;
 use scan::ShardSnapshot;
 
 /// Something that is not as it must be.
@@ -148,7 +149,9 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
 
 /// Cuts a sorted list into calls.
 fn batches(subjects: &[Invariant]) -> impl Iterator<Item = &[Invariant]> {
-    subjects.chunk_by(|a, b| a.is_same_kind(b)).flat_map(|alike| alike.chunks(alike.first().map_or(1, Invariant::max_per_call)))
+    subjects
+        .chunk_by(|a, b| a.is_same_kind(b))
+        .flat_map(|alike| alike.chunks(alike.first().map_or(1, Invariant::max_per_call)))
 }
 
 /// Mends in order, and then looks at what follows from it: queues and counts.
@@ -169,8 +172,10 @@ async fn repair_all(
     }
     let subjects: Vec<Invariant> = subjects.into_iter().collect();
     for group in batches(&subjects) {
-        for (subject, found) in group.iter().zip(mend::repair(shard, caller, group).await?) {
-            for Violation { problem: what, repair: remedy } in found.into_iter().filter(|found| !found.problem.is_empty()) {
+        for (subject, found) in group.iter().zip(repair::repair(shard, caller, group).await?) {
+            for Violation { problem: what, repair: remedy } in
+                found.into_iter().filter(|found| !found.problem.is_empty())
+            {
                 on_event(RepairEvent::Repaired(finding(format!("{subject}: {what}; {remedy}"))));
             }
         }

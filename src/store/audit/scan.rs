@@ -12,7 +12,7 @@ use crate::domain::state::State;
 use crate::store::error::Result;
 use crate::store::keys::{KeyType, PATTERNS};
 use crate::store::record::TaskHash;
-use crate::store::reply::{bytes, int, read_list, parse_int, text};
+use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::Shard;
 use crate::store::views::queues::Counts;
 
@@ -89,7 +89,7 @@ const PAGE_SIZE: usize = 500;
 const TASKS_PER_READ: usize = 20;
 
 pub(super) async fn scan(shard: &Shard) -> Result<ShardSnapshot> {
-    let now = crate::store::views::horizon::next_due(shard).await?.now.0;
+    let now = crate::store::views::next_due::next_due(shard).await?.now.0;
     // Turns begin there, see stage.lua.
     let mut snapshot = ShardSnapshot { now, turn: 1 << 48, ..ShardSnapshot::default() };
     for page in scan_keys(shard).await?.chunks(PAGE_SIZE) {
@@ -239,7 +239,8 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         }
         ("queue", Some(queue)) => {
             let answer = shard.send(cmd("HGET").arg(key).arg("paused")).await?;
-            snapshot.queues.entry(queue).or_default().paused = matches!(answer, Value::BulkString(flag) if flag == b"1");
+            snapshot.queues.entry(queue).or_default().paused =
+                matches!(answer, Value::BulkString(flag) if flag == b"1");
         }
         ("dedupe", Some(queue)) => {
             let digest = rest.get(queue.as_str().len() + 1..).unwrap_or_default().to_vec();
@@ -317,7 +318,8 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         claim: fields.bytes("C").map(<[u8]>::to_vec),
         dedupe: fields.bytes("D").map(<[u8]>::to_vec),
         dedupe_until: fields.int("Y"),
-        has_stale_end_fields: !state.has_ended() && (fields.bytes("f").is_some() || (is_waiting && fields.bytes("k").is_some())),
+        has_stale_end_fields: !state.has_ended()
+            && (fields.bytes("f").is_some() || (is_waiting && fields.bytes("k").is_some())),
     })
 }
 
@@ -347,7 +349,12 @@ fn parse_member(member: Vec<u8>, index: &[u8], snapshot: &mut ShardSnapshot, acc
     }
 }
 
-async fn read_id_zset(shard: &Shard, key: &[u8], index: &[u8], snapshot: &mut ShardSnapshot) -> Result<HashMap<TaskId, i64>> {
+async fn read_id_zset(
+    shard: &Shard,
+    key: &[u8],
+    index: &[u8],
+    snapshot: &mut ShardSnapshot,
+) -> Result<HashMap<TaskId, i64>> {
     let mut ids = HashMap::new();
     for (member, score) in read_zset(shard, key).await? {
         parse_member(member, index, snapshot, |id| {

@@ -80,7 +80,9 @@ impl Invariant {
                 let places = places.iter().take(MAX_MEMBERS).map(|place| bytes(place));
                 ("counts", std::iter::once(bytes(queue.as_str())).chain(places).collect())
             }
-            Invariant::ShardCounts(queues) => ("total", queues.iter().take(MAX_MEMBERS).map(|queue| bytes(queue)).collect()),
+            Invariant::ShardCounts(queues) => {
+                ("total", queues.iter().take(MAX_MEMBERS).map(|queue| bytes(queue)).collect())
+            }
         };
         let count = bytes(&arguments.len().to_string());
         [bytes(kind), count].into_iter().chain(arguments).collect()
@@ -89,9 +91,15 @@ impl Invariant {
     /// How many of its kind one call looks at.
     pub(super) fn max_per_call(&self) -> usize {
         match self {
-            Invariant::IndexEntry { .. } | Invariant::StaleEndFields(_) | Invariant::Idempotency(_) | Invariant::WheelEntry { .. } => 100,
+            Invariant::IndexEntry { .. }
+            | Invariant::StaleEndFields(_)
+            | Invariant::Idempotency(_)
+            | Invariant::WheelEntry { .. } => 100,
             Invariant::QueueIndexes(_) | Invariant::SettingsIndex(_) => 20,
-            Invariant::Counters { .. } | Invariant::DedupeKey { .. } | Invariant::QueueCounts { .. } | Invariant::ShardCounts(_) => 1,
+            Invariant::Counters { .. }
+            | Invariant::DedupeKey { .. }
+            | Invariant::QueueCounts { .. }
+            | Invariant::ShardCounts(_) => 1,
         }
     }
 

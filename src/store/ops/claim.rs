@@ -10,9 +10,9 @@ use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::error::{Error, Result};
 use crate::store::record;
-use crate::store::reply::{ReplyReader, read_list};
-use crate::store::script::{Script, script};
-use crate::store::shard::{ScriptCall, Caller, Shard};
+use crate::store::redis::reply::{ReplyReader, read_list};
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, ScriptCall, Shard};
 
 pub(super) static SCRIPT: Script =
     script!("claim", flags = " flags=allow-oom", ["call", "stage", "news", "sums", "measure", "waited"]);
@@ -56,7 +56,8 @@ impl<'a> ClaimCall<'a> {
     /// The call that hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
     pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], waiters: &[WaiterRequest]) -> Self {
         let max_tasks: usize = waiters.iter().map(|waiter| waiter.max).sum();
-        let tokens: Vec<Token> = (0..max_tasks.min(limits::MAX_CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
+        let tokens: Vec<Token> =
+            (0..max_tasks.min(limits::MAX_CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
         let mut call = shard.call(&SCRIPT, caller);
         call.push_usize(limits::MAX_CALL_BYTES).push_usize(queues.len());
         for queue in queues {

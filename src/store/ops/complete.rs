@@ -8,8 +8,8 @@ use crate::domain::state::State;
 use crate::domain::task::RawJson;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
@@ -30,7 +30,11 @@ pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Complet
     call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
     for Completion { held, result } in completions {
         let is_null = result.get() == RawValue::NULL.get();
-        call.push(held.id.as_bytes()).push(held.token_bytes()).push(if is_null { Vec::new() } else { record::encode(result) });
+        call.push(held.id.as_bytes()).push(held.token_bytes()).push(if is_null {
+            Vec::new()
+        } else {
+            record::encode(result)
+        });
     }
     let outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
     let transitions = shard.transitions();

@@ -5,8 +5,8 @@ use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(

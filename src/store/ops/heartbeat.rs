@@ -6,8 +6,8 @@ use crate::domain::task::RawJson;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::record;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("heartbeat", flags = " flags=allow-oom", ["call", "stage", "lease"]);
@@ -40,7 +40,11 @@ pub enum LeaseExtended {
 }
 
 /// Prolongs the tasks' leases, each at most to its start + `max_run_ms`.
-pub async fn heartbeat(shard: &Shard, caller: &mut Caller, heartbeats: &[LeaseHeartbeat]) -> Result<Vec<LeaseExtended>> {
+pub async fn heartbeat(
+    shard: &Shard,
+    caller: &mut Caller,
+    heartbeats: &[LeaseHeartbeat],
+) -> Result<Vec<LeaseExtended>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_usize(heartbeats.len());
     for LeaseHeartbeat { held, lease_ms, progress } in heartbeats {

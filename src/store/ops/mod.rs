@@ -3,32 +3,32 @@
 //! Every operation has the same shape: a shard, the caller whose number makes repeating harmless, then what to do.
 //! A list of items gets a list of answers in the same order; no item may name what another item of the call names.
 
-pub mod beat;
+pub mod apply_settings;
 pub mod cancel;
 pub mod claim;
 pub mod complete;
-pub mod configure;
-pub mod expire;
+pub mod delete;
+pub mod enable_events;
+pub mod expire_leases;
+pub mod expire_tasks;
 pub mod fail;
 pub mod heartbeat;
-pub mod listen;
-pub mod mend;
+pub mod idempotency;
 pub mod promote;
-pub mod reap;
+pub mod prune_callers;
+pub mod record_workers;
 pub mod release;
-pub mod remember;
-pub mod remove;
+pub mod repair;
 pub mod retry;
-pub mod sample;
-pub mod settings;
-pub mod sight;
+pub mod sample_leases;
+pub mod set_settings;
 pub mod submit;
-pub mod tidy;
-pub mod watch;
+pub mod subscribe_completion;
+pub mod touch_dataset;
 
 use super::error::{Error, Result};
-use super::reply::{ReplyReader, read_list};
-use super::script::Script;
+use super::redis::reply::{ReplyReader, read_list};
+use super::redis::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
@@ -37,30 +37,30 @@ use deadpool_redis::redis::Value;
 
 /// All scripts there are.
 pub static ALL: &[&Script] = &[
-    &beat::SCRIPT,
+    &touch_dataset::SCRIPT,
     &cancel::SCRIPT,
     &claim::SCRIPT,
     &complete::SCRIPT,
-    &configure::SCRIPT,
-    &expire::SCRIPT,
+    &apply_settings::SCRIPT,
+    &expire_tasks::SCRIPT,
     &fail::SCRIPT,
     &heartbeat::SCRIPT,
-    &listen::SCRIPT,
-    &mend::SCRIPT,
+    &enable_events::SCRIPT,
+    &repair::SCRIPT,
     &promote::SCRIPT,
-    &reap::SCRIPT,
+    &expire_leases::SCRIPT,
     &release::SCRIPT,
-    &remember::SCRIPT,
-    &remove::SCRIPT,
+    &idempotency::SCRIPT,
+    &delete::SCRIPT,
     &retry::SCRIPT,
-    &sample::SCRIPT,
-    &settings::SCRIPT,
-    &sight::SCRIPT,
+    &sample_leases::SCRIPT,
+    &set_settings::SCRIPT,
+    &record_workers::SCRIPT,
     &submit::SCRIPT,
-    &tidy::SCRIPT,
-    &watch::SCRIPT,
-    &super::views::confirm::SCRIPT,
-    &super::views::horizon::SCRIPT,
+    &prune_callers::SCRIPT,
+    &subscribe_completion::SCRIPT,
+    &super::views::verify_invariants::SCRIPT,
+    &super::views::next_due::SCRIPT,
     &super::views::page::SCRIPT,
     &super::views::stats::SCRIPT,
 ];
@@ -100,7 +100,11 @@ pub enum LeaseEnd {
 }
 
 /// The answers to `count` items.
-pub(super) fn parse_items<T>(reply: Value, expected: usize, parse: impl Fn(ReplyReader) -> Result<T>) -> Result<Vec<T>> {
+pub(super) fn parse_items<T>(
+    reply: Value,
+    expected: usize,
+    parse: impl Fn(ReplyReader) -> Result<T>,
+) -> Result<Vec<T>> {
     let list = read_list(reply)?;
     if list.len() != expected {
         return Err(Error::Unexpected(format!("{} answers to {expected} items", list.len())));
@@ -119,7 +123,9 @@ fn parse_lease_end(script: &Script, done_tag: &str, mut item: ReplyReader) -> Re
         "repeated" => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true }),
         "lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
         "unknown" => Ok(LeaseEnd::Unknown),
-        tag if tag == done_tag => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false }),
+        tag if tag == done_tag => {
+            Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false })
+        }
         other => unexpected_reply(script, other),
     }
 }

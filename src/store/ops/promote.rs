@@ -3,8 +3,8 @@
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::store::error::Result;
-use crate::store::reply;
-use crate::store::script::{Script, script};
+use crate::store::redis::reply;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!("promote", flags = " flags=allow-oom", ["call", "stage", "news", "wheel"]);

@@ -3,8 +3,8 @@
 use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
 use crate::store::error::Result;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(

@@ -3,9 +3,9 @@
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::meters::count_matching;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
+use crate::store::metrics::count_matching;
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =

@@ -6,11 +6,11 @@ use crate::domain::state::State;
 use crate::domain::task::{DedupeMode, NewTask, StartTime};
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::meters::count_matching;
+use crate::store::metrics::count_matching;
 use crate::store::record;
-use crate::store::reply::ReplyReader;
-use crate::store::script::{Script, script};
-use crate::store::shard::{ScriptCall, Caller, Shard};
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, ScriptCall, Shard};
 
 pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "news", "sums", "measure", "wheel"]);
 
@@ -56,7 +56,10 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
         }
     }
     let outcomes = super::parse_items(call.send().await?, tasks.len(), parse_item)?;
-    shard.transitions().submitted.add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
+    shard
+        .transitions()
+        .submitted
+        .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
     // Also where nothing is new: what is known may be from a sending that was not confirmed.
     call.wait_for_replicas().await?;
     Ok(outcomes)

@@ -2,13 +2,13 @@
 
 use deadpool_redis::redis::{cmd, pipe};
 
-use super::horizon::next_due;
+use super::next_due::next_due;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::task::ClaimedTask;
 use crate::store::error::Result;
 use crate::store::record::TaskHash;
-use crate::store::reply::{bytes, read_list};
+use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::{Shard, Store};
 
 /// The tasks of all shards that are leased under this claim id, with their tokens.

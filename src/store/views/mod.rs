@@ -1,13 +1,13 @@
 //! Reading: nothing here changes anything, and each call's work is bounded.
 
 pub mod claims;
-pub mod confirm;
-pub mod courses;
-pub mod horizon;
-pub mod overdue;
-pub mod overview;
+pub mod expired_leases;
+pub mod lease_details;
+pub mod next_due;
 pub mod page;
+pub mod queue_stats;
 pub mod queues;
 pub mod stats;
 pub mod tasks;
+pub mod verify_invariants;
 pub mod workers;

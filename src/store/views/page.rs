@@ -8,8 +8,8 @@ use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::reply::{bytes, read_list};
-use crate::store::script::Script;
+use crate::store::redis::reply::{bytes, read_list};
+use crate::store::redis::script::Script;
 use crate::store::shard::Shard;
 
 pub(in crate::store) static SCRIPT: Script =

@@ -11,7 +11,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
-use crate::store::reply::{ReplyReader, bytes, int, read_list, parse_int, text};
+use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
 /// How many tasks: `submitted` is the sum of all the others.
@@ -35,7 +35,8 @@ impl Counts {
         ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "removed"];
 
     fn values_mut(&mut self) -> [&mut i64; 9] {
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } = self;
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
+            self;
         [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed]
     }
 
@@ -124,7 +125,7 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     counts.add_reply(next())?;
     let entries: Vec<String> = read_list(next())?.map(text).collect::<Result<_>>()?;
     let oldest_ready_age_ms = match oldest_queued_since(shard, name, &entries).await? {
-        Some(since) => Some(super::horizon::next_due(shard).await?.now.0.saturating_sub(since).max(0)),
+        Some(since) => Some(super::next_due::next_due(shard).await?.now.0.saturating_sub(since).max(0)),
         None => None,
     };
     Ok(ShardPart { is_known: known, paused, counts, oldest_ready_age_ms })
@@ -280,7 +281,7 @@ async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<V
         let (Ok(priority), Some(slot)) = (priority.parse(), slot.parse().ok().and_then(Slot::new)) else { continue };
         let key = shard.keys.slot(queue, priority, slot);
         let list = read_list(shard.send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
-        ids.extend(list.filter_map(|id| TaskId::from_bytes(&crate::store::reply::bytes(id).ok()?)));
+        ids.extend(list.filter_map(|id| TaskId::from_bytes(&crate::store::redis::reply::bytes(id).ok()?)));
         if ids.len() >= limit {
             break;
         }

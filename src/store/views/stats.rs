@@ -9,8 +9,8 @@ use crate::domain::limits::STATS_BUCKET_MS;
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
-use crate::store::reply::{ReplyReader, read_list};
-use crate::store::script::Script;
+use crate::store::redis::reply::{ReplyReader, read_list};
+use crate::store::redis::script::Script;
 use crate::store::shard::{Shard, Store};
 
 pub(in crate::store) static SCRIPT: Script = Script {

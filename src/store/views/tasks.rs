@@ -13,7 +13,7 @@ use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::Result;
 use crate::store::record::{TaskHash, decode_backoff};
-use crate::store::reply::{bytes, int, read_list, parse_int, text};
+use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
 /// The task; `None` where there is none.
@@ -168,7 +168,13 @@ struct Page<'a> {
 impl Page<'_> {
     /// Takes the tasks of these slots, a few slots at first and more where they have little. Where the page ends, if
     /// it does: it is full, or has looked into as many slots as it may.
-    async fn fill(&mut self, shard: &Shard, priority: u8, slots: &[u16], is_probing: bool) -> Result<Option<ReadyPosition>> {
+    async fn fill(
+        &mut self,
+        shard: &Shard,
+        priority: u8,
+        slots: &[u16],
+        is_probing: bool,
+    ) -> Result<Option<ReadyPosition>> {
         let (mut remaining, mut step) = (slots, 2);
         while !remaining.is_empty() {
             let (chunk, tail) = remaining.split_at(step.min(remaining.len()));

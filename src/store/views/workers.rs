@@ -6,12 +6,12 @@ use deadpool_redis::redis::{Value, cmd, pipe};
 use futures_util::future::try_join_all;
 
 use crate::domain::id::TaskId;
-use crate::domain::limits::{WORKER_TIMEOUT_MS, STATS_BUCKET_MS};
+use crate::domain::limits::{STATS_BUCKET_MS, WORKER_TIMEOUT_MS};
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::domain::worker::Worker;
 use crate::store::error::Result;
-use crate::store::reply::{bytes, int, read_list, parse_int, text, decode_msgpack};
+use crate::store::redis::reply::{bytes, decode_msgpack, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
 /// Records read at once.

@@ -14,14 +14,14 @@ use slotwheel::domain::digest::Digest;
 use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, StartTime};
 use slotwheel::store::audit::Invariant;
+use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::configure::apply_settings;
+use slotwheel::store::ops::delete::{DeleteReason, delete};
+use slotwheel::store::ops::enable_events::enable_events;
 use slotwheel::store::ops::fail::{Failure, fail};
-use slotwheel::store::ops::listen::enable_events;
+use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency};
 use slotwheel::store::ops::release::{Release, release};
-use slotwheel::store::ops::remember::{IdempotencyRecord, record_idempotency};
-use slotwheel::store::ops::remove::{DeleteReason, delete};
 use slotwheel::store::{Caller, Result};
 
 use crate::support::lab::{Lab, document, error, id, queue, task, want};

@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::{Duration, Instant};
 
-use slotwheel::store::client::RedisConfig;
-use slotwheel::store::{Client as Redis, Store, audit, found};
+use slotwheel::store::dataset::identity;
+use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::{Client as Redis, Store, audit};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -171,8 +172,9 @@ async fn ended(mut clients: JoinSet<()>, troubles: &mut Vec<String>) {
 
 /// What the audit finds in the store that was left behind.
 async fn audited(url: &str) -> Vec<String> {
-    let client = Redis::connect(RedisConfig { url: url.to_owned(), ..RedisConfig::default() }).await.expect("a connection");
-    let founded = found::load(&client, "sw").await.expect("meta").expect("a data set");
+    let client =
+        Redis::connect(RedisConfig { url: url.to_owned(), ..RedisConfig::default() }).await.expect("a connection");
+    let founded = identity::load(&client, "sw").await.expect("meta").expect("a data set");
     let store = Store::new(Arc::new(client), founded.shards, "sw");
     let report = audit::audit(&store).await.expect("an audit");
     let count = report.findings.len();

@@ -12,19 +12,20 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::{QueueName, QueueSettings};
 use slotwheel::domain::slot::{Shards, Slot};
 use slotwheel::domain::state::State;
-use slotwheel::domain::task::{ClaimedTask, ErrorReport, Attributes, NewTask, StartTime};
-use slotwheel::store::client::RedisConfig;
+use slotwheel::domain::task::{Attributes, ClaimedTask, ErrorReport, NewTask, StartTime};
+use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::LeaseRef;
+use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::{ClaimCall, WaiterRequest};
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::configure::apply_settings;
-use slotwheel::store::ops::expire::expire_tasks;
+use slotwheel::store::ops::expire_leases::{ExpiredLease, expire_leases};
+use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
-use slotwheel::store::ops::reap::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::submit::submit;
-use slotwheel::store::views::horizon::next_due;
-use slotwheel::store::views::overdue::expired_leases;
-use slotwheel::store::{Caller, Client, Result, Shard, Store, found};
+use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::views::expired_leases::expired_leases;
+use slotwheel::store::views::next_due::next_due;
+use slotwheel::store::{Caller, Client, Result, Shard, Store};
 use uuid::Uuid;
 
 use super::SHIM;
@@ -128,10 +129,15 @@ impl Lab {
         let offset: Arc<AtomicI64> = Arc::default();
         let shim = if Flavour::of_this_run() == Flavour::Shim { SHIM } else { "" };
         let prelude = format!("{shim}\n{ABORT}");
-        let target = RedisConfig { url: redis.url.clone(), clock_offset: offset.clone(), injected_lua: prelude, ..RedisConfig::default() };
+        let target = RedisConfig {
+            url: redis.url.clone(),
+            clock_offset: offset.clone(),
+            injected_lua: prelude,
+            ..RedisConfig::default()
+        };
         let client = Client::connect(target).await.expect("a connection");
         let shards = Shards::new(1).expect("one shard");
-        found::found(&client, "sw", Some(shards)).await.expect("a data set");
+        identity::found(&client, "sw", Some(shards)).await.expect("a data set");
         let store = Store::new(Arc::new(client), shards, "sw");
         let connection = connect(&redis.url).await.expect("a connection");
         Lab { store, connection, offset, held: Mutex::default(), redis }
@@ -236,7 +242,12 @@ impl Lab {
         let leases: Vec<ExpiredLease> = expired_leases(self.shard(), queue, now)
             .await?
             .into_iter()
-            .map(|(id, holding)| ExpiredLease { id, token: holding.lease.expect("a token"), report: error("late"), wait_ms })
+            .map(|(id, holding)| ExpiredLease {
+                id,
+                token: holding.lease.expect("a token"),
+                report: error("late"),
+                wait_ms,
+            })
             .collect();
         expire_leases(self.shard(), &mut Caller::new(), &leases).await.map(drop)
     }

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use slotwheel::config::{Config, RawConfig};
-use slotwheel::store::client::RedisConfig;
-use slotwheel::store::{Client, Store, audit, found};
+use slotwheel::store::dataset::identity;
+use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::{Client, Store, audit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -101,9 +102,14 @@ impl Fixture {
     /// The same, on another way to Redis.
     pub async fn store_at(&self, url: &str) -> Store {
         let prelude = self.config.test_hooks.script_prefix.clone();
-        let target = RedisConfig { url: url.to_owned(), clock_offset: self.offset.clone(), injected_lua: prelude, ..RedisConfig::default() };
+        let target = RedisConfig {
+            url: url.to_owned(),
+            clock_offset: self.offset.clone(),
+            injected_lua: prelude,
+            ..RedisConfig::default()
+        };
         let client = Client::connect(target).await.expect("a connection past the server");
-        let founded = found::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
+        let founded = identity::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
     }
 

@@ -4,7 +4,7 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::fail::Failure;
-use slotwheel::store::ops::watch::subscribe_completion;
+use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
 use crate::support::lab::{error, id, queue, task, want};

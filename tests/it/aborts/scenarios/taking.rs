@@ -6,7 +6,7 @@ use slotwheel::domain::task::StartTime;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::heartbeat::LeaseHeartbeat;
 use slotwheel::store::ops::heartbeat::heartbeat;
-use slotwheel::store::ops::watch::subscribe_completion;
+use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
 use crate::support::lab::{document, id, queue, task, want};

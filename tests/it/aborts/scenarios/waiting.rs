@@ -5,11 +5,11 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
 use slotwheel::domain::task::StartTime;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::expire::expire_tasks;
+use slotwheel::store::ops::delete::DeleteReason;
+use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
-use slotwheel::store::ops::remove::DeleteReason;
 use slotwheel::store::ops::retry::retry;
-use slotwheel::store::ops::watch::subscribe_completion;
+use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{
     Scenario, call_off, expiring, fail_with, failure, finish, forget, give_back, keyed, later, leased, scenario,

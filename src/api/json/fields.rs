@@ -1,0 +1,353 @@
+//! Reads the fields of a JSON object one by one: what is wrong is said with the pointer to it, and what nobody asked
+//! for is refused. Documents stay the bytes that they are.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::api::problem::{Code, Problem};
+use crate::domain::limits;
+use crate::domain::limits::ValueRange;
+use crate::domain::queue::QueueName;
+use crate::domain::task::RawJson;
+use crate::domain::time::TimestampMs;
+
+/// An object whose fields are being read.
+pub(in crate::api) struct Fields<'a> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>,
+    pointer: String,
+}
+
+/// A value and where it stands.
+pub(in crate::api) struct Field<'o> {
+    raw: &'o RawValue,
+    parent: &'o str,
+    name: Cow<'o, str>,
+}
+
+/// Fields that are looked at. No object has so many, so among the first ones is one that stands twice or that nobody
+/// asked for: what comes behind them changes nothing, and takes no memory.
+const MAX_FIELDS: usize = 64;
+
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>);
+
+/// A name, borrowed where it has no escapes.
+struct FieldName<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for FieldName<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = FieldName<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<FieldName<'de>, E> {
+                Ok(FieldName(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldName<'de>, E> {
+                Ok(FieldName(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while entries.len() < MAX_FIELDS {
+                    let Some((name, value)) = map.next_entry::<FieldName<'de>, &'de RawValue>()? else { break };
+                    entries.push((name.0, value, Cell::new(false)));
+                }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+fn escape_pointer(name: &str) -> String {
+    let mut name: String = name.chars().take(100).collect();
+    if name.contains(['~', '/']) {
+        name = name.replace('~', "~0").replace('/', "~1");
+    }
+    name
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `raw`, which stands at `at` in the body.
+    pub(in crate::api) fn parse(raw: &'a RawValue, pointer: String) -> Result<Self, Problem> {
+        let Ok(Entries(fields)) = serde_json::from_str::<Entries<'a>>(raw.get()) else {
+            return Err(Problem::at(pointer, Code::WrongType, "this must be an object"));
+        };
+        let mut names = HashSet::with_capacity(fields.len());
+        if let Some((name, _, _)) = fields.iter().find(|(name, _, _)| !names.insert(name.as_ref())) {
+            let at = format!("{pointer}/{}", escape_pointer(name));
+            return Err(Problem::at(at, Code::DuplicateField, "this field stands twice"));
+        }
+        Ok(Fields { fields, pointer })
+    }
+
+    /// The field, if it is there.
+    pub(in crate::api) fn optional(&self, name: &'static str) -> Option<Field<'_>> {
+        let (_, raw, used) = self.fields.iter().find(|(own, _, _)| own == name)?;
+        used.set(true);
+        Some(Field { raw, parent: &self.pointer, name: Cow::Borrowed(name) })
+    }
+
+    /// The field, which must be there.
+    pub(in crate::api) fn required(&self, name: &'static str) -> Result<Field<'_>, Problem> {
+        self.optional(name).ok_or_else(|| {
+            let at = format!("{}/{name}", self.pointer);
+            Problem::at(at, Code::MissingField, format!("{name} is needed"))
+        })
+    }
+
+    /// Refuses what was not asked for.
+    pub(in crate::api) fn deny_unknown(&self) -> Result<(), Problem> {
+        match self.fields.iter().find(|(_, _, used)| !used.get()) {
+            None => Ok(()),
+            Some((name, _, _)) => {
+                let at = format!("{}/{}", self.pointer, escape_pointer(name));
+                Err(Problem::at(at, Code::UnknownField, "there is no such field here"))
+            }
+        }
+    }
+
+    /// A number within its bound, or the bound's default.
+    pub(in crate::api) fn int_or_default(&self, name: &'static str, bound: ValueRange) -> Result<i64, Problem> {
+        self.optional(name).map_or(Ok(bound.default), |field| field.int(bound))
+    }
+
+    /// Refuses two fields that exclude each other.
+    pub(in crate::api) fn mutually_exclusive(&self, name: &'static str, other: &'static str) -> Result<(), Problem> {
+        let has = |wanted: &str| self.fields.iter().any(|(own, _, _)| own == wanted);
+        if has(name) && has(other) {
+            let at = format!("{}/{other}", self.pointer);
+            return Err(Problem::at(at, Code::InvalidValue, format!("{name} and {other} exclude each other")));
+        }
+        Ok(())
+    }
+}
+
+impl<'o> Field<'o> {
+    fn pointer(&self) -> String {
+        format!("{}/{}", self.parent, escape_pointer(&self.name))
+    }
+
+    pub(in crate::api) fn invalid(&self, code: Code, detail: impl Into<String>) -> Problem {
+        Problem::at(self.pointer(), code, detail)
+    }
+
+    fn parse<T: Deserialize<'o>>(&self, expected: &str) -> Result<T, Problem> {
+        serde_json::from_str(self.raw.get())
+            .map_err(|_| self.invalid(Code::WrongType, format!("this must be {expected}")))
+    }
+
+    pub(in crate::api) fn int(&self, bound: ValueRange) -> Result<i64, Problem> {
+        let number: serde_json::Number = self.parse("a whole number")?;
+        let in_range = |number: &i64| (bound.min..=bound.max).contains(number);
+        match number.as_i64() {
+            Some(number) if in_range(&number) => Ok(number),
+            None if number.is_f64() && !is_whole_but_huge(&number) => {
+                Err(self.invalid(Code::WrongType, "this must be a whole number"))
+            }
+            _ => Err(self.invalid(Code::OutOfRange, format!("this must be from {} to {}", bound.min, bound.max))),
+        }
+    }
+
+    pub(in crate::api) fn float(&self, (min, max): (f64, f64)) -> Result<f64, Problem> {
+        let number: f64 = self.parse("a number")?;
+        if (min..=max).contains(&number) {
+            return Ok(number);
+        }
+        Err(self.invalid(Code::OutOfRange, format!("this must be from {min} to {max}")))
+    }
+
+    pub(in crate::api) fn bool(&self) -> Result<bool, Problem> {
+        self.parse("true or false")
+    }
+
+    /// A string of 1 to `max` bytes.
+    pub(in crate::api) fn nonempty_text(&self, max: usize) -> Result<String, Problem> {
+        let text = self.text(max)?;
+        if text.is_empty() {
+            return Err(self.invalid(Code::InvalidValue, "this must not be empty"));
+        }
+        Ok(text)
+    }
+
+    /// A string of at most `max` bytes.
+    pub(in crate::api) fn text(&self, max: usize) -> Result<String, Problem> {
+        let text: String = self.parse("a string")?;
+        if text.len() > max {
+            return Err(
+                self.invalid(Code::TooLong, format!("this is {} bytes long; at most {max} are taken", text.len()))
+            );
+        }
+        Ok(text)
+    }
+
+    pub(in crate::api) fn queue_name(&self) -> Result<QueueName, Problem> {
+        let text: String = self.parse("a string")?;
+        QueueName::parse(&text).ok_or_else(|| Problem::invalid_queue(self.pointer()))
+    }
+
+    pub(in crate::api) fn timestamp(&self) -> Result<TimestampMs, Problem> {
+        let text: String = self.parse("a string")?;
+        TimestampMs::parse(&text)
+            .ok_or_else(|| self.invalid(Code::InvalidTime, "this must be a time as in RFC 3339: 2026-01-31T12:00:00Z"))
+    }
+
+    /// One of the words.
+    pub(in crate::api) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Problem> {
+        let text: String = self.parse("a string")?;
+        choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let allowed: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.invalid(Code::InvalidValue, format!("this must be one of {}", allowed.join(", ")))
+        })
+    }
+
+    /// Any JSON, as it stands.
+    pub(in crate::api) fn document(&self) -> Result<RawJson, Problem> {
+        let length = self.raw.get().len();
+        if length > limits::MAX_JSON_BYTES {
+            let detail = format!("this is {length} bytes long; at most {} are taken", limits::MAX_JSON_BYTES);
+            return Err(self.invalid(Code::PayloadTooLarge, detail));
+        }
+        Ok(self.raw.to_owned())
+    }
+
+    pub(in crate::api) fn object(&self) -> Result<Fields<'o>, Problem> {
+        Fields::parse(self.raw, self.pointer())
+    }
+
+    /// The values of a list of at most `max`.
+    pub(in crate::api) fn list(&self, max: usize, limit_code: Code) -> Result<List<'o>, Problem> {
+        let mut json = serde_json::Deserializer::from_str(self.raw.get());
+        let wrong_type = |_| self.invalid(Code::WrongType, "this must be a list");
+        let (values, more) = ListVisitor(max).deserialize(&mut json).map_err(wrong_type)?;
+        if more > 0 {
+            let detail = format!("this has {} items; at most {max} are taken", values.len() + more);
+            return Err(self.invalid(limit_code, detail));
+        }
+        Ok(List { values, pointer: self.pointer() })
+    }
+
+    /// A map of strings with at most `max` entries.
+    pub(in crate::api) fn string_map(&self, max: usize) -> Result<BTreeMap<String, String>, Problem> {
+        let object = self.object()?;
+        if object.fields.len() > max {
+            let detail = format!("this has {} entries; at most {max} are taken", object.fields.len());
+            return Err(self.invalid(Code::TooLong, detail));
+        }
+        let fields = object.fields.iter().map(|(name, raw, _)| {
+            let field = Field { raw, parent: &object.pointer, name: Cow::Borrowed(name) };
+            Ok((name.clone().into_owned(), field.text(usize::MAX)?))
+        });
+        fields.collect()
+    }
+}
+
+/// A whole number beyond 64 bits parses as a float; it is out of range, not of the wrong type.
+fn is_whole_but_huge(number: &serde_json::Number) -> bool {
+    number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
+}
+
+/// Reads the first so many values of a list, and counts the others: they take no memory.
+struct ListVisitor(usize);
+
+impl<'de> DeserializeSeed<'de> for ListVisitor {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let (mut values, mut more) = (Vec::new(), 0);
+        while values.len() < self.0 {
+            let Some(value) = list.next_element::<&'de RawValue>()? else { return Ok((values, 0)) };
+            values.push(value);
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            more += 1;
+        }
+        Ok((values, more))
+    }
+}
+
+/// The values of a list.
+pub(in crate::api) struct List<'o> {
+    values: Vec<&'o RawValue>,
+    pointer: String,
+}
+
+impl<'o> List<'o> {
+    pub(in crate::api) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(in crate::api) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.values.iter().enumerate().map(|(index, raw)| Field {
+            raw,
+            parent: &self.pointer,
+            name: Cow::Owned(index.to_string()),
+        })
+    }
+
+    /// Each value's own bytes.
+    pub(in crate::api) fn raw_json(&self) -> impl Iterator<Item = &'o str> {
+        self.values.iter().map(|raw| raw.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::json::fields::*;
+
+    #[test]
+    fn values_over_a_limit_take_no_memory() {
+        let many = format!("{{\"list\":[{}1]}}", "1,".repeat(100_000));
+        let raw: &RawValue = serde_json::from_str(&many).unwrap();
+        let object = Fields::parse(raw, String::new()).unwrap();
+        let mut json = serde_json::Deserializer::from_str(object.optional("list").unwrap().raw.get());
+        let (values, more) = ListVisitor(10).deserialize(&mut json).unwrap();
+        assert_eq!((values.len(), more), (10, 99_991));
+        assert!(values.capacity() < 100);
+
+        let fields: Vec<String> = (0..100_000).map(|n| format!("\"f{n}\":1")).collect();
+        let many = format!("{{{}}}", fields.join(","));
+        let raw: &RawValue = serde_json::from_str(&many).unwrap();
+        let object = Fields::parse(raw, String::new()).unwrap();
+        assert_eq!(object.fields.len(), MAX_FIELDS);
+        assert!(object.deny_unknown().is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! What handlers answer with.
+
+use std::fmt::Display;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use serde::{Serialize, Serializer};
+
+use crate::dispatch::Delivery;
+
+/// `value` as JSON.
+pub(in crate::api) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut response = Response::new(Body::from(encode(value)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// 200 with `value`.
+pub(in crate::api) fn ok(value: &impl Serialize) -> Response {
+    json(StatusCode::OK, value)
+}
+
+/// 200 with JSON that shows the tasks of `delivery`: they are taken when the connection asks for these bytes,
+/// and go back if it is gone by then.
+pub(in crate::api) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
+    let body = DeliveryBody { bytes: Some(json), delivery };
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `value` as bytes of JSON, with a newline behind it: for those who read it in a terminal.
+pub(in crate::api) fn encode(value: &impl Serialize) -> Bytes {
+    // Our own shapes have string keys and no failing parts.
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    json.into()
+}
+
+struct DeliveryBody {
+    bytes: Option<Bytes>,
+    delivery: Delivery,
+}
+
+impl http_body::Body for DeliveryBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.delivery.take();
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// A leaf value in its one textual form.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct AsText<T>(pub(in crate::api) T);
+
+impl<T: Display> Serialize for AsText<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}

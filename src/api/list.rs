@@ -1,0 +1,159 @@
+//! `GET /tasks`: the tasks of a queue in one state, page by page.
+
+use axum::extract::State as Shared;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+
+use super::Api;
+use super::extract::Query;
+use super::json::response;
+use super::json::shapes::TaskJson;
+use super::problem::{Code, Problem};
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::slot::Slot;
+use crate::domain::state::State;
+use crate::domain::task::Task;
+use crate::store::views::page::{Position, is_newest_first, page_by_time};
+use crate::store::views::tasks::{ReadyPosition, ready_tasks, tasks};
+
+#[derive(Serialize)]
+struct Page<'a> {
+    tasks: Vec<TaskJson<'a>>,
+    next_cursor: Option<&'a str>,
+}
+
+pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<Response, Problem> {
+    let queue = QueueName::parse(&query.required("queue")?).ok_or_else(|| Problem::invalid_queue("?queue"))?;
+    let state = query.required("state")?;
+    let state = State::parse(&state).ok_or_else(|| {
+        let all = State::ALL.map(State::as_str).join(", ");
+        Problem::at("?state", Code::InvalidValue, format!("state must be one of {all}"))
+    })?;
+    let tag = query.optional("tag");
+    if tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.len() > limits::MAX_TAG_BYTES) {
+        return Err(Problem::at("?tag", Code::TooLong, "a tag has 1 to 128 bytes"));
+    }
+    let limit = query.int("limit", limits::PAGE_SIZE)?.unwrap_or(limits::PAGE_SIZE.default);
+    let cursor = query.optional("cursor");
+    query.deny_unknown()?;
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let (tasks_read, next) = match state {
+        State::Ready => ready_page(&api, &queue, cursor.as_deref(), limit).await?,
+        _ => timed_page(&api, &queue, state, cursor.as_deref(), limit).await?,
+    };
+    let tasks = tasks_read.iter().filter(|task| task.state == state);
+    let tasks = tasks.filter(|task| tag.as_ref().is_none_or(|tag| task.attributes.tags.contains(tag)));
+    let mut response = response::ok(&Page { tasks: tasks.map(TaskJson::from).collect(), next_cursor: next.as_deref() });
+    if let Some(next) = next {
+        let tag = tag.map(|tag| format!("&tag={}", percent_encode(&tag))).unwrap_or_default();
+        let link = format!("</tasks?queue={queue}&state={state}&limit={limit}{tag}&cursor={next}>; rel=\"next\"");
+        set_next_link(&mut response, &link);
+    }
+    Ok(response)
+}
+
+/// The text as it may stand in a query.
+pub(super) fn percent_encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// Says where the next page is.
+pub(super) fn set_next_link(response: &mut Response, link: &str) {
+    if let Ok(link) = HeaderValue::from_str(link) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+}
+
+pub(super) fn invalid_cursor() -> Problem {
+    Problem::at("?cursor", Code::InvalidCursor, "a cursor is the next_cursor of an earlier page of the same list")
+}
+
+type TaskPage = (Vec<Task>, Option<String>);
+
+/// Ready tasks, by priority, slot and seq.
+async fn ready_page(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: usize) -> Result<TaskPage, Problem> {
+    let after = cursor.map(|cursor| decode_ready_cursor(cursor).ok_or_else(invalid_cursor)).transpose()?;
+    let (mut ids, mut next) = ready_tasks(api.store(), queue, after, limit).await?;
+    let (mut found, mut covered) = tasks(api.store(), &ids).await?;
+    while covered < ids.len() {
+        // The documents filled the page before its limit did: it is made shorter, and read anew for its end's place.
+        (ids, next) = ready_tasks(api.store(), queue, after, covered).await?;
+        (found, covered) = tasks(api.store(), &ids).await?;
+    }
+    let next = next.map(encode_ready_cursor);
+    Ok((found, next))
+}
+
+pub(super) fn encode_ready_cursor(ReadyPosition { priority, slot, seq }: ReadyPosition) -> String {
+    format!("{priority}-{}-{seq}", slot.number())
+}
+
+pub(super) fn decode_ready_cursor(cursor: &str) -> Option<ReadyPosition> {
+    let mut parts = cursor.splitn(3, '-');
+    let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
+    let slot = Slot::new(parts.next()?.parse().ok()?)?;
+    let seq: i64 = parts.next()?.parse().ok()?;
+    let place = ReadyPosition { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
+    (encode_ready_cursor(place) == cursor).then_some(place)
+}
+
+/// Other tasks, by a time.
+async fn timed_page(
+    api: &Api,
+    queue: &QueueName,
+    state: State,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<TaskPage, Problem> {
+    let after = cursor.map(|cursor| decode_cursor(cursor).ok_or_else(invalid_cursor)).transpose()?;
+    let shards = api.store().shards().iter();
+    // One more than the page holds tells whether there is another.
+    let pages = try_join_all(shards.map(|shard| page_by_time(shard, queue, state, after, limit + 1))).await?;
+    let mut positions: Vec<Position> = pages.into_iter().flatten().collect();
+    positions.sort_unstable_by_key(|place| (place.score, place.id));
+    if is_newest_first(state) {
+        positions.reverse();
+    }
+    let has_more = positions.len() > limit;
+    positions.truncate(limit);
+    let ids: Vec<TaskId> = positions.iter().map(|place| place.id).collect();
+    let (found, covered) = tasks(api.store(), &ids).await?;
+    let last = match covered < positions.len() {
+        true => covered.checked_sub(1).and_then(|last| positions.get(last)),
+        false if has_more => positions.last(),
+        false => None,
+    };
+    Ok((found, last.copied().map(encode_cursor)))
+}
+
+pub(super) fn encode_cursor(Position { score, id }: Position) -> String {
+    format!("{score}_{id}")
+}
+
+pub(super) fn decode_cursor(cursor: &str) -> Option<Position> {
+    let (score, id) = cursor.split_once('_')?;
+    let score: i64 = score.parse().ok()?;
+    let place = Position { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? };
+    (encode_cursor(place) == cursor).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::list::*;
+
+    #[test]
+    fn position_has_exactly_one_cursor() {
+        assert!(decode_ready_cursor("9-16383-7").is_some());
+        for other in ["+9-16383-7", "9-016383-7", "9-16383-07", "9-16383--7", "10-0-0"] {
+            assert!(decode_ready_cursor(other).is_none(), "{other}");
+        }
+        assert!(decode_cursor("7_019cadd4-669a-7438-89af-2a74de452329").is_some());
+        for other in ["+7_019cadd4-669a-7438-89af-2a74de452329", "7_019CADD4-669a-7438-89af-2a74de452329"] {
+            assert!(decode_cursor(other).is_none(), "{other}");
+        }
+    }
+}

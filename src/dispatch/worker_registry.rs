@@ -1,0 +1,197 @@
+//! Who has been here: workers that claim, wait or send heartbeats. Noted in memory with each request, and written to
+//! Redis in bulk, so that every server knows of all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::claim::waiters::Waiters;
+use crate::domain::limits::{MAX_CALL_ITEMS, WORKER_TIMEOUT_MS};
+use crate::domain::queue::QueueName;
+use crate::domain::worker::Worker;
+use crate::store::ops::record_workers::{WorkerSeen, record_workers};
+use crate::store::{Caller, Result, Shard};
+
+/// How soon a new worker, or what is new of one, is known to all.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often one that stays is written again: three times before it would count as gone.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(WORKER_TIMEOUT_MS as u64 / 3);
+/// Workers of one server; names are the clients' choice, and those beyond are not noted.
+const MAX_WORKERS: usize = 50_000;
+
+#[derive(Debug)]
+struct WorkerEntry {
+    worker: Worker,
+    last_seen: Instant,
+    /// When it claimed last, or was seen to wait.
+    last_claimed: Option<Instant>,
+    /// When it was written as it is; `None`: not yet.
+    last_written: Option<Instant>,
+}
+
+/// The workers that this server knows.
+#[derive(Default, Debug)]
+pub(super) struct WorkerRegistry {
+    entries: Mutex<HashMap<String, WorkerEntry>>,
+}
+
+impl WorkerRegistry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WorkerEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker claims from `queues`.
+    pub(super) fn record_claim(
+        &self,
+        name: &str,
+        address: IpAddr,
+        concurrency: u32,
+        queues: &[QueueName],
+        now: Instant,
+    ) {
+        self.update_entry(name, address, now, |entry| {
+            entry.last_claimed = Some(now);
+            if entry.worker.concurrency != concurrency || entry.worker.queues != queues {
+                entry.worker.concurrency = concurrency;
+                entry.worker.queues = queues.to_vec();
+                entry.last_written = None;
+            }
+        });
+    }
+
+    /// A worker sends a heartbeat.
+    pub(super) fn record_heartbeat(&self, name: &str, address: IpAddr, now: Instant) {
+        self.update_entry(name, address, now, |_| {});
+    }
+
+    fn update_entry(&self, name: &str, address: IpAddr, now: Instant, apply: impl FnOnce(&mut WorkerEntry)) {
+        let mut entries = self.lock();
+        let has_room = entries.len() < MAX_WORKERS;
+        let entry = match entries.get_mut(name) {
+            Some(entry) => entry,
+            None if !has_room => return,
+            None => {
+                let new_entry = WorkerEntry {
+                    worker: Worker::unknown(name),
+                    last_seen: now,
+                    last_claimed: None,
+                    last_written: None,
+                };
+                entries.entry(name.to_owned()).or_insert(new_entry)
+            }
+        };
+        entry.last_seen = now;
+        entry.worker.address = Some(address);
+        apply(entry);
+    }
+
+    /// What is to be written now: what is new, and who is still here and was last written a while ago. Those who have
+    /// gone are struck off.
+    fn pending_writes(&self, waiting_workers: impl Iterator<Item = String>, now: Instant) -> Vec<WorkerSeen> {
+        let mut entries = self.lock();
+        for name in waiting_workers {
+            if let Some(entry) = entries.get_mut(&name) {
+                entry.last_seen = now;
+                entry.last_claimed = Some(now);
+            }
+        }
+        entries.retain(|_, entry| {
+            entry.last_written.is_none() || now - entry.last_seen < Duration::from_millis(WORKER_TIMEOUT_MS as u64)
+        });
+        let pending = entries.values().filter(|entry| {
+            entry
+                .last_written
+                .is_none_or(|last_written| now - last_written >= REFRESH_INTERVAL && entry.last_seen > last_written)
+        });
+        let worker_seen = |WorkerEntry { worker, last_seen: seen, last_claimed: claimed, .. }: &WorkerEntry| {
+            WorkerSeen { worker: worker.clone(), seen_ago: now - *seen, claimed: claimed.map(|claimed| now - claimed) }
+        };
+        pending.map(worker_seen).collect()
+    }
+
+    /// These were written at `now`, as they were then.
+    fn mark_written(&self, workers_seen: &[WorkerSeen], now: Instant) {
+        let mut entries = self.lock();
+        for WorkerSeen { worker, .. } in workers_seen {
+            if let Some(entry) = entries.get_mut(&worker.name)
+                && (entry.worker.concurrency, &entry.worker.queues) == (worker.concurrency, &worker.queues)
+            {
+                entry.last_written = Some(now);
+            }
+        }
+    }
+
+    /// Writes until `stop`.
+    pub(super) async fn run(self: Arc<Self>, first_shard: Shard, waiters: Arc<Waiters>, stop: CancellationToken) {
+        let mut caller = Caller::new();
+        let mut ticks = interval(WRITE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.write_pending(&first_shard, &mut caller, &waiters).await {
+                tracing::debug!(%error, "workers that were seen are written later");
+            }
+        }
+    }
+
+    async fn write_pending(&self, first_shard: &Shard, caller: &mut Caller, waiters: &Waiters) -> Result<()> {
+        let now = Instant::now();
+        for workers_seen in self.pending_writes(waiters.workers().into_iter(), now).chunks(MAX_CALL_ITEMS) {
+            record_workers(first_shard, caller, workers_seen).await?;
+            self.mark_written(workers_seen, now);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::dispatch::worker_registry::*;
+    use std::net::Ipv4Addr;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn names(pending: &[WorkerSeen]) -> Vec<&str> {
+        pending.iter().map(|seen| seen.worker.name.as_str()).collect()
+    }
+
+    #[test]
+    fn live_worker_is_written_regularly_and_a_gone_one_is_removed() {
+        let registry = WorkerRegistry::default();
+        let queues = [QueueName::default_queue()];
+        let no_waiters = || std::iter::empty();
+        let start = Instant::now();
+        registry.record_claim("w", LOCALHOST, 2, &queues, start);
+        let pending = registry.pending_writes(no_waiters(), start);
+        assert_eq!(names(&pending), ["w"]);
+        assert_eq!(names(&registry.pending_writes(no_waiters(), start)), ["w"], "until it is written");
+        registry.mark_written(&pending, start);
+        assert!(registry.pending_writes(no_waiters(), start).is_empty());
+        let later = start + REFRESH_INTERVAL;
+        assert!(registry.pending_writes(no_waiters(), later).is_empty(), "it was not seen since");
+        assert_eq!(names(&registry.pending_writes(["w".to_owned()].into_iter(), later)), ["w"], "it waits");
+        registry.record_claim("w", LOCALHOST, 3, &queues, later);
+        registry.mark_written(&pending, later);
+        let pending = registry.pending_writes(no_waiters(), later);
+        assert_eq!(names(&pending), ["w"], "what is new of it is not what was written");
+        registry.mark_written(&pending, later);
+        let expired_at = later + Duration::from_millis(WORKER_TIMEOUT_MS as u64);
+        assert!(registry.pending_writes(no_waiters(), expired_at).is_empty());
+        assert!(registry.lock().is_empty());
+    }
+
+    #[test]
+    fn registry_size_is_bounded_for_unlimited_names() {
+        let registry = WorkerRegistry::default();
+        (0..MAX_WORKERS + 10)
+            .for_each(|number| registry.record_heartbeat(&number.to_string(), LOCALHOST, Instant::now()));
+        assert_eq!(registry.lock().len(), MAX_WORKERS);
+    }
+}

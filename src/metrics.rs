@@ -1,0 +1,210 @@
+//! Instruments: what is counted and timed. Raising one takes no lock and no memory, so that it may stand on any path.
+//!
+//! Whoever does something keeps the instruments for it; `/metrics` reads them. None is global: each server of a process
+//! has its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that only rises.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Defines a struct of counters, and how they are read: each by its name, with what it counts, as it stands.
+macro_rules! counters {
+    ($(#[$meta:meta])* $visibility:vis struct $struct:ident { $($(#[doc = $doc:literal])* $name:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Default, Debug)]
+        $visibility struct $struct {
+            $($(#[doc = $doc])* pub(crate) $name: $crate::metrics::Counter,)*
+        }
+
+        impl $struct {
+            /// Each by its name, with what it counts, as it stands.
+            $visibility fn read(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),*).trim_ascii(), self.$name.read()),)*]
+            }
+        }
+    };
+}
+pub(crate) use counters;
+
+/// Where the buckets of a histogram end. The last has no end.
+#[derive(Debug)]
+pub struct Buckets {
+    upper_bounds: &'static [u64],
+    /// How many of what is observed make one of what is shown.
+    per_unit: f64,
+}
+
+/// What is done at once: 100 µs to 10 s.
+pub static LATENCY_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[
+        100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+        5_000_000, 10_000_000,
+    ],
+    per_unit: 1e6,
+};
+/// What waits for something to happen: 5 ms to a minute. Who has waited in vain for one of the usual times comes a little
+/// after it, so the ends are beyond these.
+pub static POLL_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[
+        5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000,
+    ],
+    per_unit: 1e6,
+};
+/// How late something is: 5 ms to an hour.
+pub static LAG_BUCKETS: Buckets = Buckets {
+    upper_bounds: &[
+        5_000,
+        10_000,
+        25_000,
+        50_000,
+        100_000,
+        250_000,
+        500_000,
+        1_000_000,
+        2_500_000,
+        5_000_000,
+        10_000_000,
+        60_000_000,
+        600_000_000,
+        3_600_000_000,
+    ],
+    per_unit: 1e6,
+};
+/// How many things one call is about: nothing to 100.
+pub static SIZE_BUCKETS: Buckets = Buckets { upper_bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0 };
+
+/// How often values came that lie within certain bounds, and their sum.
+#[derive(Debug)]
+pub struct Histogram {
+    layout: &'static Buckets,
+    /// One more than the scale has ends.
+    counts: Box<[Counter]>,
+    sum: Counter,
+}
+
+/// A histogram as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HistogramSnapshot {
+    /// For each bucket its end, which belongs to it, and how many values lie in it. The last end is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    /// Of all values.
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// Without any value so far.
+    pub fn new(layout: &'static Buckets) -> Self {
+        let counts = (0..=layout.upper_bounds.len()).map(|_| Counter::default()).collect();
+        Histogram { layout, counts, sum: Counter::default() }
+    }
+
+    /// A number of things.
+    pub fn observe(&self, value: usize) {
+        self.record(value as u64, 1);
+    }
+
+    /// A time that has passed.
+    pub fn observe_duration(&self, time: Duration) {
+        self.observe_durations(time, 1);
+    }
+
+    /// The same for `number` at once.
+    pub fn observe_durations(&self, time: Duration, number: usize) {
+        self.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number as u64);
+    }
+
+    fn record(&self, value: u64, number: u64) {
+        let index = self.layout.upper_bounds.partition_point(|bound| *bound < value);
+        if number > 0
+            && let Some(bucket) = self.counts.get(index)
+        {
+            bucket.add(number);
+            self.sum.add(value.saturating_mul(number));
+        }
+    }
+
+    /// As it stands.
+    pub fn read(&self) -> HistogramSnapshot {
+        let bounds =
+            self.layout.upper_bounds.iter().map(|end| *end as f64 / self.layout.per_unit).chain([f64::INFINITY]);
+        HistogramSnapshot {
+            buckets: bounds.zip(self.counts.iter().map(Counter::read)).collect(),
+            sum: self.sum.read() as f64 / self.layout.per_unit,
+        }
+    }
+}
+
+impl HistogramSnapshot {
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::*;
+
+    counters! {
+        /// What was seen.
+        struct Seen {
+            /// The first.
+            first,
+            /// The second.
+            second,
+        }
+    }
+
+    #[test]
+    fn counters_are_read_with_their_names_and_what_they_count() {
+        let seen = Seen::default();
+        seen.first.inc();
+        seen.second.add(41);
+        seen.second.inc();
+        assert_eq!(seen.read(), [("first", "The first.", 1), ("second", "The second.", 42)]);
+    }
+
+    #[test]
+    fn a_value_lies_in_the_bucket_whose_end_it_reaches() {
+        let sizes = Histogram::new(&SIZE_BUCKETS);
+        [0, 1, 2, 3, 4, 100, 101].into_iter().for_each(|size| sizes.observe(size));
+        let HistogramSnapshot { buckets, sum } = sizes.read();
+        let counts: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [1, 1, 1, 2, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(buckets.last().map(|(end, _)| *end), Some(f64::INFINITY));
+        assert!((sum - 211.0).abs() < 1e-9);
+        assert_eq!(sizes.read().count(), 7);
+    }
+
+    #[test]
+    fn times_are_shown_in_seconds() {
+        let times = Histogram::new(&LATENCY_BUCKETS);
+        times.observe_duration(Duration::from_millis(2));
+        times.observe_durations(Duration::from_secs(20), 2);
+        times.observe_durations(Duration::from_secs(20), 0);
+        let HistogramSnapshot { buckets, sum } = times.read();
+        let filled: Vec<(f64, u64)> = buckets.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(0.0025, 1), (f64::INFINITY, 2)]);
+        assert!((sum - 40.002).abs() < 1e-9);
+    }
+}

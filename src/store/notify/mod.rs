@@ -1,0 +1,4 @@
+//! What scripts publish: wake-ups and task events.
+
+pub mod events;
+pub mod wakeups;

@@ -1,0 +1,23 @@
+//! Configure: a shard's copy of a queue's settings.
+
+use crate::domain::queue::{QueueName, QueueSettings};
+use crate::store::error::Result;
+use crate::store::redis::reply;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("apply_settings", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Brings the copy up to `version`. Whether it was behind.
+pub async fn apply_settings(
+    shard: &Shard,
+    caller: &mut Caller,
+    queue: &QueueName,
+    version: i64,
+    settings: &QueueSettings,
+) -> Result<bool> {
+    let QueueSettings { paused } = settings;
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push(queue.as_str()).push_int(version).push_int(*paused);
+    Ok(reply::int(call.send().await?)? == 1)
+}

@@ -1,0 +1,65 @@
+//! Remove: tasks are forgotten.
+
+use crate::domain::id::TaskId;
+use crate::domain::state::State;
+use crate::store::error::Result;
+use crate::store::metrics::count_matching;
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script =
+    script!("delete", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
+
+/// Why a task is to go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeleteReason {
+    /// A client has no more use for it: it must have ended.
+    Requested,
+    /// Its time of retention has passed.
+    RetentionElapsed,
+    /// Its queue is purged of tasks in these states; a leased one never goes.
+    Purge(Vec<State>),
+}
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deleted {
+    /// It is gone.
+    Now,
+    /// Its state, or its time, does not allow it.
+    NotAllowed(State),
+    /// There was none.
+    Unknown,
+}
+
+/// Forgets tasks.
+pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<Vec<Deleted>> {
+    let ended_states = || State::ALL.into_iter().filter(|state| state.has_ended()).collect();
+    let states: Vec<State> = match reason {
+        DeleteReason::Requested | DeleteReason::RetentionElapsed => ended_states(),
+        DeleteReason::Purge(states) => states.clone(),
+    };
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push(if *reason == DeleteReason::RetentionElapsed { "1" } else { "" }).push_usize(states.len());
+    for state in states {
+        call.push(state.as_str());
+    }
+    call.push_usize(ids.len());
+    for id in ids {
+        call.push(id.as_bytes());
+    }
+    let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
+    shard.transitions().deleted.add(count_matching(&outcomes, |outcome| *outcome == Deleted::Now));
+    Ok(outcomes)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Deleted> {
+    Ok(match item.text()?.as_str() {
+        "removed" => Deleted::Now,
+        "refused" => Deleted::NotAllowed(item.state()?),
+        "unknown" => Deleted::Unknown,
+        other => return super::unexpected_reply(&SCRIPT, other),
+    })
+}

@@ -1,0 +1,61 @@
+//! Reap: leases that ran out.
+
+use deadpool_redis::redis::Value;
+
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::domain::task::ErrorReport;
+use crate::domain::token::Token;
+use crate::store::error::{Error, Result};
+use crate::store::record;
+use crate::store::redis::reply;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!(
+    "expire_leases",
+    flags = " flags=allow-oom",
+    ["call", "stage", "news", "sums", "measure", "wheel", "lease", "end_lease", "attempt"]
+);
+
+/// A lease that ran out when it was looked at.
+#[derive(Clone, Debug)]
+pub struct ExpiredLease {
+    /// Whose.
+    pub id: TaskId,
+    /// Which.
+    pub token: Token,
+    /// What to remember of it.
+    pub report: ErrorReport,
+    /// When the task is tried again, in ms from now, if attempts are left.
+    pub wait_ms: i64,
+}
+
+/// Ends those leases that have run out (one may have been prolonged since). Which, by their places in `leases`.
+pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[ExpiredLease]) -> Result<Vec<usize>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push_int(limits::RETAIN_DEAD_MS)
+        .push_int(limits::RETAIN_OTHER_MS)
+        .push_int(limits::MAX_ERRORS)
+        .push_usize(limits::MAX_ERRORS_BYTES)
+        .push_usize(leases.len());
+    for ExpiredLease { id, token: lease, report, wait_ms } in leases {
+        call.push(id.as_bytes()).push(lease.as_bytes()).push(record::encode_report(report)?).push_int(*wait_ms);
+    }
+    let mut reply = reply::read_list(call.send().await?)?;
+    let mut next_count = || reply.int().map(i64::unsigned_abs);
+    let (dead, cancelled) = (next_count()?, next_count()?);
+    let expired: Vec<usize> = reply.map(zero_based).collect::<Result<_>>()?;
+    let transitions = shard.transitions();
+    transitions.lease_expired.add(expired.len() as u64);
+    transitions.dead.add(dead);
+    transitions.cancelled.add(cancelled);
+    Ok(expired)
+}
+
+/// Scripts count from 1.
+fn zero_based(value: Value) -> Result<usize> {
+    let number = reply::int(value)?;
+    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    index.ok_or_else(|| Error::Unexpected(format!("a place of {number}")))
+}

@@ -1,0 +1,21 @@
+//! Expire: tasks whose deadline passed while they waited.
+
+use crate::domain::limits;
+use crate::store::error::Result;
+use crate::store::redis::reply;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script =
+    script!("expire_tasks", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
+
+/// Ends waiting tasks past their deadline. Whether there may be more.
+pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(limits::MAX_CALL_ITEMS);
+    let mut reply = reply::read_list(call.send().await?)?;
+    let (ended, checked) = (reply.int()?, reply.int()?);
+    shard.transitions().expired.add(ended.unsigned_abs());
+    // Where none ended, the next call would find the same again: the audit says what they are.
+    Ok(ended > 0 && checked >= limits::MAX_CALL_ITEMS as i64)
+}

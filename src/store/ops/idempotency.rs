@@ -1,0 +1,65 @@
+//! Remember: what an Idempotency-Key stands for.
+
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::limits;
+use crate::store::error::Result;
+use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Shard};
+
+pub(super) static SCRIPT: Script = script!("idempotency", flags = "", ["call", "stage"]);
+
+/// What to note of a key.
+#[derive(Clone, Debug)]
+pub struct IdempotencyRecord {
+    /// Of the key and whose it is.
+    pub key: Digest,
+    /// Of the body that came with it.
+    pub body: Digest,
+    /// The task's id: to be, or as it came out.
+    pub task_id: TaskId,
+    /// `None` opens the record; the status of the outcome closes it.
+    pub status: Option<u16>,
+}
+
+/// What the record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdempotencyOutcome {
+    /// The task is to be submitted with this id.
+    Open(TaskId),
+    /// It was: the task's id and the status that was answered.
+    Completed(TaskId, u16),
+    /// The key came with another body before.
+    BodyMismatch,
+}
+
+/// Opens or closes records.
+///
+/// # Errors
+/// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was noted.
+pub async fn record_idempotency(
+    shard: &Shard,
+    caller: &mut Caller,
+    records: &[IdempotencyRecord],
+) -> Result<Vec<IdempotencyOutcome>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push_int(limits::IDEMPOTENCY_TTL_MS).push_usize(records.len());
+    for IdempotencyRecord { key, body, task_id: id, status } in records {
+        call.push(key.as_bytes())
+            .push(body.as_bytes())
+            .push(id.as_bytes())
+            .push(status.map(|status| status.to_string()).unwrap_or_default());
+    }
+    super::parse_items(call.send().await?, records.len(), parse_item)
+}
+
+/// Reads the answer to one item.
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<IdempotencyOutcome> {
+    Ok(match item.text()?.as_str() {
+        "open" => IdempotencyOutcome::Open(item.id()?),
+        "closed" => IdempotencyOutcome::Completed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
+        "mismatch" => IdempotencyOutcome::BodyMismatch,
+        other => return super::unexpected_reply(&SCRIPT, other),
+    })
+}

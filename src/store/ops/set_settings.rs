@@ -1,0 +1,22 @@
+//! Settings: the master copy of a queue's settings.
+
+use crate::domain::queue::{QueueName, QueueSettings};
+use crate::store::error::Result;
+use crate::store::redis::reply;
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::{Caller, Store};
+
+pub(super) static SCRIPT: Script = script!("set_settings", flags = " flags=allow-oom", ["call", "stage"]);
+
+/// Writes the master copy; its version.
+pub async fn set_settings(
+    store: &Store,
+    caller: &mut Caller,
+    queue: &QueueName,
+    settings: &QueueSettings,
+) -> Result<i64> {
+    let QueueSettings { paused } = settings;
+    let mut call = store.first_shard().call(&SCRIPT, caller);
+    call.push(queue.as_str()).push_int(*paused);
+    reply::int(call.send().await?)
+}

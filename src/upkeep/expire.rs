@@ -1,9 +1,0 @@
-//! Ends tasks whose deadline passed while they waited.
-
-use crate::store::ops::expire::expire_tasks;
-use crate::store::{Caller, Result, Shard};
-
-pub(super) async fn run(shard: &Shard, caller: &mut Caller) -> Result<()> {
-    while expire_tasks(shard, caller).await? {}
-    Ok(())
-}
