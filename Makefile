@@ -32,7 +32,7 @@ otlp: tools-test ## The tests of what joins requests, logs and traces, with a pr
 
 chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
 	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
-		$(CARGO) test --locked --test it -- --exact --nocapture chaos::nothing_is_lost_and_nobody_served_twice
+		$(CARGO) test --locked --test it -- --exact --nocapture chaos::tasks_are_neither_lost_nor_completed_twice_under_faults
 
 model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
 	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_read_with_their_names_and_what_they_count() {
+    fn counters_are_read_with_their_names_and_help() {
         let seen = Seen::default();
         seen.first.inc();
         seen.second.add(41);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_lies_in_the_bucket_whose_end_it_reaches() {
+    fn value_lies_in_the_first_bucket_that_reaches_it() {
         let sizes = Histogram::new(&SIZE_BUCKETS);
         [0, 1, 2, 3, 4, 100, 101].into_iter().for_each(|size| sizes.observe(size));
         let HistogramSnapshot { buckets, sum } = sizes.read();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_shown_in_seconds() {
+    fn durations_are_shown_in_seconds() {
         let times = Histogram::new(&LATENCY_BUCKETS);
         times.observe_duration(Duration::from_millis(2));
         times.observe_durations(Duration::from_secs(20), 2);

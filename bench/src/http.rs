@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_read_in_pieces_with_a_length_and_in_chunks() {
+    async fn responses_are_read_with_a_length_and_in_chunks() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(async move {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_between_is_found() {
+    fn text_between_two_markers_is_found() {
         assert_eq!(between(b"{\"id\":\"a\",\"x\":1}", b"\"id\":\"", b'"'), Some((&b"a"[..], &b",\"x\":1}"[..])));
         assert_eq!(between(b"{}", b"\"id\":\"", b'"'), None);
     }

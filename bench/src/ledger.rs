@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_has_its_size_and_gives_its_number_back() {
+    fn payload_has_its_size_and_returns_its_number() {
         for (number, size) in [(0, 100), (1_234_567, 100), (u64::MAX, 1024)] {
             let payload = payload(number, size);
             assert_eq!(payload.len(), size);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_doubled_and_invented_tasks_are_noticed() {
+    fn ledger_detects_lost_duplicate_and_invented_tasks() {
         let ledger = Ledger::default();
         let (first, _lost) = (ledger.number(), ledger.number());
         ledger.finish(first).unwrap();

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stall_is_felt_by_all_that_it_kept_waiting() {
+    async fn stall_delays_every_request_behind_it() {
         let times = with_a_stall(1).await;
         // 50 were due while it lasted: 5 ms, 10 ms, … 250 ms late.
         let late = times.len() - times.count_between(0, 20_000_000);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_another_sender_is_free_only_the_one_is_late() {
+    async fn late_request_delays_no_other_if_a_sender_is_free() {
         let times = with_a_stall(2).await;
         let late = times.len() - times.count_between(0, 20_000_000);
         assert!((1..10).contains(&late), "{late} of them came late");

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_children_counts_while_they_live_and_after() {
+    fn cpu_time_of_children_counts_during_and_after_their_life() {
         // The child is busy until there is a file; the shell itself does nothing.
         let (shell, directory) = shell("(while [ ! -e stop ]; do :; done) & wait; touch waited; sleep 60");
         let used = || cpu_seconds(shell.pid()).unwrap();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_dropped_takes_its_children_with_it() {
+    fn dropped_process_kills_its_children() {
         let (shell, directory) = shell("sleep 60 & echo $! > child; wait");
         let mut child = String::new();
         until(|| {

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ranks_are_those_of_the_tables_of_the_sign_test() {
+    fn ranks_are_those_of_sign_test_tables() {
         // From the published tables for 95 %.
         let table = [(5, None), (6, Some(1)), (8, Some(1)), (9, Some(2)), (12, Some(3)), (15, Some(4)), (20, Some(6))];
         for (count, wanted) in table {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn of_twelve_pairs_the_third_and_the_tenth_are_the_interval() {
+    fn interval_of_twelve_pairs_is_the_third_to_the_tenth() {
         let figures = (1..=12).rev().map(f64::from).collect();
         assert_eq!(Estimate::of(figures), Some(Estimate { median: 6.5, interval: Some((3.0, 10.0)), of: 12 }));
         assert_eq!(Estimate::of(vec![2.0]), Some(Estimate { median: 2.0, interval: None, of: 1 }));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_within_the_interval_decides_nothing() {
+    fn bound_within_the_interval_decides_nothing() {
         let estimate = Estimate { median: 2.0, interval: Some((1.5, 2.5)), of: 12 };
         for (wanted, verdict) in [
             (Wanted::AtMost(2.5), Verdict::Holds),

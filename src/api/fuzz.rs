@@ -273,7 +273,7 @@ mod tests {
     use crate::domain::fuzz::replay;
 
     #[test]
-    fn seeds_of_bodies_cursors_and_headers_hold() {
+    fn seeds_of_bodies_cursors_and_headers_pass() {
         replay("bodies", super::bodies);
         replay("cursors", super::cursors);
         replay("headers", super::headers);

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_set_everything_and_mean_something() {
+    fn defaults_set_every_field_and_resolve() {
         let config = RawConfig::default().resolve().unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.redis, RedisSource::Embedded("./slotwheel-data".into()));
@@ -314,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_later_wins() {
+    fn later_source_overrides_earlier() {
         let config = raw("prefix = \"a\"").merge_under(raw("prefix = \"b\"\nshards = 4")).resolve().unwrap();
         assert_eq!((config.prefix.as_str(), config.shards), ("a", Shards::new(4)));
     }
 
     #[test]
-    fn settings_that_mean_nothing_are_refused() {
+    fn invalid_settings_are_rejected() {
         for text in [
             "listen = \"localhost\"",
             "listen = \"0.0.0.0:80\"",

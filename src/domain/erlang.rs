@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lane_waits_as_long_as_it_is_busy_and_two_as_can_be_reckoned_by_hand() {
+    fn waits_at_concurrency_1_and_2_are_those_computed_by_hand() {
         // M/M/1: C = a. M/M/2: C = a^2 / (2 + a).
         assert!(is_close(erlang_c(1, 0.75), 0.75, 1e-12));
         assert!(is_close(erlang_c(2, 1.5), 2.25 / 3.5, 1e-12));
@@ -145,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn half_the_tasks_do_not_wait_where_fewer_than_half_find_all_busy() {
+    fn median_wait_is_zero_if_fewer_than_half_of_the_tasks_wait() {
         let six = predict_wait(40.0, 6, 10.0).unwrap();
         assert!(six.probability < 0.5 && six.p50_ms == 0.0 && six.p95_ms > 0.0 && six.p99_ms > six.p95_ms);
     }
 
     #[test]
-    fn many_lanes_are_reckoned_as_the_recursion_does_and_at_once() {
+    fn large_concurrency_matches_the_recursion_and_is_fast() {
         for (concurrency, load) in [(100, 80.0), (10_000, 9_900.0), (100_000, 99_500.0), (1_000_000, 999_000.0)] {
             assert!(
                 is_close(erlang_c(concurrency, load), erlang_c_by_recursion(concurrency, load), 1e-8),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_prediction_without_balance() {
+    fn unstable_queue_has_no_prediction() {
         for (arrival_rate, concurrency, service_rate) in
             [(10.0, 1, 10.0), (11.0, 1, 10.0), (1.0, 0, 1.0), (0.0, 0, 1.0), (1.0, 1, 0.0)]
         {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lanes_needed_are_the_fewest() {
+    fn concurrency_needed_is_the_smallest() {
         // 40 a second, 100 ms each: four lanes are busy, five are the fewest that keep up, and they make 55.4 ms of wait.
         assert_eq!(concurrency_needed(40.0, 10.0, 1_000_000), Some(5));
         assert_eq!(concurrency_needed(40.0, 10.0, 56), Some(5));
@@ -192,14 +192,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_and_the_recursion_agree(lanes in 1_u64..2000, share in 0.01_f64..0.999) {
+        fn sum_and_recursion_agree(lanes in 1_u64..2000, share in 0.01_f64..0.999) {
             let load = lanes as f64 * share;
             let (sum, recursion) = (erlang_c(lanes, load), erlang_c_by_recursion(lanes, load));
             prop_assert!(is_close(sum, recursion, 1e-9) || recursion < 1e-290, "{sum} {recursion}");
         }
 
         #[test]
-        fn one_lane_fewer_than_needed_is_too_few(m in 0.01_f64..2000.0, c in 0.01_f64..50.0, target in 1_u64..5000) {
+        fn concurrency_below_needed_is_too_small(m in 0.01_f64..2000.0, c in 0.01_f64..50.0, target in 1_u64..5000) {
             let needed = concurrency_needed(m, c, target).unwrap();
             prop_assert!(predict_wait(m, needed, c).unwrap().mean_ms <= target as f64);
             let fewer = predict_wait(m, needed - 1, c);
@@ -207,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn every_answer_is_finite(m in any::<f64>(), c in any::<f64>(), lanes in any::<u64>(), bits in 0_u32..64) {
+        fn predictions_are_finite(m in any::<f64>(), c in any::<f64>(), lanes in any::<u64>(), bits in 0_u32..64) {
             for (m, c) in [(m, c), (m.abs(), c.abs())] {
                 if let Some(WaitPrediction { probability, mean_ms, p50_ms, p95_ms, p99_ms }) = predict_wait(m, lanes >> bits, c) {
                     prop_assert!((0.0..=1.0).contains(&probability));

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_of_names_and_tokens_hold() {
+    fn seeds_of_names_and_tokens_pass() {
         replay("names", names);
         replay("tokens", tokens);
     }

@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn buckets_of_known_waits() {
+    fn known_waits_have_their_buckets() {
         for (ms, number) in [(0, 0), (15, 15), (16, 16), (31, 31), (32, 32), (33, 32), (63, 47), (64, 48), (1000, 111)]
         {
             assert_eq!(Bucket::of_ms(ms).0, number, "{ms} ms");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_follow_one_another_from_nothing_to_the_longest_and_are_narrow() {
+    fn buckets_are_narrow_and_cover_every_wait() {
         let mut next = 0;
         for number in 0..BUCKET_COUNT {
             let bucket = Bucket::new(number).unwrap();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn no_waits_have_no_quantile_and_waits_of_nothing_are_nothing() {
+    fn empty_histogram_has_no_quantile_and_zero_waits_have_zero() {
         let mut histogram = WaitHistogram::default();
         histogram.add(Bucket::of_ms(7), 0);
         assert_eq!((histogram.count(), histogram.quantile(0.5)), (0, None));
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_lies_within_the_bounds_of_its_bucket(ms in 0..=MAX_WAIT_MS, bits in 0_u32..53) {
+        fn wait_lies_within_the_bounds_of_its_bucket(ms in 0..=MAX_WAIT_MS, bits in 0_u32..53) {
             for ms in [ms, ms >> bits] {
                 let (lowest, end) = Bucket::of_ms(ms).bounds();
                 prop_assert!((lowest..end).contains(&ms));
@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn the_rule_is_the_one_that_scripts_count_by(ms in 16..=MAX_WAIT_MS, bits in 0_u32..49) {
+        fn bucket_formula_is_that_of_the_scripts(ms in 16..=MAX_WAIT_MS, bits in 0_u32..49) {
             let ms = (ms >> bits).max(16);
             // As a script has it: doubles, and the exponent from taking the number apart.
             let exponent = ((ms as f64).to_bits() >> 52) as f64 - 1023.0;
@@ -153,7 +153,7 @@ mod tests {
         }
 
         #[test]
-        fn quantiles_lie_in_the_bucket_of_the_exact_ones(mut waits in waits(), q in 0.0_f64..=1.0) {
+        fn quantile_lies_in_the_bucket_of_the_exact_one(mut waits in waits(), q in 0.0_f64..=1.0) {
             let estimate = histogram_of(&waits).quantile(q).unwrap();
             waits.sort_unstable();
             let rank = (q * waits.len() as f64).ceil() as usize;
@@ -163,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_was_counted_a_quantile_is_a_number(
+        fn quantile_of_any_counts_is_a_number(
             counts in prop::collection::vec((0..BUCKET_COUNT, any::<u64>()), 0..20),
             q in any::<f64>(),
         ) {

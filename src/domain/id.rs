@@ -68,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_keeps_its_slot_and_stays_a_uuid_of_version_7(number in 0u16..16384) {
+        fn task_id_keeps_its_slot_and_is_a_uuid_v7(number in 0u16..16384) {
             let slot = Slot::new(number).unwrap();
             let id = TaskId::new(Uuid::now_v7(), slot);
             prop_assert_eq!(id.slot(), slot);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_hyphenated_form_is_read() {
+    fn task_id_is_read_only_in_hyphenated_form() {
         assert!(TaskId::parse("0190c7a05dcb7b6f8d6e2f1f3a4b5c6d").is_none());
         assert!(TaskId::parse("{0190c7a0-5dcb-7b6f-8d6e-2f1f3a4b5c6d}").is_none());
         assert!(TaskId::parse("0190c7a0-5dcb-7b6f-8d6e-2f1f3a4b5c6d").is_some());

@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_that_could_meet_other_keys_are_refused() {
+    fn names_that_could_collide_with_keys_are_rejected() {
         for bad in ["", ".a", "-a", "_a", "a b", "a:b", "{a}", "a\n", "a\u{e9}", "a#1"] {
             assert!(QueueName::parse(bad).is_none(), "{bad:?}");
         }
@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_of_the_pattern_are_taken(name in "[A-Za-z0-9][A-Za-z0-9._-]{0,127}") {
+        fn names_of_the_pattern_are_accepted(name in "[A-Za-z0-9][A-Za-z0-9._-]{0,127}") {
             let parsed = QueueName::parse(&name).unwrap();
             prop_assert_eq!(parsed.as_str(), name.as_str());
         }

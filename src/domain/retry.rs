@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn waits_grow_to_their_cap() {
+    fn exponential_backoff_grows_to_its_cap() {
         let backoff = Backoff { jitter: Jitter::None, ..Backoff::default() };
         let waits: Vec<_> = (1..=4).map(|attempt| backoff.wait_ms(attempt, 0.0)).collect();
         assert_eq!(waits, [1000, 2000, 4000, 8000]);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_ends_with_its_last_wait() {
+    fn backoff_list_repeats_its_last_delay() {
         let kind = BackoffKind::List { delays_ms: vec![5, 7] };
         let backoff = Backoff { kind, jitter: Jitter::None };
         assert_eq!([1, 2, 3].map(|attempt| backoff.wait_ms(attempt, 0.5)), [5, 7, 7]);
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_the_wait(attempt in 1u32..1000, random in 0.0f64..1.0) {
+        fn jitter_stays_within_the_delay(attempt in 1u32..1000, random in 0.0f64..1.0) {
             let wait = Backoff::default().wait_ms(attempt, random);
             prop_assert!((0..=3_600_000).contains(&wait));
         }

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_of_known_keys() {
+    fn known_keys_have_their_slots() {
         // "123456789" is the check value of CRC16/XMODEM: 0x31C3.
         assert_eq!(Slot::of_key(b"123456789").number(), 0x31C3);
         assert_eq!(Slot::of_key(b"a{123456789}b"), Slot::of_key(b"123456789"));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_or_open_tag_is_no_tag() {
+    fn empty_or_unclosed_tag_is_ignored() {
         for key in [&b"a{}b{123}"[..], b"a{b", b"}a{"] {
             assert_eq!(hash_tag(key), None);
         }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_tasks_have_one_slot_in_each_shard_and_with_one_shard_that_of_the_queue() {
+    fn keyless_tasks_have_one_slot_in_each_shard() {
         let sixteen = Shards::new(16).unwrap();
         for shard in 0..16 {
             assert_eq!(sixteen.shard_of(sixteen.keyless_slot("q", shard)), usize::from(shard));

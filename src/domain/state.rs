@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_reads_back() {
+    fn state_text_round_trips() {
         for state in State::ALL {
             assert_eq!(State::parse(state.as_str()), Some(state));
         }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completed_task_never_moves() {
+    fn completed_task_has_no_transition() {
         for transition in
             [Transition::Claim, Transition::Cancel, Transition::ManualRetry, Transition::Expire, Transition::Complete]
         {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_ready_task_can_be_claimed_and_only_a_leased_one_completed() {
+    fn claim_needs_a_ready_task_and_completion_a_leased_one() {
         for state in State::ALL {
             assert_eq!(state.after(Transition::Claim).is_some(), state == State::Ready);
             assert_eq!(state.after(Transition::Complete).is_some(), state == State::Leased);

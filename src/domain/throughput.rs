@@ -118,7 +118,7 @@ mod tests {
     };
 
     #[test]
-    fn the_figures_of_a_minute() {
+    fn figures_of_a_minute_are_computed() {
         let throughput = Throughput::compute(&MINUTE, Some(20));
         assert_eq!((throughput.m, throughput.n, throughput.c), (Some(40.0), 6, Some(10.0)));
         assert_eq!((throughput.s, throughput.offered_load, throughput.stable), (Some(24.0), Some(4.0), Some(true)));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_worker_there_is_no_speed_and_what_comes_is_too_much() {
+    fn queue_without_workers_has_no_capacity_and_is_unstable() {
         let throughput = Throughput::compute(&Inputs { concurrency: 0, ..MINUTE }, Some(20));
         assert_eq!((throughput.m, throughput.n, throughput.c, throughput.s), (Some(40.0), 0, None, None));
         assert_eq!((throughput.stable, throughput.time_to_drain_ms), (Some(false), None));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_has_ended_nothing_is_said_of_speed() {
+    fn queue_without_ended_tasks_has_no_known_capacity() {
         for inputs in [Inputs { ended: 0, lease_ms: 0, ..MINUTE }, Inputs { lease_ms: 0, ..MINUTE }] {
             let throughput = Throughput::compute(&inputs, Some(20));
             assert_eq!((throughput.m, throughput.n, throughput.c), (Some(40.0), 6, None));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_comes_it_is_stable_and_a_lane_is_needed_only_for_what_is_there() {
+    fn queue_without_arrivals_is_stable_and_needs_one_executor_if_filled() {
         let idle = Inputs { submitted: 0, ready: 0, leased: 0, ..MINUTE };
         let throughput = Throughput::compute(&idle, Some(20));
         assert_eq!((throughput.m, throughput.s, throughput.utilisation), (Some(0.0), Some(0.0), Some(0.0)));
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paused_does_not_drain() {
+    fn paused_queue_does_not_drain() {
         let paused = Inputs { paused: true, ..MINUTE };
         assert_eq!(Throughput::compute(&paused, None).time_to_drain_ms, None);
         assert_eq!(Throughput::compute(&Inputs { ready: 0, ..paused }, None).time_to_drain_ms, Some(0.0));
     }
 
     #[test]
-    fn what_grows_never_drains() {
+    fn growing_queue_never_drains() {
         let overloaded = Inputs { submitted: 3600, ..MINUTE };
         let throughput = Throughput::compute(&overloaded, Some(20));
         assert_eq!((throughput.utilisation, throughput.stable), (Some(1.0), Some(false)));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_window_nothing_is_known() {
+    fn empty_window_has_no_figures() {
         let throughput = Throughput::compute(&Inputs { window_ms: 0, ..MINUTE }, Some(20));
         assert_eq!(
             (throughput.m, throughput.s, throughput.stable, throughput.time_to_drain_ms),
@@ -196,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_figure_is_finite_and_not_negative(
+        fn figures_are_finite_and_not_negative(
             [window_ms, submitted, ended, lease_ms] in [counts(), counts(), counts(), counts()],
             [concurrency, ready, leased, target] in [counts(), counts(), counts(), counts()],
             paused in any::<bool>(),

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_are_read_and_other_forms_refused() {
+    fn offsets_are_read_and_other_forms_rejected() {
         assert_eq!(TimestampMs::parse("1970-01-01T01:00:00.5+01:00"), Some(TimestampMs(500)));
         for bad in ["", "now", "1970-01-01", "1970-01-01 00:00:00Z", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z"] {
             assert_eq!(TimestampMs::parse(bad), None, "{bad}");
@@ -78,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_reads_back(ms in 0i64..253_402_300_799_000) {
+        fn time_text_round_trips(ms in 0i64..253_402_300_799_000) {
             prop_assert_eq!(TimestampMs::parse(&TimestampMs(ms).to_string()), Some(TimestampMs(ms)));
         }
     }

@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_token_reads_back(random: u128) {
+        fn token_text_round_trips(random: u128) {
             let token = Token::new(random);
             let text = token.to_string();
             prop_assert_eq!(text.len(), 22);
@@ -78,7 +78,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in ".{0,30}") {
+        fn token_of_any_text_does_not_panic(text in ".{0,30}") {
             if let Some(token) = Token::parse(&text) {
                 prop_assert_eq!(token.to_string(), text);
             }

@@ -91,7 +91,7 @@ mod tests {
     const SPAN: &str = "00f067aa0ba902b7";
 
     #[test]
-    fn a_parent_names_a_trace_and_a_span() {
+    fn traceparent_has_a_trace_id_and_a_span_id() {
         let parent = TraceParent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
         assert_eq!(u128::from_be_bytes(parent.trace_id), 0x4bf92f3577b34da6a3ce929d0e0e4736);
         assert_eq!(u64::from_be_bytes(parent.span_id), 0x00f067aa0ba902b7);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_parent_is_none() {
+    fn malformed_traceparent_is_rejected() {
         for text in [
             "".to_owned(),
             "mine".to_owned(),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_a_list_of_entries() {
+    fn tracestate_is_a_list_of_entries() {
         for text in ["a=1", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "a=1, \t,b=x y,", "0@v-_*/=~!"] {
             assert!(is_tracestate(text), "{text:?}");
         }
@@ -145,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,80}") {
+        fn trace_context_of_any_text_does_not_panic(text in ".{0,80}") {
             let _ = (TraceParent::parse(&text), is_tracestate(&text));
         }
     }

@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shard_has_a_tag_in_its_first_slot() {
+    fn shard_tags_lie_in_the_first_slot_of_their_shard() {
         for count in [1, 16, 1024] {
             let shards = Shards::new(count).unwrap();
             let tags = tags(shards);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_shard_has_the_same_tag_whatever_their_number() {
+    fn first_shard_has_the_same_tag_for_any_shard_count() {
         let first = |count| tags(Shards::new(count).unwrap())[0];
         assert_eq!(first(1), first(1024));
     }

@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_read_back_byte_for_byte() {
+    fn documents_round_trip_byte_for_byte() {
         let payload = RawValue::from_string(r#"{"a": 12345678901234567890, "b":[ ]}"#.into()).unwrap();
         let key = Attributes { key: Some("k".into()), tags: vec!["t".into()], ..Attributes::default() };
         for labels in [Attributes::default(), key] {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_no_task_has_are_refused_or_held_at_the_end_of_their_range() {
+    fn numbers_out_of_range_are_rejected_or_clamped() {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
         let hash = |priority: &str, attempts: &str| {
             let fields =
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_panic() {
+    fn record_of_any_bytes_does_not_panic() {
         for bytes in [&b""[..], b"1", b"1{", b"2", b"2\0\0\0\xffx", b"3abc", b"1\xff"] {
             assert!(decode_document(bytes).is_none());
             assert!(decode_error(bytes).is_none());

@@ -22,7 +22,7 @@ struct Seen {
 }
 
 #[tokio::test]
-async fn a_script_that_is_stopped_anywhere_leaves_nothing_that_the_doctor_does_not_mend() {
+async fn script_stopped_at_any_command_leaves_what_doctor_repairs() {
     let lab = Lab::start().await;
     let mut seen: BTreeMap<&str, Seen> = BTreeMap::new();
     for scenario in scenarios::all() {

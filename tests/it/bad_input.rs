@@ -165,7 +165,7 @@ impl Merged for Value {
 }
 
 #[tokio::test]
-async fn every_row_of_the_table_is_refused_and_stores_nothing() {
+async fn invalid_request_of_each_kind_is_rejected_and_stores_nothing() {
     let fixture = Fixture::start().await;
     for (path, body, status, code, pointer) in rows() {
         let answer = fixture.http.post_text(path, &body).await;
@@ -179,7 +179,7 @@ async fn every_row_of_the_table_is_refused_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn query_parameters_are_held_to_the_same() {
+async fn invalid_query_parameters_are_rejected() {
     let fixture = Fixture::start().await;
     for (path, status, code, pointer) in [
         ("/tasks", 422, "missing_field", "?queue"),
@@ -232,7 +232,7 @@ async fn media_types_methods_paths_and_headers_are_checked() {
 }
 
 #[tokio::test]
-async fn a_body_over_its_limit_is_refused_however_it_is_sent() {
+async fn body_over_its_limit_is_rejected_with_any_framing() {
     let fixture = Fixture::start().await;
     let body = format!("{{\"payload\":\"{}\"}}", "x".repeat(1024 * 1024));
     assert_eq!(fixture.http.post_text("/tasks", &body).await.problem(413).0, "body_too_large");
@@ -254,7 +254,7 @@ async fn a_body_over_its_limit_is_refused_however_it_is_sent() {
 }
 
 #[tokio::test]
-async fn the_connection_serves_the_next_request() {
+async fn connection_serves_the_next_request_after_a_rejection() {
     let fixture = Fixture::start().await;
     let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();
     for (body, status) in [("{", "400"), ("{\"a\":1}", "422"), ("{\"queue\":\"{}\"}", "422"), ("{}", "201")] {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Fixture, report};
 
 #[tokio::test]
-async fn a_thousand_submits_are_answered_in_order() {
+async fn batch_of_a_thousand_submits_is_answered_in_order() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..1000).map(|n| json!({"queue": "q", "key": format!("k{n}"), "payload": n})).collect();
     let results = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200)["results"].clone();
@@ -17,7 +17,7 @@ async fn a_thousand_submits_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_bad_item_falls_alone() {
+async fn invalid_item_fails_alone() {
     let fixture = Fixture::start().await;
     let body = json!({"tasks": [{"queue": "q"}, {"queue": "a:b"}, 7, {"queue": "q"}]});
     let results = fixture.http.post("/tasks/batch", &body).await.expect(200)["results"].clone();
@@ -29,7 +29,7 @@ async fn a_bad_item_falls_alone() {
 }
 
 #[tokio::test]
-async fn hundreds_are_claimed_and_completed_in_batches() {
+async fn hundreds_of_tasks_are_claimed_and_completed_in_batches() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..300).map(|n| json!({"queue": "q", "payload": n})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -50,7 +50,7 @@ async fn hundreds_are_claimed_and_completed_in_batches() {
 }
 
 #[tokio::test]
-async fn a_repeated_batch_of_completions_gets_the_same_tasks() {
+async fn repeated_batch_of_completions_gets_the_same_tasks() {
     let fixture = Fixture::with_shards(1).await;
     for n in 0..6 {
         fixture.submit("q", json!(n)).await;
@@ -69,7 +69,7 @@ async fn a_repeated_batch_of_completions_gets_the_same_tasks() {
 }
 
 #[tokio::test]
-async fn one_task_completed_twice_in_a_batch_is_completed_once() {
+async fn task_completed_twice_in_a_batch_is_completed_once() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -82,7 +82,7 @@ async fn one_task_completed_twice_in_a_batch_is_completed_once() {
 }
 
 #[tokio::test]
-async fn order_holds_however_large_the_items_are() {
+async fn order_holds_for_items_of_any_size() {
     let fixture = Fixture::with_shards(1).await;
     let large = "x".repeat(250 * 1024);
     let mut tasks: Vec<Value> = (0..9).map(|n| json!({"queue": "q", "payload": [n, large]})).collect();
@@ -97,7 +97,7 @@ async fn order_holds_however_large_the_items_are() {
 }
 
 #[tokio::test]
-async fn a_completion_or_heartbeat_that_is_wrong_falls_alone() {
+async fn invalid_completion_or_heartbeat_fails_alone() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;

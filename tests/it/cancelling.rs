@@ -9,7 +9,7 @@ async fn verb(fixture: &Fixture, id: &Value, verb: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_waiting_task_is_cancelled_now_and_twice_is_once() {
+async fn waiting_task_is_cancelled_at_once_and_only_once() {
     let fixture = Fixture::start().await;
     for more in [json!({}), json!({"delay_ms": 60_000})] {
         let mut body = json!({"queue": "q"});
@@ -24,7 +24,7 @@ async fn a_waiting_task_is_cancelled_now_and_twice_is_once() {
 }
 
 #[tokio::test]
-async fn a_completion_wins_over_a_cancel() {
+async fn completion_wins_over_a_requested_cancel() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -36,7 +36,7 @@ async fn a_completion_wins_over_a_cancel() {
 }
 
 #[tokio::test]
-async fn other_ends_of_a_flagged_lease_cancel_the_task() {
+async fn lease_with_a_requested_cancel_ends_cancelled_unless_completed() {
     let fixture = Fixture::start().await;
     for end in ["/fail", "/release", "lease"] {
         fixture.submit("q", json!(1)).await;
@@ -60,7 +60,7 @@ async fn other_ends_of_a_flagged_lease_cancel_the_task() {
 }
 
 #[tokio::test]
-async fn a_retried_task_starts_afresh() {
+async fn retried_task_starts_with_no_attempts() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 1, "expires_in_ms": 60_000})).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
@@ -79,7 +79,7 @@ async fn a_retried_task_starts_afresh() {
 }
 
 #[tokio::test]
-async fn a_completed_task_is_not_retried() {
+async fn completed_task_is_not_retryable() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -91,7 +91,7 @@ async fn a_completed_task_is_not_retried() {
 }
 
 #[tokio::test]
-async fn only_an_ended_task_can_be_deleted() {
+async fn delete_of_a_task_that_has_not_ended_is_rejected() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let path = format!("/tasks/{}", text(&id));
@@ -105,7 +105,7 @@ async fn only_an_ended_task_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_task_in_the_middle_of_many_can_be_cancelled() {
+async fn task_in_the_middle_of_a_slot_can_be_cancelled() {
     let fixture = Fixture::with_shards(1).await;
     let mut ids = Vec::new();
     for n in 0..5 {

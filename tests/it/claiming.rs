@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Fixture, text};
 
 #[tokio::test]
-async fn a_claim_leases_the_task() {
+async fn claim_leases_the_task() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
 
@@ -25,7 +25,7 @@ async fn a_claim_leases_the_task() {
 }
 
 #[tokio::test]
-async fn an_unnamed_worker_is_called_by_its_address() {
+async fn worker_without_a_name_is_named_by_its_address() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     fixture.claim_now("q", 1).await;
@@ -34,7 +34,7 @@ async fn an_unnamed_worker_is_called_by_its_address() {
 }
 
 #[tokio::test]
-async fn a_waiting_claim_gets_what_is_submitted_later() {
+async fn waiting_claim_gets_a_task_submitted_later() {
     let fixture = Fixture::start().await;
     let http = fixture.http.clone();
     let waiting = tokio::spawn(async move { http.post("/claim", &json!({"queues": ["q"], "wait_ms": 20_000})).await });
@@ -46,7 +46,7 @@ async fn a_waiting_claim_gets_what_is_submitted_later() {
 }
 
 #[tokio::test]
-async fn a_claim_of_nothing_answers_empty_when_its_wait_ends() {
+async fn claim_without_a_task_returns_empty_when_its_wait_ends() {
     let fixture = Fixture::start().await;
     for wait_ms in [0, 30] {
         let answer = fixture.http.post("/claim", &json!({"queues": ["nobody"], "wait_ms": wait_ms})).await;
@@ -56,7 +56,7 @@ async fn a_claim_of_nothing_answers_empty_when_its_wait_ends() {
 }
 
 #[tokio::test]
-async fn prefer_wait_is_honoured_and_said_so() {
+async fn prefer_wait_header_is_applied_and_acknowledged() {
     let fixture = Fixture::start().await;
     fixture.submit("default", json!(1)).await;
     let answer = fixture.http.post_with("/claim", &[("prefer", "wait=5")], b"{}").await;
@@ -66,7 +66,7 @@ async fn prefer_wait_is_honoured_and_said_so() {
 }
 
 #[tokio::test]
-async fn of_many_waiting_claims_one_gets_the_one_task() {
+async fn waiting_claims_for_one_task_are_served_once() {
     let fixture = Fixture::start().await;
     let waiting: Vec<_> = (0..16)
         .map(|_| {
@@ -89,7 +89,7 @@ async fn of_many_waiting_claims_one_gets_the_one_task() {
 }
 
 #[tokio::test]
-async fn plain_tasks_come_out_in_the_order_of_their_submission() {
+async fn tasks_of_a_queue_are_claimed_in_order_of_submission() {
     // One shard: across several, order holds within each.
     let fixture = Fixture::with_shards(1).await;
     let tasks: Vec<Value> = (0..1000).map(|n| json!({"queue": "q", "payload": n})).collect();
@@ -107,7 +107,7 @@ async fn plain_tasks_come_out_in_the_order_of_their_submission() {
 }
 
 #[tokio::test]
-async fn a_higher_priority_overtakes_also_within_a_slot() {
+async fn higher_priority_overtakes_also_within_a_slot() {
     let fixture = Fixture::start().await;
     for priority in [1, 9, 5, 9] {
         let body = json!({"queue": "q", "key": "k", "priority": priority, "payload": priority});
@@ -119,7 +119,7 @@ async fn a_higher_priority_overtakes_also_within_a_slot() {
 }
 
 #[tokio::test]
-async fn the_best_priority_is_taken_across_shards() {
+async fn best_priority_is_claimed_across_shards() {
     let fixture = Fixture::with_shards(16).await;
     for (key, priority) in [("a", 2), ("b", 9), ("c", 5), ("d", 7)] {
         fixture.submit_with(json!({"queue": "q", "key": key, "priority": priority, "payload": priority})).await;
@@ -135,7 +135,7 @@ async fn the_best_priority_is_taken_across_shards() {
 }
 
 #[tokio::test]
-async fn queues_are_preferred_in_their_order() {
+async fn queues_are_preferred_in_the_order_of_the_claim() {
     let fixture = Fixture::start().await;
     for queue in ["low", "high", "low", "high"] {
         fixture.submit_with(json!({"queue": queue, "key": "k", "payload": queue})).await;
@@ -148,7 +148,7 @@ async fn queues_are_preferred_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_claim_never_waits_to_fill_up() {
+async fn claim_with_a_task_does_not_wait_to_fill_up() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let body = json!({"queues": ["q"], "max": 100, "wait_ms": 60_000});
@@ -159,7 +159,7 @@ async fn a_claim_never_waits_to_fill_up() {
 }
 
 #[tokio::test]
-async fn a_repeated_claim_id_gets_the_same_tasks() {
+async fn repeated_claim_id_gets_the_same_tasks() {
     let fixture = Fixture::start().await;
     for n in 0..6 {
         fixture.submit_with(json!({"queue": "q", "key": format!("k{n}"), "payload": n})).await;
@@ -183,7 +183,7 @@ async fn a_repeated_claim_id_gets_the_same_tasks() {
 }
 
 #[tokio::test]
-async fn one_waiter_and_sixteen_full_shards_move_one_task() {
+async fn waiter_with_sixteen_full_shards_moves_one_task() {
     let fixture = Fixture::with_shards(16).await;
     let tasks: Vec<Value> = (0..320).map(|n| json!({"queue": "q", "key": format!("k{n}")})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -201,7 +201,7 @@ async fn one_waiter_and_sixteen_full_shards_move_one_task() {
 }
 
 #[tokio::test]
-async fn a_claim_hands_out_at_most_two_mebibytes_and_always_one() {
+async fn claim_delivers_at_most_2_mib_and_at_least_one_task() {
     let fixture = Fixture::with_shards(1).await;
     let large = "x".repeat(250 * 1024);
     for _ in 0..12 {
@@ -219,7 +219,7 @@ async fn a_claim_hands_out_at_most_two_mebibytes_and_always_one() {
 }
 
 #[tokio::test]
-async fn a_thousand_submits_into_a_queue_publish_one_hint() {
+async fn thousand_submits_into_a_queue_publish_one_wakeup() {
     let fixture = Fixture::with_shards(1).await;
     if crate::support::redis::Flavour::of_this_run() == crate::support::redis::Flavour::Cluster {
         // A Cluster's statistics count what its bus carries; the scripts are the same.
@@ -244,7 +244,7 @@ async fn published(fixture: &Fixture) -> u64 {
 }
 
 #[tokio::test]
-async fn a_claim_repeated_under_its_id_takes_the_place_of_the_first() {
+async fn repeated_claim_takes_over_the_wait_of_the_first() {
     let fixture = Fixture::start().await;
     let claim = || {
         let http = fixture.http.clone();

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Fixture, report, report_with};
 
 #[tokio::test]
-async fn a_completed_task_keeps_its_result() {
+async fn completed_task_keeps_its_result() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
@@ -20,7 +20,7 @@ async fn a_completed_task_keeps_its_result() {
 }
 
 #[tokio::test]
-async fn a_repeated_completion_gets_the_same_answer_and_changes_nothing() {
+async fn repeated_completion_gets_the_same_reply_and_changes_nothing() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
@@ -35,7 +35,7 @@ async fn a_repeated_completion_gets_the_same_answer_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn another_verb_with_the_token_of_an_ended_lease_is_refused() {
+async fn other_report_with_the_token_of_an_ended_lease_is_rejected() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -54,7 +54,7 @@ async fn another_verb_with_the_token_of_an_ended_lease_is_refused() {
 }
 
 #[tokio::test]
-async fn stale_foreign_and_garbage_tokens_change_nothing() {
+async fn stale_foreign_and_malformed_tokens_change_nothing() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let other = fixture.submit("other", json!(2)).await["id"].clone();
@@ -76,7 +76,7 @@ async fn stale_foreign_and_garbage_tokens_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_lease_that_has_run_out_is_lost_whether_or_not_it_was_given_on() {
+async fn expired_lease_is_lost_whether_or_not_the_task_was_claimed_again() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -88,7 +88,7 @@ async fn a_lease_that_has_run_out_is_lost_whether_or_not_it_was_given_on() {
 }
 
 #[tokio::test]
-async fn completing_takes_the_next_task_along() {
+async fn completion_claims_the_next_task() {
     let fixture = Fixture::with_shards(1).await;
     fixture.submit("q", json!(1)).await;
     fixture.submit("q", json!(2)).await;
@@ -107,7 +107,7 @@ async fn completing_takes_the_next_task_along() {
 }
 
 #[tokio::test]
-async fn a_refused_completion_takes_nothing_along() {
+async fn rejected_completion_claims_no_task() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let first = fixture.claim_one("q").await;
@@ -121,7 +121,7 @@ async fn a_refused_completion_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn a_waiting_completion_gets_a_task_that_comes_later() {
+async fn waiting_completion_gets_a_task_submitted_later() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let first = fixture.claim_one("q").await;

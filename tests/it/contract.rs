@@ -8,7 +8,7 @@ use crate::support::Fixture;
 use crate::support::contract::CONTRACT;
 
 #[test]
-fn the_contract_has_exactly_the_routes_of_the_router() {
+fn contract_has_exactly_the_routes_of_the_router() {
     let built: BTreeSet<(String, String)> = route_table()
         .into_iter()
         // An asset of the page that shows the contract.
@@ -25,7 +25,7 @@ fn the_contract_has_exactly_the_routes_of_the_router() {
 }
 
 #[test]
-fn every_code_is_in_the_contract_with_its_status() {
+fn problem_codes_are_in_the_contract_with_their_status() {
     for code in Code::ALL {
         let row = slotwheel::api::CONTRACT.lines().find(|line| line.contains(&format!("| `{}` |", code.as_str())));
         let row = row.unwrap_or_else(|| panic!("{} is not in the contract", code.as_str()));
@@ -34,7 +34,7 @@ fn every_code_is_in_the_contract_with_its_status() {
 }
 
 #[test]
-fn bounds_and_defaults_are_those_of_the_table() {
+fn contract_bounds_and_defaults_are_those_of_the_code() {
     use slotwheel::domain::limits::{self, ValueRange};
     let submit = &CONTRACT["components"]["schemas"]["SubmitRequest"]["properties"];
     let claim = &CONTRACT["components"]["schemas"]["ClaimRequest"]["properties"];
@@ -62,7 +62,7 @@ fn bounds_and_defaults_are_those_of_the_table() {
 }
 
 #[tokio::test]
-async fn the_contract_and_its_page_are_served_with_nothing_from_outside() {
+async fn contract_and_its_page_are_served_without_external_resources() {
     let fixture = Fixture::start().await;
     assert_eq!(fixture.http.get("/openapi.yaml").await.text, slotwheel::api::CONTRACT);
     let page = fixture.http.get("/docs").await;

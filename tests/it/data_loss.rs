@@ -42,7 +42,7 @@ fn accept(fixture: &Fixture) -> String {
 }
 
 #[tokio::test]
-async fn a_flushed_redis_is_no_silent_empty_queue() {
+async fn flushed_redis_is_reported_as_data_loss_not_as_an_empty_queue() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     fixture.redis.ask::<()>(cmd("FLUSHALL").arg("SYNC")).await;
@@ -67,7 +67,7 @@ async fn a_flushed_redis_is_no_silent_empty_queue() {
 }
 
 #[tokio::test]
-async fn a_data_set_that_has_gone_back_in_time_is_noticed_and_served() {
+async fn dataset_rolled_back_is_detected_and_served() {
     let fixture = Fixture::with_shards(1).await;
     fixture.submit("q", json!(1)).await;
     let key = fixture.store().await.first_shard().keys.dataset();
@@ -91,7 +91,7 @@ async fn a_data_set_that_has_gone_back_in_time_is_noticed_and_served() {
 }
 
 #[tokio::test]
-async fn another_data_set_under_the_same_name_is_noticed_until_the_own_is_back() {
+async fn dataset_replaced_by_another_is_detected_until_the_original_returns() {
     if Flavour::of_this_run() == Flavour::Cluster {
         // A Cluster has one database.
         return;
@@ -113,7 +113,7 @@ async fn another_data_set_under_the_same_name_is_noticed_until_the_own_is_back()
 }
 
 #[tokio::test]
-async fn a_start_on_a_data_set_of_which_a_shard_is_gone_is_not_ready() {
+async fn server_started_on_a_dataset_with_a_missing_shard_is_not_ready() {
     let mut fixture = Fixture::with_shards(16).await;
     fixture.submit("q", json!(1)).await;
     fixture.stop_servers().await;

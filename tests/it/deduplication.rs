@@ -15,7 +15,7 @@ async fn submit(fixture: &Fixture, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn keep_answers_with_the_task_that_holds_the_key() {
+async fn keep_returns_the_task_that_holds_the_key() {
     let fixture = Fixture::start().await;
     let first = submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
     let second = submit(&fixture, &body("keep", 2, json!({}))).await.expect(200);
@@ -26,7 +26,7 @@ async fn keep_answers_with_the_task_that_holds_the_key() {
 }
 
 #[tokio::test]
-async fn the_key_is_free_once_its_task_has_ended() {
+async fn key_is_free_once_its_task_has_ended() {
     let fixture = Fixture::start().await;
     submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
     let claimed = fixture.claim_one("q").await;
@@ -37,7 +37,7 @@ async fn the_key_is_free_once_its_task_has_ended() {
 }
 
 #[tokio::test]
-async fn keys_are_apart_by_queue_and_routing_key() {
+async fn keys_are_scoped_by_queue_and_routing_key() {
     let fixture = Fixture::start().await;
     submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
     submit(&fixture, &body("keep", 2, json!({"queue": "other"}))).await.expect(201);
@@ -47,7 +47,7 @@ async fn keys_are_apart_by_queue_and_routing_key() {
 }
 
 #[tokio::test]
-async fn replace_gives_the_waiting_task_the_new_content() {
+async fn replace_updates_the_content_of_the_waiting_task() {
     let fixture = Fixture::start().await;
     let full = json!({"expires_in_ms": 60_000, "max_run_ms": 5000, "retain_ms": 10_000, "tags": ["old"]});
     let first = submit(&fixture, &body("replace", 1, full)).await.expect(201);
@@ -63,7 +63,7 @@ async fn replace_gives_the_waiting_task_the_new_content() {
 }
 
 #[tokio::test]
-async fn debounce_puts_the_delay_back_to_its_start() {
+async fn debounce_restarts_the_delay() {
     let fixture = Fixture::start().await;
     let first = submit(&fixture, &body("debounce", 1, json!({"delay_ms": 10_000}))).await.expect(201);
     fixture.advance(8000);
@@ -77,7 +77,7 @@ async fn debounce_puts_the_delay_back_to_its_start() {
 }
 
 #[tokio::test]
-async fn debounce_moves_a_ready_task_back_to_waiting_and_forth() {
+async fn debounce_moves_a_ready_task_to_scheduled_and_back() {
     let fixture = Fixture::start().await;
     submit(&fixture, &body("debounce", 1, json!({}))).await.expect(201);
     let waiting = submit(&fixture, &body("debounce", 2, json!({"delay_ms": 60_000}))).await.expect(200);
@@ -89,7 +89,7 @@ async fn debounce_moves_a_ready_task_back_to_waiting_and_forth() {
 }
 
 #[tokio::test]
-async fn replacing_a_leased_task_makes_a_new_one_that_takes_the_key() {
+async fn replace_of_a_leased_task_creates_a_task_that_takes_the_key() {
     let fixture = Fixture::start().await;
     let first = submit(&fixture, &body("replace", 1, json!({}))).await.expect(201);
     let claimed = fixture.claim_one("q").await;
@@ -102,7 +102,7 @@ async fn replacing_a_leased_task_makes_a_new_one_that_takes_the_key() {
 }
 
 #[tokio::test]
-async fn a_window_frees_the_key_before_the_end() {
+async fn key_is_free_after_its_window_though_the_task_has_not_ended() {
     let fixture = Fixture::start().await;
     let windowed = json!({"queue": "q", "dedupe": {"key": "d", "window_ms": 5000}});
     submit(&fixture, &windowed).await.expect(201);
@@ -114,7 +114,7 @@ async fn a_window_frees_the_key_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_retry_is_refused_while_another_holds_the_key() {
+async fn retry_is_rejected_while_another_task_holds_the_key() {
     let fixture = Fixture::start().await;
     let first = submit(&fixture, &body("keep", 1, json!({}))).await.expect(201);
     let path = format!("/tasks/{}", text(&first["id"]));
@@ -129,7 +129,7 @@ async fn a_retry_is_refused_while_another_holds_the_key() {
 }
 
 #[tokio::test]
-async fn one_batch_may_name_one_key_many_times() {
+async fn batch_with_one_key_many_times_creates_one_task() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..10).map(|n| body("replace", n, json!({}))).collect();
     let results = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200)["results"].clone();

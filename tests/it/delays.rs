@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Fixture, text};
 
 #[tokio::test]
-async fn a_delayed_task_is_not_claimable_before_its_time() {
+async fn delayed_task_is_not_claimable_before_its_time() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "delay_ms": 10_000})).await["id"].clone();
     fixture.advance(9_000);
@@ -16,7 +16,7 @@ async fn a_delayed_task_is_not_claimable_before_its_time() {
 }
 
 #[tokio::test]
-async fn run_at_is_a_time_and_a_past_one_is_now() {
+async fn run_at_in_the_past_makes_the_task_ready_now() {
     let fixture = Fixture::start().await;
     let now = jiff::Timestamp::now();
     let soon = (now + jiff::SignedDuration::from_secs(3600)).to_string();
@@ -32,7 +32,7 @@ async fn run_at_is_a_time_and_a_past_one_is_now() {
 }
 
 #[tokio::test]
-async fn many_delayed_tasks_become_ready_in_the_order_of_their_times() {
+async fn delayed_tasks_become_ready_in_the_order_of_their_times() {
     let fixture = Fixture::with_shards(1).await;
     for n in [5, 3, 9, 1, 7] {
         fixture.submit_with(json!({"queue": "q", "delay_ms": n * 1000, "payload": n})).await;
@@ -47,7 +47,7 @@ async fn many_delayed_tasks_become_ready_in_the_order_of_their_times() {
 }
 
 #[tokio::test]
-async fn more_delayed_tasks_than_one_call_takes_all_become_ready() {
+async fn delayed_tasks_beyond_one_call_all_become_ready() {
     let fixture = Fixture::start().await;
     for _ in 0..2 {
         let tasks: Vec<_> = (0..700).map(|_| json!({"queue": "q", "delay_ms": 60_000})).collect();

@@ -45,7 +45,7 @@ fn ms(begun: Instant) -> f64 {
 }
 
 #[tokio::test]
-async fn one_that_closed() {
+async fn closed_connection_loses_no_task() {
     let fixture = Fixture::start().await;
     drop(poll(&fixture, fixture.http.address).await);
     check(&fixture, "closed").await;
@@ -53,7 +53,7 @@ async fn one_that_closed() {
 }
 
 #[tokio::test]
-async fn one_that_reset() {
+async fn reset_connection_loses_no_task() {
     let fixture = Fixture::start().await;
     let raw = poll(&fixture, fixture.http.address).await;
     raw.stream.set_zero_linger().unwrap();
@@ -63,7 +63,7 @@ async fn one_that_reset() {
 }
 
 #[tokio::test]
-async fn one_that_closed_its_half() {
+async fn half_closed_connection_loses_no_task() {
     let fixture = Fixture::start().await;
     let mut raw = poll(&fixture, fixture.http.address).await;
     raw.shut().await;
@@ -73,7 +73,7 @@ async fn one_that_closed_its_half() {
 }
 
 #[tokio::test]
-async fn one_that_went_with_more_requests_behind_its_poll() {
+async fn closed_connection_with_pipelined_requests_loses_no_task() {
     let fixture = Fixture::start().await;
     // Few, and more than any reader would take in advance; they came with the poll, or later.
     for (more, later) in [(1, false), (1, true), (2000, false), (2000, true)] {
@@ -106,7 +106,7 @@ async fn until_waiting(fixture: &Fixture, count: usize) {
 }
 
 #[tokio::test]
-async fn one_that_went_while_its_claim_was_under_way() {
+async fn connection_closed_during_its_claim_loses_no_task() {
     let fixture = Fixture::start().await;
     // Redis knows the script then, so that one sending of it is enough.
     in_line(&fixture).await;
@@ -127,7 +127,7 @@ async fn one_that_went_while_its_claim_was_under_way() {
 }
 
 #[tokio::test]
-async fn one_that_is_frozen_holds_its_task_until_the_lease_is_over() {
+async fn frozen_client_holds_its_task_until_the_lease_expires() {
     let fixture = Fixture::start().await;
     let raw = poll(&fixture, fixture.http.address).await;
     let begun = Instant::now();
@@ -142,7 +142,7 @@ async fn one_that_is_frozen_holds_its_task_until_the_lease_is_over() {
 }
 
 #[tokio::test]
-async fn one_that_reset_its_stream() {
+async fn reset_stream_loses_no_task() {
     let fixture = Fixture::start().await;
     let mut sender = http2(fixture.http.address).await;
     let poll = tokio::spawn(sender.send_request(request(&fixture, "/claim", POLL)));
@@ -159,7 +159,7 @@ async fn one_that_reset_its_stream() {
 }
 
 #[tokio::test]
-async fn one_that_closed_its_connection_with_many_streams() {
+async fn closed_connection_with_many_streams_loses_no_task() {
     let fixture = Fixture::with(|written| {
         written.limits = RawLimits { http2_max_streams: Some(5), ..RawLimits::default() };
     })
@@ -198,7 +198,7 @@ async fn in_line_over(sender: &mut http2::SendRequest<Full<Bytes>>, fixture: &Fi
 }
 
 #[tokio::test]
-async fn many_that_leave_while_tasks_come() {
+async fn disconnects_of_many_waiters_lose_no_task() {
     let fixture = Fixture::start().await;
     let mut too_late = 0;
     for round in 0..20 {

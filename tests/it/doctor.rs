@@ -16,7 +16,7 @@ fn doctor(fixture: &Fixture, arguments: &[&str]) -> (Output, String) {
 }
 
 #[tokio::test]
-async fn repair_says_what_it_mended_and_succeeds_when_nothing_remains() {
+async fn repair_lists_its_repairs_and_succeeds_if_nothing_remains() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let store = fixture.store().await;
@@ -46,7 +46,7 @@ async fn repair_says_what_it_mended_and_succeeds_when_nothing_remains() {
 }
 
 #[tokio::test]
-async fn repair_fails_while_something_remains() {
+async fn repair_fails_if_a_violation_remains() {
     let fixture = Fixture::start().await;
     let store = fixture.store().await;
     let key = [store.first_shard().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();

@@ -25,7 +25,7 @@ async fn refusal(redis: &OwnRedis, level: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_redis_that_does_not_keep_the_level_is_refused_with_what_to_set() {
+async fn redis_below_the_durability_level_is_rejected_with_what_to_set() {
     for (arguments, level, word) in [
         (&["--appendonly", "no"][..], "fsync", "appendonly is no"),
         (&["--appendfsync", "everysec"], "fsync", "appendfsync is everysec"),
@@ -45,7 +45,7 @@ async fn a_redis_that_does_not_keep_the_level_is_refused_with_what_to_set() {
 }
 
 #[tokio::test]
-async fn each_level_is_kept_by_the_redis_that_is_set_up_for_it() {
+async fn redis_set_up_for_each_durability_level_is_accepted() {
     for (appendfsync, level, meant) in
         [("always", "fsync", Durability::Fsync), ("everysec", "everysec", Durability::Everysec)]
     {
@@ -61,7 +61,7 @@ async fn each_level_is_kept_by_the_redis_that_is_set_up_for_it() {
 }
 
 #[tokio::test]
-async fn a_replicated_submit_is_accepted_once_a_replica_has_it_and_not_before() {
+async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
     // A replica connects by TCP.
     let port = free_port().to_string();
     let master = ["--port", &port, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10"];

@@ -27,7 +27,7 @@ async fn submit_many(fixture: &Fixture, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_change_by_each_verb_is_told_once() {
+async fn each_transition_is_sent_once() {
     let fixture = Fixture::start().await;
     let http = &fixture.http;
     let mut stream = Stream::open(http, "?queue=q").await;
@@ -112,7 +112,7 @@ async fn each_change_by_each_verb_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_server_tells_what_comes_about_through_another_and_only_of_queues_that_were_asked_for() {
+async fn events_of_other_servers_are_sent_only_for_requested_queues() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     let (mut all, mut some) = (Stream::open(&other, "").await, Stream::open(&other, "?queue=a&queue=b").await);
@@ -132,7 +132,7 @@ async fn a_server_tells_what_comes_about_through_another_and_only_of_queues_that
 }
 
 #[tokio::test]
-async fn a_slow_reader_hears_exactly_how_many_it_missed() {
+async fn slow_reader_gets_a_gap_with_the_exact_number() {
     let fixture = limited(RawLimits { max_buffered_events: Some(16), ..RawLimits::default() }).await;
     let (mut slow, _connection, _sender) = narrow(&fixture.http, 1000).await;
     let mut quick = Stream::open(&fixture.http, "").await;
@@ -164,7 +164,7 @@ async fn a_slow_reader_hears_exactly_how_many_it_missed() {
 }
 
 #[tokio::test]
-async fn whoever_comes_back_goes_on_where_it_was_or_hears_what_it_missed() {
+async fn reconnect_resumes_at_the_last_event_or_gets_a_gap() {
     let mut fixture = limited(RawLimits { max_buffered_events: Some(16), ..RawLimits::default() }).await;
     let mut first = Stream::open(&fixture.http, "").await;
     // It goes before there was any event: it has an id all the same.
@@ -208,7 +208,7 @@ async fn cut(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_told_to_all_and_then_it_goes_on() {
+async fn broken_redis_connection_sends_a_gap_to_all_streams() {
     let fixture = Fixture::start().await;
     let (mut one, mut other) = (Stream::open(&fixture.http, "").await, Stream::open(&fixture.http, "?queue=q").await);
     let before = fixture.submit("q", json!(1)).await;
@@ -232,7 +232,7 @@ async fn a_connection_that_breaks_is_told_to_all_and_then_it_goes_on() {
 }
 
 #[tokio::test]
-async fn what_scripts_did_not_report_is_told_as_missed() {
+async fn events_not_published_by_scripts_are_sent_as_a_gap() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     let mut streams = [Stream::open(&fixture.http, "").await, Stream::open(&other, "").await];
@@ -250,7 +250,7 @@ async fn what_scripts_did_not_report_is_told_as_missed() {
 }
 
 #[tokio::test]
-async fn whoever_heard_of_nothing_while_others_did_goes_on_where_it_was() {
+async fn reconnect_of_an_idle_stream_resumes_without_a_gap() {
     let fixture = limited(RawLimits { max_buffered_events: Some(512), ..RawLimits::default() }).await;
     let mut quiet = Stream::open(&fixture.http, "?queue=a").await;
     for _ in 0..6 {
@@ -271,7 +271,7 @@ async fn whoever_heard_of_nothing_while_others_did_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_while_the_server_drains_and_then_it_ends() {
+async fn stream_of_a_draining_server_continues_and_then_ends() {
     let mut fixture = Fixture::with(|written| written.drain_ms = Some(2000)).await;
     let mut stream = Stream::open(&fixture.http, "").await;
     fixture.tell_to_stop();
@@ -291,7 +291,7 @@ async fn hearers(fixture: &Fixture) -> i64 {
 }
 
 #[tokio::test]
-async fn who_asks_for_the_head_alone_does_not_listen() {
+async fn head_request_does_not_subscribe() {
     let fixture = Fixture::start().await;
     let url = format!("http://{}/events", fixture.http.address);
     let answer = reqwest::Client::new().head(url).send().await.unwrap();
@@ -307,7 +307,7 @@ async fn who_asks_for_the_head_alone_does_not_listen() {
 }
 
 #[tokio::test]
-async fn nothing_is_published_while_nobody_listens() {
+async fn events_are_not_published_without_a_subscriber() {
     let fixture = Fixture::with_shards(1).await;
     let keys = fixture.store().await.first_shard().keys.clone();
     let (pushes, mut heard) = mpsc::unbounded_channel();
@@ -364,7 +364,7 @@ async fn nothing_is_published_while_nobody_listens() {
 }
 
 #[tokio::test]
-async fn listeners_count_among_those_who_wait() {
+async fn streams_count_as_waiting_requests() {
     let fixture = limited(RawLimits { max_waiting_requests: Some(2), ..RawLimits::default() }).await;
     let one = Stream::open(&fixture.http, "").await;
     let other = Stream::open(&fixture.http, "").await;
@@ -383,7 +383,7 @@ async fn listeners_count_among_those_who_wait() {
 }
 
 #[tokio::test]
-async fn a_stream_that_rests_is_kept_and_one_that_is_not_read_is_closed() {
+async fn idle_stream_is_kept_and_unread_stream_is_closed() {
     let limits = RawLimits {
         idle_timeout_ms: Some(1000),
         write_timeout_ms: Some(1000),
@@ -422,7 +422,7 @@ async fn a_stream_that_rests_is_kept_and_one_that_is_not_read_is_closed() {
 }
 
 #[tokio::test]
-async fn bad_queues_are_refused() {
+async fn invalid_queues_are_rejected() {
     let fixture = Fixture::start().await;
     let refused = async |query: &str, status: u16| fixture.http.get(&format!("/events{query}")).await.problem(status);
     let at = |code: &str, place: &str| (code.to_owned(), Some(place.to_owned()));
@@ -435,7 +435,7 @@ async fn bad_queues_are_refused() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_a_server_does_not_begin_to_hear_and_who_listened_hears_that_it_missed_something() {
+async fn redis_outage_rejects_new_streams_and_sends_a_gap_to_open_ones() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     let mut stream = Stream::open(&fixture.http, "").await;
@@ -454,7 +454,7 @@ async fn while_redis_is_away_a_server_does_not_begin_to_hear_and_who_listened_he
 }
 
 #[tokio::test]
-async fn whoever_listens_hears_whether_somebody_did_up_to_now_by_a_clock_that_stands_beside_that_of_tasks() {
+async fn event_gap_detection_uses_redis_time_not_the_test_clock() {
     let lab = Lab::start().await;
     let (mut one, mut other) = (Caller::new(), Caller::new());
     let first = enable_events(lab.shard(), &mut one).await.unwrap();
@@ -477,7 +477,7 @@ async fn whoever_listens_hears_whether_somebody_did_up_to_now_by_a_clock_that_st
 }
 
 #[tokio::test]
-async fn many_listeners_hear_the_same() {
+async fn streams_get_the_same_events() {
     let fixture = Fixture::start().await;
     let mut streams = join_all((0..50).map(|_| Stream::open(&fixture.http, ""))).await;
     let tasks = submit_many(&fixture, 100).await;

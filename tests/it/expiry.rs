@@ -9,7 +9,7 @@ use slotwheel::store::ops::expire_tasks::expire_tasks;
 use crate::support::{Fixture, report, report_with, text};
 
 #[tokio::test]
-async fn a_waiting_task_expires() {
+async fn waiting_task_expires() {
     let fixture = Fixture::start().await;
     let ready = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await["id"].clone();
     let body = json!({"queue": "q", "expires_in_ms": 5000, "delay_ms": 60_000});
@@ -22,7 +22,7 @@ async fn a_waiting_task_expires() {
 }
 
 #[tokio::test]
-async fn a_leased_task_does_not_expire_but_its_retry_does() {
+async fn leased_task_does_not_expire_but_its_retry_does() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
@@ -34,7 +34,7 @@ async fn a_leased_task_does_not_expire_but_its_retry_does() {
 }
 
 #[tokio::test]
-async fn a_leased_task_completes_after_its_deadline() {
+async fn leased_task_completes_after_its_deadline() {
     let fixture = Fixture::start().await;
     fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await;
     let claimed = fixture.claim_one("q").await;
@@ -44,7 +44,7 @@ async fn a_leased_task_completes_after_its_deadline() {
 }
 
 #[tokio::test]
-async fn expired_heads_block_nobody() {
+async fn expired_tasks_at_the_front_block_no_other_task() {
     let fixture = Fixture::with(|written| {
         written.shards = Some(1);
         // Upkeep sleeps: the claim alone must find its way.
@@ -60,7 +60,7 @@ async fn expired_heads_block_nobody() {
 }
 
 #[tokio::test]
-async fn an_expired_task_can_be_retried_with_a_fresh_deadline() {
+async fn expired_task_can_be_retried_with_a_new_deadline() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await["id"].clone();
     fixture.advance(5000);
@@ -72,7 +72,7 @@ async fn an_expired_task_can_be_retried_with_a_fresh_deadline() {
 }
 
 #[tokio::test]
-async fn what_does_not_wait_is_not_counted_as_expired() {
+async fn task_that_is_not_waiting_is_not_counted_as_expired() {
     let mut fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let id = TaskId::parse(text(&fixture.claim_one("q").await["id"])).unwrap();

@@ -14,7 +14,7 @@ fn failure(task: &Value, more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_failure_is_remembered_with_worker_and_time() {
+async fn failure_is_stored_with_worker_and_time() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
@@ -31,7 +31,7 @@ async fn a_failure_is_remembered_with_worker_and_time() {
 }
 
 #[tokio::test]
-async fn a_task_is_dead_after_exactly_its_attempts() {
+async fn task_is_dead_after_exactly_max_attempts() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 3})).await["id"].clone();
     for attempt in 1..=3 {
@@ -47,7 +47,7 @@ async fn a_task_is_dead_after_exactly_its_attempts() {
 }
 
 #[tokio::test]
-async fn a_failure_for_good_is_not_tried_again() {
+async fn non_retryable_failure_is_not_retried() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -59,7 +59,7 @@ async fn a_failure_for_good_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn the_three_backoffs_wait_as_they_say() {
+async fn backoffs_wait_as_configured() {
     let fixture = Fixture::start().await;
     for (backoff, waits) in [
         (
@@ -87,7 +87,7 @@ async fn the_three_backoffs_wait_as_they_say() {
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_counts_and_the_task_returns() {
+async fn expired_lease_counts_an_attempt_and_the_task_returns() {
     let fixture = Fixture::start().await;
     let body = json!({"queue": "q", "backoff": {"kind": "fixed", "base_ms": 0}});
     let id = fixture.submit_with(body).await["id"].clone();
@@ -103,7 +103,7 @@ async fn a_lease_that_runs_out_counts_and_the_task_returns() {
 }
 
 #[tokio::test]
-async fn a_task_that_kills_its_workers_ends_dead() {
+async fn task_that_kills_its_workers_ends_dead() {
     let fixture = Fixture::start().await;
     let body = json!({"queue": "q", "max_attempts": 2, "backoff": {"kind": "fixed", "base_ms": 0}});
     let id = fixture.submit_with(body).await["id"].clone();
@@ -117,7 +117,7 @@ async fn a_task_that_kills_its_workers_ends_dead() {
 }
 
 #[tokio::test]
-async fn the_last_ten_errors_are_kept_and_no_more_than_64_kib() {
+async fn last_ten_errors_are_kept_within_64_kib() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 1000})).await["id"].clone();
     for _ in 0..12 {
@@ -141,7 +141,7 @@ async fn the_last_ten_errors_are_kept_and_no_more_than_64_kib() {
 }
 
 #[tokio::test]
-async fn a_released_task_is_the_next_one_out_of_its_slot_and_not_counted() {
+async fn released_task_is_next_in_its_slot_and_counts_no_attempt() {
     let fixture = Fixture::with_shards(1).await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     fixture.submit("q", json!(2)).await;
@@ -159,7 +159,7 @@ async fn a_released_task_is_the_next_one_out_of_its_slot_and_not_counted() {
 }
 
 #[tokio::test]
-async fn a_task_can_be_released_for_later() {
+async fn task_can_be_released_with_a_delay() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -172,7 +172,7 @@ async fn a_task_can_be_released_for_later() {
 }
 
 #[tokio::test]
-async fn a_token_is_remembered_until_the_next_lease_ends() {
+async fn token_is_known_until_the_next_lease_ends() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let first = fixture.claim_one("q").await;

@@ -54,7 +54,7 @@ fn check(claimed: &[Value], keys: &[String]) {
 }
 
 #[tokio::test]
-async fn one_at_a_time() {
+async fn slots_are_served_in_turn_one_task_at_a_time() {
     let (fixture, keys) = ten_keys().await;
     let mut claimed = Vec::new();
     while claimed.len() < 200 {
@@ -65,7 +65,7 @@ async fn one_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_hundred_at_a_time() {
+async fn slots_are_served_in_turn_a_hundred_at_a_time() {
     let (fixture, keys) = ten_keys().await;
     let mut claimed = Vec::new();
     while claimed.len() < 200 {
@@ -76,7 +76,7 @@ async fn a_hundred_at_a_time() {
 }
 
 #[tokio::test]
-async fn with_64_waiters_gathered_into_one_call() {
+async fn slots_are_served_in_turn_for_64_waiters_of_one_call() {
     let (fixture, keys) = ten_keys().await;
     let mut claimed = Vec::new();
     while claimed.len() < 192 {
@@ -88,7 +88,7 @@ async fn with_64_waiters_gathered_into_one_call() {
 }
 
 #[tokio::test]
-async fn a_slot_that_was_served_goes_to_the_rear() {
+async fn served_slot_moves_to_the_rear() {
     let fixture = Fixture::with_shards(1).await;
     for key in ["a", "b"] {
         for n in 0..3 {

@@ -23,7 +23,7 @@ fn check(answer: &Answer, code: &str) {
 }
 
 #[tokio::test]
-async fn connections_beyond_those_of_the_process_are_told_to_come_back() {
+async fn connections_beyond_the_limit_get_503_and_retry_after() {
     let fixture = limited(RawLimits { max_connections: Some(6), ..RawLimits::default() }).await;
     let mut held = Vec::new();
     // The fixture holds one.
@@ -57,7 +57,7 @@ async fn serves_again(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn connections_beyond_those_of_one_address_are_told_to_come_back() {
+async fn connections_of_an_address_beyond_its_limit_get_503_and_retry_after() {
     let fixture = limited(RawLimits { max_connections_per_address: Some(3), ..RawLimits::default() }).await;
     let held = join_all((0..2).map(|_| Raw::connect(fixture.http.address))).await;
     let mut beyond = Raw::connect(fixture.http.address).await;
@@ -85,7 +85,7 @@ async fn polls(fixture: &Fixture, count: usize) -> Vec<Raw> {
 }
 
 #[tokio::test]
-async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
+async fn waiting_requests_beyond_the_limit_get_503_and_retry_after() {
     let fixture = limited(RawLimits { max_waiting_requests: Some(3), ..RawLimits::default() }).await;
     let http = &fixture.http;
     let task = fixture.submit("other", json!(1)).await;
@@ -121,7 +121,7 @@ async fn polls_beyond_those_that_may_wait_are_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn those_who_wait_are_counted() {
+async fn waiting_requests_are_counted() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let limits = Limits { max_waiting_requests: 1, ..fixture.config.limits.clone() };
@@ -150,7 +150,7 @@ async fn those_who_wait_are_counted() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
+async fn bodies_beyond_their_memory_get_503_and_retry_after() {
     let fixture = limited(RawLimits { max_body_memory_bytes: Some(8 * 1024 * 1024), ..RawLimits::default() }).await;
     let mib = 1024 * 1024;
     let head = |length: usize| {
@@ -201,7 +201,7 @@ async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_body_over_its_limit_is_refused_before_it_is_sent() {
+async fn body_over_its_limit_is_rejected_before_it_is_sent() {
     let fixture = Fixture::start().await;
     for (path, length) in [("/tasks", 1024 * 1024 + 1), ("/tasks/batch", 8 * 1024 * 1024 + 1), ("/tasks", 1_u64 << 50)]
     {

@@ -59,7 +59,7 @@ fn ambiguous() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+async fn ambiguous_request_is_rejected_and_its_connection_closed() {
     let fixture = Fixture::start().await;
     for (name, request) in ambiguous() {
         let mut raw = Raw::connect(fixture.http.address).await;
@@ -80,7 +80,7 @@ async fn what_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn so_is_such_a_request_behind_a_good_one() {
+async fn ambiguous_request_behind_a_valid_one_is_rejected() {
     let fixture = Fixture::start().await;
     let mut raw = Raw::connect(fixture.http.address).await;
     let bad = "GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
@@ -94,7 +94,7 @@ async fn so_is_such_a_request_behind_a_good_one() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn head_over_its_limit_is_rejected() {
     let fixture = Fixture::start().await;
     for request in [
         format!("GET /livez HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(100)),
@@ -117,7 +117,7 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn requests_behind_one_another_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let fixture = Fixture::start().await;
     let mut raw = Raw::connect(fixture.http.address).await;
     let chunked = "POST /tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n\
@@ -142,7 +142,7 @@ async fn requests_behind_one_another_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_chunked_as_it_says_ends_the_connection() {
+async fn malformed_chunked_body_closes_the_connection() {
     let fixture = Fixture::start().await;
     for body in ["2\r\n{}x\r\n0\r\n\r\n", "2\n{}\r\n0\r\n\r\n", "-2\r\n{}\r\n0\r\n\r\n", "2\r\n{}\r\n0\n\n"] {
         let mut raw = Raw::connect(fixture.http.address).await;

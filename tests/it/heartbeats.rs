@@ -14,7 +14,7 @@ async fn beat(fixture: &Fixture, task: &Value, more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_heartbeat_prolongs_by_what_the_claim_asked_for() {
+async fn heartbeat_extends_the_lease_by_the_claims_lease_ms() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let body = json!({"queues": ["q"], "lease_ms": 30_000});
@@ -34,7 +34,7 @@ async fn a_heartbeat_prolongs_by_what_the_claim_asked_for() {
 }
 
 #[tokio::test]
-async fn no_heartbeat_extends_beyond_the_longest_run() {
+async fn heartbeat_does_not_extend_beyond_max_run_ms() {
     let fixture = Fixture::start().await;
     fixture.submit_with(json!({"queue": "q", "max_run_ms": 10_000})).await;
     let claimed = fixture.claim_one("q").await;
@@ -45,7 +45,7 @@ async fn no_heartbeat_extends_beyond_the_longest_run() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_without_the_lease_says_so_for_that_task_alone() {
+async fn heartbeat_with_a_lost_lease_fails_for_that_task_alone() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
@@ -63,7 +63,7 @@ async fn a_heartbeat_without_the_lease_says_so_for_that_task_alone() {
 }
 
 #[tokio::test]
-async fn the_worker_of_a_cancelled_task_learns_of_it() {
+async fn heartbeat_reports_a_requested_cancel() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;

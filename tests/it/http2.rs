@@ -86,7 +86,7 @@ async fn read(answer: hyper::Response<hyper::body::Incoming>) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_task_lives_its_life_over_one_connection() {
+async fn task_goes_from_submit_to_end_over_one_http2_connection() {
     let fixture = Fixture::start().await;
     let mut sender = client::<Full<Bytes>>(&fixture).await;
     let mut post = async |path: &str, body: Value| {
@@ -101,7 +101,7 @@ async fn a_task_lives_its_life_over_one_connection() {
 }
 
 #[tokio::test]
-async fn who_resets_all_that_it_asks_for_is_sent_away() {
+async fn client_that_resets_every_stream_gets_goaway() {
     let fixture = Fixture::start().await;
     let mut stream = connect(&fixture).await;
     let mut storm = Vec::new();
@@ -118,7 +118,7 @@ async fn who_resets_all_that_it_asks_for_is_sent_away() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_limit_are_refused_and_those_within_are_answered() {
+async fn streams_beyond_the_limit_are_refused_and_the_others_answered() {
     let limits = RawLimits { http2_max_streams: Some(2), idle_timeout_ms: Some(1500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = connect(&fixture).await;
@@ -137,7 +137,7 @@ async fn streams_beyond_the_limit_are_refused_and_those_within_are_answered() {
 }
 
 #[tokio::test]
-async fn headers_beyond_the_limit_are_refused() {
+async fn headers_beyond_the_limit_are_rejected() {
     let fixture = Fixture::start().await;
     let mut sender = client::<Full<Bytes>>(&fixture).await;
     let mut large = request(&fixture, "/tasks", Full::from("{}"));
@@ -157,7 +157,7 @@ async fn headers_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_for_nothing_is_closed() {
+async fn http2_connection_without_a_request_is_closed() {
     let limits = RawLimits { head_timeout_ms: Some(300), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = connect(&fixture).await;
@@ -169,7 +169,7 @@ async fn a_connection_that_asks_for_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_too_slowly_is_answered_408_and_others_are_not_disturbed() {
+async fn slow_body_gets_408_and_other_streams_are_not_delayed() {
     let limits = RawLimits { body_timeout_ms: Some(500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     type Body = StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
@@ -185,7 +185,7 @@ async fn a_body_that_comes_too_slowly_is_answered_408_and_others_are_not_disturb
 }
 
 #[tokio::test]
-async fn who_opens_no_window_for_its_answer_is_closed() {
+async fn connection_that_opens_no_window_for_its_response_is_closed() {
     let limits = RawLimits { write_timeout_ms: Some(500), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();

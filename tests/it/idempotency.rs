@@ -9,7 +9,7 @@ async fn submit(fixture: &Fixture, key: &str, body: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn the_same_key_and_body_is_the_same_task() {
+async fn same_key_and_body_return_the_same_task() {
     let fixture = Fixture::start().await;
     let first = submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201);
     let again = submit(&fixture, "\"a\"", r#"{"queue":"q","payload":1}"#).await.expect(201);
@@ -19,7 +19,7 @@ async fn the_same_key_and_body_is_the_same_task() {
 }
 
 #[tokio::test]
-async fn the_same_key_with_another_body_is_refused() {
+async fn same_key_with_another_body_is_rejected() {
     let fixture = Fixture::start().await;
     submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201);
     let (code, pointer) = submit(&fixture, "a", r#"{"queue":"q","payload":2}"#).await.problem(422);
@@ -28,7 +28,7 @@ async fn the_same_key_with_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repetition_is_answered_also_when_the_task_is_gone() {
+async fn repeated_submit_is_answered_after_the_task_is_deleted() {
     let fixture = Fixture::start().await;
     let body = r#"{"queue":"q","payload":1}"#;
     let id = submit(&fixture, "a", body).await.expect(201)["id"].clone();
@@ -43,7 +43,7 @@ async fn a_repetition_is_answered_also_when_the_task_is_gone() {
 }
 
 #[tokio::test]
-async fn a_key_is_forgotten_after_a_day_by_the_times_it_stores() {
+async fn key_expires_a_day_after_its_stored_time() {
     let fixture = Fixture::start().await;
     let body = r#"{"queue":"q","payload":1}"#;
     let first = submit(&fixture, "a", body).await.expect(201);
@@ -53,7 +53,7 @@ async fn a_key_is_forgotten_after_a_day_by_the_times_it_stores() {
 }
 
 #[tokio::test]
-async fn at_once_is_still_once() {
+async fn concurrent_submits_with_one_key_create_one_task() {
     let fixture = Fixture::start().await;
     let answers = futures_util::future::join_all((0..20).map(|_| submit(&fixture, "a", r#"{"queue":"q"}"#))).await;
     let mut ids: Vec<String> = answers.iter().map(|answer| text(&answer.expect(201)["id"]).to_owned()).collect();
@@ -64,7 +64,7 @@ async fn at_once_is_still_once() {
 }
 
 #[tokio::test]
-async fn items_of_a_batch_have_keys_of_their_own() {
+async fn batch_items_have_their_own_keys() {
     let fixture = Fixture::start().await;
     let body = json!({"tasks": [
         {"queue": "q", "idempotency_key": "a"},

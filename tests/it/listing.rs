@@ -26,7 +26,7 @@ async fn pages(fixture: &Fixture, query: &str, limit: u32) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn ready_tasks_are_listed_by_priority_slot_and_order() {
+async fn ready_tasks_are_listed_by_priority_slot_and_position() {
     let fixture = Fixture::start().await;
     let mut tasks = Vec::new();
     for n in 0..90 {
@@ -62,7 +62,7 @@ async fn ready_tasks_over_many_slots_are_all_listed() {
 }
 
 #[tokio::test]
-async fn full_slots_among_many_are_listed_whole() {
+async fn full_slots_among_many_are_listed_completely() {
     let fixture = Fixture::with_shards(1).await;
     let mut tasks: Vec<Value> = (0..1800).map(|n| json!({"queue": "q", "key": format!("k{n}")})).collect();
     tasks.extend((0..150).map(|_| json!({"queue": "q", "key": "full"})));
@@ -96,7 +96,7 @@ async fn other_states_are_listed_by_their_time() {
 }
 
 #[tokio::test]
-async fn tasks_that_ended_in_one_millisecond_are_each_listed_once() {
+async fn tasks_ended_in_the_same_millisecond_are_each_listed_once() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..100).map(|n| json!({"queue": "q", "payload": n})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -120,7 +120,7 @@ async fn tasks_that_ended_in_one_millisecond_are_each_listed_once() {
 }
 
 #[tokio::test]
-async fn a_list_goes_on_where_the_last_task_of_a_page_is_gone() {
+async fn list_continues_after_the_last_task_of_a_page_is_deleted() {
     let fixture = Fixture::start().await;
     for n in 0..6 {
         fixture.submit_with(json!({"queue": "q", "delay_ms": 60_000 + n * 1000, "payload": n})).await;
@@ -136,7 +136,7 @@ async fn a_list_goes_on_where_the_last_task_of_a_page_is_gone() {
 }
 
 #[tokio::test]
-async fn a_tag_filters_a_page() {
+async fn tag_filters_a_page() {
     let fixture = Fixture::start().await;
     for n in 0..20 {
         fixture.submit_with(json!({"queue": "q", "tags": [if n % 4 == 0 { "a b&c" } else { "x" }]})).await;
@@ -147,7 +147,7 @@ async fn a_tag_filters_a_page() {
 }
 
 #[tokio::test]
-async fn large_documents_make_short_pages_that_go_on() {
+async fn large_tasks_make_short_pages_that_continue() {
     let fixture = Fixture::start().await;
     let large = "x".repeat(200 * 1024);
     for n in 0..25 {
@@ -159,7 +159,7 @@ async fn large_documents_make_short_pages_that_go_on() {
 }
 
 #[tokio::test]
-async fn a_list_of_nothing_is_empty() {
+async fn list_of_an_unused_queue_is_empty() {
     let fixture = Fixture::start().await;
     let empty = json!({"tasks": [], "next_cursor": null});
     assert_eq!(fixture.http.get("/tasks?queue=q&state=dead").await.expect(200), empty);

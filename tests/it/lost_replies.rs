@@ -94,7 +94,7 @@ fn scrub(value: &mut Value, name: &str) {
 }
 
 #[tokio::test]
-async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
+async fn lost_first_reply_of_every_script_changes_no_result() {
     if Flavour::of_this_run() == Flavour::Cluster {
         // A Cluster's client speaks to the address that the node announces, past any proxy.
         return;
@@ -126,7 +126,7 @@ async fn a_proxy_that_loses_every_scripts_first_reply_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_sending_that_was_slow_on_its_way_does_not_run_after_a_later_call() {
+async fn delayed_call_does_not_run_after_a_later_call() {
     let fixture = Fixture::with_shards(1).await;
     for n in 0..2 {
         fixture.submit("q", json!(n)).await;
@@ -146,7 +146,7 @@ async fn a_sending_that_was_slow_on_its_way_does_not_run_after_a_later_call() {
 }
 
 #[tokio::test]
-async fn a_script_flush_is_not_noticed() {
+async fn script_flush_changes_no_result() {
     let fixture = Fixture::start().await;
     for n in 0..10 {
         fixture.redis.ask::<()>(cmd("SCRIPT").arg("FLUSH")).await;
@@ -160,7 +160,7 @@ async fn a_script_flush_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_redis_that_was_killed_and_came_back_is_used_again() {
+async fn killed_redis_is_used_again_after_its_restart() {
     if Flavour::of_this_run() == Flavour::Cluster {
         return;
     }
@@ -177,7 +177,7 @@ async fn a_redis_that_was_killed_and_came_back_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_claim_that_was_given_up_and_ran_all_the_same_is_given_back() {
+async fn abandoned_claim_that_ran_all_the_same_is_released() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 1})).await["id"].clone();
     fixture.redis.freeze();

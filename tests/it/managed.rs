@@ -42,7 +42,7 @@ fn kill(pid: &str) {
 }
 
 #[tokio::test]
-async fn it_is_private_durable_and_compact() {
+async fn embedded_redis_is_private_durable_and_compact() {
     let directory = TempDir::new();
     let home = directory.path().join("data");
     let managed = EmbeddedRedis::start(&home, Durability::Fsync).await.unwrap();
@@ -62,7 +62,7 @@ async fn it_is_private_durable_and_compact() {
 }
 
 #[tokio::test]
-async fn two_never_use_one_directory() {
+async fn servers_never_share_a_data_directory() {
     let directory = TempDir::new();
     let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     assert!(matches!(
@@ -74,7 +74,7 @@ async fn two_never_use_one_directory() {
 }
 
 #[tokio::test]
-async fn one_that_was_left_running_is_adopted() {
+async fn running_embedded_redis_is_adopted() {
     let directory = TempDir::new();
     let first = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     let before = pid(&first.url()).await;
@@ -88,7 +88,7 @@ async fn one_that_was_left_running_is_adopted() {
 }
 
 #[tokio::test]
-async fn one_with_another_data_directory_is_not_adopted() {
+async fn redis_with_another_data_directory_is_not_adopted() {
     let (directory, elsewhere) = (TempDir::new(), TempDir::new());
     let socket = directory.path().join("redis.sock");
     let mut stranger = std::process::Command::new("redis-server")
@@ -106,7 +106,7 @@ async fn one_with_another_data_directory_is_not_adopted() {
 }
 
 #[tokio::test]
-async fn one_that_dies_is_started_again_with_its_data() {
+async fn embedded_redis_that_dies_is_restarted_with_its_data() {
     let directory = TempDir::new();
     for adopted in [false, true] {
         let mut managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
@@ -127,7 +127,7 @@ async fn one_that_dies_is_started_again_with_its_data() {
 }
 
 #[tokio::test]
-async fn a_path_too_long_for_a_socket_is_refused_with_words() {
+async fn path_too_long_for_a_socket_is_rejected_with_an_explanation() {
     let directory = TempDir::new();
     let long = directory.path().join("x".repeat(90));
     assert!(matches!(EmbeddedRedis::start(&long, Durability::Fsync).await, Err(EmbeddedRedisError::PathTooLong(_))));

@@ -47,7 +47,7 @@ pub async fn use_it(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn both_formats_are_well_formed_and_say_the_same() {
+async fn metrics_formats_are_well_formed_and_agree() {
     let fixture = Fixture::start().await;
     use_it(&fixture).await;
     let open = metrics(&fixture).await;
@@ -91,7 +91,7 @@ async fn both_formats_are_well_formed_and_say_the_same() {
 }
 
 #[tokio::test]
-async fn transitions_are_counted_exactly_and_repetitions_are_not() {
+async fn transitions_are_counted_once_and_repetitions_not() {
     let fixture = Fixture::start().await;
     assert_eq!(transitions(&metrics(&fixture).await), BTreeMap::new());
 
@@ -176,7 +176,7 @@ async fn transitions_are_counted_exactly_and_repetitions_are_not() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_route_and_polls_are_timed_apart() {
+async fn requests_are_counted_by_route_and_long_polls_timed_apart() {
     let fixture = Fixture::start().await;
     let requests = |metrics: &Exposition, method: &str, route: &str, code: &str| {
         let labels = [("method", method), ("route", route), ("code", code)];
@@ -234,7 +234,7 @@ async fn requests_are_counted_by_route_and_polls_are_timed_apart() {
 }
 
 #[tokio::test]
-async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
+async fn calls_are_counted_by_script_and_batch_items_by_operation() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..10).map(|number| json!({"queue": "q", "payload": number})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -255,7 +255,7 @@ async fn calls_are_counted_by_script_and_their_sizes_by_verb() {
 }
 
 #[tokio::test]
-async fn hints_and_what_a_client_left_behind_are_counted() {
+async fn wakeups_and_undelivered_leases_are_counted() {
     // One shard: the first call of the claim is the one that gets the task.
     let fixture = Fixture::with_shards(1).await;
     let heard = |metrics: &Exposition| metrics.count("slotwheel_wakeups_total", &[("kind", "ready")]);
@@ -307,7 +307,7 @@ async fn hints_and_what_a_client_left_behind_are_counted() {
 }
 
 #[tokio::test]
-async fn a_lease_that_has_ended_already_is_not_given_back() {
+async fn ended_lease_is_not_released_as_undelivered() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (store, sweep) = (fixture.store().await, Duration::from_millis(100));
@@ -345,7 +345,7 @@ async fn a_lease_that_has_ended_already_is_not_given_back() {
 }
 
 #[tokio::test]
-async fn the_data_set_is_shown_alike_by_all_servers_and_what_they_did_is_not() {
+async fn dataset_metrics_agree_on_all_servers_and_server_metrics_do_not() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     for _ in 0..3 {
@@ -384,7 +384,7 @@ async fn the_data_set_is_shown_alike_by_all_servers_and_what_they_did_is_not() {
 }
 
 #[tokio::test]
-async fn many_queues_and_any_paths_do_not_make_it_grow() {
+async fn metrics_size_does_not_grow_with_queues_or_paths() {
     let fixture = Fixture::start().await;
     let queues = if Flavour::of_this_run() == Flavour::Single { 10_000 } else { 2_000 };
     for first in (0..queues).step_by(1000) {
@@ -445,7 +445,7 @@ async fn many_queues_and_any_paths_do_not_make_it_grow() {
 }
 
 #[tokio::test]
-async fn it_answers_while_redis_is_frozen_and_when_it_is_gone() {
+async fn metrics_are_served_while_redis_is_frozen_or_down() {
     let mut fixture = Fixture::start().await;
     use_it(&fixture).await;
     let there = |metrics: &Exposition| {

@@ -106,7 +106,7 @@ fn unknown(there: &Exposition, text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_dashboard_and_the_rules_name_what_there_is() {
+async fn dashboard_and_alerts_name_existing_metrics() {
     let fixture = Fixture::start().await;
     use_it(&fixture).await;
     let there = metrics(&fixture).await;
@@ -145,7 +145,7 @@ async fn the_dashboard_and_the_rules_name_what_there_is() {
 }
 
 #[tokio::test]
-async fn the_list_has_each_family_with_its_type_and_its_labels() {
+async fn metrics_doc_lists_each_family_with_its_type_and_labels() {
     let fixture = Fixture::start().await;
     use_it(&fixture).await;
     let there = metrics(&fixture).await;

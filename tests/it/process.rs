@@ -51,7 +51,7 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn it_keeps_tasks_over_a_stop_and_over_a_crash() {
+async fn tasks_survive_a_stop_and_a_crash() {
     let directory = TempDir::new();
     let mut server = start(directory.path()).await;
     server.http.post("/tasks", &json!({"payload": 1})).await.expect(201);
@@ -72,7 +72,7 @@ async fn it_keeps_tasks_over_a_stop_and_over_a_crash() {
 }
 
 #[tokio::test]
-async fn waiters_get_an_empty_answer_when_it_stops() {
+async fn waiters_get_an_empty_reply_when_the_server_stops() {
     let directory = TempDir::new();
     let mut server = start(directory.path()).await;
     let http = server.http.clone();
@@ -85,7 +85,7 @@ async fn waiters_get_an_empty_answer_when_it_stops() {
 }
 
 #[tokio::test]
-async fn it_serves_and_stops_though_nobody_reads_its_log_any_more() {
+async fn server_with_a_closed_log_pipe_serves_and_stops() {
     let directory = TempDir::new();
     let mut command = slotwheel(&["--data-dir", directory.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -106,7 +106,7 @@ async fn it_serves_and_stops_though_nobody_reads_its_log_any_more() {
 }
 
 #[tokio::test]
-async fn doctor_and_healthcheck_say_how_it_is() {
+async fn doctor_and_healthcheck_report_the_state() {
     let directory = TempDir::new();
     let data_dir = directory.path().to_str().unwrap().to_owned();
     let nothing = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
@@ -136,7 +136,7 @@ async fn doctor_and_healthcheck_say_how_it_is() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_work_are_refused_with_words() {
+async fn invalid_settings_are_rejected_with_an_explanation() {
     for (arguments, word) in [
         (&["--listen", "0.0.0.0:0"][..], "--insecure"),
         (&["--shards", "3"], "power of two"),
@@ -151,7 +151,7 @@ async fn settings_that_cannot_work_are_refused_with_words() {
 }
 
 #[tokio::test]
-async fn a_full_disk_under_the_managed_redis_ends_by_itself() {
+async fn full_disk_under_the_embedded_redis_recovers_by_itself() {
     let directory = TempDir::new();
     // Files that may not grow are to a process what a full disk is. Redis, which has every write on disk before it
     // answers, exits then, and is started again.
@@ -190,7 +190,7 @@ async fn a_full_disk_under_the_managed_redis_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn without_redis_server_it_says_what_to_install() {
+async fn missing_redis_server_is_reported_with_what_to_install() {
     let directory = TempDir::new();
     let data_dir = directory.path().to_str().unwrap().to_owned();
     let output =
@@ -200,7 +200,7 @@ async fn without_redis_server_it_says_what_to_install() {
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
+async fn server_clock_a_day_off_changes_no_lease_or_delay() {
     let directory = TempDir::new();
     let library = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -230,7 +230,7 @@ async fn a_server_whose_clock_is_a_day_off_keeps_bounds_and_delays() {
 }
 
 #[tokio::test]
-async fn with_few_files_to_open_it_turns_connections_away_and_serves_on() {
+async fn server_at_its_open_files_limit_rejects_connections_and_serves() {
     let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
     let binary = env!("CARGO_BIN_EXE_slotwheel");
     let mut command = Command::new("bash");

@@ -54,17 +54,17 @@ fn exponential_work_waits_as_predicted(seed: u64, m: f64, lanes: &[usize]) {
 }
 
 #[test]
-fn exponential_work_on_one_lane_waits_as_predicted() {
+fn exponential_work_at_concurrency_1_waits_as_predicted() {
     exponential_work_waits_as_predicted(1, 7.0, &[1]);
 }
 
 #[test]
-fn exponential_work_on_five_to_eight_lanes_waits_as_predicted() {
+fn exponential_work_at_concurrency_5_to_8_waits_as_predicted() {
     exponential_work_waits_as_predicted(2, 40.0, &[5, 6, 7, 8]);
 }
 
 #[test]
-fn exponential_work_on_ten_lanes_waits_as_predicted() {
+fn exponential_work_at_concurrency_10_waits_as_predicted() {
     exponential_work_waits_as_predicted(3, 70.0, &[10]);
 }
 
@@ -83,19 +83,19 @@ fn fixed_work_waits_about_half_as_long(seed: u64, m: f64, lanes: usize, expected
 }
 
 #[test]
-fn fixed_work_on_one_lane_waits_half_as_long_as_predicted() {
+fn fixed_work_at_concurrency_1_waits_half_as_long_as_predicted() {
     fixed_work_waits_about_half_as_long(4, 7.0, 1, 0.5);
 }
 
 /// 0.55: the half, and a tenth of it that six lanes at this load add (the approximation of G. P. Cosmetatos, 1975).
 #[test]
-fn fixed_work_on_six_lanes_waits_a_little_more_than_half_as_long_as_predicted() {
+fn fixed_work_at_concurrency_6_waits_over_half_as_long_as_predicted() {
     fixed_work_waits_about_half_as_long(5, 40.0, 6, 0.55);
 }
 
 /// The same tasks a second, but ten at a time: the prediction says nothing about them.
 #[test]
-fn tasks_that_come_ten_at_a_time_wait_more_than_twice_as_long_as_predicted() {
+fn batches_of_ten_wait_over_twice_as_long_as_predicted() {
     let (mut draws, window) = million(7, 40.0, Work::Exponential(ms(100)));
     for ten in draws.chunks_exact_mut(10) {
         let comes = ten[9].comes;
@@ -109,7 +109,7 @@ fn tasks_that_come_ten_at_a_time_wait_more_than_twice_as_long_as_predicted() {
 
 /// What scripts would have counted of a played queue gives the figures of the draws and of the waits.
 #[test]
-fn figures_and_histogram_of_a_played_queue_are_those_of_its_draws() {
+fn simulated_queue_has_the_figures_and_histogram_of_its_draws() {
     let (draws, window) = million(6, 40.0, Work::Exponential(ms(100)));
     let replay = Replay::of(&draws, 6, window);
     let counted = Inputs {
@@ -141,7 +141,7 @@ fn figures_and_histogram_of_a_played_queue_are_those_of_its_draws() {
 
 /// Four tasks and two lanes, by hand.
 #[test]
-fn a_replay_gives_each_task_to_the_lane_that_is_free_first() {
+fn replay_gives_each_task_to_the_executor_free_first() {
     let draws = [(0, 10), (1, 3), (2, 5), (30, 2)].map(|(comes, takes)| Draw { comes: ms(comes), takes: ms(takes) });
     let replay = Replay::of(&draws, 2, ms(40));
     assert_eq!(replay.waits, [0, 0, 2, 0].map(ms));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Fixture, report, text};
 
 #[tokio::test]
-async fn a_queue_shows_its_counts_and_the_age_of_its_oldest() {
+async fn queue_shows_its_counts_and_the_age_of_its_oldest_task() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     fixture.advance(5000);
@@ -24,7 +24,7 @@ async fn a_queue_shows_its_counts_and_the_age_of_its_oldest() {
 }
 
 #[tokio::test]
-async fn queues_are_listed_by_name_page_by_page() {
+async fn queues_are_listed_by_name_and_page() {
     let fixture = Fixture::start().await;
     for name in ["d", "a", "c", "b", "e"] {
         fixture.submit(name, json!(1)).await;
@@ -44,7 +44,7 @@ async fn queues_are_listed_by_name_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() {
+async fn paused_queue_delivers_no_task_until_it_is_resumed() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let paused = fixture.http.post_nothing("/queues/q/pause").await.expect(200);
@@ -62,7 +62,7 @@ async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn what_is_leased_in_a_paused_queue_can_be_finished_and_returned() {
+async fn leased_tasks_of_a_paused_queue_can_be_completed_and_released() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     fixture.submit("q", json!(2)).await;
@@ -77,7 +77,7 @@ async fn what_is_leased_in_a_paused_queue_can_be_finished_and_returned() {
 }
 
 #[tokio::test]
-async fn pausing_a_queue_that_nobody_used_makes_it() {
+async fn pause_of_an_unused_queue_creates_it() {
     let fixture = Fixture::start().await;
     fixture.http.post_nothing("/queues/new/pause").await.expect(200);
     fixture.submit("new", json!(1)).await;
@@ -87,7 +87,7 @@ async fn pausing_a_queue_that_nobody_used_makes_it() {
 }
 
 #[tokio::test]
-async fn a_purge_removes_the_states_it_names_and_never_what_is_leased() {
+async fn purge_deletes_the_named_states_and_no_leased_task() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..1200).map(|n| json!({"queue": "q", "key": format!("k{}", n % 5)})).collect();
     for chunk in tasks.chunks(1000) {

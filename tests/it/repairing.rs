@@ -81,7 +81,7 @@ async fn work_off(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn an_audit_finds_nothing_wrong_with_a_store_in_use() {
+async fn audit_of_a_store_in_use_has_no_finding() {
     let fixture = Fixture::with_shards(2).await;
     let (store, stop) = (fixture.store().await, AtomicBool::new(false));
     let look = async {
@@ -136,7 +136,7 @@ async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
 }
 
 #[tokio::test]
-async fn a_repair_beside_servers_at_work_mends_all_and_loses_nothing() {
+async fn repair_beside_working_servers_repairs_all_and_loses_no_task() {
     let fixture = Fixture::with_shards(2).await;
     let (store, stop) = (fixture.store().await, AtomicBool::new(false));
     let mut ids = BTreeSet::new();
@@ -181,7 +181,7 @@ async fn a_repair_beside_servers_at_work_mends_all_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_read_is_reported_and_left_where_it_is() {
+async fn unreadable_task_is_reported_and_not_changed() {
     let fixture = Fixture::start().await;
     let broken = fixture.submit("q", json!(1)).await["id"].clone();
     let whole = fixture.submit("q", json!(2)).await["id"].clone();
@@ -205,7 +205,7 @@ async fn a_task_that_cannot_be_read_is_reported_and_left_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_dedupe_key_goes_to_the_task_that_lives_and_from_one_that_has_ended() {
+async fn dedupe_key_is_given_to_the_live_task_and_taken_from_the_ended() {
     let fixture = Fixture::start().await;
     let body = |key: &str, n: i64| json!({"queue": "q", "payload": n, "dedupe": {"key": key, "mode": "keep"}});
     let held = fixture.submit_with(body("a", 1)).await["id"].clone();
@@ -233,7 +233,7 @@ async fn a_dedupe_key_goes_to_the_task_that_lives_and_from_one_that_has_ended() 
 }
 
 #[tokio::test]
-async fn an_entry_left_in_scheduled_takes_no_leased_task_back() {
+async fn leftover_entry_in_scheduled_does_not_move_a_leased_task() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;

@@ -45,7 +45,7 @@ async fn migrate(from: &OwnRedis, to: u16, key: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_slot_on_the_move_is_refused_whole_and_served_again_where_it_went() {
+async fn migrating_slot_is_rejected_whole_and_served_on_its_new_node() {
     let ((first, _), (mut second, port)) = (node().await, node().await);
     first.ask::<()>(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383)).await;
     let nodes: String = second.ask(cmd("CLUSTER").arg("NODES")).await;

@@ -10,7 +10,7 @@ async fn gone(fixture: &Fixture, id: &Value) {
 }
 
 #[tokio::test]
-async fn each_end_has_its_retention() {
+async fn completed_and_dead_tasks_have_their_own_retention() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let completed = fixture.claim_one("q").await;
@@ -37,7 +37,7 @@ async fn each_end_has_its_retention() {
 }
 
 #[tokio::test]
-async fn a_task_may_say_itself_how_long_it_is_kept() {
+async fn task_with_its_own_retention_is_kept_for_it() {
     let fixture = Fixture::start().await;
     fixture.submit_with(json!({"queue": "q", "retain_ms": 10_000})).await;
     let claimed = fixture.claim_one("q").await;

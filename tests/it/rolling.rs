@@ -105,7 +105,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_of_three_servers_loses_nothing_and_fails_nothing() {
+async fn rolling_restart_of_three_servers_loses_no_task_and_fails_no_request() {
     let redis = OwnRedis::single(&[]).await;
     let url = redis.url.clone();
     let mut fixture = Fixture::on(redis, url.clone(), |written| written.shards = Some(1)).await;

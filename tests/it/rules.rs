@@ -45,7 +45,7 @@ fn floor(module: &str) -> Option<u8> {
 }
 
 #[test]
-fn nothing_imports_upwards_or_sideways() {
+fn modules_import_only_lower_floors() {
     for path in files("src", &["rs"]) {
         let shown = name(&path);
         let own = shown.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
@@ -66,7 +66,7 @@ fn nothing_imports_upwards_or_sideways() {
 }
 
 #[test]
-fn each_outside_world_is_known_to_one_floor() {
+fn external_libraries_are_used_by_one_floor_each() {
     for (library, folders) in [
         ("deadpool_redis", &["src/store"][..]),
         ("axum", &["src/api"]),
@@ -84,7 +84,7 @@ fn each_outside_world_is_known_to_one_floor() {
 }
 
 #[test]
-fn no_file_is_longer_than_500_lines() {
+fn files_have_at_most_400_lines() {
     let folders = ["src", "tests", "bench/src"];
     for path in folders.iter().flat_map(|folder| files(folder, &["rs", "lua"])) {
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
@@ -93,7 +93,7 @@ fn no_file_is_longer_than_500_lines() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn files_begin_with_their_purpose() {
     let folders = ["src", "tests", "bench/src"];
     for path in folders.iter().flat_map(|folder| files(folder, &["rs"])) {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -109,7 +109,7 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn no_module_has_a_name_that_says_nothing() {
+fn module_names_are_specific() {
     for path in files("src", &["rs"]) {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         for banned in ["util", "utils", "common", "helper", "helpers", "manager", "types", "misc", "service"] {
@@ -119,7 +119,7 @@ fn no_module_has_a_name_that_says_nothing() {
 }
 
 #[test]
-fn nothing_is_left_for_later_and_no_test_is_ignored_or_sleeps() {
+fn files_have_no_todo_and_tests_neither_sleep_nor_are_ignored() {
     let todo = ["TO", "DO"].concat();
     let ignored = ["#[ign", "ore"].concat();
     let sleep = ["sle", "ep("].concat();
@@ -148,7 +148,7 @@ fn keys_built(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn headers_of_scripts_match_their_bodies() {
+fn script_headers_match_their_bodies() {
     let patterns: BTreeSet<String> = slotwheel::store::keys::PATTERNS
         .iter()
         .map(|pattern| pattern.pattern.split(':').next().unwrap().to_owned())
@@ -213,7 +213,7 @@ fn moves(contract: &str) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn scripts_move_tasks_as_the_table_of_states_says_and_the_table_has_no_other_moves() {
+fn script_transitions_are_those_of_the_state_table() {
     let mut built = BTreeSet::new();
     for script in slotwheel::store::ops::ALL {
         let start = script.text.find("--[[").expect("a header");
@@ -232,7 +232,7 @@ fn scripts_move_tasks_as_the_table_of_states_says_and_the_table_has_no_other_mov
 }
 
 #[test]
-fn every_field_that_scripts_write_is_in_the_table_of_fields() {
+fn fields_written_by_scripts_are_in_the_field_table() {
     let table = std::fs::read_to_string(root().join("src/store/record.rs")).unwrap();
     for path in files("src/store/ops", &["lua"]) {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -244,7 +244,7 @@ fn every_field_that_scripts_write_is_in_the_table_of_fields() {
 }
 
 #[test]
-fn every_test_that_a_promise_names_is_there() {
+fn guarantees_name_existing_tests() {
     let promises = std::fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
     let tests = files("tests/it", &["rs"]);
     let mut named = 0;
@@ -267,7 +267,7 @@ fn every_test_that_a_promise_names_is_there() {
 }
 
 #[test]
-fn every_deliberate_fault_can_still_be_put_in() {
+fn mutant_patches_apply() {
     for patch in files("mutants", &["patch"]) {
         let check =
             std::process::Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(root()).output();
@@ -277,7 +277,7 @@ fn every_deliberate_fault_can_still_be_put_in() {
 }
 
 #[test]
-fn the_readme_is_short_and_shows_the_two_commands_first() {
+fn readme_is_short_and_shows_the_two_commands_first() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() < 150);
     let (run, test) = (readme.find("make run").unwrap(), readme.find("make test").unwrap());

@@ -13,7 +13,7 @@ async fn run(redis: &OwnRedis, body: &str) -> redis::RedisResult<redis::Value> {
 }
 
 #[tokio::test]
-async fn each_fault_is_found_and_a_script_in_order_is_not() {
+async fn checker_finds_each_fault_and_accepts_a_correct_script() {
     let redis = OwnRedis::start().await;
     for (fault, body) in [
         ("leaves the base", "call('GET', 'elsewhere{0}')"),

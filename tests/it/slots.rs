@@ -10,7 +10,7 @@ use crate::support::Fixture;
 use crate::support::redis::{OwnRedis, free_port};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_slot_of_any_key_is_what_redis_says() {
+async fn slot_of_any_key_is_that_of_redis() {
     let (port, bus) = (free_port().to_string(), free_port().to_string());
     let redis = OwnRedis::single(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--port", &port]).await;
     let client = redis::Client::open(redis.url.as_str()).unwrap();
@@ -32,7 +32,7 @@ async fn the_slot_of_any_key_is_what_redis_says() {
 }
 
 #[tokio::test]
-async fn slots_show_shards_depth_and_where_a_key_lies() {
+async fn slots_route_shows_shards_depth_and_the_slot_of_a_key() {
     let fixture = Fixture::with_shards(16).await;
     let task = fixture.submit_with(json!({"queue": "q", "key": "order-7"})).await;
 
@@ -48,7 +48,7 @@ async fn slots_show_shards_depth_and_where_a_key_lies() {
 }
 
 #[tokio::test]
-async fn plain_tasks_spread_over_the_shards() {
+async fn tasks_without_routing_key_spread_over_the_shards() {
     let fixture = Fixture::with_shards(16).await;
     let tasks: Vec<_> = (0..400).map(|_| json!({"queue": "q"})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);

@@ -27,7 +27,7 @@ fn check(took: Duration, bound_ms: u32) {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_closed() {
+async fn silent_connection_is_closed() {
     let fixture = limited(RawLimits { connect_idle_timeout_ms: Some(300), ..RawLimits::default() }).await;
     let mut raw = Raw::connect(fixture.http.address).await;
     check(raw.closed().await, 300);
@@ -35,7 +35,7 @@ async fn a_silent_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_head_byte_by_byte_is_answered_408_however_steady() {
+async fn head_sent_byte_by_byte_gets_408() {
     let limits = RawLimits { head_timeout_ms: Some(500), connect_idle_timeout_ms: Some(100), ..RawLimits::default() };
     let fixture = limited(limits).await;
     for (prefix, next) in
@@ -60,7 +60,7 @@ async fn a_head_byte_by_byte_is_answered_408_however_steady() {
 }
 
 #[tokio::test]
-async fn a_body_byte_by_byte_is_answered_408_and_stores_nothing() {
+async fn body_sent_byte_by_byte_gets_408_and_stores_nothing() {
     let fixture = limited(RawLimits { body_timeout_ms: Some(400), ..RawLimits::default() }).await;
     let sized = post("/tasks", &" ".repeat(5000));
     let (head, body) = sized.split_once("\r\n\r\n").unwrap();
@@ -80,7 +80,7 @@ async fn a_body_byte_by_byte_is_answered_408_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_keeps_its_rate_may_take_longer_but_not_for_ever() {
+async fn body_at_the_minimum_rate_is_read_until_its_total_timeout() {
     let limits = RawLimits {
         body_timeout_ms: Some(1000),
         min_body_bytes_per_second: Some(10_000),
@@ -119,7 +119,7 @@ async fn a_body_that_keeps_its_rate_may_take_longer_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
+async fn idle_connection_is_closed_and_one_in_use_is_not() {
     let limits = RawLimits { idle_timeout_ms: Some(600), connect_idle_timeout_ms: Some(200), ..RawLimits::default() };
     let fixture = limited(limits).await;
     let mut raw = Raw::connect(fixture.http.address).await;
@@ -139,7 +139,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answer_is_closed() {
+async fn connection_with_an_unread_response_is_closed() {
     let fixture = limited(RawLimits { write_timeout_ms: Some(500), ..RawLimits::default() }).await;
     let payload = "x".repeat(250_000);
     let tasks = vec![json!({"queue": "q", "payload": payload}); 25];
@@ -163,7 +163,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_the_answer_after_its_age_and_never_in_a_request() {
+async fn connection_beyond_its_age_closes_after_a_response() {
     let fixture = limited(RawLimits { max_connection_age_ms: Some(500), ..RawLimits::default() }).await;
     let address = fixture.http.address;
     let waiting = async {
@@ -194,7 +194,7 @@ async fn a_connection_ends_with_the_answer_after_its_age_and_never_in_a_request(
 }
 
 #[tokio::test]
-async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
+async fn slow_clients_do_not_delay_others() {
     let limits = RawLimits {
         connect_idle_timeout_ms: Some(3000),
         head_timeout_ms: Some(3000),
@@ -241,7 +241,7 @@ async fn two_hundred_slow_clients_do_not_disturb_one_that_works() {
 }
 
 #[tokio::test]
-async fn what_the_door_sees_is_counted() {
+async fn connections_opened_and_closed_are_counted() {
     use slotwheel::api::accept::{self, ServerState, ShutdownTokens};
     let limits = RawLimits {
         connect_idle_timeout_ms: Some(200),

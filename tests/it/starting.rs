@@ -18,7 +18,7 @@ async fn refusal(written: RawConfig) -> String {
 }
 
 #[tokio::test]
-async fn the_number_of_shards_is_recorded_and_never_changes() {
+async fn shard_count_is_recorded_and_never_changes() {
     let mut fixture = Fixture::with_shards(16).await;
     fixture.submit("q", json!(1)).await;
     fixture.stop_servers().await;
@@ -34,14 +34,14 @@ async fn the_number_of_shards_is_recorded_and_never_changes() {
 }
 
 #[tokio::test]
-async fn a_redis_that_would_throw_tasks_away_is_refused() {
+async fn redis_with_an_eviction_policy_is_rejected() {
     let redis = OwnRedis::with(&["--maxmemory-policy", "allkeys-lru"]).await;
     let why = refusal(RawConfig { redis_url: Some(redis.url.clone()), ..RawConfig::default() }).await;
     assert!(why.contains("maxmemory-policy is allkeys-lru") && why.contains("noeviction"), "{why}");
 }
 
 #[tokio::test]
-async fn readiness_sees_a_policy_that_was_changed_later() {
+async fn readiness_reports_an_eviction_policy_set_later() {
     let fixture = Fixture::start().await;
     fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("allkeys-lru")).await;
     let answer = fixture.http.get("/readyz").await;
@@ -51,7 +51,7 @@ async fn readiness_sees_a_policy_that_was_changed_later() {
 }
 
 #[tokio::test]
-async fn user_password_and_database_are_taken_from_the_url() {
+async fn redis_url_sets_user_password_and_database() {
     if Flavour::of_this_run() == Flavour::Cluster {
         return;
     }

@@ -27,7 +27,7 @@ fn near(value: &Value, wanted: f64) -> bool {
 }
 
 #[tokio::test]
-async fn every_transition_is_counted_once_for_its_queue_and_in_all() {
+async fn transition_is_counted_once_for_its_queue_and_in_total() {
     let fixture = Fixture::start().await;
     let begun = Instant::now();
     for queue in ["a", "a", "a", "a", "a", "b"] {
@@ -73,7 +73,7 @@ async fn every_transition_is_counted_once_for_its_queue_and_in_all() {
 }
 
 #[tokio::test]
-async fn what_a_lease_took_and_how_long_a_task_had_waited_is_measured_in_redis_time() {
+async fn lease_and_wait_durations_are_measured_in_redis_time() {
     let fixture = Fixture::start().await;
     let begun = Instant::now();
     for _ in 0..3 {
@@ -107,7 +107,7 @@ async fn what_a_lease_took_and_how_long_a_task_had_waited_is_measured_in_redis_t
 }
 
 #[tokio::test]
-async fn each_figure_stands_under_its_name() {
+async fn figures_have_their_own_names() {
     let fixture = Fixture::start().await;
     for _ in 0..9 {
         fixture.submit("q", json!(1)).await;
@@ -163,7 +163,7 @@ async fn each_figure_stands_under_its_name() {
 }
 
 #[tokio::test]
-async fn what_is_asked_again_is_not_counted_again() {
+async fn repeated_request_is_not_counted_again() {
     let fixture = Fixture::start().await;
     for (mode, status) in [("keep", 201), ("keep", 200), ("replace", 200), ("debounce", 200)] {
         let body = json!({"queue": "q", "payload": 1, "dedupe": {"key": "k", "mode": mode}});
@@ -197,7 +197,7 @@ async fn what_is_asked_again_is_not_counted_again() {
 }
 
 #[tokio::test]
-async fn one_that_is_put_to_another_priority_has_waited_all_the_time() {
+async fn task_with_a_changed_priority_keeps_its_wait_time() {
     let fixture = Fixture::start().await;
     let body = |priority: u8| json!({"queue": "q", "payload": 1, "priority": priority, "dedupe": {"key": "k", "mode": "replace"}});
     fixture.http.post("/tasks", &body(4)).await.expect(201);
@@ -211,7 +211,7 @@ async fn one_that_is_put_to_another_priority_has_waited_all_the_time() {
 }
 
 #[tokio::test]
-async fn a_task_that_was_given_back_waits_anew_and_stands_where_it_stood() {
+async fn released_task_restarts_its_wait_and_keeps_its_position() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     let body = json!({"queues": ["q"], "lease_ms": 3_600_000, "wait_ms": 10_000});
@@ -241,7 +241,7 @@ async fn a_task_that_was_given_back_waits_anew_and_stands_where_it_stood() {
 }
 
 #[tokio::test]
-async fn in_total_there_is_the_age_of_the_oldest_task_of_any_queue() {
+async fn total_has_the_age_of_the_oldest_task_of_any_queue() {
     let fixture = Fixture::start().await;
     fixture.submit("a", json!(1)).await;
     fixture.advance(7000);
@@ -254,7 +254,7 @@ async fn in_total_there_is_the_age_of_the_oldest_task_of_any_queue() {
 }
 
 #[tokio::test]
-async fn the_classes_of_waiting_times_that_scripts_count_are_those_of_the_histogram() {
+async fn wait_buckets_of_scripts_are_those_of_the_histogram() {
     let fixture = Fixture::start().await;
     let waits = [0, 15, 16, 17, 31, 32, 33, 100, 1000, 4095, 4096, 86_400_000];
     for wait in waits {
@@ -274,7 +274,7 @@ async fn the_classes_of_waiting_times_that_scripts_count_are_those_of_the_histog
 }
 
 #[tokio::test]
-async fn what_is_not_known_is_null_and_what_comes_to_nobody_is_not_stable() {
+async fn unknown_figures_are_null_and_a_queue_without_workers_is_unstable() {
     let fixture = Fixture::start().await;
     let all = fixture.http.get("/stats").await.expect(200);
     assert_eq!((&all["m"], &all["n"], &all["c"], &all["s"]), (&json!(0.0), &json!(0), &Value::Null, &Value::Null));
@@ -291,7 +291,7 @@ async fn what_is_not_known_is_null_and_what_comes_to_nobody_is_not_stable() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_refused() {
+async fn invalid_parameters_are_rejected() {
     let fixture = Fixture::start().await;
     for (path, status, code) in [
         ("?window_ms=5000", 422, "out_of_range"),
@@ -317,7 +317,7 @@ async fn two_minutes(http: &Http) -> Value {
 }
 
 #[tokio::test]
-async fn two_servers_say_the_same_of_a_window_and_one_that_was_restarted_says_it_within_2_s() {
+async fn servers_agree_on_a_window_also_within_2_s_of_a_restart() {
     let mut fixture = Fixture::start().await;
     let second = fixture.another_server().await;
     for n in 0..20 {
@@ -356,7 +356,7 @@ async fn two_servers_say_the_same_of_a_window_and_one_that_was_restarted_says_it
 }
 
 #[tokio::test]
-async fn with_redis_away_nothing_is_said() {
+async fn stats_with_redis_unavailable_return_503() {
     let mut fixture = Fixture::start().await;
     fixture.http.get("/stats").await.expect(200);
     fixture.redis.kill();
@@ -369,7 +369,7 @@ async fn with_redis_away_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn sums_lie_in_few_keys_that_go_by_themselves() {
+async fn counters_use_few_keys_that_expire() {
     let fixture = Fixture::with_shards(1).await;
     for queue in 0..50 {
         fixture.submit(&format!("q{queue}"), json!(1)).await;
@@ -386,7 +386,7 @@ async fn sums_lie_in_few_keys_that_go_by_themselves() {
 }
 
 #[tokio::test]
-async fn what_a_pump_has_at_hand_counts_as_what_it_has_put_away() {
+async fn counters_pending_with_a_caller_count_like_flushed_ones() {
     let lab = Lab::start().await;
     let mut pump = Caller::new();
     let seen = async || {

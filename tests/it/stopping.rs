@@ -15,7 +15,7 @@ use crate::support::Fixture;
 use crate::support::raw::{Raw, get, post};
 
 #[tokio::test]
-async fn who_waits_is_answered_what_was_begun_is_finished_and_the_idle_are_closed() {
+async fn waiters_are_answered_requests_finished_and_idle_connections_closed() {
     let mut fixture = Fixture::start().await;
     let address = fixture.http.address;
     let (mut silent, mut idle) = (Raw::connect(address).await, Raw::connect(address).await);
@@ -63,7 +63,7 @@ async fn hears(fixture: &Fixture) -> bool {
 }
 
 #[tokio::test]
-async fn one_that_has_stopped_hears_no_more() {
+async fn stopped_server_accepts_no_connection() {
     let mut fixture = Fixture::start().await;
     fixture.until(|| async { hears(&fixture).await.then_some(()) }).await;
     fixture.stop_servers().await;
@@ -72,7 +72,7 @@ async fn one_that_has_stopped_hears_no_more() {
 }
 
 #[tokio::test]
-async fn for_a_while_it_serves_on_and_says_that_it_is_not_ready() {
+async fn draining_server_serves_requests_and_reports_not_ready() {
     let mut fixture = Fixture::with(|written| written.drain_ms = Some(2000)).await;
     let address = fixture.http.address;
     let mut waiting = Raw::connect(address).await;
@@ -99,7 +99,7 @@ async fn for_a_while_it_serves_on_and_says_that_it_is_not_ready() {
 }
 
 #[tokio::test]
-async fn over_http2_it_says_goaway_and_finishes_what_was_begun() {
+async fn http2_connection_gets_goaway_and_finishes_its_requests() {
     let mut fixture = Fixture::start().await;
     let stream = TcpStream::connect(fixture.http.address).await.unwrap();
     let (mut sender, connection) =
@@ -129,7 +129,7 @@ async fn over_http2_it_says_goaway_and_finishes_what_was_begun() {
 }
 
 #[tokio::test]
-async fn it_ends_within_its_bound_though_a_client_never_reads() {
+async fn shutdown_ends_within_its_timeout_though_a_client_never_reads() {
     let mut fixture = Fixture::with(|written| written.shutdown_timeout_ms = Some(1500)).await;
     let tasks = vec![json!({"queue": "q", "payload": "x".repeat(250_000)}); 25];
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -150,7 +150,7 @@ async fn it_ends_within_its_bound_though_a_client_never_reads() {
 }
 
 #[tokio::test]
-async fn an_old_connection_over_http2_is_told_to_go() {
+async fn http2_connection_beyond_its_age_gets_goaway() {
     let limits = RawLimits { max_connection_age_ms: Some(300), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let stream = TcpStream::connect(fixture.http.address).await.unwrap();

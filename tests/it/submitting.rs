@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Fixture, text};
 
 #[tokio::test]
-async fn a_submitted_task_is_answered_and_read_back() {
+async fn submitted_task_is_returned_and_read_back() {
     let fixture = Fixture::start().await;
 
     let answer = fixture.http.post("/tasks", &json!({"queue": "mail", "payload": {"to": "ada"}, "key": "k"})).await;
@@ -22,7 +22,7 @@ async fn a_submitted_task_is_answered_and_read_back() {
 }
 
 #[tokio::test]
-async fn everything_that_can_be_said_of_a_task_is_kept() {
+async fn submitted_task_keeps_every_field() {
     let fixture = Fixture::start().await;
     let body = json!({
         "queue": "q", "payload": [1], "key": "k", "priority": 9, "delay_ms": 60_000, "expires_in_ms": 120_000,
@@ -41,7 +41,7 @@ async fn everything_that_can_be_said_of_a_task_is_kept() {
 }
 
 #[tokio::test]
-async fn payloads_come_back_byte_for_byte() {
+async fn payloads_are_returned_byte_for_byte() {
     let fixture = Fixture::start().await;
     let nested = "[".repeat(63) + &"]".repeat(63);
     for payload in [

@@ -27,7 +27,7 @@ fn id_of(problem: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn every_problem_carries_the_id_of_its_request() {
+async fn problems_have_the_id_of_their_request() {
     let fixture = Fixture::start().await;
     let http = &fixture.http;
     let nobody = "/tasks/019cadd4-669a-7438-89af-2a74de452329";
@@ -58,7 +58,7 @@ async fn every_problem_carries_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_gets_an_id_too() {
+async fn malformed_request_gets_an_id() {
     let fixture = Fixture::start().await;
     let mut raw = Raw::connect(fixture.http.address).await;
     raw.send("GET /livez HTTP/1.1\r\nno header\r\n\r\n").await;
@@ -69,7 +69,7 @@ async fn what_is_no_request_gets_an_id_too() {
 }
 
 #[tokio::test]
-async fn an_id_that_no_log_should_hold_is_not_taken() {
+async fn invalid_request_id_is_replaced() {
     let fixture = Fixture::start().await;
     let longest = "x".repeat(128);
     let taken = fixture.http.send(Method::GET, "/livez", &[("x-request-id", &longest)], None).await;
@@ -138,7 +138,7 @@ async fn post(http: &Http, id: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn each_line_in_json_is_an_object_with_the_id_of_its_request() {
+async fn json_log_line_is_an_object_with_the_id_of_its_request() {
     let mut redis = OwnRedis::start().await;
     let mut server = Logged::start(&redis, &["--log-format", "json", "--log", "info,slotwheel=debug"]);
     post(&server.http, "one").await.expect(201);
@@ -165,7 +165,7 @@ async fn each_line_in_json_is_an_object_with_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn lines_for_people_end_with_the_id_of_their_request() {
+async fn text_log_line_ends_with_the_id_of_its_request() {
     let mut redis = OwnRedis::start().await;
     let mut server = Logged::start(&redis, &[]);
     let _: () = redis.ask(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
@@ -183,7 +183,7 @@ async fn carried(fixture: &Fixture, headers: &[(&str, &str)], body: &Value) -> V
 }
 
 #[tokio::test]
-async fn the_trace_context_of_a_submit_goes_on_to_the_worker() {
+async fn trace_context_of_a_submit_is_passed_to_the_worker() {
     let fixture = Fixture::start().await;
     let parent = ("traceparent", PARENT);
     let both = carried(&fixture, &[parent, ("tracestate", "a=1"), ("tracestate", "b=2")], &json!({})).await;
@@ -201,7 +201,7 @@ async fn the_trace_context_of_a_submit_goes_on_to_the_worker() {
 }
 
 #[tokio::test]
-async fn a_trace_context_that_is_none_is_ignored() {
+async fn invalid_trace_context_is_ignored() {
     let fixture = Fixture::start().await;
     let none = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
     let upper = PARENT.to_uppercase();
@@ -220,7 +220,7 @@ async fn a_trace_context_that_is_none_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_task_without_room_for_a_trace_context_is_taken_without() {
+async fn trace_context_is_left_out_if_the_attributes_are_full() {
     let fixture = Fixture::start().await;
     let headers = [("traceparent", PARENT), ("tracestate", "a=1")];
     let many = |count: usize| (0..count).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>();
@@ -237,7 +237,7 @@ async fn a_task_without_room_for_a_trace_context_is_taken_without() {
 }
 
 #[tokio::test]
-async fn a_batch_gives_its_trace_context_to_each_task_that_has_none() {
+async fn trace_context_of_a_batch_is_given_to_tasks_without_one() {
     let fixture = Fixture::start().await;
     let own = json!({"traceparent": PARENT.replace("4bf9", "aaaa")});
     let batch = json!({"tasks": [{"queue": "a"}, {"queue": "b", "headers": own}, {"queue": "a", "priority": 10}]});
@@ -249,7 +249,7 @@ async fn a_batch_gives_its_trace_context_to_each_task_that_has_none() {
 }
 
 #[tokio::test]
-async fn a_submit_repeated_in_another_trace_is_the_same_submit() {
+async fn repeated_submit_in_another_trace_is_the_same_submit() {
     let fixture = Fixture::start().await;
     let other = PARENT.replace("00f067", "11f067");
     let submit = async |parent: &str, key: &str, path: &str, body: &Value| {
@@ -272,7 +272,7 @@ async fn a_submit_repeated_in_another_trace_is_the_same_submit() {
 
 #[cfg(not(feature = "otlp"))]
 #[test]
-fn a_program_that_cannot_send_spans_refuses_to_be_told_where() {
+fn binary_without_otlp_rejects_an_otlp_endpoint() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
         // What every program is told is not meant for one that cannot do it: it goes on, to the Redis that is not there.

@@ -15,7 +15,7 @@ use crate::support::{Fixture, report, report_with};
 const DEADLINE: Duration = Duration::from_secs(8);
 
 #[tokio::test]
-async fn a_redis_that_was_killed_is_a_fast_503_and_is_found_again() {
+async fn killed_redis_gives_a_fast_503_until_it_restarts() {
     let mut fixture = Fixture::start().await;
     let kept = fixture.submit("q", json!(1)).await;
     fixture.redis.kill();
@@ -52,7 +52,7 @@ async fn a_redis_that_was_killed_is_a_fast_503_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_is_answered_for_in_time_and_serves_on_when_it_thaws() {
+async fn frozen_redis_gives_503_in_time_and_serves_again_when_resumed() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     fixture.redis.freeze();
@@ -86,7 +86,7 @@ async fn fill(fixture: &Fixture, code: &str, status: u16) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_full_redis_refuses_new_tasks_and_drains_to_empty() {
+async fn full_redis_rejects_new_tasks_and_drains_to_empty() {
     let mut fixture = Fixture::start().await;
     let used: String = fixture.redis.ask(cmd("INFO").arg("memory")).await;
     let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
@@ -127,7 +127,7 @@ fn limit_files(process: u32, bytes: &str) {
 }
 
 #[tokio::test]
-async fn a_full_disk_has_a_code_of_its_own_and_ends_by_itself() {
+async fn full_disk_has_its_own_code_and_recovers_by_itself() {
     // Files that may not grow are to a process what a full disk is.
     if Flavour::of_this_run() == Flavour::Cluster {
         return;
@@ -152,7 +152,7 @@ async fn a_full_disk_has_a_code_of_its_own_and_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn signals_that_are_cut_again_and_again_delay_nothing_beyond_the_sweep() {
+async fn repeatedly_cut_wakeups_delay_no_task_beyond_the_poll_interval() {
     let fixture = Fixture::start().await;
     let url = fixture.redis.url.clone();
     let cutting = async {
@@ -181,7 +181,7 @@ async fn signals_that_are_cut_again_and_again_delay_nothing_beyond_the_sweep() {
 }
 
 #[tokio::test]
-async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
+async fn repeated_script_flushes_change_no_result() {
     let fixture = Fixture::start().await;
     let url = fixture.redis.url.clone();
     let flushing = async {
@@ -206,7 +206,7 @@ async fn scripts_that_redis_forgets_again_and_again_are_not_noticed() {
 }
 
 #[tokio::test]
-async fn hints_are_heard_again_after_their_connection_was_cut() {
+async fn wakeups_arrive_again_after_their_connection_was_cut() {
     // No sweep finds in time what a hint has missed.
     let fixture = Fixture::with(|written| written.poll_interval_ms = Some(60_000)).await;
     let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
@@ -242,7 +242,7 @@ fn probed(port: &str) -> Vec<(bool, f64)> {
 }
 
 #[tokio::test]
-async fn connections_to_redis_are_probed_while_they_rest() {
+async fn idle_connections_to_redis_are_probed() {
     let redis = OwnRedis::start().await;
     let url = match redis.url.strip_prefix("unix://") {
         Some(socket) => Proxy::start(socket.to_owned()).await.url,

@@ -20,7 +20,7 @@ async fn assert_kept(fixture: &Fixture, key: &[u8], after: &str) {
 }
 
 #[tokio::test]
-async fn a_field_of_a_later_release_survives_every_transition() {
+async fn field_of_a_later_release_survives_every_transition() {
     let fixture = Fixture::start().await;
     let body = json!({"queue": "q", "delay_ms": 60_000, "retain_ms": 600_000,
         "backoff": {"kind": "fixed", "base_ms": 1000, "jitter": "none"},
@@ -60,7 +60,7 @@ async fn a_field_of_a_later_release_survives_every_transition() {
 }
 
 #[tokio::test]
-async fn a_setting_of_a_later_release_survives_a_change_of_another() {
+async fn setting_of_a_later_release_survives_a_change_of_another() {
     let fixture = Fixture::start().await;
     fixture.http.post_nothing("/queues/q/pause").await.expect(200);
     let store = fixture.store().await;
@@ -77,7 +77,7 @@ async fn a_setting_of_a_later_release_survives_a_change_of_another() {
 }
 
 #[tokio::test]
-async fn a_task_that_this_release_cannot_read_is_nobody_elses_trouble() {
+async fn unreadable_task_of_a_later_release_affects_no_other() {
     let fixture = Fixture::start().await;
     let ended = fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Fixture, report, report_with, text};
 
 #[tokio::test]
-async fn whoever_waits_for_the_end_gets_the_result() {
+async fn waiting_request_gets_the_result() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let http = fixture.http.clone();
@@ -19,7 +19,7 @@ async fn whoever_waits_for_the_end_gets_the_result() {
 }
 
 #[tokio::test]
-async fn waiting_crosses_servers() {
+async fn completion_at_another_server_ends_the_wait() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
@@ -32,7 +32,7 @@ async fn waiting_crosses_servers() {
 }
 
 #[tokio::test]
-async fn a_wait_that_ends_first_shows_the_task_as_it_stands() {
+async fn wait_that_times_out_returns_the_current_task() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let task = fixture.http.get(&format!("/tasks/{}?wait_ms=20", text(&id))).await.expect(200);
@@ -41,7 +41,7 @@ async fn a_wait_that_ends_first_shows_the_task_as_it_stands() {
 }
 
 #[tokio::test]
-async fn an_ended_or_unknown_task_is_not_waited_for() {
+async fn ended_or_unknown_task_is_answered_without_waiting() {
     let fixture = Fixture::start().await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&id))).await.expect(200);

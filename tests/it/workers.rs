@@ -29,7 +29,7 @@ async fn until_there_are(fixture: &Fixture, number: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn who_claims_is_shown_with_what_it_said_and_holds() {
+async fn worker_that_claims_is_listed_with_its_claim_and_its_leases() {
     let mut fixture = Fixture::start().await;
     let second = fixture.another_server().await;
     fixture.submit("q", json!(1)).await;
@@ -55,7 +55,7 @@ async fn who_claims_is_shown_with_what_it_said_and_holds() {
 }
 
 #[tokio::test]
-async fn one_that_is_not_seen_for_30_s_has_gone_unless_it_holds_a_lease_and_it_counts_for_what_it_holds() {
+async fn worker_unseen_for_30_s_is_listed_only_while_it_holds_leases() {
     let fixture = Fixture::start().await;
     for _ in 0..3 {
         fixture.submit("q", json!(1)).await;
@@ -90,7 +90,7 @@ async fn one_that_is_not_seen_for_30_s_has_gone_unless_it_holds_a_lease_and_it_c
 }
 
 #[tokio::test]
-async fn a_heartbeat_at_another_server_takes_nothing_of_what_the_claim_said() {
+async fn heartbeat_at_another_server_keeps_what_the_claim_recorded() {
     let mut fixture = Fixture::start().await;
     let second = fixture.another_server().await;
     fixture.submit("q", json!(1)).await;
@@ -117,7 +117,7 @@ async fn a_heartbeat_at_another_server_takes_nothing_of_what_the_claim_said() {
 }
 
 #[tokio::test]
-async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time() {
+async fn leases_of_several_shards_add_up_only_if_held_at_one_time() {
     let fixture = Fixture::with_shards(4).await;
     let store = fixture.store().await;
     let body = json!({"queues": ["q"], "worker": "w", "lease_ms": 600_000, "wait_ms": 10_000});
@@ -150,7 +150,7 @@ async fn what_is_held_in_several_shards_adds_up_only_if_it_was_held_at_one_time(
 }
 
 #[tokio::test]
-async fn where_more_come_than_are_remembered_those_go_that_were_seen_least_recently() {
+async fn registry_beyond_its_limit_drops_the_least_recently_seen_workers() {
     let lab = Lab::start().await;
     let sighting = |name: usize| WorkerSeen {
         worker: Worker::unknown(&name.to_string()),
@@ -171,7 +171,7 @@ async fn where_more_come_than_are_remembered_those_go_that_were_seen_least_recen
 }
 
 #[tokio::test]
-async fn one_that_waits_or_sends_heartbeats_is_alive() {
+async fn worker_that_waits_or_sends_heartbeats_is_alive() {
     let fixture = Fixture::start().await;
     let claim = json!({"worker": "waits", "wait_ms": 60_000});
     let waiting = fixture.http.post("/claim", &claim);
@@ -201,7 +201,7 @@ async fn one_that_waits_or_sends_heartbeats_is_alive() {
 }
 
 #[tokio::test]
-async fn tasks_come_in_the_order_in_which_their_leases_end_and_their_number_only_where_all_are_seen() {
+async fn held_tasks_are_ordered_by_lease_end_and_counted_only_if_all_are_seen() {
     let fixture = Fixture::with_shards(1).await;
     for (queue, lease_ms) in [("a", 300_000), ("b", 100_000), ("c", 200_000)] {
         fixture.submit(queue, json!(1)).await;
@@ -221,7 +221,7 @@ async fn tasks_come_in_the_order_in_which_their_leases_end_and_their_number_only
 }
 
 #[tokio::test]
-async fn workers_come_page_by_page_and_a_name_may_be_anything() {
+async fn workers_are_listed_by_page_with_any_name() {
     let fixture = Fixture::start().await;
     let names = ["a b&c", "b", "c/\u{e9}?", "d", "e"];
     for name in names {

@@ -101,7 +101,7 @@ fn near(name: &str, measured: f64, wanted: f64, more: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_measured_is_what_a_replay_of_the_same_draws_says() {
+async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     let minutes = std::env::var("SLOTWHEEL_SIMULATION_MINUTES").map_or(1, |minutes| minutes.parse().expect("minutes"));
     let length = Duration::from_secs(60 * minutes);
     let window = length.min(WINDOW);

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_are_read_out_of_an_answer() {
+    fn jobs_are_read_from_a_reply() {
         let answer = br#"[{"msg":"new job","job_id":"a1","data":"eyJuIjoxMiwidGV4dCI6IiJ9"},{"job_id":"b2","data":"eyJuIjo3LCJ0ZXh0IjoiIn0="}]"#;
         let jobs = held(answer).unwrap();
         assert_eq!(jobs.iter().map(|job| (job.number, job.id.as_str())).collect::<Vec<_>>(), [(12, "a1"), (7, "b2")]);

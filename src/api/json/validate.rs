@@ -90,12 +90,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>) {
+        fn json_of_any_bytes_does_not_panic(bytes: Vec<u8>) {
             let _ = validate(&bytes, 8);
         }
 
         #[test]
-        fn what_a_strict_parser_takes_is_taken(text in "\\PC*") {
+        fn json_accepted_by_serde_is_accepted(text in "\\PC*") {
             let json = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(validate(json.as_bytes(), 1), Ok(()));
         }

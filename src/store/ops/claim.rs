@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_start_at_1() {
+    fn index_starts_at_1() {
         assert_eq!(zero_based(1).ok(), Some(0));
         assert!(zero_based(0).is_err() && zero_based(i64::MIN).is_err());
     }

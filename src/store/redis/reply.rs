@@ -163,7 +163,7 @@ mod tests {
     use crate::store::redis::reply::*;
 
     #[test]
-    fn what_scripts_pack_is_unpacked_and_nothing_else() {
+    fn replies_of_scripts_are_decoded_and_others_rejected() {
         let packed = |bytes: &[u8]| decode_msgpack(Value::BulkString(bytes.to_vec()));
         let list = packed(b"\x93\xa2ab\xcd\x01\x00\x91\xd0\xff").unwrap();
         let minus_one = Value::Array(vec![Value::Int(-1)]);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_answer_the_start_is_told() {
+    fn error_shows_the_start_of_a_large_reply() {
         let large = Value::Array(vec![Value::Int(7); 1_000_000]);
         let Error::Unexpected(why) = int(large).unwrap_err() else { panic!("another error") };
         assert!(why.starts_with("wanted a number, got ") && why.len() < 250, "{why}");

@@ -208,7 +208,7 @@ impl World {
 }
 
 #[test]
-fn a_seed_is_a_schedule() {
+fn seed_determines_the_schedule() {
     let length = Duration::from_secs(60);
     assert_eq!(schedule(7, length, 3, 3), schedule(7, length, 3, 3));
     assert_ne!(schedule(7, length, 3, 3), schedule(8, length, 3, 3));

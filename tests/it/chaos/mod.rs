@@ -59,14 +59,14 @@ fn from_environment(name: &str) -> Option<u64> {
 
 /// What a worker process runs: nothing, unless it is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_process() {
+async fn worker_process() {
     if let Ok(orders) = std::env::var(processes::WORKER) {
         processes::obey(serde_json::from_str(&orders).expect("orders")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_and_nobody_served_twice() {
+async fn tasks_are_neither_lost_nor_completed_twice_under_faults() {
     let seed = from_environment("SLOTWHEEL_CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let length = Duration::from_secs(from_environment("SLOTWHEEL_CHAOS_SECONDS").unwrap_or(SECONDS));
     let folder = std::env::temp_dir().join(format!("slotwheel-chaos-{seed}-{}", std::process::id()));

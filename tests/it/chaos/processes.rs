@@ -169,7 +169,7 @@ impl Crew {
         let orders = Orders { name: format!("{}.{}", self.orders.name, process.0), ..self.orders.clone() };
         let log = std::fs::File::create(orders.folder.join(format!("{}.log", orders.name))).expect("a log");
         let child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["chaos::a_worker_process", "--exact", "--nocapture"])
+            .args(["chaos::worker_process", "--exact", "--nocapture"])
             .env(WORKER, serde_json::to_string(&orders).expect("JSON"))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a log"))

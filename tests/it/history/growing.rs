@@ -61,7 +61,7 @@ fn healthy(tasks: u64) -> String {
 }
 
 #[test]
-fn twice_the_history_is_about_twice_the_work() {
+fn check_of_twice_the_history_takes_about_twice_the_work() {
     let checked = [20_000, 40_000].map(|tasks| {
         let events = read(healthy(tasks).as_bytes());
         let verdict = check(&events);

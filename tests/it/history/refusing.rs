@@ -36,7 +36,7 @@ fn only(invariant: Invariant, history: &[&str], bad: &str, good: &str) {
 }
 
 #[test]
-fn a_task_that_is_gone() {
+fn missing_task_is_rejected() {
     let other = r#"
 {"at":1000000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b"}]}}}
 {"at":1002000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}"#;
@@ -46,14 +46,14 @@ fn a_task_that_is_gone() {
 }
 
 #[test]
-fn a_task_that_never_ends() {
+fn task_that_never_ends_is_rejected() {
     let history = [SUBMIT, &READ.replace(r#","result":"r""#, "").replace(r#""acquired":1"#, r#""acquired":0"#)];
     let history = [history[0], &history[1].replace(r#""state":"completed""#, r#""state":"ready""#)];
     only(Invariant::Lost, &history, r#""state":"ready""#, r#""state":"expired""#);
 }
 
 #[test]
-fn two_completions() {
+fn two_completions_are_rejected() {
     let second = r#"
 {"at":2010000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
 {"at":2012000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":3011,"attempt":2}]}}
@@ -76,13 +76,13 @@ fn two_completions() {
 }
 
 #[test]
-fn a_result_that_did_not_stand() {
+fn overwritten_result_is_rejected() {
     let history = [SUBMIT, CLAIM, COMPLETE, &READ.replace(r#""state":"completed""#, r#""state":"cancelled""#)];
     only(Invariant::CompletedOnce, &history, r#""state":"cancelled""#, r#""state":"completed""#);
 }
 
 #[test]
-fn two_leases_at_once() {
+fn two_leases_at_once_are_rejected() {
     let second = r#"
 {"at":1900000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
 {"at":2030000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":2990,"attempt":2}]}}"#;
@@ -93,7 +93,7 @@ fn two_leases_at_once() {
 }
 
 #[test]
-fn a_lease_that_a_heartbeat_prolonged_is_still_one() {
+fn lease_extended_by_heartbeat_overlaps_no_other() {
     let beat = r#"
 {"at":1500000,"client":"w","op":3,"invoke":{"heartbeat":{"id":"A","token":"t"}}}
 {"at":1502000,"client":"w","op":3,"ok":{"held":{"until":2501}}}
@@ -106,13 +106,13 @@ fn a_lease_that_a_heartbeat_prolonged_is_still_one() {
 }
 
 #[test]
-fn a_delay_cut_short() {
+fn delay_cut_short_is_rejected() {
     let submit = SUBMIT.replace(r#""name":"a""#, r#""name":"a","delay_ms":10"#);
     only(Invariant::NotEarly, &[&submit, CLAIM, COMPLETE, READ], r#""delay_ms":10"#, r#""delay_ms":4"#);
 }
 
 #[test]
-fn a_retry_before_its_time() {
+fn retry_before_its_time_is_rejected() {
     let failed = r#"
 {"at":1006000,"client":"w","op":2,"invoke":{"fail":{"id":"A","token":"t"}}}
 {"at":1008000,"client":"w","op":2,"ok":{"ended":{"state":"scheduled","run_at":1107}}}
@@ -125,19 +125,19 @@ fn a_retry_before_its_time() {
 }
 
 #[test]
-fn an_attempt_that_nobody_made() {
+fn invented_attempt_is_rejected() {
     let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#);
     only(Invariant::Attempts, &[SUBMIT, CLAIM, COMPLETE, &read], r#""attempts":1"#, r#""attempts":0"#);
 }
 
 #[test]
-fn a_hand_out_that_was_not_counted() {
+fn uncounted_delivery_is_rejected() {
     let read = READ.replace(r#""acquired":1"#, r#""acquired":0"#);
     only(Invariant::Attempts, &[SUBMIT, CLAIM, COMPLETE, &read], r#""acquired":0"#, r#""acquired":1"#);
 }
 
 #[test]
-fn a_lease_that_ran_out_and_did_not_count() {
+fn expired_lease_without_an_attempt_is_rejected() {
     let second = r#"
 {"at":2100000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
 {"at":2109000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":3106,"attempt":1}]}}
@@ -149,7 +149,7 @@ fn a_lease_that_ran_out_and_did_not_count() {
 }
 
 #[test]
-fn a_task_overtaken_in_its_slot() {
+fn task_overtaken_in_its_slot_is_rejected() {
     let tasks = r#"
 {"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"}]}}}
 {"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A","slot":7}}]}}
@@ -168,7 +168,7 @@ fn a_task_overtaken_in_its_slot() {
 }
 
 #[test]
-fn a_batch_out_of_order() {
+fn batch_out_of_order_is_rejected() {
     let tasks = r#"
 {"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"},{"name":"b"}]}}}
 {"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A"}},{"created":{"id":"B"}}]}}
@@ -182,7 +182,7 @@ fn a_batch_out_of_order() {
 }
 
 #[test]
-fn a_token_given_twice() {
+fn token_given_twice_is_rejected() {
     let other = r#"
 {"at":1000000,"client":"p","op":2,"invoke":{"submit":{"queue":"r","items":[{"name":"b"}]}}}
 {"at":1002000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}
@@ -193,14 +193,14 @@ fn a_token_given_twice() {
 }
 
 #[test]
-fn a_completion_after_the_lease() {
+fn completion_after_the_lease_is_rejected() {
     let late = COMPLETE.replace("1006000", "2003001").replace("1008000", "2005000");
     let read = READ.replace("1007", "2004");
     only(Invariant::StaleTokens, &[SUBMIT, CLAIM, &late, &read], r#"{"at":2003001"#, r#"{"at":2003000"#);
 }
 
 #[test]
-fn a_completion_after_a_release() {
+fn completion_after_a_release_is_rejected() {
     let released = r#"
 {"at":1005100,"client":"w","op":5,"invoke":{"release":{"id":"A","token":"t"}}}
 {"at":1005200,"client":"w","op":5,"ok":{"ended":{"state":"ready"}}}"#;
@@ -210,7 +210,7 @@ fn a_completion_after_a_release() {
 }
 
 #[test]
-fn a_refused_completion_that_left_its_result() {
+fn rejected_completion_that_stored_its_result_is_rejected() {
     let refused = COMPLETE.replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""fail":"lease_lost""#);
     let read = READ.replace(r#""attempts":0"#, r#""attempts":1"#);
     let history = [SUBMIT, CLAIM, &refused, &read.replace("completed", "cancelled")];
@@ -218,7 +218,7 @@ fn a_refused_completion_that_left_its_result() {
 }
 
 #[test]
-fn counts_that_do_not_add_up() {
+fn counts_that_do_not_add_up_are_rejected() {
     let sample = r#"
 {"at":1500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
 {"at":1501000,"client":"s","op":1,"ok":{"counts":{"submitted":1,"completed":1,"ready":1}}}"#;
@@ -227,7 +227,7 @@ fn counts_that_do_not_add_up() {
 }
 
 #[test]
-fn counts_that_know_less_than_clients_do() {
+fn counts_below_what_clients_saw_are_rejected() {
     let sample = r#"
 {"at":1500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
 {"at":1501000,"client":"s","op":1,"ok":{"counts":{"submitted":1,"ready":1}}}"#;
@@ -235,7 +235,7 @@ fn counts_that_know_less_than_clients_do() {
 }
 
 #[test]
-fn counts_of_tasks_that_are_not_there() {
+fn counts_of_missing_tasks_are_rejected() {
     let sample = r#"
 {"at":9500000,"client":"s","op":1,"invoke":{"counts":{"queue":"q"}}}
 {"at":9501000,"client":"s","op":1,"ok":{"counts":{"submitted":2,"completed":1,"cancelled":1}}}
@@ -246,13 +246,13 @@ fn counts_of_tasks_that_are_not_there() {
 }
 
 #[test]
-fn a_payload_that_nobody_sent() {
+fn invented_payload_is_rejected() {
     let claim = CLAIM.replace(r#""name":"a""#, r#""name":"b""#);
     only(Invariant::Submitted, &[SUBMIT, &claim, COMPLETE, READ], r#""name":"b""#, r#""name":"a""#);
 }
 
 #[test]
-fn a_result_that_nobody_sent() {
+fn invented_result_is_rejected() {
     let read = READ.replace(r#""result":"r""#, r#""result":"s""#);
     // Nothing is known of what the completion came to.
     let unknown = COMPLETE.replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""unknown":"no answer""#);
@@ -271,7 +271,7 @@ const KEYED: &str = r#"
 {"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A"}}]}}"#;
 
 #[test]
-fn a_dedupe_key_given_away() {
+fn dedupe_key_of_a_live_task_given_away_is_rejected() {
     let other = r#"
 {"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
 {"at":1102000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}
@@ -281,7 +281,7 @@ fn a_dedupe_key_given_away() {
 }
 
 #[test]
-fn a_dedupe_key_that_outlives_its_task() {
+fn dedupe_key_that_outlives_its_task_is_rejected() {
     let other = r#"
 {"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
 {"at":1102000,"client":"p","op":2,"ok":{"submitted":[{"kept":{"id":"A"}}]}}
@@ -291,7 +291,7 @@ fn a_dedupe_key_that_outlives_its_task() {
 }
 
 #[test]
-fn a_submit_that_became_two_tasks() {
+fn submit_that_created_two_tasks_is_rejected() {
     let submit = r#"
 {"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"r","items":[{"name":"a"}]}}}
 {"at":1002000,"client":"p","op":1,"unknown":"no answer"}
@@ -303,14 +303,14 @@ fn a_submit_that_became_two_tasks() {
 }
 
 #[test]
-fn a_refused_submit_that_took_place() {
+fn rejected_submit_that_took_effect_is_rejected() {
     let submit = SUBMIT.replace(r#""ok":{"submitted":[{"created":{"id":"A"}}]}"#, r#""fail":"out_of_range""#);
     let unknown = r#""unknown":"unavailable""#;
     only(Invariant::Unknown, &[&submit, CLAIM, COMPLETE, READ], r#""fail":"out_of_range""#, unknown);
 }
 
 #[test]
-fn an_unknown_outcome_that_is_known_later() {
+fn unknown_outcome_that_is_seen_later_is_accepted() {
     let later = r#"
 {"at":1007000,"client":"w","op":9,"invoke":{"cancel":{"id":"A"}}}
 {"at":1007500,"client":"w","op":9,"unknown":"no answer"}

@@ -26,7 +26,7 @@ const CASES: u32 = 24;
 const STEPS: std::ops::Range<usize> = 20..45;
 
 #[test]
-fn servers_answer_and_keep_what_the_model_says() {
+fn servers_reply_and_store_as_the_model_does() {
     let flavour = Flavour::of_this_run();
     let mut config = Config::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {

@@ -87,7 +87,7 @@ fn turned(before: &Model, after: &Model) -> Option<&'static str> {
 }
 
 #[test]
-fn traces_reach_every_outcome() {
+fn random_traces_reach_every_outcome() {
     let mut seen = BTreeSet::new();
     let mut runner = TestRunner::deterministic();
     let traces = Trace::sequential_strategy(40..41);

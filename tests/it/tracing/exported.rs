@@ -35,7 +35,7 @@ fn names(spans: &[Span]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_task_is_seen_in_its_clients_trace_from_submit_to_end() {
+async fn task_spans_lie_in_the_clients_trace_from_submit_to_end() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     let headers = [("traceparent", PARENT), ("tracestate", "vendor=1")];
@@ -77,7 +77,7 @@ async fn a_task_is_seen_in_its_clients_trace_from_submit_to_end() {
 }
 
 #[tokio::test]
-async fn each_attempt_is_a_wait_and_an_execution_that_says_how_it_ended() {
+async fn attempt_has_a_wait_span_and_an_execution_span_with_its_outcome() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     let task = submit(&fixture.http, json!({"backoff": {"kind": "fixed", "base_ms": 0, "jitter": "none"}})).await;
@@ -115,7 +115,7 @@ async fn each_attempt_is_a_wait_and_an_execution_that_says_how_it_ended() {
 }
 
 #[tokio::test]
-async fn what_comes_after_a_replacement_lies_in_the_trace_of_who_replaced() {
+async fn spans_after_a_replace_lie_in_the_trace_of_the_replacing_request() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     let body = json!({"queue": "mail", "dedupe": {"key": "k", "mode": "replace"}});
@@ -133,7 +133,7 @@ async fn what_comes_after_a_replacement_lies_in_the_trace_of_who_replaced() {
 }
 
 #[tokio::test]
-async fn only_tasks_of_a_trace_that_is_kept_are_followed() {
+async fn tasks_of_unsampled_traces_have_no_spans() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     let not_kept = PARENT.replace("-01", "-00");
@@ -162,7 +162,7 @@ async fn only_tasks_of_a_trace_that_is_kept_are_followed() {
 }
 
 #[tokio::test]
-async fn what_is_answered_again_is_not_seen_again() {
+async fn repeated_request_exports_no_span_again() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     submit(&fixture.http, json!({})).await;
@@ -178,7 +178,7 @@ async fn what_is_answered_again_is_not_seen_again() {
 }
 
 #[tokio::test]
-async fn a_batch_over_many_shards_is_seen_whole() {
+async fn batch_over_many_shards_has_all_its_spans() {
     let collector = Collector::start().await;
     let mut fixture = Fixture::with(|written| {
         written.otlp_endpoint = Some(collector.endpoint.clone());
@@ -210,7 +210,7 @@ async fn a_batch_over_many_shards_is_seen_whole() {
 }
 
 #[tokio::test]
-async fn of_leases_that_ran_out_together_those_are_seen_that_were_ended() {
+async fn leases_expired_together_have_spans_for_those_ended() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     submit(&fixture.http, json!({})).await;
@@ -235,7 +235,7 @@ async fn of_leases_that_ran_out_together_those_are_seen_that_were_ended() {
 }
 
 #[tokio::test]
-async fn a_claim_reads_no_payload_again_for_spans() {
+async fn claim_with_spans_reads_no_payload_again() {
     let collector = Collector::start().await;
     let fixture = following(&collector.endpoint).await;
     let length = 200_000;
@@ -253,7 +253,7 @@ async fn a_claim_reads_no_payload_again_for_spans() {
 }
 
 #[tokio::test]
-async fn a_state_of_the_tasks_own_is_handed_on_if_it_is_one() {
+async fn tracestate_of_a_task_is_passed_on_if_valid() {
     let collector = Collector::start().await;
     let mut fixture = following(&collector.endpoint).await;
     let too_many: Vec<String> = (0..33).map(|n| format!("v{n}=1")).collect();
@@ -281,19 +281,19 @@ async fn works_and_stops_without(endpoint: &str) {
 }
 
 #[tokio::test]
-async fn without_a_collector_all_works_and_stops_in_time() {
+async fn server_without_a_collector_works_and_stops_in_time() {
     works_and_stops_without("http://127.0.0.1:1").await;
 }
 
 #[tokio::test]
-async fn with_a_collector_that_never_answers_all_works_and_stops_in_time() {
+async fn server_with_a_hanging_collector_works_and_stops_in_time() {
     // Connections are made, and nobody takes them.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     works_and_stops_without(&format!("http://{}", silent.local_addr().unwrap())).await;
 }
 
 #[tokio::test]
-async fn variables_that_all_programs_understand_are_understood() {
+async fn otel_environment_variables_are_obeyed() {
     let mut redis = OwnRedis::start().await;
     for (name, variables) in [
         ("mine", &[("OTEL_SERVICE_NAME", "mine")][..]),
@@ -316,7 +316,7 @@ async fn variables_that_all_programs_understand_are_understood() {
 }
 
 #[test]
-fn only_a_server_minds_a_variable_that_is_no_endpoint() {
+fn invalid_endpoint_variable_stops_only_a_server() {
     let said = |command: &str| {
         let mut run = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
         run.env_remove("SLOTWHEEL_CONFIG").env("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317");
