@@ -23,11 +23,11 @@ use anyhow::{Result, ensure};
 use futures_util::future::LocalBoxFuture;
 use redis::{Pipeline, Value};
 
-use crate::contenders::Contender;
+use crate::systems::Contender;
 use crate::ledger::payload;
 use crate::load::{Measured, Plan};
 use crate::processes::{Redis, cpu_seconds};
-use crate::sides::Settings;
+use crate::adapters::Settings;
 use crate::workloads::Script;
 
 /// Lives under way at once.

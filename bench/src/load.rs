@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::ledger::{Ledger, payload};
 use crate::processes::cpu_seconds;
-use crate::sides::{Client, Job, Role, Side, Task};
+use crate::adapters::{Client, Job, Role, Side, Task};
 
 /// How much load, and for how long.
 #[derive(Clone, Copy, Debug)]

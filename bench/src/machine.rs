@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::load::Plan;
 use crate::processes::redis_version;
-use crate::sides::{Fsync, Settings};
+use crate::adapters::{Fsync, Settings};
 
 /// As Markdown.
 pub fn describe(settings: &Settings, plan: &Plan, pairs: usize) -> String {

@@ -5,19 +5,19 @@
 //! `limit` and `empty` are what it costs at the least; `ledger` finds lost and doubled work; `stats` and `report` say
 //! what came out.
 
-mod bare;
-mod contenders;
-mod empty;
+mod adapters;
+mod empty_server;
 mod http;
 mod ledger;
 mod limit;
-mod lines;
+mod line_protocol;
 mod load;
 mod machine;
 mod processes;
 mod report;
-mod sides;
+mod round_trip;
 mod stats;
+mod systems;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
-use contenders::{Contender, Kind};
+use systems::{Contender, Kind};
 use load::Plan;
 use report::Absent;
-use sides::{Fsync, Settings};
+use adapters::{Fsync, Settings};
 use workloads::{Entry, Round, Workload};
 
 /// Runs workloads and prints a table of each.
@@ -92,7 +92,7 @@ enum Mode {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(Mode::EmptyServer { address }) = arguments.mode {
-        return empty::serve(address);
+        return empty_server::serve(address);
     }
     // One thread, because the load shares the processors with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-use crate::sides::{Fsync, Settings};
+use crate::adapters::{Fsync, Settings};
 
 /// How long a program may take until it answers.
 pub const START: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::server::Server;
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 use crate::support::redis::OwnRedis;
 use crate::support::{Http, report};
 

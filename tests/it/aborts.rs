@@ -9,7 +9,7 @@ use slotwheel::domain::state::State;
 use slotwheel::store::audit::{audit, repair};
 use slotwheel::store::{Error, ops};
 
-use crate::support::lab::{Content, Lab};
+use crate::support::script_lab::{Content, Lab};
 use scenarios::Scenario;
 
 /// What was seen at the calls at which one script was stopped.

@@ -12,7 +12,7 @@ use slotwheel::config::RawLimits;
 use tokio::net::TcpStream;
 
 use crate::support::Fixture;
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 
 const POLL: &str = r#"{"queues":["q"],"wait_ms":60000,"lease_ms":1000}"#;
 

@@ -11,8 +11,8 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::enable_events::enable_events;
 use tokio::sync::mpsc;
 
-use crate::support::lab::{Lab, task};
-use crate::support::stream::{PATIENCE, Stream, narrow};
+use crate::support::script_lab::{Lab, task};
+use crate::support::event_stream::{PATIENCE, Stream, narrow};
 use crate::support::{Fixture, Http, report, report_with, text};
 
 async fn limited(limits: RawLimits) -> Fixture {

@@ -2,7 +2,7 @@
 //! is not taken for another request.
 
 use crate::support::Fixture;
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 
 /// What would show that something behind a refused request was served.
 const SMUGGLED: &str =

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::support::exposition::{Exposition, Labels};
-use crate::support::raw::{Raw, post};
+use crate::support::raw_client::{Raw, post};
 use crate::support::redis::Flavour;
 use crate::support::{Answer, Fixture, Http, report, report_with, text};
 

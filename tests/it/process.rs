@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::Http;
-use crate::support::raw::{Raw, get};
+use crate::support::raw_client::{Raw, get};
 use crate::support::redis::TempDir;
 
 fn slotwheel(arguments: &[&str]) -> Command {

@@ -6,7 +6,7 @@ use slotwheel::domain::slot::Slot;
 
 use crate::support::Fixture;
 use crate::support::redis::{OwnRedis, free_port};
-use crate::support::stream::Stream;
+use crate::support::event_stream::Stream;
 
 /// A node of a Cluster, and its port.
 async fn node() -> (OwnRedis, u16) {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::Fixture;
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 
 const MS: Duration = Duration::from_millis(1);
 /// What a busy machine may add to a bound.

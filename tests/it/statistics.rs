@@ -13,7 +13,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::submit::submit;
 use slotwheel::store::views::stats::read_window;
 
-use crate::support::lab::{Lab, queue, task};
+use crate::support::script_lab::{Lab, queue, task};
 use crate::support::{Fixture, Http, report, report_with, text};
 
 /// The figures of the queue over a window that holds all that was done before.

@@ -12,7 +12,7 @@ use deadpool_redis::redis::cmd;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::raw::Raw;
+use crate::support::raw_client::Raw;
 use crate::support::redis::OwnRedis;
 use crate::support::{Answer, Fixture, Http, text};
 

@@ -11,7 +11,7 @@ use slotwheel::store::ops::sample_leases::sample_leases;
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::workers::live_workers;
 
-use crate::support::lab::Lab;
+use crate::support::script_lab::Lab;
 use crate::support::{Fixture, report, text};
 
 async fn workers(fixture: &Fixture) -> Vec<Value> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use support::queueing::{Draw, Replay, Work, poisson};
+use support::queue_simulation::{Draw, Replay, Work, poisson};
 use support::{Fixture, Http, report_with};
 use tokio::time::{Instant, sleep_until};
 

@@ -5,9 +5,9 @@ use anyhow::Result;
 
 use super::fill::random_key;
 use super::{BATCH, Entry, Goal, QUEUE, Script, Workload, ratio};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::load::{Measured, Run, Verb};
-use crate::sides::{Client, Task};
+use crate::adapters::{Client, Task};
 use crate::stats::Wanted;
 
 pub(super) const CONNECTIONS: usize = 8;

@@ -5,10 +5,10 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 
 use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, Verb, WAIT};
-use crate::sides::{Client, Side};
+use crate::adapters::{Client, Side};
 use crate::stats::Wanted;
 
 pub(super) fn workload() -> Workload {

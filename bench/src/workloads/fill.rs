@@ -8,7 +8,7 @@ use rand::RngExt as _;
 
 use super::QUEUE;
 use crate::ledger::{Ledger, payload};
-use crate::sides::{Capability, Client as _, Side, Task};
+use crate::adapters::{Capability, Client as _, Side, Task};
 
 /// So many, spread evenly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

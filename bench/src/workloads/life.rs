@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::fill::random_key;
 use super::{Entry, Goal, QUEUE, Round, Script, Workload, ratio};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::load::{Measured, Run};
-use crate::sides::Client;
+use crate::adapters::Client;
 use crate::stats::Wanted;
 
 pub(super) fn workload() -> Workload {

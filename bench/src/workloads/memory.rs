@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 
 use super::fill::Fill;
 use super::{Entry, Goal, Round, Script, Workload};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::ledger::Ledger;
 use crate::load::Measured;
-use crate::sides::Side;
+use crate::adapters::Side;
 use crate::stats::Wanted;
 
 const BEYOND: &str = "bytes of Redis beyond the payload, a task";

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, closed};
-use crate::sides::{Capability, Side};
+use crate::adapters::{Capability, Side};
 use crate::stats::Wanted;
 use fill::Fill;
 

@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 
 use super::{Entry, Goal, QUEUE, Round, Script, Workload};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, Verb, WAIT, open};
-use crate::sides::{Client, Job as _, Side, Task};
+use crate::adapters::{Client, Job as _, Side, Task};
 use crate::stats::Wanted;
 
 /// Submits a second.

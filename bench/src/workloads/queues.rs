@@ -5,9 +5,9 @@ use rand::RngExt as _;
 
 use super::fill::{Fill, queue_name};
 use super::{Entry, Goal, Script, Workload, ratio};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::load::{Measured, Run};
-use crate::sides::Client;
+use crate::adapters::Client;
 use crate::stats::Wanted;
 
 const COUNTS: [(usize, &str); 3] = [(10_000, "10,000 queues"), (100, "100 queues"), (1, "1 queue")];

@@ -2,7 +2,7 @@
 //! (one connection, one thing after another) and gathered (batches of a hundred). Plain, and each task with a random key.
 
 use super::{Entry, Goal, Script, Workload, ratio};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::load::Measured;
 use crate::stats::Wanted;
 use crate::workloads::fill::Fill;

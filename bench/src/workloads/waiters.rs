@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Entry, Goal, QUEUE, Round, Script, Workload};
-use crate::contenders::Kind;
+use crate::systems::Kind;
 use crate::ledger::{Ledger, payload};
 use crate::load::{Measured, times};
 use crate::processes::{cpu_seconds, has_ended, resident_bytes};
-use crate::sides::{Client, Job as _, Role, Side, Task};
+use crate::adapters::{Client, Job as _, Role, Side, Task};
 use crate::stats::Wanted;
 
 const WAITERS: usize = 16_000;

@@ -1,10 +1,10 @@
 //! For each script states in which it takes its interesting ways. Items of one call that are each a single write are apart:
 //! of several, some may be done.
 
-mod ending;
-mod keeping;
-mod taking;
-mod waiting;
+mod bookkeeping;
+mod lease_ends;
+mod submit_and_claim;
+mod waiting_tasks;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency};
 use slotwheel::store::ops::release::{Release, release};
 use slotwheel::store::{Caller, Result};
 
-use crate::support::lab::{Lab, document, error, id, queue, task, want};
+use crate::support::script_lab::{Lab, document, error, id, queue, task, want};
 
 type Step = for<'a> fn(&'a Lab) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
@@ -154,9 +154,9 @@ fn entry(n: u16, index: &str) -> Invariant {
 }
 
 pub fn all() -> Vec<Scenario> {
-    let mut all = taking::all();
-    all.extend(waiting::all());
-    all.extend(ending::all());
-    all.extend(keeping::all());
+    let mut all = submit_and_claim::all();
+    all.extend(waiting_tasks::all());
+    all.extend(lease_ends::all());
+    all.extend(bookkeeping::all());
     all
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::time::TimestampMs;
 
-use super::record::Recorder;
+use super::recorder::Recorder;
 use crate::history::event::{Answer, Call, Claimed, Event};
 use crate::support::{self, contract, text};
 

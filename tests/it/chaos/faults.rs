@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::pause;
 use super::processes::{Crew, Server};
 use super::proxy::{Cut, Proxy};
-use super::record::Recorder;
+use super::recorder::Recorder;
 use crate::support::redis::OwnRedis;
 
 /// Which proxy of a server: between it and its clients, or between it and Redis.

@@ -8,12 +8,12 @@
 //! Redis runs with `appendfsync always`: at a kill -9 nothing that was acknowledged may be lost.
 
 mod client;
-mod ending;
 mod faults;
+mod final_check;
 mod processes;
 mod producer;
 mod proxy;
-mod record;
+mod recorder;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ use crate::support::redis::OwnRedis;
 use client::Client;
 use faults::World;
 use processes::{Crew, Orders, Server};
-use record::Recorder;
+use recorder::Recorder;
 
 const SERVERS: usize = 3;
 const CREWS: usize = 2;
@@ -127,7 +127,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     for number in 0..WORKERS {
         work.spawn(worker::work(client(format!("w{number}")), polite.clone(), stop_work.clone()));
     }
-    work.spawn(ending::watch(client("watch".into()), waiting, stop_work.clone()));
+    work.spawn(final_check::watch(client("watch".into()), waiting, stop_work.clone()));
     world.suffer(faults::schedule(seed, length, SERVERS, CREWS)).await;
 
     stop_load.cancel();
@@ -140,7 +140,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     }
     polite.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut reader = client("reader".into());
-    troubles.extend(ending::drained(&mut reader).await.err());
+    troubles.extend(final_check::drained(&mut reader).await.err());
     // What was on its way arrives or is gone once the servers have ended; what arrived is worked off.
     for server in &world.servers {
         server.stop().await;
@@ -149,11 +149,11 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
         server.resume().await;
     }
     if troubles.is_empty() {
-        troubles.extend(ending::drained(&mut reader).await.err());
+        troubles.extend(final_check::drained(&mut reader).await.err());
     }
     stop_work.cancel();
     ended(work, &mut troubles).await;
-    ending::read_back(&mut reader).await;
+    final_check::read_back(&mut reader).await;
     recorder.read_clock(&socket).await;
     for server in &world.servers {
         server.stop().await;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::pause;
 use super::proxy::{Cut, Proxy, Upstream};
-use super::record::Recorder;
+use super::recorder::Recorder;
 use super::worker;
 
 /// Says to this binary that it is a worker process, and which.

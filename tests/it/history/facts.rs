@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::clock::Moment;
 use super::event::{Answer, Call, Claimed, Counts, Event, Item, Outcome, Read};
-use super::sendings::{End, Sending, Sendings};
+use super::requests::{End, Sending, Sendings};
 
 /// Counts the checker's steps, so that a test can say how they grow.
 #[derive(Debug, Default)]

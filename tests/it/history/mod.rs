@@ -8,15 +8,15 @@
 //! history that it alone refuses, and its neighbour that is sound (`refusing`).
 
 pub mod clock;
-mod counting;
+mod counts;
 pub mod event;
 mod facts;
-mod growing;
 mod leases;
 mod order;
-mod refusing;
-mod sendings;
+mod requests;
+mod scaling;
 mod tasks;
+mod violations;
 
 use std::io::BufRead;
 
@@ -52,7 +52,7 @@ pub const CHECKS: [(Invariant, Check); 12] = [
     (Invariant::Order, order::slots_are_in_order),
     (Invariant::TokensFresh, leases::tokens_are_fresh),
     (Invariant::StaleTokens, leases::stale_tokens_change_nothing),
-    (Invariant::Conservation, counting::counts_add_up),
+    (Invariant::Conservation, counts::counts_add_up),
     (Invariant::Submitted, tasks::all_was_submitted),
     (Invariant::Dedupe, tasks::dedupe_keys_are_held),
     (Invariant::Unknown, tasks::unknown_stays_unknown),

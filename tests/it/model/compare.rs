@@ -8,7 +8,7 @@ use slotwheel::domain::slot::Slot;
 use slotwheel::domain::state::State;
 use slotwheel::domain::time::TimestampMs;
 
-use super::calls::{Call, Name};
+use super::steps::{Call, Name};
 use super::{Claimed, Ended, Model, Problem, Reply, Task};
 use crate::support::Answer;
 

@@ -11,7 +11,7 @@ use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 use slotwheel::domain::state::State;
 
-use super::calls::{Ask, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
+use super::steps::{Ask, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
 use super::{AGAIN, Model, Reply, Task};
 
 /// Time stops here: something has happened by itself.

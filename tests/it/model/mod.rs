@@ -8,20 +8,20 @@
 //! has minutes. Two things fall due together only if one request caused both; what upkeep then does at different hours, it
 //! does at different seconds. So nothing is decided by the milliseconds that really pass.
 
-mod calls;
 mod compare;
+mod coverage;
 mod driver;
+mod expected;
 mod generate;
-mod life;
-mod reach;
-mod requests;
-mod send;
+mod http_requests;
+mod lifecycle;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use slotwheel::domain::state::State;
 
-use calls::{Name, Proof, Spec};
+use steps::{Name, Proof, Spec};
 
 const HOUR: i64 = 3_600_000;
 /// What a step takes.

@@ -1,14 +1,14 @@
 //! A server of one's own, on a Redis of one's own.
 
 pub mod contract;
+pub mod event_stream;
 pub mod exposition;
 pub mod http;
-pub mod lab;
 pub mod proxy;
-pub mod queueing;
-pub mod raw;
+pub mod queue_simulation;
+pub mod raw_client;
 pub mod redis;
-pub mod stream;
+pub mod script_lab;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

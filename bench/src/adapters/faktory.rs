@@ -17,7 +17,7 @@ use super::installed::installed;
 use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
 use crate::http::between;
 use crate::ledger::number_in;
-use crate::lines::{Lines, number};
+use crate::line_protocol::{Lines, number};
 use crate::processes::{Directory, Process, Redis, free_port};
 
 /// A worker that does not give a sign of life for a minute has its connections closed.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::HOUR;
-use super::calls::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
+use super::steps::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
 use super::compare::Names;
 use crate::support::{Answer, Http, text};
 

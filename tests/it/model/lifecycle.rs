@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use slotwheel::domain::state::State;
 
-use super::calls::Name;
+use super::steps::Name;
 use super::{Ended, Failure, HOUR, HOURS, LATER, LATER_BY_HOUR, Model, Queue, STEP, Task, Verb};
 
 impl Model {

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::installed::installed;
 use super::{Role, Settings};
-use crate::contenders::Contender;
+use crate::systems::Contender;
 use crate::ledger::Ledger;
-use crate::lines::{Lines, number};
+use crate::line_protocol::{Lines, number};
 use crate::load::{Measured, Plan, Run};
 use crate::processes::{Directory, Process, Redis, free_port};
 use crate::workloads::{BATCH, Script};

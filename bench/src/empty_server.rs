@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::http::Http;
 use crate::processes::{Directory, Process, free_port};
-use crate::sides::{Capability, Client, Job, Role, Settings, Side, Task};
+use crate::adapters::{Capability, Client, Job, Role, Settings, Side, Task};
 
 /// `slotwheel-bench empty-server <address>`: serves until it is killed.
 pub fn serve(address: SocketAddr) -> Result<()> {

@@ -7,7 +7,7 @@ use slotwheel::store::ops::fail::Failure;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
-use crate::support::lab::{error, id, queue, task, want};
+use crate::support::script_lab::{error, id, queue, task, want};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![

@@ -6,12 +6,12 @@ use futures_util::future::{LocalBoxFuture, try_join_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::contenders::Contender;
-use crate::empty::Empty;
+use crate::systems::Contender;
+use crate::empty_server::Empty;
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, open};
 use crate::processes::Redis;
-use crate::sides::{Client as _, Role, Settings, Side as _, Task};
+use crate::adapters::{Client as _, Role, Settings, Side as _, Task};
 use crate::workloads::{QUEUE, Script, pickup};
 
 /// The handler, and a Redis.

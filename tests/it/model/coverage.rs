@@ -6,7 +6,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::ReferenceStateMachine as _;
 
-use super::calls::{Call, Step};
+use super::steps::{Call, Step};
 use super::generate::Trace;
 use super::{Model, Reply};
 

@@ -14,7 +14,7 @@ use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 use super::{
     Scenario, call_off, expiring, fail_with, failure, finish, forget, give_back, keyed, later, leased, scenario,
 };
-use crate::support::lab::{id, queue, task};
+use crate::support::script_lab::{id, queue, task};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![

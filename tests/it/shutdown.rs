@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use deadpool_redis::redis::cmd;
 
 use crate::support::Fixture;
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 
 #[tokio::test]
 async fn waiters_are_answered_requests_finished_and_idle_connections_closed() {

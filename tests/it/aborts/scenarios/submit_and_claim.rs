@@ -9,7 +9,7 @@ use slotwheel::store::ops::heartbeat::heartbeat;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
-use crate::support::lab::{document, id, queue, task, want};
+use crate::support::script_lab::{document, id, queue, task, want};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![

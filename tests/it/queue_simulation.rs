@@ -8,7 +8,7 @@ use slotwheel::domain::erlang::{self, WaitPrediction};
 use slotwheel::domain::histogram::{Bucket, WaitHistogram};
 use slotwheel::domain::throughput::{Inputs, Throughput};
 
-use crate::support::queueing::{Draw, Replay, Work, poisson};
+use crate::support::queue_simulation::{Draw, Replay, Work, poisson};
 
 const TASKS: usize = 1_000_000;
 

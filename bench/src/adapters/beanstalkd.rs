@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::installed::installed;
 use super::{Capability, Client, Fsync, Numbered, Role, Settings, Side, Task};
 use crate::ledger::number_in;
-use crate::lines::{Lines, number};
+use crate::line_protocol::{Lines, number};
 use crate::processes::{Directory, Process, free_port};
 
 /// A server.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use slotwheel::domain::state::State;
 
-use super::calls::{Ask, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
+use super::steps::{Ask, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
 use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Record, Reply, Task, Verb};
 
 impl Model {

@@ -5,19 +5,19 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 use futures_util::future::LocalBoxFuture;
 
-use crate::bare::Bare;
-use crate::empty::Empty;
+use crate::round_trip::Bare;
+use crate::empty_server::Empty;
 use crate::ledger::Ledger;
 use crate::limit::Limit;
 use crate::load::{Measured, Plan};
-use crate::sides::beanstalkd::Beanstalkd;
-use crate::sides::bullmq::Bullmq;
-use crate::sides::elasticmq::Elasticmq;
-use crate::sides::faktory::Faktory;
-use crate::sides::lmstfy::Lmstfy;
-use crate::sides::ocypod::Ocypod;
-use crate::sides::slotwheel::Slotwheel;
-use crate::sides::{Capability, Fsync, Settings, Side};
+use crate::adapters::beanstalkd::Beanstalkd;
+use crate::adapters::bullmq::Bullmq;
+use crate::adapters::elasticmq::Elasticmq;
+use crate::adapters::faktory::Faktory;
+use crate::adapters::lmstfy::Lmstfy;
+use crate::adapters::ocypod::Ocypod;
+use crate::adapters::slotwheel::Slotwheel;
+use crate::adapters::{Capability, Fsync, Settings, Side};
 use crate::workloads::fill::Fill;
 use crate::workloads::{QUEUE, Script};
 
@@ -30,17 +30,17 @@ pub enum Kind {
     Other,
     /// Slotwheel with `appendfsync always`.
     Always,
-    /// See `sides::ocypod`.
+    /// See `adapters::ocypod`.
     Ocypod,
-    /// See `sides::lmstfy`.
+    /// See `adapters::lmstfy`.
     Lmstfy,
-    /// See `sides::faktory`.
+    /// See `adapters::faktory`.
     Faktory,
-    /// See `sides::bullmq`.
+    /// See `adapters::bullmq`.
     Bullmq,
-    /// See `sides::beanstalkd`.
+    /// See `adapters::beanstalkd`.
     Beanstalkd,
-    /// See `sides::elasticmq`.
+    /// See `adapters::elasticmq`.
     Elasticmq,
     /// The bare commands of a task's life.
     Limit,

@@ -24,7 +24,7 @@ use slotwheel::store::views::stats::read_window;
 use slotwheel::store::views::verify_invariants::verify_invariants;
 
 use super::{Scenario, damaged, entry, finish, keyed, later, leased, listening, note, pause, scenario};
-use crate::support::lab::{Lab, id, queue, task};
+use crate::support::script_lab::{Lab, id, queue, task};
 
 fn founded(lab: &Lab) -> Dataset {
     Dataset { shards: lab.store.layout(), id: "f".into(), has_markers: true }

@@ -8,7 +8,7 @@ use slotwheel::config::{Limits, RawLimits};
 use slotwheel::dispatch::Dispatch;
 use slotwheel::spans::Spans;
 
-use crate::support::raw::{Raw, get, post};
+use crate::support::raw_client::{Raw, get, post};
 use crate::support::{Answer, Fixture, report, report_with};
 
 async fn limited(limits: RawLimits) -> Fixture {
