@@ -21,7 +21,7 @@ pub(super) async fn live() -> Response {
 
 pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem> {
     if api.server.is_stopping() {
-        return Err(Problem::new(Code::Stopping, "the server is going down"));
+        return Err(store::Error::Stopping.into());
     }
     // A watch of a task that cannot be is a write like any other.
     api.dispatch.check_readiness().await?;

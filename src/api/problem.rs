@@ -294,6 +294,9 @@ impl From<store::Error> for Problem {
                 Problem::new(Code::DiskError, "nothing was changed; it goes on once the disk takes writes again")
             }
             store::Error::DataLoss(loss) => Problem::new(Code::DataLost, loss.explain()),
+            store::Error::Stopping => {
+                Problem::new(Code::Stopping, "the server is stopping; whether a write took effect is not known")
+            }
             store::Error::Unconfirmed(why) => {
                 tracing::warn!(why, "too few replicas have a submit");
                 Problem::new(

@@ -27,6 +27,9 @@ pub enum Error {
     /// have it.
     #[error("too few replicas have it: {0}")]
     Unconfirmed(String),
+    /// The server is stopping. Whether a write happened is unknown.
+    #[error("the server is stopping")]
+    Stopping,
     /// It answered what it should not: a bug, or somebody else's data under our names.
     #[error("unexpected answer of Redis: {0}")]
     Unexpected(String),
@@ -53,7 +56,7 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         match self {
             Error::Unavailable(_) | Error::Disk(_) | Error::DataLoss(_) => true,
-            Error::Full(_) | Error::Unconfirmed(_) | Error::Unexpected(_) => false,
+            Error::Full(_) | Error::Unconfirmed(_) | Error::Stopping | Error::Unexpected(_) => false,
         }
     }
 }

@@ -128,6 +128,7 @@ fn check_result<T>(checked: Result<T>) -> Option<T> {
             | Error::Full(_)
             | Error::Disk(_)
             | Error::DataLoss(_)
+            | Error::Stopping
             | Error::Unconfirmed(_)),
         ) => {
             assert_eq!(error.to_string(), "", "an answer was there");

@@ -93,7 +93,7 @@ impl CallErrors {
             Error::Full(_) => &self.full,
             Error::Disk(_) => &self.disk,
             // Known before a call is made: the gate counts those whom it turns away.
-            Error::DataLoss(_) => return,
+            Error::DataLoss(_) | Error::Stopping => return,
             Error::Unconfirmed(_) => &self.unconfirmed,
             Error::Unexpected(_) => &self.unexpected,
         };
