@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::accept::{self, ServerState, ShutdownTokens};
 use crate::api::{self, Api, Metrics};
 use crate::config::{Config, Durability, RedisSource};
 use crate::dispatch::Dispatch;
+use crate::http_server::{self, ServerState, ShutdownTokens};
 use crate::spans::Spans;
 use crate::store;
 use crate::store::dataset::identity::{Dataset, found};
@@ -70,7 +70,7 @@ async fn serve(
         Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
     let upkeep = Upkeep::start(&store, &dataset, config.poll_interval, &spans, &tasks, &closing);
     let wakeup_forwarder = tokio::spawn(forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()));
-    let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing));
+    let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing), api::render_rejection);
     let router = api::router(Api {
         dispatch: dispatch.clone(),
         upkeep,
@@ -81,7 +81,7 @@ async fn serve(
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
     // A part of the time is kept for what those who were cut off have begun.
-    let closed = accept::serve(listener, router, server_state, config.shutdown_timeout.mul_f64(0.8)).await;
+    let closed = http_server::serve(listener, router, server_state, config.shutdown_timeout.mul_f64(0.8)).await;
     // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
     wakeup_forwarder.abort();
     let _ = wakeup_forwarder.await;

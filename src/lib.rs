@@ -9,7 +9,8 @@
 //! - [`store`]: the only code that speaks Redis. One transition, one script.
 //! - [`dispatch`]: waiters in memory, one pump per shard, gathering of what comes in together.
 //! - [`upkeep`]: what must happen without anybody asking: delays, leases, deadlines, retention.
-//! - [`api`]: the only code that knows HTTP and JSON.
+//! - [`http_server`]: connections, their limits, and the parts of HTTP that no route concerns.
+//! - [`api`]: routes, JSON, and problem documents.
 //! - [`app`]: wiring. [`cli`]: the command line.
 
 pub mod api;
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod http_server;
 pub mod metrics;
 pub mod spans;
 pub mod store;

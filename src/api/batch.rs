@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::claims::Claim;
-use super::extract::{BatchBody, Peer};
+use super::extract::BatchBody;
 use super::json::batch_results::BatchResults;
 use super::json::fields::{Field, Fields, List};
 use super::json::response;
@@ -20,6 +20,7 @@ use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::slot::Shards;
+use crate::http_server::Peer;
 use crate::store::ops::LeaseEnd;
 use crate::store::ops::complete::Completion;
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::extract::{Peer, SingleBody, parse_wait};
+use super::extract::{SingleBody, parse_wait};
 use super::json::fields::Fields;
 use super::json::response;
 use super::json::response::AsText;
@@ -20,6 +20,7 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::token::Token;
+use crate::http_server::Peer;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 

@@ -1,7 +1,6 @@
 //! What handlers take out of requests: bodies, query parameters, ids, waits.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,17 +11,13 @@ use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::accept::{BodyTooSlow, MemoryPermit, ServerState};
 use super::json::fields::Fields;
 use super::json::validate::{JsonDefect, validate};
 use super::problem::{Code, Problem};
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
-
-/// The peer's address; the accept loop puts it into each request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+use crate::http_server::{BodyTooSlow, MemoryPermit, Rejection, ServerState};
 
 /// A JSON body of at most `LIMIT` bytes.
 #[derive(Debug)]
@@ -87,7 +82,7 @@ async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error.into_inner().is::<BodyTooSlow>() {
-            true => server.body_too_slow(),
+            true => server.reject(Rejection::BodyTooSlow).into(),
             false => Problem::new(Code::MalformedJson, "the body ended before its end"),
         })?;
         let Ok(data) = frame.into_data() else { continue };
@@ -95,7 +90,7 @@ async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result
             return Err(too_large());
         }
         if !permit.reserve(data.len()) {
-            return Err(server.body_memory_exhausted());
+            return Err(server.reject(Rejection::BodyMemory).into());
         }
         bytes.extend_from_slice(&data);
     }

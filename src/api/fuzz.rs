@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::batch::{self, CompletionBatch};
 use super::claims::{self, Claim};
-use super::extract::{BatchBody, Peer, Query, parse_wait};
+use super::extract::{BatchBody, Query, parse_wait};
 use super::json::fields::Fields;
 use super::json::response;
 use super::json::validate::validate;
@@ -24,6 +24,7 @@ use crate::domain::limits::{self, ValueRange};
 use crate::domain::retry::{Backoff, BackoffKind};
 use crate::domain::slot::Shards;
 use crate::domain::task::{Attributes, Dedupe, ErrorReport, NewTask, RawJson, StartTime};
+use crate::http_server::Peer;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::heartbeat::LeaseHeartbeat;
 use crate::store::ops::release::Release;

@@ -3,7 +3,6 @@
 //! `routes` is the one table. A handler takes apart (`extract`, `object`), makes one call, matches the outcome
 //! and answers (`shapes`, `reply`, [`problem`]).
 
-pub mod accept;
 mod batch;
 mod claims;
 mod docs;
@@ -21,6 +20,7 @@ mod metrics;
 pub mod pieces;
 pub mod problem;
 mod queues;
+mod rejection;
 mod reports;
 mod request_id;
 mod routes;
@@ -36,13 +36,13 @@ use std::sync::Arc;
 
 use crate::config::Durability;
 use crate::dispatch::Dispatch;
+use crate::http_server::ServerState;
 use crate::store::Store;
 use crate::upkeep::Upkeep;
-use accept::ServerState;
 
 pub use docs::CONTRACT;
-pub use extract::Peer;
 pub use metrics::Metrics;
+pub use rejection::render_rejection;
 pub use request_id::RequestId;
 pub use routes::{route_table, router};
 pub use status_cache::StatusCache;

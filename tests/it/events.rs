@@ -412,7 +412,7 @@ async fn idle_stream_is_kept_and_unread_stream_is_closed() {
     let line = "slotwheel_waiting_requests 2\n";
     fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
     let closed = fixture.http.get("/metrics").await.text;
-    assert!(closed.contains("slotwheel_closed_unread_total 1\n"), "{closed}");
+    assert!(closed.contains("slotwheel_connections_closed_total{reason=\"write_timeout\"} 1\n"), "{closed}");
     let task = fixture.submit("q", json!(1)).await;
     for stream in [&mut resting, &mut over_one] {
         stream.expect(&task, json!(null), json!("ready")).await;

@@ -242,7 +242,7 @@ async fn slow_clients_do_not_delay_others() {
 
 #[tokio::test]
 async fn connections_opened_and_closed_are_counted() {
-    use slotwheel::api::accept::{self, ServerState, ShutdownTokens};
+    use slotwheel::http_server::{self, ServerState, ShutdownTokens};
     let limits = RawLimits {
         connect_idle_timeout_ms: Some(200),
         head_timeout_ms: Some(200),
@@ -255,9 +255,13 @@ async fn connections_opened_and_closed_are_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let door = ServerState::new(&config.limits, ShutdownTokens::new(stop.clone(), stop.clone()));
+    let door = ServerState::new(
+        &config.limits,
+        ShutdownTokens::new(stop.clone(), stop.clone()),
+        slotwheel::api::render_rejection,
+    );
     let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
-    let serving = tokio::spawn(accept::serve(listener, router, door.clone(), Duration::from_secs(1)));
+    let serving = tokio::spawn(http_server::serve(listener, router, door.clone(), Duration::from_secs(1)));
 
     let mut silent = Raw::connect(address).await;
     let mut beyond = Raw::connect(address).await;
@@ -285,20 +289,24 @@ async fn connections_opened_and_closed_are_counted() {
     old.closed().await;
     drop(old);
 
-    let counts = door.metrics().read();
-    let of = |name: &str| counts.iter().find(|(own, _, _)| *own == name).unwrap().2;
-    assert_eq!((of("connections_refused_full"), of("connections_refused_address")), (1, 1));
-    assert_eq!(of("connections_accepted"), 5);
-    assert_eq!((of("closed_silent"), of("closed_slow_head")), (1, 1));
-    assert_eq!((of("heads_malformed"), of("heads_too_large")), (1, 1));
-    assert_eq!((of("ended_by_age"), of("closed_idle"), of("closed_unread")), (1, 0, 0));
+    let metrics = door.metrics();
+    let counts = |family: Vec<(&'static str, &str, u64)>| -> Vec<(&'static str, u64)> {
+        family.into_iter().map(|(reason, _, count)| (reason, count)).collect()
+    };
+    assert_eq!(metrics.connections_accepted.read(), 5);
+    let closed = [("connect_idle", 1), ("head_timeout", 1), ("idle", 0), ("write_timeout", 0), ("max_age", 1)];
+    assert_eq!(counts(metrics.connections_closed.read()), closed);
+    let rejected = [("max_connections", 1), ("max_connections_per_address", 1)];
+    assert_eq!(counts(metrics.connections_rejected.read()), rejected);
+    let rejected = [("malformed_head", 1), ("head_too_large", 1), ("body_too_slow", 0), ("body_memory", 0)];
+    assert_eq!(counts(metrics.requests_rejected.read()), rejected);
     stop.cancel();
     serving.await.unwrap();
     assert_eq!((door.open_connections(), door.body_memory_bytes()), (0, 0));
 }
 
 /// A connection that finds a place: those before it have given theirs up.
-async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::api::accept::ServerState) -> Raw {
+async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::http_server::ServerState) -> Raw {
     while door.open_connections() > 0 {
         tokio::task::yield_now().await;
     }

@@ -99,10 +99,24 @@ impl Families {
         page.gauge("slotwheel_connections", "Connections that are open.", None, to_i64(server.open_connections()))?;
         let help = "Memory that request bodies take.";
         page.gauge("slotwheel_body_memory", help, BYTES, to_i64(server.body_memory_bytes()))?;
-        // Each stands on its own: what they count is of different kinds, and their sum means nothing.
-        for (name, help, count) in server.metrics().read() {
-            page.counter(&format!("slotwheel_{name}"), help, count)?;
-        }
+        let metrics = server.metrics();
+        let help = "Connections that the server accepted.";
+        page.counter("slotwheel_connections_accepted", help, metrics.connections_accepted.read())?;
+        page.counters(
+            "slotwheel_connections_closed",
+            "Connections that the server closed, by reason.",
+            metrics.connections_closed.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+        )?;
+        page.counters(
+            "slotwheel_connections_rejected",
+            "Connections that the server rejected at a limit, by reason.",
+            metrics.connections_rejected.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+        )?;
+        page.counters(
+            "slotwheel_requests_rejected",
+            "Requests that the server rejected before a handler had all of them, by reason.",
+            metrics.requests_rejected.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+        )?;
         let limit = self.api.dispatch.poll_limit();
         let help = "Requests that wait, for tasks, for a task's end or for events.";
         page.gauge("slotwheel_waiting_requests", help, None, to_i64(limit.waiting()))?;

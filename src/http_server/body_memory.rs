@@ -1,18 +1,18 @@
-//! The memory that request bodies may take in this process, however many come at once.
+//! The limit of the memory that all request bodies of the process hold together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// So many bytes for all.
+/// The memory for request bodies.
 #[derive(Debug)]
-pub(in crate::api) struct BodyMemory {
+pub(crate) struct BodyMemory {
     max_bytes: usize,
     reserved: AtomicUsize,
 }
 
-/// What one body holds of it; given back when it is dropped.
+/// The memory that one body holds. Returned on drop.
 #[derive(Debug)]
-pub(in crate::api) struct MemoryPermit {
+pub(crate) struct MemoryPermit {
     memory: Arc<BodyMemory>,
     bytes: usize,
 }
@@ -22,9 +22,9 @@ impl BodyMemory {
         Arc::new(BodyMemory { max_bytes, reserved: AtomicUsize::new(0) })
     }
 
-    /// A share for a body that says it has `bytes`, if there is room. What has not come holds nothing, so that a few
-    /// who promise much and send nothing do not keep others out.
-    pub(in crate::api) fn permit(self: &Arc<Self>, expected_bytes: usize) -> Option<MemoryPermit> {
+    /// Returns a permit for a body that announces `expected_bytes`, or `None` if they exceed the free memory. The permit
+    /// reserves nothing yet: clients that announce large bodies and send nothing cannot exhaust the memory.
+    pub(super) fn permit(self: &Arc<Self>, expected_bytes: usize) -> Option<MemoryPermit> {
         let has_room = self.reserved_bytes().checked_add(expected_bytes).is_some_and(|total| total <= self.max_bytes);
         has_room.then(|| MemoryPermit { memory: self.clone(), bytes: 0 })
     }
@@ -35,15 +35,15 @@ impl BodyMemory {
 }
 
 impl MemoryPermit {
-    /// One that holds nothing of any server's.
+    /// Returns a permit of no server. It can reserve no bytes.
     #[cfg(any(test, fuzzing, feature = "pieces"))]
-    pub(in crate::api) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         MemoryPermit { memory: BodyMemory::new(0), bytes: 0 }
     }
 
-    /// Takes `bytes` more; whether there was room.
-    pub(in crate::api) fn reserve(&mut self, bytes: usize) -> bool {
-        let add = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.memory.max_bytes);
+    /// Reserves `bytes` more. Returns whether there was room; if not, reserves nothing.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> bool {
+        let add = |reserved: usize| reserved.checked_add(bytes).filter(|total| *total <= self.memory.max_bytes);
         let is_reserved = self.memory.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
         if is_reserved {
             self.bytes += bytes;
@@ -60,7 +60,7 @@ impl Drop for MemoryPermit {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::accept::body_memory::*;
+    use super::*;
 
     #[test]
     fn reserved_memory_is_limited_and_returned_on_drop() {

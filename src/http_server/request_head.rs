@@ -1,53 +1,63 @@
-//! Looks at the head of an HTTP/1 request before the HTTP library sees it, and refuses what can be read in two ways:
-//! the library mends some of that silently, and a proxy before us may have mended it otherwise.
+//! Checks the head of an HTTP/1 request before the HTTP library sees it, and rejects every ambiguous one.
 //!
-//! Guarantees: of a head that passes, everybody who keeps to RFC 9112 finds the same end, and the same end of the body.
+//! The library repairs some ambiguities without notice, and a proxy before the server may repair them differently. Such a
+//! difference allows request smuggling.
+//!
+//! Guarantees: every parser that follows RFC 9112 finds the same end of an accepted head, and the same end of its body.
 
-/// Where the body of a request ends.
+/// How the end of a request body is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Framing {
-    /// After so many bytes, none included.
+    /// After this number of bytes, which may be 0.
     Length(u64),
     /// After the last chunk.
     Chunked,
 }
 
-/// Why a request is refused.
+/// Why a request head is rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum HeadError {
-    /// The head is over a bound, in words.
+    /// The head exceeds the limit that the text names.
     TooLarge(&'static str),
-    /// The request is not what it should be, in words.
+    /// The head has the fault that the text names.
     Malformed(&'static str),
 }
 
 use HeadError::{Malformed, TooLarge};
 
-/// The first line of an HTTP/2 connection, which looks like a head of HTTP/1 so that old servers refuse it.
+/// The first line of an HTTP/2 connection. It has the form of an HTTP/1 head so that old servers reject it.
 pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// A search for the end of a head in bytes that come bit by bit.
+/// A search for the end of a head in a buffer that grows.
 #[derive(Default, Debug)]
 pub(super) struct HeadScanner {
-    /// Bytes looked at.
+    /// Bytes that have been scanned.
     position: usize,
-    /// Where the head begins: empty lines before it do not count.
+    /// Start of the head. Empty lines before it are not part of it.
     head_start: usize,
-    /// Where the current line begins.
     line_start: usize,
     previous_byte: u8,
 }
 
 impl HeadScanner {
-    /// Goes on with the search in `bytes`, which begin as at the last call. The place of the head once it has ended.
-    pub(super) fn scan(&mut self, bytes: &[u8], max_bytes: usize) -> Result<Option<std::ops::Range<usize>>, HeadError> {
-        while let Some(&byte) = bytes.get(self.position) {
+    /// Scans the bytes that were appended since the last call. Returns the range of the head when it is complete.
+    ///
+    /// # Errors
+    /// If the head exceeds `max_bytes`, or has a byte that no head may have.
+    pub(super) fn scan(
+        &mut self,
+        buffer: &[u8],
+        max_bytes: usize,
+    ) -> Result<Option<std::ops::Range<usize>>, HeadError> {
+        while let Some(&byte) = buffer.get(self.position) {
             if self.position >= max_bytes {
-                return Err(TooLarge("the head of the request is too large"));
+                return Err(TooLarge("the request head exceeds the server's limit (max_head_bytes)"));
             }
             match byte {
-                0 => return Err(Malformed("the head has a NUL byte")),
-                b'\n' if self.previous_byte != b'\r' => return Err(Malformed("the head has a bare line feed")),
+                0 => return Err(Malformed("the request head contains a NUL byte")),
+                b'\n' if self.previous_byte != b'\r' => {
+                    return Err(Malformed("a line of the request head ends without a carriage return"));
+                }
                 b'\n' => {
                     let is_empty_line = self.position == self.line_start + 1;
                     self.line_start = self.position + 1;
@@ -57,7 +67,9 @@ impl HeadScanner {
                         false => {}
                     }
                 }
-                _ if self.previous_byte == b'\r' => return Err(Malformed("the head has a bare carriage return")),
+                _ if self.previous_byte == b'\r' => {
+                    return Err(Malformed("the request head contains a carriage return without a line feed"));
+                }
                 _ => {}
             }
             self.previous_byte = byte;
@@ -67,7 +79,85 @@ impl HeadScanner {
     }
 }
 
-/// Whether the byte may stand in a method or a header's name.
+/// Checks a complete head, including the empty line at its end. Returns the framing of its body.
+///
+/// # Errors
+/// If the head is malformed or ambiguous, or has more than `max_headers` headers.
+pub(super) fn validate_head(head: &[u8], max_headers: usize) -> Result<Framing, HeadError> {
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let is_http_1_1 = parse_request_line(lines.next().unwrap_or_default())?;
+    let (mut length, mut chunked, mut host_count, mut header_count) = (None, false, 0, 0);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        header_count += 1;
+        if header_count > max_headers {
+            return Err(TooLarge("the number of request headers exceeds the server's limit (max_headers)"));
+        }
+        let (name, value) = parse_header(line)?;
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let number = parse_digits(value).ok_or(Malformed("Content-Length must be one number"))?;
+            if length.replace(number).is_some() {
+                return Err(Malformed("Content-Length must not be repeated"));
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed("Transfer-Encoding must be chunked, and must not be repeated"));
+            }
+            chunked = true;
+        } else if name.eq_ignore_ascii_case(b"host") {
+            host_count += 1;
+            if !value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte)) {
+                return Err(Malformed("Host must be a host name or address, with an optional port"));
+            }
+        }
+    }
+    match (length, chunked) {
+        _ if host_count > 1 => Err(Malformed("Host must not be repeated")),
+        _ if host_count == 0 && is_http_1_1 => Err(Malformed("the Host header is missing")),
+        (Some(_), true) => Err(Malformed("Content-Length and Transfer-Encoding must not be used together")),
+        (None, true) if !is_http_1_1 => Err(Malformed("HTTP/1.0 does not support Transfer-Encoding")),
+        (None, true) => Ok(Framing::Chunked),
+        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
+    }
+}
+
+/// Returns whether the version is HTTP/1.1 rather than HTTP/1.0.
+fn parse_request_line(line: &[u8]) -> Result<bool, HeadError> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
+        return Err(Malformed("the request line must be method, target and version, separated by single spaces"));
+    };
+    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+        return Err(Malformed("the method must be a token"));
+    }
+    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Malformed("the request target must be visible ASCII characters"));
+    }
+    match version {
+        b"HTTP/1.1" => Ok(true),
+        b"HTTP/1.0" => Ok(false),
+        _ => Err(Malformed("the version must be HTTP/1.1 or HTTP/1.0")),
+    }
+}
+
+/// Returns the name and the value of a header.
+fn parse_header(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
+    if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
+        return Err(Malformed("a header must not be folded over several lines"));
+    }
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed("a header must contain a colon"))?;
+    let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+        return Err(Malformed("a header name must be a token, directly followed by a colon"));
+    }
+    let value = value.get(1..).unwrap_or_default();
+    if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return Err(Malformed("a header value must not contain control characters"));
+    }
+    Ok((name, trim_blanks(value)))
+}
+
+/// Whether the byte may occur in a token: a method or a header name.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -79,82 +169,7 @@ fn trim_blanks(value: &[u8]) -> &[u8] {
     value.get(start..end).unwrap_or_default()
 }
 
-/// Reads a complete head, with the empty line at its end.
-pub(super) fn validate_head(head: &[u8], max_headers: usize) -> Result<Framing, HeadError> {
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let is_http_1_1 = parse_request_line(lines.next().unwrap_or_default())?;
-    let (mut length, mut chunked, mut host_count, mut header_count) = (None, false, 0, 0);
-    for line in lines.take_while(|line| !line.is_empty()) {
-        header_count += 1;
-        if header_count > max_headers {
-            return Err(TooLarge("the request has too many headers"));
-        }
-        let (name, value) = parse_header(line)?;
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let number = parse_digits(value).ok_or(Malformed("Content-Length must be one number"))?;
-            if length.replace(number).is_some() {
-                return Err(Malformed("Content-Length stands twice"));
-            }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed("Transfer-Encoding must be chunked, once"));
-            }
-            chunked = true;
-        } else if name.eq_ignore_ascii_case(b"host") {
-            host_count += 1;
-            if !value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte)) {
-                return Err(Malformed("Host is not a host and a port"));
-            }
-        }
-    }
-    match (length, chunked) {
-        _ if host_count > 1 => Err(Malformed("Host stands twice")),
-        _ if host_count == 0 && is_http_1_1 => Err(Malformed("Host is needed")),
-        (Some(_), true) => Err(Malformed("Content-Length and Transfer-Encoding exclude each other")),
-        (None, true) if !is_http_1_1 => Err(Malformed("HTTP/1.0 has no Transfer-Encoding")),
-        (None, true) => Ok(Framing::Chunked),
-        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
-    }
-}
-
-/// Whether it says HTTP/1.1, and not 1.0.
-fn parse_request_line(line: &[u8]) -> Result<bool, HeadError> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (parts.next(), parts.next(), parts.next());
-    let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
-        return Err(Malformed("the first line must be method, target and version with one space between"));
-    };
-    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
-        return Err(Malformed("the method is no word"));
-    }
-    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Malformed("the target is not a path"));
-    }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ => Err(Malformed("the version must be HTTP/1.1 or HTTP/1.0")),
-    }
-}
-
-/// Name and value of a header.
-fn parse_header(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
-    if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
-        return Err(Malformed("a header is folded over lines"));
-    }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed("a header has no colon"))?;
-    let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-        return Err(Malformed("a header's name is no word, or has a space before the colon"));
-    }
-    let value = value.get(1..).unwrap_or_default();
-    if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
-        return Err(Malformed("a header's value has a control character"));
-    }
-    Ok((name, trim_blanks(value)))
-}
-
-/// A number of digits alone: no sign, no list.
+/// Parses a number of 1 to 18 digits, without a sign or a list.
 fn parse_digits(text: &[u8]) -> Option<u64> {
     let is_plain = !text.is_empty() && text.len() <= 18 && text.iter().all(u8::is_ascii_digit);
     is_plain.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
@@ -162,7 +177,7 @@ fn parse_digits(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::accept::request_head::*;
+    use super::*;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<Option<Framing>, HeadError> {
@@ -177,7 +192,7 @@ mod tests {
     fn body_framing_follows_the_head() {
         let get = "GET /a?b HTTP/1.1\r\nHost: [::1]:80\r\n";
         assert_eq!(read(&format!("{get}\r\n")), Ok(Some(Framing::Length(0))));
-        assert_eq!(read(&format!("\r\n\r\n{get}\r\nGET")), Ok(Some(Framing::Length(0))), "empty lines come first");
+        assert_eq!(read(&format!("\r\n\r\n{get}\r\nGET")), Ok(Some(Framing::Length(0))), "leading empty lines");
         assert_eq!(read(&format!("{get}content-length: \t7 \r\n\r\n")), Ok(Some(Framing::Length(7))));
         assert_eq!(read(&format!("{get}Transfer-Encoding:chunked\r\n\r\n")), Ok(Some(Framing::Chunked)));
         assert_eq!(read("GET / HTTP/1.0\r\n\r\n"), Ok(Some(Framing::Length(0))));
@@ -188,7 +203,8 @@ mod tests {
     fn limits_of_head_and_headers_are_exact() {
         let four_headers = "a: 1\r\n".repeat(4);
         assert!(read(&format!("GET / HTTP/1.1\r\nhost: x\r\n{four_headers}\r\n")).is_ok());
-        assert!(matches!(read(&format!("GET / HTTP/1.1\r\nhost: x\r\n{four_headers}a: 1\r\n\r\n")), Err(TooLarge(_))));
+        let over = read(&format!("GET / HTTP/1.1\r\nhost: x\r\n{four_headers}a: 1\r\n\r\n"));
+        assert!(matches!(over, Err(TooLarge(_))));
         let head = |length: usize| format!("GET / HTTP/1.0\r\na: {}\r\n\r\n", "x".repeat(length - 23));
         assert_eq!(head(1000).len(), 1000);
         assert!(read(&head(1000)).is_ok());
@@ -201,9 +217,9 @@ mod tests {
             let bytes = bytes.as_bytes();
             let mut whole = HeadScanner::default();
             let expected = whole.scan(bytes, 50);
-            let mut pieces = HeadScanner::default();
-            let first = pieces.scan(&bytes[..cut.min(bytes.len())], 50);
-            let last = if first == Ok(None) { pieces.scan(bytes, 50) } else { first };
+            let mut parts = HeadScanner::default();
+            let first = parts.scan(&bytes[..cut.min(bytes.len())], 50);
+            let last = if first == Ok(None) { parts.scan(bytes, 50) } else { first };
             prop_assert_eq!(expected, last);
         }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, Version as HttpVersion, header};
+use axum::http::{HeaderValue, Method, Version, header};
 use axum::response::Response;
 use http_body::Body as _;
 use hyper::Request;
@@ -19,107 +19,90 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt as _;
 
-use super::super::extract::Peer;
-use super::super::problem::{Code, Problem};
 use super::ServerState;
 use super::body::{RequestBody, ResponseBody};
-use super::close;
+use super::close::lingering_close;
+use super::rejection::Rejection;
 use super::request_head::HeadError;
+use super::socket::ClientStream;
 use super::timeouts::{ConnectionTimeouts, RequestGuard, Timeout};
 use super::transport::{GuardedStream, Protocol};
 
-/// What of an unread body the HTTP library may get out of the way by itself.
+/// Bytes of an unread request body that the HTTP library may read and discard to keep the connection.
 const MAX_DRAIN_BYTES: u64 = 4096;
-/// Over HTTP/2: what may be on its way to us of one body, and of all bodies of a connection.
+/// HTTP/2 flow control: bytes of one request body, and of all request bodies of a connection, that may be in flight.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Over HTTP/2: what may be on its way from us of one answer.
+/// HTTP/2: bytes of one response that are buffered before they are sent.
 const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Over HTTP/2: streams that were reset before anybody looked at them.
+/// HTTP/2: streams that were reset before the server accepted them. More close the connection.
 const H2_MAX_PENDING_RESETS: usize = 20;
-/// Over HTTP/2: how often a client is asked whether it is there, and how long it may take to say so.
+/// HTTP/2: time between two pings, and time that a client has to answer one.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How long an HTTP/2 connection that was told to end may still take when nothing is under way.
+/// HTTP/2: time that an idle connection has to end after GOAWAY.
 const H2_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The client's address. The server adds it to the extensions of each request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// How a connection has ended.
 enum ConnectionEnd {
-    /// As the protocol has it, or the other side has gone.
+    /// By the protocol, or because the peer has gone.
     Finished,
-    /// Something was due and has not come.
+    /// By a timeout.
     TimedOut(Timeout, Protocol),
 }
 
-/// Serves the connection until it ends, or is cut off.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, server: Arc<ServerState>) {
-    let stream = Arc::new(stream);
+/// Serves the connection until it ends, or the server aborts it.
+pub(super) async fn serve<S: ClientStream>(stream: S, peer: SocketAddr, router: Router, server: Arc<ServerState>) {
     let timeouts = ConnectionTimeouts::new(&server.limits);
-    let transport = GuardedStream::new(stream.clone(), timeouts.clone(), server.limits.clone());
-    let head_error = transport.head_error();
+    let transport = GuardedStream::new(stream, timeouts.clone(), server.limits.clone());
+    let mut io = TokioIo::new(transport);
     let end = tokio::select! {
-        end = serve_protocol(transport, peer, router, &timeouts, &server) => end,
+        end = serve_protocol(&mut io, peer, router, &timeouts, &server) => end,
         () = server.shutdown.aborting.cancelled() => return,
     };
-    let response = final_response(&server, &end, head_error.get());
+    let (mut stream, head_error) = io.into_inner().into_parts();
+    let response = final_response(&server, &end, head_error).unwrap_or_default();
     match end {
-        // What it did not read is not kept for it.
-        ConnectionEnd::TimedOut(Timeout::Write, _) => drop(stream.set_zero_linger()),
+        // The client does not read. A reset frees the socket's buffer at once.
+        ConnectionEnd::TimedOut(Timeout::Write, _) => stream.set_zero_linger(),
         ConnectionEnd::TimedOut(Timeout::ConnectIdle | Timeout::Idle, _) => {}
         ConnectionEnd::TimedOut(Timeout::Head | Timeout::MaxAge, _) | ConnectionEnd::Finished => {
             tokio::select! {
-                () = close::lingering_close(&stream, response.as_deref().unwrap_or_default()) => {}
+                () = lingering_close(&mut stream, &response) => {}
                 () = server.shutdown.aborting.cancelled() => {}
             }
         }
     }
 }
 
-/// Counts what was wrong, and says it where the protocol has words for it.
-fn final_response(server: &ServerState, end: &ConnectionEnd, head_error: Option<&HeadError>) -> Option<Vec<u8>> {
-    let metrics = &server.metrics;
-    let problem = match (end, head_error) {
-        (_, Some(HeadError::Malformed(detail))) => {
-            metrics.heads_malformed.inc();
-            Problem::new(Code::MalformedRequest, *detail)
-        }
-        (_, Some(HeadError::TooLarge(detail))) => {
-            metrics.heads_too_large.inc();
-            Problem::new(Code::HeadTooLarge, *detail)
-        }
-        (ConnectionEnd::TimedOut(Timeout::Head, version), None) => {
-            metrics.closed_slow_head.inc();
-            if *version == Protocol::Http2 {
-                return None;
-            }
-            Problem::new(Code::RequestTimeout, "the head of the request did not arrive in time")
-        }
-        (ConnectionEnd::TimedOut(timeout, _), None) => {
-            match timeout {
-                Timeout::ConnectIdle => metrics.closed_silent.inc(),
-                Timeout::Idle => metrics.closed_idle.inc(),
-                Timeout::Write => metrics.closed_unread.inc(),
-                Timeout::Head | Timeout::MaxAge => {}
-            }
-            return None;
-        }
-        (ConnectionEnd::Finished, None) => return None,
-    };
-    Some(close::encode_problem(problem))
+/// Counts why the connection ended. Returns a last response if the protocol allows one.
+fn final_response(server: &ServerState, end: &ConnectionEnd, head_error: Option<HeadError>) -> Option<Vec<u8>> {
+    if let Some(error) = head_error {
+        return Some(server.encode_rejection(server.reject(error.into())));
+    }
+    let ConnectionEnd::TimedOut(timeout, protocol) = *end else { return None };
+    server.metrics.count_closed(timeout);
+    let is_answered = timeout == Timeout::Head && protocol == Protocol::Http1;
+    is_answered.then(|| server.encode_rejection(Rejection::HeadTimeout))
 }
 
-async fn serve_protocol(
-    mut transport: GuardedStream,
+async fn serve_protocol<S: ClientStream>(
+    io: &mut TokioIo<GuardedStream<S>>,
     peer: SocketAddr,
     router: Router,
     timeouts: &Arc<ConnectionTimeouts>,
     server: &Arc<ServerState>,
 ) -> ConnectionEnd {
-    let detected =
-        run_until_timeout(pin!(transport.detect_protocol()), timeouts, server, |_| timeouts.close_when_idle()).await;
+    let detected = {
+        let detection = pin!(io.inner_mut().detect_protocol());
+        run_until_timeout(detection, timeouts, server, |_| timeouts.close_when_idle()).await
+    };
     let protocol = match detected {
         Ok(Some(protocol)) => protocol,
         Ok(None) => return ConnectionEnd::Finished,
@@ -129,17 +112,16 @@ async fn serve_protocol(
         let (timeouts, server) = (timeouts.clone(), server.clone());
         service_fn(move |request| handle(request, peer, router.clone(), timeouts.begin_request(), server.clone()))
     };
-    let io = TokioIo::new(transport);
     let result = match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
-            // Heads that are too slow or too large do not come this far.
+            // The transport rejects a slow or large head before the library sees it.
             builder.header_read_timeout(None).max_headers(server.limits.max_headers);
             builder.max_buf_size(server.limits.max_head_bytes.max(64 * 1024)).timer(TokioTimer::new());
             let connection = pin!(builder.serve_connection(io, service));
             run_until_timeout(connection, timeouts, server, |_| timeouts.close_when_idle()).await
         }
-        // Apart, because it is much larger, and connections that wait over HTTP/1 are many.
+        // Boxed because it is much larger: the many HTTP/1 connections that wait should not pay for it.
         Protocol::Http2 => {
             Box::pin(async {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -168,17 +150,21 @@ async fn serve_protocol(
     match result {
         Ok(Ok(())) => ConnectionEnd::Finished,
         Ok(Err(error)) => {
-            tracing::debug!(%error, %peer, "a connection broke");
+            tracing::debug!(%error, %peer, "connection failed");
             ConnectionEnd::Finished
         }
         Err(timeout) => {
-            tracing::debug!(?timeout, %peer, "a connection is closed");
+            tracing::debug!(?timeout, %peer, "connection closed by a timeout");
             ConnectionEnd::TimedOut(timeout, protocol)
         }
     }
 }
 
-/// Runs `connection` as long as nothing is overdue, and asks it once to end: when it is old, or the server closing.
+/// Runs `connection` until it ends or a timeout expires. Calls `request_close` once: when the connection reaches its
+/// maximum age, or the server closes.
+///
+/// # Errors
+/// The timeout that expired.
 async fn run_until_timeout<C: Future>(
     mut connection: Pin<&mut C>,
     timeouts: &ConnectionTimeouts,
@@ -199,14 +185,14 @@ async fn run_until_timeout<C: Future>(
             if let Poll::Ready(output) = connection.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            // One timer for all: it is set again when it has gone off too early, or would go off too late.
+            // One timer serves all timeouts. It is reset if it has fired too early, or would fire too late.
             loop {
                 let Some((deadline, timeout)) = timeouts.next_timeout(context.waker()) else { return Poll::Pending };
                 if deadline <= Instant::now() {
                     if timeout != Timeout::MaxAge {
                         return Poll::Ready(Err(timeout));
                     }
-                    server.metrics.ended_by_age.inc();
+                    server.metrics.count_closed(timeout);
                     is_close_requested = true;
                     timeouts.clear_max_age();
                     request_close(connection.as_mut());
@@ -226,7 +212,8 @@ async fn run_until_timeout<C: Future>(
     .await
 }
 
-/// Has the router answer a request.
+/// Passes the request to the router. Closes an HTTP/1 connection after the response if too much of the request body is
+/// unread, the server stops, or the connection should close.
 async fn handle(
     request: Request<Incoming>,
     peer: SocketAddr,
@@ -234,13 +221,12 @@ async fn handle(
     guard: RequestGuard,
     server: Arc<ServerState>,
 ) -> Result<hyper::Response<ResponseBody>, Infallible> {
-    let is_http1 = request.version() < HttpVersion::HTTP_2;
-    // A body that must not be waited for, or that has too much left to be read past.
+    let is_http1 = request.version() < Version::HTTP_2;
     let may_exceed_drain_limit = request.body().size_hint().upper().is_none_or(|upper| upper > MAX_DRAIN_BYTES);
+    // Only POST requests have a body that handlers read. An unread HTTP/2 body would be kept until the response.
     let has_body = request.method() == Method::POST || is_http1;
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(Peer(peer));
-    // Only what is posted is read. Over HTTP/2 the rest would be kept until the answer.
     let fully_read = may_exceed_drain_limit.then(Arc::<AtomicBool>::default);
     let body =
         if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };
@@ -254,9 +240,4 @@ async fn handle(
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(hyper::Response::from_parts(parts, ResponseBody::new(body, guard)))
-}
-
-/// Nothing more goes out.
-pub(super) fn shutdown_write(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).shutdown(Shutdown::Write);
 }

@@ -1,13 +1,15 @@
-//! How many connections there are, in all and by address, and who finds a place.
+//! The limits of open connections, in total and per address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Files for other uses: connections to Redis, logs, the listener itself.
+use super::rejection::Rejection;
+
+/// File descriptors kept for other uses: connections to Redis, logs, the listener.
 const RESERVED_FILE_DESCRIPTORS: usize = 256;
 
-/// All places.
+/// The limits, and the connections that count against them.
 #[derive(Debug)]
 pub(super) struct ConnectionLimits {
     max_connections: usize,
@@ -21,62 +23,51 @@ struct OpenConnections {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A place; given up when it is dropped.
+/// One open connection. Stops counting on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     address: IpAddr,
 }
 
-/// Why there is none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum LimitExceeded {
-    /// All are taken.
-    MaxConnections,
-    /// All that the address may have are taken.
-    MaxConnectionsPerAddress,
-}
-
 impl ConnectionLimits {
-    /// As many as are asked for, as far as the process may open files: a connection that is taken in finds what it
-    /// needs.
+    /// Returns limits of at most `max_connections`, lowered to the file descriptors that the process may open: an
+    /// accepted connection can then be served.
     pub(super) fn new(max_connections: usize, max_per_address: usize) -> Arc<Self> {
         let max_files =
             max_open_files().map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILE_DESCRIPTORS).max(1));
         if max_files < max_connections {
-            tracing::info!(
-                asked = max_connections,
-                connections = max_files,
-                "as many connections as the limit of open files lets"
-            );
+            let (configured, effective) = (max_connections, max_files);
+            tracing::info!(configured, effective, "max_connections lowered to the limit of open files");
         }
-        Arc::new(ConnectionLimits {
-            max_connections: max_connections.min(max_files),
-            max_per_address,
-            open: Mutex::default(),
-        })
+        let max_connections = max_connections.min(max_files);
+        Arc::new(ConnectionLimits { max_connections, max_per_address, open: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, LimitExceeded> {
+    /// Returns a permit for a connection from `address`.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
         let address = address_key(address);
         let mut open = self.lock();
         if open.total >= self.max_connections {
-            return Err(LimitExceeded::MaxConnections);
+            return Err(Rejection::MaxConnections);
         }
         let count = open.by_address.entry(address).or_default();
         if *count >= self.max_per_address {
-            return Err(LimitExceeded::MaxConnectionsPerAddress);
+            return Err(Rejection::MaxConnectionsPerAddress);
         }
         *count += 1;
         open.total += 1;
         Ok(ConnectionPermit { limits: self.clone(), address })
     }
 
-    /// How many are taken.
+    /// Returns the number of open connections.
     pub(super) fn open_connections(&self) -> usize {
         self.lock().total
     }
@@ -95,7 +86,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Who has one address of an IPv6 network has all of them: the first 64 bits count.
+/// Returns the address that a connection counts for. An IPv6 host has a whole /64 network, so the first 64 bits count.
 fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
@@ -103,14 +94,14 @@ fn address_key(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many files this process may have open, where the system says so.
+/// Returns the number of files that the process may open, if the operating system reports it.
 fn max_open_files() -> Option<usize> {
     usize::try_from(rlimit::Resource::NOFILE.get_soft().ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::api::accept::connection_limits::*;
+    use super::*;
 
     #[test]
     fn connections_are_limited_in_total_and_per_address() {
@@ -119,12 +110,12 @@ mod tests {
             ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|text| text.parse().unwrap());
         let first = limits.acquire(first_address).unwrap();
         let second = limits.acquire(same_network).unwrap();
-        assert_eq!(limits.acquire(first_address).unwrap_err(), LimitExceeded::MaxConnectionsPerAddress);
+        assert_eq!(limits.acquire(first_address).unwrap_err(), Rejection::MaxConnectionsPerAddress);
         let third = limits.acquire(ipv4_address).unwrap();
-        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), LimitExceeded::MaxConnections);
+        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), Rejection::MaxConnections);
         drop(first);
         let fourth = limits.acquire("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), LimitExceeded::MaxConnections);
+        assert_eq!(limits.acquire(ipv4_address).unwrap_err(), Rejection::MaxConnections);
         drop((second, third, fourth));
         assert_eq!(limits.open_connections(), 0);
         assert!(limits.lock().by_address.is_empty());

@@ -1,49 +1,52 @@
-//! Finds where a chunked body ends, so that what stands behind it is looked at as the head of the next request.
-//! The HTTP library decodes the chunks; here they are only walked over, and refused where it would be lenient.
+//! Finds the end of a chunked body, so that the bytes after it are checked as the next request head.
+//!
+//! The HTTP library decodes the chunks. The scanner only finds their boundaries, and rejects syntax that the library
+//! would tolerate.
 
-/// Digits of a chunk's size: 4 GiB are more than any body may have.
+/// Hexadecimal digits of a chunk size: 8 allow 4 GiB, more than any accepted body.
 const MAX_SIZE_DIGITS: u8 = 8;
-/// Bytes of a size line, and of all trailers.
+/// Bytes of the extension in one size line.
 const MAX_EXTENSION_BYTES: u16 = 256;
+/// Bytes of all trailers.
 const MAX_TRAILER_BYTES: u16 = 4096;
 
-/// The body is not chunked as it says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The body does not follow the chunked encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the chunked encoding of the body is malformed")]
 pub(super) struct InvalidChunk;
 
-/// Where in a chunked body the walk is.
+/// The position in a chunked body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ChunkState {
-    /// In the digits of a size, so many of which have come.
-    Size {
-        digits: u8,
-    },
-    /// Behind them, in what nobody looks at.
-    Extension {
-        bytes: u16,
-    },
+    /// In the digits of a chunk size, after `digits` of them.
+    Size { digits: u8 },
+    /// In a chunk extension, which is ignored.
+    Extension { bytes: u16 },
     /// Before the line feed of a size line.
     SizeLineFeed,
-    /// In the bytes of a chunk.
+    /// In the data of a chunk.
     Data,
-    /// Behind them: before the carriage return, then before the line feed.
+    /// After the data, before the carriage return.
     DataCarriageReturn,
+    /// After the data, before the line feed.
     DataLineFeed,
-    /// At the beginning of a line behind the last chunk.
+    /// At the start of a line after the last chunk.
     TrailerLineStart,
-    /// In such a line; before its line feed; before the line feed of the empty one.
+    /// In a trailer.
     Trailer,
+    /// Before the line feed of a trailer.
     TrailerLineFeed,
+    /// Before the line feed of the empty line that ends the body.
     FinalLineFeed,
-    /// Behind it all.
+    /// After the body.
     Finished,
 }
 
-/// A walk over a chunked body.
+/// A scanner for one chunked body, fed in parts of any size.
 #[derive(Debug)]
 pub(super) struct ChunkScanner {
     state: ChunkState,
-    /// Of the current chunk, those that have not come.
+    /// Bytes of the current chunk that have not arrived.
     chunk_bytes_left: u64,
     trailer_bytes: u16,
 }
@@ -58,15 +61,18 @@ impl ChunkScanner {
         self.state == ChunkState::Finished
     }
 
-    /// Walks on; how many of `bytes` belong to the body.
+    /// Scans the next part of the stream. Returns how many of its bytes belong to the body.
+    ///
+    /// # Errors
+    /// If the body does not follow the chunked encoding, or exceeds a limit above.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         let mut position = 0;
         while let Some(&byte) = bytes.get(position) {
             match self.state {
                 ChunkState::Finished => break,
                 ChunkState::Data => {
-                    let length =
-                        usize::try_from(self.chunk_bytes_left).unwrap_or(usize::MAX).min(bytes.len() - position);
+                    let left = usize::try_from(self.chunk_bytes_left).unwrap_or(usize::MAX);
+                    let length = left.min(bytes.len() - position);
                     position += length;
                     self.chunk_bytes_left -= length as u64;
                     if self.chunk_bytes_left == 0 {
@@ -82,31 +88,31 @@ impl ChunkScanner {
     }
 
     fn next_state(&mut self, byte: u8) -> Result<ChunkState, InvalidChunk> {
+        use ChunkState as S;
         Ok(match (self.state, byte) {
-            (ChunkState::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
-                self.chunk_bytes_left = self.chunk_bytes_left * 16 + (byte as char).to_digit(16).map_or(0, u64::from);
-                ChunkState::Size { digits: digits + 1 }
+            (S::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
+                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                self.chunk_bytes_left = self.chunk_bytes_left * 16 + digit;
+                S::Size { digits: digits + 1 }
             }
-            (ChunkState::Size { digits: 1.. }, b'\r') => ChunkState::SizeLineFeed,
-            (ChunkState::Size { digits: 1.. }, b';') => ChunkState::Extension { bytes: 0 },
-            (ChunkState::Extension { .. }, b'\r') => ChunkState::SizeLineFeed,
-            (ChunkState::Extension { bytes }, _) if bytes < MAX_EXTENSION_BYTES && is_text_byte(byte) => {
-                ChunkState::Extension { bytes: bytes + 1 }
+            (S::Size { digits: 1.. }, b'\r') => S::SizeLineFeed,
+            (S::Size { digits: 1.. }, b';') => S::Extension { bytes: 0 },
+            (S::Extension { .. }, b'\r') => S::SizeLineFeed,
+            (S::Extension { bytes }, _) if bytes < MAX_EXTENSION_BYTES && is_text_byte(byte) => {
+                S::Extension { bytes: bytes + 1 }
             }
-            (ChunkState::SizeLineFeed, b'\n') if self.chunk_bytes_left == 0 => ChunkState::TrailerLineStart,
-            (ChunkState::SizeLineFeed, b'\n') => ChunkState::Data,
-            (ChunkState::DataCarriageReturn, b'\r') => ChunkState::DataLineFeed,
-            (ChunkState::DataLineFeed, b'\n') => ChunkState::Size { digits: 0 },
-            (ChunkState::TrailerLineStart, b'\r') => ChunkState::FinalLineFeed,
-            (ChunkState::Trailer, b'\r') => ChunkState::TrailerLineFeed,
-            (ChunkState::TrailerLineStart | ChunkState::Trailer, _)
-                if self.trailer_bytes < MAX_TRAILER_BYTES && is_text_byte(byte) =>
-            {
+            (S::SizeLineFeed, b'\n') if self.chunk_bytes_left == 0 => S::TrailerLineStart,
+            (S::SizeLineFeed, b'\n') => S::Data,
+            (S::DataCarriageReturn, b'\r') => S::DataLineFeed,
+            (S::DataLineFeed, b'\n') => S::Size { digits: 0 },
+            (S::TrailerLineStart, b'\r') => S::FinalLineFeed,
+            (S::Trailer, b'\r') => S::TrailerLineFeed,
+            (S::TrailerLineStart | S::Trailer, _) if self.trailer_bytes < MAX_TRAILER_BYTES && is_text_byte(byte) => {
                 self.trailer_bytes += 1;
-                ChunkState::Trailer
+                S::Trailer
             }
-            (ChunkState::TrailerLineFeed, b'\n') => ChunkState::TrailerLineStart,
-            (ChunkState::FinalLineFeed, b'\n') => ChunkState::Finished,
+            (S::TrailerLineFeed, b'\n') => S::TrailerLineStart,
+            (S::FinalLineFeed, b'\n') => S::Finished,
             _ => return Err(InvalidChunk),
         })
     }
@@ -118,12 +124,13 @@ fn is_text_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::accept::chunked::*;
+    use super::*;
 
+    /// Returns the length of the body in `text`, or `None` if the body has not ended.
     fn body_end(text: &str) -> Result<Option<usize>, InvalidChunk> {
         let mut scanner = ChunkScanner::new();
         let consumed = scanner.scan(text.as_bytes())?;
-        // Byte by byte it is the same.
+        // A scan byte by byte gives the same result.
         let mut byte_scanner = ChunkScanner::new();
         let byte_consumed: usize = text.bytes().map(|byte| byte_scanner.scan(&[byte]).unwrap()).sum();
         assert_eq!((consumed, scanner.is_finished()), (byte_consumed, byte_scanner.is_finished()));

@@ -1,5 +1,7 @@
-//! What a connection is at, and until when it has to get on: each bound on time that concerns a connection as a whole
-//! stands here. Bodies, of which HTTP/2 has several at once, have their own (`body`).
+//! The timeouts of a connection, and the phase that selects them.
+//!
+//! Covers every time limit of a connection as a whole. A request body, of which HTTP/2 has several at once, has its own
+//! limit (`body`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -9,34 +11,33 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// How long a connection that was opened while the server closes may take to begin its first request.
-const CLOSING_FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time to the first byte of a connection that was opened while the server closes.
+const CLOSING_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is due when its time has come.
+/// A time limit of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Timeout {
-    /// No byte has come.
+    /// No byte has arrived.
     ConnectIdle,
-    /// A head has not ended.
+    /// A request head is not complete.
     Head,
-    /// Nothing was asked for.
+    /// No request has arrived.
     Idle,
-    /// An answer was not read.
+    /// The client does not read a response.
     Write,
-    /// The connection is old enough: not a fault, it should end when it can.
+    /// The connection has its maximum age. Not a fault: it closes after the requests in progress.
     MaxAge,
 }
 
-/// What a connection is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// Nothing has come.
+    /// No byte has arrived.
     Opened,
-    /// Part of a head has come.
+    /// Part of a head has arrived.
     Head,
-    /// A request is being served, which takes as long as it takes.
+    /// A request is in progress. No timeout applies to the handler.
     Serving,
-    /// All that was asked for is answered.
+    /// All requests are answered.
     Idle,
 }
 
@@ -44,29 +45,29 @@ enum Phase {
 struct State {
     phase: Phase,
     phase_started_at: Instant,
-    /// Requests under way.
+    /// Requests in progress.
     active_requests: usize,
-    /// Those of whose answer something has been given, and not been taken.
+    /// Those whose response has data that the library has not written yet.
     pending_responses: usize,
-    /// Since when no answer has been taken, where there is one.
+    /// Since when no pending response made progress, if there is one.
     response_stalled_since: Option<Instant>,
-    /// Since when the socket takes nothing.
-    socket_blocked_since: Option<Instant>,
-    /// When it is old.
+    /// Since when the stream accepts no bytes.
+    write_blocked_since: Option<Instant>,
+    /// When the connection reaches its maximum age.
     max_age_at: Option<Instant>,
-    /// It ends as soon as no request is under way.
+    /// Whether the connection closes as soon as no request is in progress.
     closing: bool,
     waker: Option<Waker>,
 }
 
-/// The pace of one connection, known to those who serve it.
+/// The timeouts of one connection, shared by its transport, its requests and its driver.
 #[derive(Debug)]
 pub(super) struct ConnectionTimeouts {
     limits: Arc<Limits>,
     state: Mutex<State>,
 }
 
-/// A request under way. It ends when this is dropped: with its answer's last byte, or with the request.
+/// A request in progress. Dropped with the last byte of its response, or with the request.
 #[derive(Debug)]
 pub(super) struct RequestGuard {
     timeouts: Arc<ConnectionTimeouts>,
@@ -76,7 +77,7 @@ pub(super) struct RequestGuard {
 impl ConnectionTimeouts {
     pub(super) fn new(limits: &Arc<Limits>) -> Arc<Self> {
         let now = Instant::now();
-        // Connections that came together do not all go together.
+        // Within 10 % of the limit at random, so that connections opened together do not close together.
         let max_age_at = limits.max_connection_age.map(|age| now + age.mul_f64(rand::random_range(0.9..1.1)));
         let state = State {
             phase: Phase::Opened,
@@ -84,7 +85,7 @@ impl ConnectionTimeouts {
             active_requests: 0,
             pending_responses: 0,
             response_stalled_since: None,
-            socket_blocked_since: None,
+            write_blocked_since: None,
             max_age_at,
             closing: false,
             waker: None,
@@ -103,24 +104,24 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// The first bytes of a head have come.
+    /// Starts the timeout of a head: its first bytes have arrived.
     pub(super) fn head_started(&self) {
         self.enter_phase(Phase::Head);
     }
 
-    /// A head is complete: a request is coming.
+    /// Ends the timeout of a head: a request follows.
     pub(super) fn head_completed(&self) {
         self.enter_phase(Phase::Serving);
     }
 
-    /// A request is here.
+    /// Returns the guard of a request that has arrived.
     pub(super) fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.enter_phase(Phase::Serving);
         self.lock().active_requests += 1;
         RequestGuard { timeouts: self.clone(), is_response_pending: false }
     }
 
-    /// Whether a request is under way; if it is, `waker` is woken when it no longer is.
+    /// Whether a request is in progress. If so, wakes `waker` when none is.
     pub(super) fn is_serving(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         let is_serving = state.phase == Phase::Serving;
@@ -130,8 +131,8 @@ impl ConnectionTimeouts {
         is_serving
     }
 
-    /// Whether the connection should end now, since it is at no request; if not, `waker` is woken when it should. One
-    /// that has just been opened is given a moment: its first request may be on its way.
+    /// Whether the connection, which has no request in progress, should close now. If not, wakes `waker` when it should.
+    /// A connection without a byte so far stays open for its first request.
     pub(super) fn should_close(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         let should_close = state.closing && state.phase != Phase::Opened;
@@ -141,47 +142,45 @@ impl ConnectionTimeouts {
         should_close
     }
 
-    /// Has the connection end as soon as no request is under way.
+    /// Closes the connection as soon as no request is in progress.
     pub(super) fn close_when_idle(&self) {
         let mut state = self.lock();
         state.closing = true;
         state.wake();
     }
 
-    /// The socket takes nothing for now, or does again.
+    /// Starts or ends the write timeout: the stream accepts no bytes, or accepts them again.
     pub(super) fn set_write_blocked(&self, is_blocked: bool) {
         let mut state = self.lock();
         match is_blocked {
-            true => drop(state.socket_blocked_since.get_or_insert_with(Instant::now)),
-            false => state.socket_blocked_since = None,
+            true => drop(state.write_blocked_since.get_or_insert_with(Instant::now)),
+            false => state.write_blocked_since = None,
         }
     }
 
-    /// What is due next, and when; `waker` is woken when a request ends, after which it may be another time.
+    /// Returns the timeout that expires next, and when. Wakes `waker` when a request ends, after which the answer may
+    /// differ.
     pub(super) fn next_timeout(&self, waker: &Waker) -> Option<(Instant, Timeout)> {
         let limits = &self.limits;
         let mut state = self.lock();
         state.register_waker(waker);
-        let expires =
-            |since: Option<Instant>, limit: Duration, timeout: Timeout| since.map(|since| (since + limit, timeout));
-        let phase_timeout = match state.phase {
-            Phase::Opened if state.closing => expires(
-                Some(state.phase_started_at),
-                limits.connect_idle_timeout.min(CLOSING_FIRST_REQUEST_TIMEOUT),
-                Timeout::ConnectIdle,
-            ),
-            Phase::Opened => expires(Some(state.phase_started_at), limits.connect_idle_timeout, Timeout::ConnectIdle),
-            Phase::Head => expires(Some(state.phase_started_at), limits.head_timeout, Timeout::Head),
+        let started_at = state.phase_started_at;
+        let phase = match state.phase {
+            Phase::Opened if state.closing => {
+                Some((started_at + limits.connect_idle_timeout.min(CLOSING_FIRST_BYTE_TIMEOUT), Timeout::ConnectIdle))
+            }
+            Phase::Opened => Some((started_at + limits.connect_idle_timeout, Timeout::ConnectIdle)),
+            Phase::Head => Some((started_at + limits.head_timeout, Timeout::Head)),
             Phase::Serving => None,
-            Phase::Idle => expires(Some(state.phase_started_at), limits.idle_timeout, Timeout::Idle),
+            Phase::Idle => Some((started_at + limits.idle_timeout, Timeout::Idle)),
         };
-        let write_timeout =
-            expires(state.socket_blocked_since.or(state.response_stalled_since), limits.write_timeout, Timeout::Write);
+        let stalled_since = state.write_blocked_since.or(state.response_stalled_since);
+        let write = stalled_since.map(|since| (since + limits.write_timeout, Timeout::Write));
         let max_age = state.max_age_at.map(|deadline| (deadline, Timeout::MaxAge));
-        [phase_timeout, write_timeout, max_age].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
+        [phase, write, max_age].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 
-    /// Nobody asks again whether it is old.
+    /// Removes the limit of the connection's age: the connection has been asked to close.
     pub(super) fn clear_max_age(&self) {
         self.lock().max_age_at = None;
     }
@@ -194,8 +193,8 @@ impl State {
         }
     }
 
-    /// An answer has been taken, as far as there is one.
-    fn response_taken(&mut self) {
+    /// Restarts the write timeout for the pending responses that are left.
+    fn response_written(&mut self) {
         self.pending_responses -= 1;
         self.response_stalled_since = (self.pending_responses > 0).then(Instant::now);
     }
@@ -208,12 +207,12 @@ impl State {
 }
 
 impl RequestGuard {
-    /// Whether its answer is the last of the connection.
+    /// Whether the response is the last of the connection.
     pub(super) fn is_last(&self) -> bool {
         self.timeouts.lock().closing
     }
 
-    /// The answer begins, or there is more of it: then what came before has been taken.
+    /// Records that the library takes data of the response. The data before it has been written.
     pub(super) fn response_pending(&mut self) {
         let mut state = self.timeouts.lock();
         if std::mem::replace(&mut self.is_response_pending, true) {
@@ -224,10 +223,10 @@ impl RequestGuard {
         }
     }
 
-    /// All that was given has been taken, and there is nothing more for now.
-    pub(super) fn response_drained(&mut self) {
+    /// Records that all data of the response so far has been written.
+    pub(super) fn response_written(&mut self) {
         if std::mem::take(&mut self.is_response_pending) {
-            self.timeouts.lock().response_taken();
+            self.timeouts.lock().response_written();
         }
     }
 }
@@ -236,7 +235,7 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let mut state = self.timeouts.lock();
         if self.is_response_pending {
-            state.response_taken();
+            state.response_written();
         }
         state.active_requests -= 1;
         if state.active_requests == 0 {

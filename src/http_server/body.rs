@@ -1,5 +1,4 @@
-//! Bodies as they come and go: one that comes must not take too long, and the end of one that goes is the end of its
-//! request.
+//! Request and response bodies: the time limit of a request body, and the end of a request with its response body.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,41 +14,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::timeouts::RequestGuard;
 use crate::config::Limits;
 
-/// The body came too slowly.
+/// The request body did not arrive in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the body came too slowly")]
-pub(in crate::api) struct BodyTooSlow;
+#[error("the request body did not arrive in time")]
+pub(crate) struct BodyTooSlow;
 
-/// The error of a body that comes.
-pub(super) type RequestBodyError = Box<dyn std::error::Error + Send + Sync>;
+type RequestBodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that comes. It has a time for its beginning, and earns more with what comes.
+/// A request body with a time limit: `body_timeout`, plus a second for each `min_body_bytes_per_second` received, and at
+/// most `max_body_timeout`.
 pub(super) struct RequestBody {
     body: Incoming,
     limits: Arc<Limits>,
     started_at: Instant,
     received_bytes: u64,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Told when all of it has come.
+    /// Set when the whole body has been read.
     fully_read: Option<Arc<AtomicBool>>,
 }
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, limits: &Arc<Limits>, fully_read: Option<Arc<AtomicBool>>) -> Self {
-        RequestBody {
-            body,
-            limits: limits.clone(),
-            started_at: Instant::now(),
-            received_bytes: 0,
-            timer: None,
-            fully_read,
-        }
+        let started_at = Instant::now();
+        RequestBody { body, limits: limits.clone(), started_at, received_bytes: 0, timer: None, fully_read }
     }
 
     fn deadline(&self) -> Instant {
-        let earned =
-            Duration::from_millis(self.received_bytes.saturating_mul(1000) / self.limits.min_body_bytes_per_second);
-        self.started_at + (self.limits.body_timeout + earned).min(self.limits.max_body_timeout)
+        let limits = &self.limits;
+        let earned_ms = self.received_bytes.saturating_mul(1000) / limits.min_body_bytes_per_second;
+        self.started_at + (limits.body_timeout + Duration::from_millis(earned_ms)).min(limits.max_body_timeout)
     }
 }
 
@@ -69,13 +62,12 @@ impl Body for RequestBody {
             {
                 fully_read.store(true, Ordering::Relaxed);
             }
-            // One that never pauses may still take too long.
+            // A body that never pauses does not reach the timer below.
             let is_too_slow =
                 matches!(frame, Some(Ok(_))) && Instant::now() > self.started_at + self.limits.max_body_timeout;
-            return Poll::Ready(if is_too_slow {
-                Some(Err(BodyTooSlow.into()))
-            } else {
-                frame.map(|result| result.map_err(Into::into))
+            return Poll::Ready(match is_too_slow {
+                true => Some(Err(BodyTooSlow.into())),
+                false => frame.map(|result| result.map_err(Into::into)),
             });
         }
         loop {
@@ -100,8 +92,8 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer. Its request has ended when the library has let go of it; while it has nothing to give, nobody
-/// has anything to take.
+/// A response body. Its request ends when the HTTP library drops it. The write timeout does not run while the body has no
+/// data.
 pub(super) struct ResponseBody {
     body: axum::body::Body,
     guard: RequestGuard,
@@ -125,7 +117,7 @@ impl Body for ResponseBody {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match frame.is_ready() {
             true => self.guard.response_pending(),
-            false => self.guard.response_drained(),
+            false => self.guard.response_written(),
         }
         frame
     }

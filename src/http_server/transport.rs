@@ -1,0 +1,387 @@
+//! The byte stream as the HTTP library sees it.
+//!
+//! Generic over the [`ClientStream`] below it.
+//!
+//! Guarantees for HTTP/1:
+//! - The library receives a request head only when it is complete and `request_head` has accepted it.
+//! - Nothing after a request is read before the response is sent. So every head is checked.
+//! - While a request is in progress, the close of the peer is noticed, even if unread bytes precede it. A long poll thus
+//!   learns that its client has gone.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chunked::ChunkScanner;
+use super::request_head::{self, Framing, HeadError, HeadScanner};
+use super::socket::{ClientStream, PeerGone};
+use super::timeouts::ConnectionTimeouts;
+use crate::config::Limits;
+
+/// Bytes of a head, or of chunks, per read.
+const HEAD_READ_BYTES: usize = 4096;
+
+/// The protocol that the client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// HTTP/1.1 or HTTP/1.0.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// What the transport expects next from the client.
+enum ReadState {
+    /// A request head.
+    Head(HeadScanner),
+    /// The rest of a body with a known length, in bytes.
+    FixedBody(u64),
+    /// The rest of a chunked body.
+    ChunkedBody(ChunkScanner),
+    /// Nothing until the request is answered, except the close of the peer.
+    AwaitingResponse(Option<PeerGone>),
+    /// Bytes of HTTP/2, which has limits of its own.
+    Unfiltered,
+}
+
+/// A stream that passes on only what the HTTP library may read.
+pub(super) struct GuardedStream<S> {
+    stream: S,
+    timeouts: Arc<ConnectionTimeouts>,
+    limits: Arc<Limits>,
+    state: ReadState,
+    /// Bytes that have been read from the stream.
+    buffer: BytesMut,
+    /// How many of them the library may read.
+    visible_bytes: usize,
+    /// Whether all written bytes have left the stream.
+    is_flushed: bool,
+    /// Why the request head was rejected. The owner of the connection answers it.
+    head_error: Option<HeadError>,
+}
+
+impl<S: ClientStream> GuardedStream<S> {
+    pub(super) fn new(stream: S, timeouts: Arc<ConnectionTimeouts>, limits: Arc<Limits>) -> Self {
+        GuardedStream {
+            stream,
+            timeouts,
+            limits,
+            state: ReadState::Head(HeadScanner::default()),
+            buffer: BytesMut::new(),
+            visible_bytes: 0,
+            is_flushed: true,
+            head_error: None,
+        }
+    }
+
+    /// Returns the stream, and why a request head was rejected, if one was.
+    pub(super) fn into_parts(self) -> (S, Option<HeadError>) {
+        (self.stream, self.head_error)
+    }
+
+    /// Reads the first head. Returns its protocol, or `None` if the connection ended or the head was rejected.
+    pub(super) async fn detect_protocol(&mut self) -> Option<Protocol> {
+        let has_head = std::future::poll_fn(|context| self.poll_read_head(context)).await.unwrap_or(false);
+        match self.state {
+            ReadState::Unfiltered => Some(Protocol::Http2),
+            _ => has_head.then_some(Protocol::Http1),
+        }
+    }
+
+    /// Reads into the buffer. Returns the number of bytes, 0 at the end of the stream.
+    fn poll_fill_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // On the stack, so that a connection that waits for input holds no buffer.
+        let mut bytes = [MaybeUninit::uninit(); HEAD_READ_BYTES];
+        let mut bytes = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut bytes))?;
+        self.buffer.extend_from_slice(bytes.filled());
+        Poll::Ready(Ok(bytes.filled().len()))
+    }
+
+    /// Reads until a head is complete. Returns whether there is one that was accepted.
+    fn poll_read_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while let ReadState::Head(scanner) = &mut self.state {
+            if !self.buffer.is_empty() {
+                self.timeouts.head_started();
+            }
+            match scanner.scan(&self.buffer, self.limits.max_head_bytes) {
+                Ok(Some(range)) => {
+                    self.buffer.advance(range.start);
+                    self.start_request(range.len());
+                    return Poll::Ready(Ok(self.head_error.is_none()));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.head_error = Some(error);
+                    return Poll::Ready(Ok(false));
+                }
+            }
+            match self.poll_fill_buffer(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // A request that has begun to arrive is still served.
+                Poll::Pending if self.buffer.is_empty() && self.timeouts.should_close(context.waker()) => {
+                    return Poll::Ready(Ok(false));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Accepts or rejects the complete head in the first `length` bytes of the buffer.
+    fn start_request(&mut self, length: usize) {
+        let head = self.buffer.get(..length).unwrap_or_default();
+        if head == request_head::HTTP2_PREFACE {
+            self.state = ReadState::Unfiltered;
+            self.visible_bytes = self.buffer.len();
+            return;
+        }
+        match request_head::validate_head(head, self.limits.max_headers) {
+            Ok(Framing::Length(0)) => self.state = ReadState::AwaitingResponse(None),
+            Ok(Framing::Length(length)) => self.state = ReadState::FixedBody(length),
+            Ok(Framing::Chunked) => self.state = ReadState::ChunkedBody(ChunkScanner::new()),
+            Err(error) => {
+                self.head_error = Some(error);
+                return;
+            }
+        }
+        self.visible_bytes = length;
+        self.timeouts.head_completed();
+    }
+
+    /// Moves visible bytes from the buffer to `destination`.
+    fn copy_visible(&mut self, destination: &mut ReadBuf<'_>) {
+        let length = self.visible_bytes.min(destination.remaining());
+        destination.put_slice(self.buffer.get(..length).unwrap_or_default());
+        self.buffer.advance(length);
+        self.visible_bytes -= length;
+        if self.buffer.is_empty() {
+            // Many connections wait long for a response. They hold no buffer meanwhile.
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Reads at most `max_bytes` from the stream to `destination`, past the buffer. Returns the number of bytes.
+    fn poll_read_direct(
+        &mut self,
+        context: &mut Context<'_>,
+        destination: &mut ReadBuf<'_>,
+        max_bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        if destination.remaining() <= max_bytes {
+            let length_before = destination.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(context, destination))?;
+            return Poll::Ready(Ok(destination.filled().len() - length_before));
+        }
+        let mut limited = ReadBuf::new(destination.initialize_unfilled_to(max_bytes));
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut limited))?;
+        let length = limited.filled().len();
+        destination.advance(length);
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl<S: ClientStream> AsyncRead for GuardedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        destination: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.visible_bytes > 0 {
+                this.copy_visible(destination);
+                return Poll::Ready(Ok(()));
+            }
+            match &mut this.state {
+                ReadState::Unfiltered => return Pin::new(&mut this.stream).poll_read(context, destination),
+                ReadState::Head(_) => {
+                    if !ready!(this.poll_read_head(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                ReadState::FixedBody(0) => this.state = ReadState::AwaitingResponse(None),
+                ReadState::FixedBody(remaining) if this.buffer.is_empty() => {
+                    let max_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX);
+                    let length = ready!(this.poll_read_direct(context, destination, max_bytes))?;
+                    if let ReadState::FixedBody(remaining) = &mut this.state {
+                        *remaining -= length as u64;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                ReadState::FixedBody(remaining) => {
+                    this.visible_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX).min(this.buffer.len());
+                    *remaining -= this.visible_bytes as u64;
+                }
+                ReadState::ChunkedBody(scanner) if scanner.is_finished() => {
+                    this.state = ReadState::AwaitingResponse(None);
+                }
+                ReadState::ChunkedBody(scanner) if !this.buffer.is_empty() => {
+                    let invalid_data = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+                    this.visible_bytes = scanner.scan(&this.buffer).map_err(invalid_data)?;
+                }
+                ReadState::ChunkedBody(_) => {
+                    if ready!(this.poll_fill_buffer(context))? == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                ReadState::AwaitingResponse(peer_gone) => {
+                    if !this.timeouts.is_serving(context.waker()) && this.is_flushed {
+                        this.state = ReadState::Head(HeadScanner::default());
+                        continue;
+                    }
+                    // An empty read is the end of the stream: the library drops the request.
+                    return peer_gone.get_or_insert_with(|| this.stream.peer_gone()).as_mut().poll(context).map(Ok);
+                }
+            }
+        }
+    }
+}
+
+impl<S: ClientStream> GuardedStream<S> {
+    fn poll_write_with(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.is_flushed = false;
+        let written = write(Pin::new(&mut self.stream), context);
+        self.timeouts.set_write_blocked(written.is_pending());
+        written
+    }
+}
+
+impl<S: ClientStream> AsyncWrite for GuardedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// The library calls this when it has written all that it has.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_flushed {
+            let flushed = Pin::new(&mut self.stream).poll_flush(context);
+            self.timeouts.set_write_blocked(flushed.is_pending());
+            ready!(flushed)?;
+            self.is_flushed = true;
+            // The next head may be read now.
+            context.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Does nothing: the owner of the connection closes it.
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufStream, DuplexStream};
+    use tokio_util::sync::CancellationToken;
+
+    /// A stream in memory that buffers in both directions, as a session over a socket does.
+    struct MemoryStream {
+        stream: BufStream<DuplexStream>,
+        gone: CancellationToken,
+    }
+
+    impl AsyncRead for MemoryStream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for MemoryStream {
+        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.stream).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(context)
+        }
+    }
+
+    impl ClientStream for MemoryStream {
+        fn peer_gone(&self) -> PeerGone {
+            Box::pin(self.gone.clone().cancelled_owned())
+        }
+
+        fn set_zero_linger(&self) {}
+    }
+
+    /// Returns a transport, the client's end of it, and the token that says that the peer has gone.
+    fn connect() -> (GuardedStream<MemoryStream>, DuplexStream, CancellationToken) {
+        let limits = Arc::new(RawConfig::default().resolve().unwrap().limits);
+        let (client, server) = tokio::io::duplex(1024);
+        let gone = CancellationToken::new();
+        let stream = MemoryStream { stream: BufStream::new(server), gone: gone.clone() };
+        (GuardedStream::new(stream, ConnectionTimeouts::new(&limits), limits), client, gone)
+    }
+
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn pipelined_head_is_readable_only_after_the_flushed_response() {
+        let (mut transport, mut client, _gone) = connect();
+        client.write_all(&HEAD.repeat(2)).await.unwrap();
+        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
+
+        let mut head = vec![0; HEAD.len()];
+        transport.read_exact(&mut head).await.unwrap();
+        let request = transport.timeouts.begin_request();
+        assert!(futures_util::poll!(std::pin::pin!(transport.read(&mut head))).is_pending());
+        transport.write_all(b"HTTP").await.unwrap();
+        transport.flush().await.unwrap();
+        drop(request);
+
+        let mut response = [0; 4];
+        client.read_exact(&mut response).await.unwrap();
+        assert_eq!(&response, b"HTTP");
+        transport.read_exact(&mut head).await.unwrap();
+        assert_eq!(head, HEAD);
+    }
+
+    #[tokio::test]
+    async fn peer_that_has_gone_ends_the_request_in_progress() {
+        let (mut transport, mut client, gone) = connect();
+        client.write_all(&HEAD.repeat(2)).await.unwrap();
+        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
+        let mut head = vec![0; HEAD.len()];
+        transport.read_exact(&mut head).await.unwrap();
+        let _request = transport.timeouts.begin_request();
+
+        gone.cancel();
+
+        assert_eq!(transport.read(&mut head).await.unwrap(), 0);
+    }
+}
