@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use deadpool_redis::redis::{self, cmd};
 
+use crate::support::poll::poll;
 use crate::support::redis::{TempDir, connect};
 
 async fn ask(url: &str, words: &[&str]) -> redis::RedisResult<Vec<String>> {
@@ -28,13 +29,8 @@ async fn pid(url: &str) -> String {
 
 /// Asks until the answer is as wanted.
 async fn until(url: &str, words: &[&str], wanted: impl Fn(&redis::RedisResult<Vec<String>>) -> bool) {
-    let asking = async {
-        while !wanted(&ask(url, words).await) {
-            // A refused connection answers without giving way to anybody.
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), asking).await.expect("the answer in 20 s");
+    let check = || async { wanted(&ask(url, words).await).then_some(()) };
+    poll(std::time::Duration::from_secs(20), check).await.expect("the reply within 20 s");
 }
 
 fn kill(pid: &str) {

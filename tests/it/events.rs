@@ -1,5 +1,7 @@
 //! `GET /events` tells each change once, to who asked for its queue; what it cannot tell it says that it could not.
 
+mod gaps;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -7,11 +9,8 @@ use deadpool_redis::redis::{self, AsyncConnectionConfig, ProtocolVersion, PushIn
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use slotwheel::config::RawLimits;
-use slotwheel::store::Caller;
-use slotwheel::store::ops::enable_events::enable_events;
 use tokio::sync::mpsc;
 
-use crate::support::script_lab::{Lab, task};
 use crate::support::event_stream::{PATIENCE, Stream, narrow};
 use crate::support::{Fixture, Http, report, report_with, text};
 
@@ -27,7 +26,7 @@ async fn submit_many(fixture: &Fixture, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_transition_is_sent_once() {
+async fn transition_is_sent_once() {
     let fixture = Fixture::start().await;
     let http = &fixture.http;
     let mut stream = Stream::open(http, "?queue=q").await;
@@ -201,75 +200,6 @@ async fn reconnect_resumes_at_the_last_event_or_gets_a_gap() {
     fixture.end().await;
 }
 
-/// Ends each connection on which signals or events are heard.
-async fn cut(fixture: &Fixture) {
-    let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
-    assert!(killed >= 2, "{killed} connections");
-}
-
-#[tokio::test]
-async fn broken_redis_connection_sends_a_gap_to_all_streams() {
-    let fixture = Fixture::start().await;
-    let (mut one, mut other) = (Stream::open(&fixture.http, "").await, Stream::open(&fixture.http, "?queue=q").await);
-    let before = fixture.submit("q", json!(1)).await;
-    for stream in [&mut one, &mut other] {
-        stream.expect(&before, json!(null), json!("ready")).await;
-    }
-    cut(&fixture).await;
-    one.missed(json!(null)).await;
-    other.missed(json!(null)).await;
-    // It may be told more than once, and nothing that comes after it is lost.
-    let task = fixture.submit("q", json!(2)).await;
-    for stream in [&mut one, &mut other] {
-        loop {
-            match stream.event().await.unwrap() {
-                (name, data) if name == "task" => break assert_eq!(data["id"], task["id"]),
-                (_, data) => assert_eq!(data["count"], json!(null)),
-            }
-        }
-    }
-    fixture.end().await;
-}
-
-#[tokio::test]
-async fn events_not_published_by_scripts_are_sent_as_a_gap() {
-    let mut fixture = Fixture::start().await;
-    let other = fixture.another_server().await;
-    let mut streams = [Stream::open(&fixture.http, "").await, Stream::open(&other, "").await];
-    // As after a failover to a replica that did not know.
-    for shard in fixture.store().await.shards() {
-        let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.events_enabled())).await;
-        assert_eq!(gone, 1);
-    }
-    fixture.submit("q", json!(1)).await;
-    for stream in &mut streams {
-        // Where another has already asked for reports again, this may be one of them.
-        while stream.event().await.unwrap() != ("gap".into(), json!({"count": null})) {}
-    }
-    fixture.end().await;
-}
-
-#[tokio::test]
-async fn reconnect_of_an_idle_stream_resumes_without_a_gap() {
-    let fixture = limited(RawLimits { max_buffered_events: Some(512), ..RawLimits::default() }).await;
-    let mut quiet = Stream::open(&fixture.http, "?queue=a").await;
-    for _ in 0..6 {
-        submit_many(&fixture, 100).await;
-    }
-    // It is told its place each 128 events, before that is overwritten.
-    let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
-    let (begun, mut place) = (quiet.place().await, String::new());
-    // Each of them as it comes about, and not only when it has heard of nothing for 15 s.
-    while place.is_empty() || number(&place) < number(&begun) + 600 - 127 {
-        place = tokio::time::timeout(Duration::from_secs(10), quiet.place()).await.expect("a place, not a rest");
-    }
-    drop(quiet);
-    let task = fixture.submit("a", json!(1)).await;
-    let mut again = Stream::open_behind(&fixture.http, "?queue=a", &place).await;
-    again.expect(&task, json!(null), json!("ready")).await;
-    fixture.end().await;
-}
-
 #[tokio::test]
 async fn stream_of_a_draining_server_continues_and_then_ends() {
     let mut fixture = Fixture::with(|written| written.drain_ms = Some(2000)).await;
@@ -432,48 +362,6 @@ async fn invalid_queues_are_rejected() {
     assert_eq!(refused(&format!("?{}", many.join("&")), 422).await, at("too_long", "?queue"));
     assert_eq!(refused("?queue=a&state=ready", 400).await, at("invalid_query", "?state"));
     fixture.end().await;
-}
-
-#[tokio::test]
-async fn redis_outage_rejects_new_streams_and_sends_a_gap_to_open_ones() {
-    let mut fixture = Fixture::start().await;
-    let other = fixture.another_server().await;
-    let mut stream = Stream::open(&fixture.http, "").await;
-    fixture.redis.kill();
-    // This one heard nothing yet.
-    assert_eq!(other.get("/events").await.problem(503).0, "unavailable");
-    fixture.redis.restart().await;
-    stream.missed(json!(null)).await;
-    fixture
-        .until(|| async {
-            let url = format!("http://{}/events", other.address);
-            (reqwest::get(url).await.unwrap().status() == 200).then_some(())
-        })
-        .await;
-    fixture.end().await;
-}
-
-#[tokio::test]
-async fn event_gap_detection_uses_redis_time_not_the_test_clock() {
-    let lab = Lab::start().await;
-    let (mut one, mut other) = (Caller::new(), Caller::new());
-    let first = enable_events(lab.shard(), &mut one).await.unwrap();
-    lab.at(3_600_000);
-    for caller in [&mut other, &mut one] {
-        assert_eq!(enable_events(lab.shard(), caller).await.unwrap(), first, "without a break");
-    }
-    let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("listen"))).await;
-    assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
-    // Time stands still in this lab: it is over. The first who comes ends the break, and all others are told of it too.
-    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg(format!("2000000000 {first}"))).await;
-    let second = enable_events(lab.shard(), &mut one).await.unwrap();
-    assert_ne!(second, first);
-    assert_eq!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
-    // What nobody can read harms nobody else.
-    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg("soon")).await;
-    lab.submit(&[task(1)]).await.unwrap();
-    assert_ne!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
-    lab.end().await;
 }
 
 #[tokio::test]

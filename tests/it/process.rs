@@ -4,11 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::Http;
+use crate::support::poll::poll;
 use crate::support::raw_client::{Raw, get};
 use crate::support::redis::TempDir;
 
@@ -95,14 +97,11 @@ async fn server_with_a_closed_log_pipe_serves_and_stops() {
     http.post("/tasks", &json!({"payload": 1})).await.expect(201);
     signal(&child, "-TERM");
 
-    let ended = tokio::time::timeout(Duration::from_secs(20), async {
-        while child.try_wait().unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
-    });
-    let ended = ended.await;
+    let ending = Mutex::new(child);
+    let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
+    let mut child = ending.into_inner().unwrap();
     let _ = child.kill();
-    assert!(ended.is_ok() && child.wait().unwrap().success());
+    assert!(ended.is_some_and(|status| status.success()));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use super::compare::{Names, queue};
 use super::generate::{Stop, Trace};
 use super::http_requests::{proof, send};
 use super::{AGAIN, Model};
+use crate::support::poll::INTERVAL;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, Http, text};
@@ -198,7 +199,9 @@ impl Player {
         static IMPATIENT: AtomicBool = AtomicBool::new(false);
         let patience = Duration::from_secs(if IMPATIENT.load(Ordering::Relaxed) { 1 } else { 20 });
         let started = Instant::now();
+        let mut ticks = tokio::time::interval(INTERVAL);
         loop {
+            ticks.tick().await;
             let differences = self.read_back(model).await;
             if differences.is_empty() {
                 return;
@@ -207,7 +210,6 @@ impl Player {
                 IMPATIENT.store(true, Ordering::Relaxed);
                 panic!("read back after {patience:?}: {differences:#?}");
             }
-            tokio::task::yield_now().await;
         }
     }
 

@@ -4,6 +4,7 @@ pub mod contract;
 pub mod event_stream;
 pub mod exposition;
 pub mod http;
+pub mod poll;
 pub mod proxy;
 pub mod queue_simulation;
 pub mod raw_client;
@@ -182,17 +183,9 @@ impl Fixture {
         .await
     }
 
-    /// Looks again and again until there is something to see: upkeep gives no signal to tests.
-    pub async fn until<T, F: Future<Output = Option<T>>>(&self, look: impl Fn() -> F) -> T {
-        let patience = tokio::time::timeout(Duration::from_secs(20), async {
-            loop {
-                if let Some(found) = look().await {
-                    return found;
-                }
-                tokio::task::yield_now().await;
-            }
-        });
-        patience.await.expect("in 20 s")
+    /// Returns the first result of `check`, which is called again until it has one. Upkeep sends no signal to tests.
+    pub async fn until<T, F: Future<Output = Option<T>>>(&self, check: impl Fn() -> F) -> T {
+        poll::poll(Duration::from_secs(20), check).await.expect("a result within 20 s")
     }
 }
 
