@@ -1,7 +1,7 @@
 //! Wiring: the only module that sees everything.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api, Metrics};
+use crate::api::{self, Api, RequestMetrics};
 use crate::config::{Config, Durability, RedisSource};
 use crate::dispatch::Dispatch;
 use crate::http_server::{self, ServerState, ShutdownTokens};
@@ -35,14 +35,14 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let metrics = Metrics::start();
+    let started_at = SystemTime::now();
     let (redis_config, embedded) = tokio::select! {
         prepared = redis(&config) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
     let supervisor_stop = CancellationToken::new();
     let redis_supervisor = embedded.map(|embedded| tokio::spawn(embedded.supervise(supervisor_stop.clone())));
-    let outcome = serve(&config, redis_config, listener, metrics, stop).await;
+    let outcome = serve(&config, redis_config, listener, started_at, stop).await;
     supervisor_stop.cancel();
     if let Some(redis_supervisor) = redis_supervisor {
         redis_supervisor.await.context("the keeper of the managed Redis failed")?;
@@ -54,7 +54,7 @@ async fn serve(
     config: &Config,
     redis_config: RedisConfig,
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    started_at: SystemTime,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (store, dataset) = tokio::select! {
@@ -76,7 +76,8 @@ async fn serve(
         upkeep,
         durability: config.durability,
         server: server_state.clone(),
-        metrics,
+        request_metrics: Arc::new(RequestMetrics::new(&api::route_table())),
+        started_at,
         status_cache: Arc::default(),
     });
     tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");

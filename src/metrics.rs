@@ -46,12 +46,42 @@ macro_rules! counters {
 }
 pub(crate) use counters;
 
+/// Defines a struct of histograms. Each has its name, its help text and its buckets in one place; `read` returns all.
+macro_rules! histograms {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis struct $struct:ident { $($(#[doc = $doc:literal])* $name:ident: $buckets:ident,)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $visibility struct $struct {
+            $($(#[doc = $doc])* pub(crate) $name: $crate::metrics::Histogram,)*
+        }
+
+        impl Default for $struct {
+            fn default() -> Self {
+                $struct { $($name: $crate::metrics::Histogram::new(&$crate::metrics::$buckets),)* }
+            }
+        }
+
+        impl $struct {
+            /// Returns each histogram's name, help text and current values.
+            $visibility fn read(&self) -> Vec<(&'static str, &'static str, $crate::metrics::HistogramSnapshot)> {
+                vec![$((stringify!($name), concat!($($doc),*).trim_ascii(), self.$name.read()),)*]
+            }
+        }
+    };
+}
+pub(crate) use histograms;
+
 /// Where the buckets of a histogram end. The last has no end.
 #[derive(Debug)]
 pub struct Buckets {
     upper_bounds: &'static [u64],
-    /// How many of what is observed make one of what is shown.
+    /// Observed units in one displayed unit.
     per_unit: f64,
+    /// Whether values are durations: observed in µs, displayed in s.
+    is_time: bool,
 }
 
 /// What is done at once: 100 µs to 10 s.
@@ -61,6 +91,7 @@ pub static LATENCY_BUCKETS: Buckets = Buckets {
         5_000_000, 10_000_000,
     ],
     per_unit: 1e6,
+    is_time: true,
 };
 /// What waits for something to happen: 5 ms to a minute. Who has waited in vain for one of the usual times comes a little
 /// after it, so the ends are beyond these.
@@ -69,6 +100,7 @@ pub static POLL_BUCKETS: Buckets = Buckets {
         5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000,
     ],
     per_unit: 1e6,
+    is_time: true,
 };
 /// How late something is: 5 ms to an hour.
 pub static LAG_BUCKETS: Buckets = Buckets {
@@ -89,9 +121,11 @@ pub static LAG_BUCKETS: Buckets = Buckets {
         3_600_000_000,
     ],
     per_unit: 1e6,
+    is_time: true,
 };
 /// How many things one call is about: nothing to 100.
-pub static SIZE_BUCKETS: Buckets = Buckets { upper_bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0 };
+pub static SIZE_BUCKETS: Buckets =
+    Buckets { upper_bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0, is_time: false };
 
 /// How often values came that lie within certain bounds, and their sum.
 #[derive(Debug)]
@@ -109,6 +143,8 @@ pub struct HistogramSnapshot {
     pub buckets: Vec<(f64, u64)>,
     /// Of all values.
     pub sum: f64,
+    /// Whether values are durations in s, not numbers of things.
+    pub is_time: bool,
 }
 
 impl Histogram {
@@ -150,6 +186,7 @@ impl Histogram {
         HistogramSnapshot {
             buckets: bounds.zip(self.counts.iter().map(Counter::read)).collect(),
             sum: self.sum.read() as f64 / self.layout.per_unit,
+            is_time: self.layout.is_time,
         }
     }
 }
@@ -184,11 +221,29 @@ mod tests {
         assert_eq!(seen.read(), [("first", "The first.", 1), ("second", "The second.", 42)]);
     }
 
+    histograms! {
+        struct Calls {
+            /// Items in a call.
+            items: SIZE_BUCKETS,
+            /// Time of a call.
+            duration: LATENCY_BUCKETS,
+        }
+    }
+
+    #[test]
+    fn histograms_are_read_with_name_help_and_unit() {
+        let calls = Calls::default();
+        calls.items.observe(3);
+        let read: Vec<_> =
+            calls.read().into_iter().map(|(name, help, of)| (name, help, of.count(), of.is_time)).collect();
+        assert_eq!(read, [("items", "Items in a call.", 1, false), ("duration", "Time of a call.", 0, true)]);
+    }
+
     #[test]
     fn value_lies_in_the_first_bucket_that_reaches_it() {
         let sizes = Histogram::new(&SIZE_BUCKETS);
         [0, 1, 2, 3, 4, 100, 101].into_iter().for_each(|size| sizes.observe(size));
-        let HistogramSnapshot { buckets, sum } = sizes.read();
+        let HistogramSnapshot { buckets, sum, .. } = sizes.read();
         let counts: Vec<u64> = buckets.iter().map(|(_, count)| *count).collect();
         assert_eq!(counts, [1, 1, 1, 2, 0, 0, 0, 0, 1, 1]);
         assert_eq!(buckets.last().map(|(end, _)| *end), Some(f64::INFINITY));
@@ -202,7 +257,7 @@ mod tests {
         times.observe_duration(Duration::from_millis(2));
         times.observe_durations(Duration::from_secs(20), 2);
         times.observe_durations(Duration::from_secs(20), 0);
-        let HistogramSnapshot { buckets, sum } = times.read();
+        let HistogramSnapshot { buckets, sum, .. } = times.read();
         let filled: Vec<(f64, u64)> = buckets.into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(0.0025, 1), (f64::INFINITY, 2)]);
         assert!((sum - 40.002).abs() < 1e-9);

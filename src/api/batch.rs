@@ -7,15 +7,16 @@ use serde::Serialize;
 
 use super::claims::Claim;
 use super::extract::BatchBody;
+use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
-use super::json::fields::{Field, Fields, List};
-use super::json::response;
-use super::json::response::AsText;
+use super::json::fields::{Field, Fields};
 use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson};
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use super::submit::{Idempotency, SubmitOutcome, SubmitRequest, idempotency_key};
 use super::trace_context::TraceContext;
-use super::{Api, claims, submit};
+use super::{claims, submit};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -36,23 +37,13 @@ struct SubmitResult<'a> {
     problem: Option<&'a Problem>,
 }
 
-/// The items of a batch's list, 1 to 1000.
-pub(super) fn parse_items<'o>(object: &'o Fields<'_>, name: &'static str) -> Result<List<'o>, Problem> {
-    let field = object.required(name)?;
-    let list = field.list(limits::MAX_BATCH_ITEMS, Code::BatchTooLarge)?;
-    if list.is_empty() {
-        return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
-    }
-    Ok(list)
-}
-
 pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: BatchBody) -> Result<Response, Problem> {
     if idempotency_key(&headers)?.is_some() {
         let detail = "give each item its own idempotency_key instead of one header for all";
         return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
     }
     let object = body.object()?;
-    let items = parse_items(&object, "tasks")?;
+    let items = object.batch_items("tasks")?;
     object.deny_unknown()?;
     let context = TraceContext::from_headers(&headers);
     let mut requests = BatchResults::new();
@@ -115,7 +106,7 @@ pub(super) fn parse_completions(
     peer: Peer,
     headers: &HeaderMap,
 ) -> Result<CompletionBatch, Problem> {
-    let items = parse_items(object, "completions")?;
+    let items = object.batch_items("completions")?;
     let next = object.optional("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| claims::parse_claim(&next, peer, headers)).transpose()?;
     object.deny_unknown()?;

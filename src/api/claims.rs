@@ -9,12 +9,13 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::{SingleBody, parse_wait};
+use super::json::as_text::AsText;
 use super::json::fields::Fields;
-use super::json::response;
-use super::json::response::AsText;
 use super::json::shapes::ClaimedTaskJson;
 use super::problem::{Code, Problem};
-use super::{Api, metrics};
+use super::request_metrics::mark_long_poll;
+use super::response;
+use super::state::Api;
 use crate::dispatch::{ClaimRequest, Delivery, Dispatch};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -207,7 +208,7 @@ impl Claim {
     /// Says which preference was applied, and whether the request was willing to wait.
     pub(super) fn set_headers(&self, response: &mut Response) {
         if !self.wait.is_zero() {
-            metrics::mark_long_poll(response);
+            mark_long_poll(response);
         }
         if let Some(applied) = &self.preference_applied {
             response.headers_mut().insert("preference-applied", applied.clone());

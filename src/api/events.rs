@@ -12,10 +12,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::Query;
-use super::json::response::AsText;
+use super::json::as_text::AsText;
 use super::problem::{Code, Problem};
+use super::state::Api;
 use crate::dispatch::{BufferedEvent, Cursor, EventData};
 use crate::domain::id::TaskId;
 use crate::domain::limits;

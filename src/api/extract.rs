@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::json::fields::Fields;
 use super::json::validate::{JsonDefect, validate};
 use super::problem::{Code, Problem};
+use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;

@@ -11,12 +11,12 @@ use super::batch::{self, CompletionBatch};
 use super::claims::{self, Claim};
 use super::extract::{BatchBody, Query, parse_wait};
 use super::json::fields::Fields;
-use super::json::response;
 use super::json::validate::validate;
 use super::list::{decode_cursor, decode_ready_cursor, encode_cursor, encode_ready_cursor};
 use super::problem::Problem;
 use super::reports::FailRequest;
 use super::request_id::RequestId;
+use super::response;
 use super::trace_context::TraceContext;
 use super::{queues, reports, submit};
 use crate::dispatch::ClaimRequest;
@@ -46,7 +46,7 @@ pub fn bodies(bytes: &[u8]) {
         object.deny_unknown().map(|()| assert_task(new))
     });
     read_as(&|object| {
-        let items = batch::parse_items(object, "tasks")?;
+        let items = object.batch_items("tasks")?;
         object.deny_unknown()?;
         for (item, raw) in items.fields().zip(items.raw_json()) {
             if let Some((new, _)) = accepted(batch::parse_item(shards, &item, raw)) {

@@ -4,9 +4,9 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::Api;
-use super::json::response;
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use crate::store;
 use crate::store::redis::preflight::check;
 

@@ -6,11 +6,11 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::Query;
-use super::json::response;
 use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;

@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use super::extract::SingleBody;
 use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson, TaskJson};
-use super::json::{response, validate};
+use super::json::validate;
+use super::response;
 use super::submit;
 use crate::domain::limits;
 use crate::domain::slot::Shards;

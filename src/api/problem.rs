@@ -1,12 +1,12 @@
-//! What is answered when something is wrong: RFC 9457 problems, their codes in one table.
+//! Error responses: RFC 9457 problems, with one table of codes.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::json::response;
 use super::request_id::RequestId;
+use super::response;
 use crate::dispatch::Rejection;
 use crate::domain::state::State;
 use crate::store;
@@ -14,31 +14,31 @@ use crate::store;
 /// Defines [`Code`] from the one table of codes.
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $status:ident;)*) => {
-        /// A stable name of what is wrong.
+        /// The stable code of a problem.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Code {
             $($(#[doc = $doc])* $name,)*
         }
 
         impl Code {
-            /// All of them.
+            /// All codes.
             pub const ALL: &'static [Code] = &[$(Code::$name,)*];
 
-            /// Its text, as in JSON.
+            /// Returns the code as in JSON.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Code::$name => $text,)*
                 }
             }
 
-            /// The status it is answered with.
+            /// Returns the status of its responses.
             pub fn status(self) -> StatusCode {
                 match self {
                     $(Code::$name => StatusCode::$status,)*
                 }
             }
 
-            /// What it means, for people.
+            /// Returns the title: what the code means, for people.
             pub fn title(self) -> &'static str {
                 match self {
                     $(Code::$name => concat!($($doc),*).trim_ascii(),)*
@@ -53,65 +53,65 @@ codes! {
     MalformedJson = "malformed_json", BAD_REQUEST;
     /// A JSON string has half of a surrogate pair
     LoneSurrogate = "lone_surrogate", BAD_REQUEST;
-    /// The JSON is nested too deep
+    /// The JSON is nested too deeply
     TooDeep = "too_deep", BAD_REQUEST;
-    /// The query string cannot be read or has an unknown parameter
+    /// The query string is malformed or has an unknown parameter
     InvalidQuery = "invalid_query", BAD_REQUEST;
-    /// The id is no UUID
+    /// The id is not a UUID
     InvalidId = "invalid_id", BAD_REQUEST;
-    /// The cursor is not one that a list has given
+    /// The cursor is not the next_cursor of a list
     InvalidCursor = "invalid_cursor", BAD_REQUEST;
-    /// A header cannot be read
+    /// A header is malformed
     InvalidHeader = "invalid_header", BAD_REQUEST;
-    /// In a batch each item has its own idempotency_key
+    /// A batch takes an idempotency_key in each item, not the header
     IdempotencyInBatch = "idempotency_in_batch", BAD_REQUEST;
-    /// The request is not HTTP, or can be read in two ways
+    /// The request is not valid HTTP, or is ambiguous
     MalformedRequest = "malformed_request", BAD_REQUEST;
     /// A field has the wrong type
     WrongType = "wrong_type", UNPROCESSABLE_ENTITY;
-    /// A field is not known here
+    /// A field is not known
     UnknownField = "unknown_field", UNPROCESSABLE_ENTITY;
-    /// A field stands twice in one object
+    /// A field occurs twice in one object
     DuplicateField = "duplicate_field", UNPROCESSABLE_ENTITY;
-    /// A field that is needed is missing
+    /// A required field is missing
     MissingField = "missing_field", UNPROCESSABLE_ENTITY;
     /// A number is out of its range
     OutOfRange = "out_of_range", UNPROCESSABLE_ENTITY;
-    /// A string, list or map is over its limit
+    /// A string, list or map exceeds its limit
     TooLong = "too_long", UNPROCESSABLE_ENTITY;
-    /// The name is none that a queue can have
+    /// The queue name is invalid
     InvalidQueue = "invalid_queue", UNPROCESSABLE_ENTITY;
-    /// The value is none of those allowed
+    /// The value is not one of the accepted values
     InvalidValue = "invalid_value", UNPROCESSABLE_ENTITY;
-    /// The time cannot be read or lies too far away
+    /// The time is malformed or too far away
     InvalidTime = "invalid_time", UNPROCESSABLE_ENTITY;
-    /// The Idempotency-Key came with another body before
+    /// The Idempotency-Key was used with another body
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY;
-    /// A document is over its limit
+    /// A JSON value of the client exceeds its limit
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE;
     /// A batch has too many items
     BatchTooLarge = "batch_too_large", PAYLOAD_TOO_LARGE;
-    /// The body is over its limit
+    /// The body exceeds its limit
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
-    /// The body is not sent as application/json
+    /// The Content-Type is not application/json
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
-    /// The head of the request is over its limit
+    /// The head of the request exceeds its limit
     HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// The request did not arrive in time
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT;
     /// The request comes from a page of another site
     CrossSite = "cross_site", FORBIDDEN;
-    /// There is nothing at this path
+    /// No route has this path
     RouteNotFound = "route_not_found", NOT_FOUND;
-    /// The path does not take this method
+    /// The path does not accept this method
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
-    /// There is no such task
+    /// No task has this id
     TaskNotFound = "task_not_found", NOT_FOUND;
-    /// There is no such queue
+    /// No queue has this name
     QueueNotFound = "queue_not_found", NOT_FOUND;
-    /// The lease is not, or no longer, this worker's
+    /// The token does not hold a live lease of this task
     LeaseLost = "lease_lost", CONFLICT;
-    /// The task has ended already
+    /// The task has already ended
     AlreadyEnded = "already_ended", CONFLICT;
     /// The task has not ended
     NotEnded = "not_ended", CONFLICT;
@@ -121,27 +121,27 @@ codes! {
     DedupeConflict = "dedupe_conflict", CONFLICT;
     /// Redis has no memory left for new tasks
     StoreFull = "store_full", INSUFFICIENT_STORAGE;
-    /// Redis does not answer
+    /// Redis is unavailable
     Unavailable = "unavailable", SERVICE_UNAVAILABLE;
     /// Redis cannot write to its disk
     DiskError = "disk_error", SERVICE_UNAVAILABLE;
-    /// The data in Redis is not what this server knows
+    /// Data in Redis was lost or replaced
     DataLost = "data_lost", SERVICE_UNAVAILABLE;
-    /// Too few replicas have it
+    /// Too few replicas confirmed the write
     NotReplicated = "not_replicated", SERVICE_UNAVAILABLE;
-    /// There are as many connections as there may be
+    /// The limit of connections is reached
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE;
-    /// As many requests wait as may wait
+    /// The limit of waiting requests is reached
     TooManyWaiting = "too_many_waiting", SERVICE_UNAVAILABLE;
-    /// Request bodies take all the memory that they may take
+    /// The memory for request bodies is used up
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
-    /// The server is going down
+    /// The server is stopping
     Stopping = "stopping", SERVICE_UNAVAILABLE;
-    /// Something went wrong that should not have
+    /// An unexpected error occurred
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }
 
-/// One fault of a request.
+/// One invalid part of a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct FieldError {
     pointer: String,
@@ -149,7 +149,7 @@ pub struct FieldError {
     detail: String,
 }
 
-/// A problem.
+/// A problem: code, detail, the invalid parts of the request, and the state of the task it is about.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: Code,
@@ -171,63 +171,68 @@ struct ProblemJson<'a> {
 }
 
 impl Problem {
-    /// A problem with the request as a whole, or with what it is about.
+    /// Creates a problem with the request as a whole or with its task.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Problem { code, detail: detail.into(), errors: Vec::new(), state: None }
     }
 
-    /// A problem with the part of the request at `pointer`.
+    /// Creates a problem with the part of the request at `pointer`: a JSON pointer, `?name`, `:name` or `header:Name`.
     pub fn at(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        let fault = FieldError { pointer: pointer.into(), code: code.as_str(), detail: detail.clone() };
-        Problem { code, detail, errors: vec![fault], state: None }
+        let error = FieldError { pointer: pointer.into(), code: code.as_str(), detail: detail.clone() };
+        Problem { code, detail, errors: vec![error], state: None }
     }
 
-    /// With the state of the task that it is about.
+    /// Adds the state of the task.
     pub fn with_state(mut self, state: State) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// The same problem of a request that is one item of a batch, which stands at `item` in the body.
+    /// Turns the problem of a request into that of a batch item: `item_pointer` is prepended to its pointers.
     pub fn in_batch_item(mut self, item_pointer: &str) -> Self {
-        for fault in &mut self.errors {
-            fault.pointer = match fault.pointer.strip_prefix("header:Idempotency-Key") {
+        for error in &mut self.errors {
+            error.pointer = match error.pointer.strip_prefix("header:Idempotency-Key") {
                 Some(_) => format!("{item_pointer}/idempotency_key"),
-                None => format!("{item_pointer}{}", fault.pointer),
+                None => format!("{item_pointer}{}", error.pointer),
             };
         }
         self
     }
 
-    /// What stands at `pointer` is no queue's name.
+    /// Returns the problem of an invalid queue name at `pointer`.
     pub fn invalid_queue(pointer: impl Into<String>) -> Self {
-        let rule = "a queue's name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
+        let rule = "a queue name has 1 to 128 letters, digits, '.', '_' and '-', and begins with a letter or digit";
         Problem::at(pointer, Code::InvalidQueue, rule)
     }
 
-    /// No task has the id.
+    /// Returns the problem of an id that no task has.
     pub fn task_not_found() -> Self {
-        Problem::new(Code::TaskNotFound, "no task has this id; ended ones are dropped after their retention")
+        Problem::new(Code::TaskNotFound, "no task has this id; an ended task is deleted after its retention")
     }
 
-    /// The token is not that of a live lease.
+    /// Returns the problem of a token that does not hold a live lease; the task has `state`.
     pub fn lease_lost(state: State) -> Self {
-        let detail = format!("the token is not, or no longer, that of a live lease; the task is {state}");
+        let detail = format!("the token does not hold a live lease of this task; the task is {state}");
         Problem::new(Code::LeaseLost, detail).with_state(state)
     }
 
-    /// As bytes of JSON.
+    /// Returns the problem of an error that only the log explains.
+    pub(super) fn internal() -> Self {
+        Problem::new(Code::Internal, "the server's log has the cause; search it for this request_id")
+    }
+
+    /// Returns the problem as JSON.
     pub(super) fn to_json(&self) -> Bytes {
         response::encode(self)
     }
 
-    /// Its code.
+    /// Returns its code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// Its status.
+    /// Returns its status.
     pub fn status(&self) -> StatusCode {
         self.code.status()
     }
@@ -255,7 +260,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
-            // Spread, so that those who were turned away together do not come back together.
+            // Random, so that clients rejected together do not return together.
             let seconds = rand::random_range(1..=3u16);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -266,9 +271,10 @@ impl IntoResponse for Problem {
 impl From<Rejection> for Problem {
     fn from(refusal: Rejection) -> Self {
         match refusal {
-            Rejection::TooManyWaiting => {
-                Problem::new(Code::TooManyWaiting, "nothing was there at once, and too many wait")
-            }
+            Rejection::TooManyWaiting => Problem::new(
+                Code::TooManyWaiting,
+                "no task was ready and the limit of waiting requests is reached; retry later",
+            ),
             Rejection::Store(error) => error.into(),
         }
     }
@@ -277,36 +283,40 @@ impl From<Rejection> for Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Unavailable(why) => {
-                // Said once, when it is found out (`store/gate.rs`): here it would be said for each request.
-                tracing::debug!(why, "Redis is not available");
+            store::Error::Unavailable(reason) => {
+                // The circuit breaker logs the outage once; here it would be logged for each request.
+                tracing::debug!(reason, "Redis unavailable");
                 Problem::new(
                     Code::Unavailable,
-                    "Redis is away or refuses writes; whether the request took effect is not known",
+                    "Redis is unavailable or rejects writes; the request may or may not have taken effect",
                 )
             }
-            store::Error::Full(why) => {
-                tracing::warn!(why, "Redis is full");
-                Problem::new(Code::StoreFull, "nothing was stored; workers can go on")
+            store::Error::Full(reason) => {
+                tracing::warn!(reason, "write rejected: Redis is out of memory");
+                Problem::new(
+                    Code::StoreFull,
+                    "nothing was stored; workers can still complete tasks, which frees memory",
+                )
             }
-            store::Error::Disk(why) => {
-                tracing::debug!(why, "Redis cannot write to its disk");
-                Problem::new(Code::DiskError, "nothing was changed; it goes on once the disk takes writes again")
+            store::Error::Disk(reason) => {
+                tracing::debug!(reason, "write rejected: Redis cannot write to its disk");
+                Problem::new(Code::DiskError, "nothing was changed; writes resume when the disk accepts writes")
             }
             store::Error::DataLoss(loss) => Problem::new(Code::DataLost, loss.explain()),
-            store::Error::Stopping => {
-                Problem::new(Code::Stopping, "the server is stopping; whether a write took effect is not known")
-            }
-            store::Error::Unconfirmed(why) => {
-                tracing::warn!(why, "too few replicas have a submit");
+            store::Error::Stopping => Problem::new(
+                Code::Stopping,
+                "the server is stopping; a write may or may not have taken effect; retry at another server",
+            ),
+            store::Error::Unconfirmed(reason) => {
+                tracing::warn!(reason, "submit not confirmed by enough replicas");
                 Problem::new(
                     Code::NotReplicated,
-                    "it may be stored, and may be lost with this Redis; with an Idempotency-Key it can be sent again",
+                    "the task may be stored, and may be lost in a failover; send it again with the same Idempotency-Key",
                 )
             }
-            store::Error::Unexpected(why) => {
-                tracing::error!(why, "an answer of Redis was not expected");
-                Problem::new(Code::Internal, "the server's log says more")
+            store::Error::Unexpected(reason) => {
+                tracing::error!(reason, "unexpected answer from Redis");
+                Problem::internal()
             }
         }
     }

@@ -5,13 +5,13 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::{EmptyBody, PathQueue, Query, SingleBody};
 use super::json::fields::Fields;
-use super::json::response;
 use super::json::shapes::QueueJson;
 use super::list::{invalid_cursor, set_next_link};
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use crate::domain::limits;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::state::State;

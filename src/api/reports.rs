@@ -4,15 +4,14 @@ use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::Api;
-use super::batch::parse_items;
 use super::claims::{parse_lease_ref, parse_task_id};
 use super::extract::{BatchBody, SingleBody};
+use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
 use super::json::fields::Fields;
-use super::json::response;
-use super::json::response::AsText;
 use super::problem::Problem;
+use super::response;
+use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
@@ -136,7 +135,7 @@ pub(super) async fn heartbeat(
 /// Reads a heartbeat.
 pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
     let worker = object.optional("worker").map(|worker| worker.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
-    let list = parse_items(object, "tasks")?;
+    let list = object.batch_items("tasks")?;
     object.deny_unknown()?;
     let (mut ids, mut beats) = (Vec::new(), BatchResults::new());
     for item in list.fields() {

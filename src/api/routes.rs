@@ -8,11 +8,13 @@ use tower_http::csrf::CsrfLayer;
 
 use super::problem::{Code, Problem};
 use super::request_id::RequestIdLayer;
+use super::request_metrics::RequestMetricsLayer;
+use super::state::Api;
 use super::{
-    Api, batch, claims, docs, events, health, list, metrics, queues, reports, slots, stats, submit, tasks, workers,
+    batch, claims, docs, events, health, list, metrics, queues, reports, slots, stats, submit, tasks, workers,
 };
 
-/// Method, path, handler.
+/// Returns method, path and handler of every route.
 pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
     vec![
         (Method::POST, "/tasks", post(submit::submit)),
@@ -46,24 +48,24 @@ pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
     ]
 }
 
-/// The service.
+/// Builds the router: all routes, request ids, request metrics, and the check against cross-site requests.
 pub fn router(api: Api) -> Router {
     let mut router = Router::new();
     for (_, path, handler) in route_table() {
         router = router.route(path, handler);
     }
-    let metrics_layer = api.metrics.request_layer();
+    let metrics_layer = RequestMetricsLayer(api.request_metrics.clone());
     router
-        .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs says what there is") })
+        .fallback(|| async { Problem::new(Code::RouteNotFound, "GET /docs lists all routes") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(Code::MethodNotAllowed, "the Allow header says which methods there are")
+            Problem::new(Code::MethodNotAllowed, "the Allow header lists the methods of this path")
         })
-        // One layer of all: each one boxes every request anew.
+        // One layer for all three: each layer boxes every request again.
         .layer((metrics_layer, RequestIdLayer, CsrfLayer::new().with_rejection_response(|_| cross_site_response())))
         .with_state(api)
 }
 
-/// A page of somebody else's, open in a browser that can reach this server, does not get to steer it.
+/// Rejects a request that a page of another site makes through a browser that can reach this server.
 fn cross_site_response() -> Response {
-    Problem::new(Code::CrossSite, "browsers may send this only from a page of this server").into_response()
+    Problem::new(Code::CrossSite, "a browser may send this request only from a page of this server").into_response()
 }

@@ -5,10 +5,10 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::Query;
-use super::json::response;
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use crate::domain::limits;
 use crate::domain::slot::Slot;
 use crate::store::views::queues::shard_counts;

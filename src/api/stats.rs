@@ -4,12 +4,12 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::Query;
-use super::json::response;
-use super::json::response::AsText;
+use super::json::as_text::AsText;
 use super::problem::{Code, Problem};
 use super::queues::queue_not_found;
+use super::response;
+use super::state::Api;
 use super::status_cache::Status;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;

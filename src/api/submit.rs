@@ -6,13 +6,13 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Api;
 use super::extract::SingleBody;
 use super::json::batch_results::BatchResults;
 use super::json::fields::{Field, Fields};
-use super::json::response;
 use super::json::shapes::{SubmittedTaskJson, TaskJson};
 use super::problem::{Code, Problem};
+use super::response;
+use super::state::Api;
 use super::trace_context::TraceContext;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;

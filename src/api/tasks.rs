@@ -5,10 +5,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::extract::{EmptyBody, PathId, Query, parse_wait};
-use super::json::response;
 use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
-use super::{Api, metrics};
+use super::request_metrics::mark_long_poll;
+use super::response;
+use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::store::ops::cancel::Cancelled;
@@ -38,7 +39,7 @@ pub(super) async fn read(
     let mut response = shown_task.into_response();
     // Whatever there is to be seen: a task that is not there was waited for too.
     if !wait.is_zero() {
-        metrics::mark_long_poll(&mut response);
+        mark_long_poll(&mut response);
     }
     Ok(response)
 }

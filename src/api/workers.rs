@@ -7,12 +7,12 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::Api;
 use super::extract::Query;
-use super::json::response;
-use super::json::response::AsText;
+use super::json::as_text::AsText;
 use super::list::{invalid_cursor, percent_encode, set_next_link};
 use super::problem::Problem;
+use super::response;
+use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;

@@ -1,66 +1,59 @@
 //! What this server has dispatched, counted and timed.
 
-use std::time::Duration;
-
 use super::Dispatch;
-use crate::metrics::{Counter, Histogram, HistogramSnapshot, LATENCY_BUCKETS, SIZE_BUCKETS, counters};
+use crate::metrics::{HistogramSnapshot, counters, histograms};
 use crate::store::notify::wakeups::Wakeup;
 
-/// The instruments of the engine.
-#[derive(Debug)]
+/// The metrics of dispatch. `/metrics` shows each field of the tables by its name, with its doc comment as help text.
+#[derive(Default, Debug)]
 pub struct Metrics {
-    call_waiters: Histogram,
-    call_tasks: Histogram,
-    delivery_duration: Histogram,
-    wakeups: WakeupCounts,
-    pub(super) polls: Counter,
-    pub(super) undelivered_released: Counter,
+    /// Counters without a label.
+    pub counters: Counters,
+    /// Histograms without a label.
+    pub histograms: Histograms,
+    /// Wake-ups by kind.
+    pub wakeups: WakeupCounts,
 }
 
 counters! {
-    /// WakeupCounts of scripts that were heard.
+    /// Counters without a label.
+    pub struct Counters {
+        /// Periodic looks at Redis for wake-ups that may have been lost, one for each shard.
+        polls,
+        /// Leases released because no response could carry them: the client had left or had its empty response already.
+        undelivered_leases_released,
+    }
+}
+
+histograms! {
+    /// Histograms without a label.
+    pub struct Histograms {
+        /// Time until a waiter has its tasks, from the event that started its shard's claim call: a waiter, a wake-up,
+        /// a poll that found tasks, or tasks left by the call before.
+        delivery_duration: LATENCY_BUCKETS,
+        /// Waiters served by one claim call.
+        claim_call_waiters: SIZE_BUCKETS,
+        /// Tasks claimed by one claim call.
+        claim_call_tasks: SIZE_BUCKETS,
+    }
+}
+
+counters! {
+    /// Wake-ups received from Redis.
     pub struct WakeupCounts {
         /// A queue has something to claim.
         ready,
-        /// Something is due earlier than it was.
+        /// Something is due earlier than before.
         due,
-        /// A task that is waited for has ended.
+        /// A task with a completion waiter has ended.
         ended,
-        /// The connection was made anew: signals may have been missed.
+        /// The connection was opened anew: wake-ups may have been missed.
         gap,
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Metrics {
-            call_waiters: Histogram::new(&SIZE_BUCKETS),
-            call_tasks: Histogram::new(&SIZE_BUCKETS),
-            delivery_duration: Histogram::new(&LATENCY_BUCKETS),
-            wakeups: WakeupCounts::default(),
-            polls: Counter::default(),
-            undelivered_released: Counter::default(),
-        }
-    }
-}
-
 impl Metrics {
-    /// A call of a pump looked for so many.
-    pub(super) fn observe_call_waiters(&self, waiters: usize) {
-        self.call_waiters.observe(waiters);
-    }
-
-    /// It brought so many tasks.
-    pub(super) fn observe_call_tasks(&self, tasks: usize) {
-        self.call_tasks.observe(tasks);
-    }
-
-    /// So many waiters were served, so long after the pump had a reason to look.
-    pub(super) fn observe_deliveries(&self, served: usize, elapsed: Duration) {
-        self.delivery_duration.observe_durations(elapsed, served);
-    }
-
-    /// A script said something.
+    /// Counts a wake-up by its kind.
     pub(super) fn count_wakeup(&self, wakeup: &Wakeup) {
         match wakeup {
             Wakeup::Ready { .. } => self.wakeups.ready.inc(),
@@ -68,37 +61,6 @@ impl Metrics {
             Wakeup::Ended(_) => self.wakeups.ended.inc(),
             Wakeup::Gap => self.wakeups.gap.inc(),
         }
-    }
-
-    /// For how many waiters each call of a pump looked.
-    pub fn call_waiters(&self) -> HistogramSnapshot {
-        self.call_waiters.read()
-    }
-
-    /// How many tasks each brought.
-    pub fn call_tasks(&self) -> HistogramSnapshot {
-        self.call_tasks.read()
-    }
-
-    /// From when a pump had a reason to look (a waiter or a hint came, a sweep found something, or the call before left
-    /// something) until a waiter had its tasks.
-    pub fn delivery_duration(&self) -> HistogramSnapshot {
-        self.delivery_duration.read()
-    }
-
-    /// What scripts said.
-    pub fn wakeups(&self) -> &WakeupCounts {
-        &self.wakeups
-    }
-
-    /// How often shards were looked through for what hints may have missed.
-    pub fn polls(&self) -> u64 {
-        self.polls.read()
-    }
-
-    /// How many leases were given back that nobody took.
-    pub fn undelivered_released(&self) -> u64 {
-        self.undelivered_released.read()
     }
 }
 

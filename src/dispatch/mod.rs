@@ -172,7 +172,7 @@ impl Dispatch {
                 let _ = timeout(pause, wakeup_gap.notified()).await;
                 let queues = self.waiters.queues();
                 if !queues.is_empty() {
-                    self.metrics.polls.inc();
+                    self.metrics.counters.polls.inc();
                     match views::queues::ready_queues(&shard, &queues).await {
                         Ok(ready) => self.waiters.apply_poll(shard.index, &queues, ready),
                         Err(error) => tracing::debug!(%error, shard = shard.index, "a sweep failed"),

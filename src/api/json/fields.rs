@@ -133,6 +133,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Returns the items of a batch's list: 1 to [`limits::MAX_BATCH_ITEMS`], else a problem.
+    pub(in crate::api) fn batch_items(&self, name: &'static str) -> Result<List<'_>, Problem> {
+        let field = self.required(name)?;
+        let list = field.list(limits::MAX_BATCH_ITEMS, Code::BatchTooLarge)?;
+        if list.is_empty() {
+            return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
+        }
+        Ok(list)
+    }
+
     /// A number within its bound, or the bound's default.
     pub(in crate::api) fn int_or_default(&self, name: &'static str, bound: ValueRange) -> Result<i64, Problem> {
         self.optional(name).map_or(Ok(bound.default), |field| field.int(bound))

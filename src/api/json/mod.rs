@@ -1,7 +1,7 @@
-//! JSON: request fields, validation, batch results, responses and their shapes.
+//! JSON: fields of a request, checks before parsing, results of a batch, and the shapes of responses.
 
+pub(super) mod as_text;
 pub(super) mod batch_results;
 pub(super) mod fields;
-pub(super) mod response;
 pub(super) mod shapes;
 pub(super) mod validate;

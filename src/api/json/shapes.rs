@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::response::AsText;
+use super::as_text::AsText;
 use crate::domain::id::TaskId;
 use crate::domain::task::{Attributes, ClaimedTask, ErrorReport, Task, TaskError};
 use crate::domain::time::TimestampMs;

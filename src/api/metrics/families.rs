@@ -1,6 +1,6 @@
-//! All families of `/metrics`, in the order in which they are shown. docs/metrics.md has the same list.
+//! All metric families of `/metrics`, in the order of the response. docs/metrics.md has the same list.
 //!
-//! Labels are bounded: by routes, states, scripts, kinds of what happened, and 100 queues.
+//! Every label is bounded: by the routes, states, scripts, kinds, and 100 queues.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -14,8 +14,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::super::Api;
-use super::requests::Series;
+use crate::api::request_metrics::Series;
+use crate::api::state::Api;
 use crate::api::status_cache::Status;
 use crate::domain::state::State;
 use crate::metrics::HistogramSnapshot;
@@ -24,7 +24,7 @@ use crate::store::circuit_breaker::DataLoss;
 use crate::store::views::queue_stats::{DatasetStats, QueueStatsList};
 use crate::store::views::queues::Counts;
 
-/// What is written down.
+/// The metrics of one response.
 #[derive(Debug)]
 pub(super) struct Families {
     pub(super) api: Api,
@@ -33,227 +33,210 @@ pub(super) struct Families {
 
 impl Collector for Families {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = FamilyEncoder(encoder);
-        self.process(&mut page)?;
-        self.requests(&mut page)?;
-        self.http_server(&mut page)?;
-        self.tasks(&mut page)?;
-        if let Ok(seen) = &self.status {
-            dataset(&mut page, &seen.dataset)?;
-            if let Ok(depths) = &seen.queues {
-                queues(&mut page, depths)?;
+        let mut encoder = FamilyEncoder(encoder);
+        self.process(&mut encoder)?;
+        self.requests(&mut encoder)?;
+        self.http_server(&mut encoder)?;
+        self.tasks(&mut encoder)?;
+        if let Ok(status) = &self.status {
+            dataset(&mut encoder, &status.dataset)?;
+            if let Ok(stats) = &status.queues {
+                queues(&mut encoder, stats)?;
             }
         }
-        self.dispatch(&mut page)?;
-        self.upkeep(&mut page)?;
-        self.redis(&mut page)
+        self.dispatch(&mut encoder)?;
+        self.upkeep(&mut encoder)?;
+        self.redis(&mut encoder)
     }
 }
 
 impl Families {
-    fn process(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
+    fn process(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        page.info("slotwheel_build", "What is running.", &version)?;
-        let since = self.api.metrics.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let help = "When this server started, since 1970-01-01 by the machine's clock.";
-        page.gauge("process_start_time", help, SECONDS, since.as_secs_f64())
+        encoder.info("slotwheel_build", "The version that is running.", &version)?;
+        let started_at = self.api.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let help = "Start time of this process, in seconds since 1970-01-01 by the system clock.";
+        encoder.gauge("process_start_time", help, SECONDS, started_at.as_secs_f64())
     }
 
-    fn requests(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
-        let series = || self.api.metrics.requests.series().iter();
-        let labels = |of: &Series| [("method", of.method), ("route", of.route)];
-        let statuses =
-            series().flat_map(|of| of.statuses().map(move |(status, count)| (of, status.to_string(), count)));
-        page.counters(
-            "slotwheel_http_requests",
-            "Requests that the router answered.",
-            statuses.map(|(of, status, count)| {
-                let [method, route] = labels(of);
-                ([(method.0, method.1.to_owned()), (route.0, route.1.to_owned()), ("code", status)], count)
-            }),
-        )?;
-        page.histograms(
+    fn requests(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
+        let series = || self.api.request_metrics.series().iter();
+        let labels = |series: &Series| [("method", series.method), ("route", series.route)];
+        let statuses = series().flat_map(|series| {
+            series.statuses().map(move |(status, count)| {
+                let [method, route] = labels(series).map(|(name, value)| (name, value.to_owned()));
+                ([method, route, ("code", status.to_string())], count)
+            })
+        });
+        encoder.counters("slotwheel_http_requests", "Responses by method, route and status.", statuses)?;
+        encoder.histograms(
             "slotwheel_http_request_duration",
-            "From the head of a request until the head of its answer, of those that did not come to wait for \
-             something and were answered with less than 500.",
+            "Time from a request's head to its response's head. Long polls and server errors are left out.",
             SECONDS,
-            series().map(|of| (labels(of), of.durations.read())),
+            series().map(|series| (labels(series), series.durations.read())),
         )?;
-        page.histograms(
+        encoder.histograms(
             "slotwheel_http_long_poll_duration",
-            "The same of requests that came to wait for something (wait_ms over 0), if only for a moment: how long \
-             workers wait, not how fast this server is.",
+            "The same time for long polls: requests with a wait_ms above 0. It shows how long clients wait for tasks, \
+             not how fast the server is.",
             SECONDS,
-            series().map(|of| (labels(of), of.long_polls.read())),
+            series().map(|series| (labels(series), series.long_polls.read())),
         )?;
-        let abandoned = series().map(|of| (labels(of), of.abandoned.read()));
-        page.counters(
+        let abandoned = series().map(|series| (labels(series), series.abandoned.read()));
+        encoder.counters(
             "slotwheel_http_requests_abandoned",
-            "Requests that were not answered: their client went, or they were cut off.",
+            "Requests without a response: the client disconnected, or the server closed the connection.",
             abandoned.filter(|(_, count)| *count > 0),
         )
     }
 
-    fn http_server(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
+    fn http_server(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let server = &self.api.server;
-        page.gauge("slotwheel_connections", "Connections that are open.", None, to_i64(server.open_connections()))?;
-        let help = "Memory that request bodies take.";
-        page.gauge("slotwheel_body_memory", help, BYTES, to_i64(server.body_memory_bytes()))?;
+        encoder.gauge("slotwheel_connections", "Open connections.", None, to_i64(server.open_connections()))?;
+        let help = "Memory reserved for request bodies.";
+        encoder.gauge("slotwheel_body_memory", help, BYTES, to_i64(server.body_memory_bytes()))?;
         let metrics = server.metrics();
         let help = "Connections that the server accepted.";
-        page.counter("slotwheel_connections_accepted", help, metrics.connections_accepted.read())?;
-        page.counters(
+        encoder.counter("slotwheel_connections_accepted", help, metrics.connections_accepted.read())?;
+        encoder.counters(
             "slotwheel_connections_closed",
             "Connections that the server closed, by reason.",
-            metrics.connections_closed.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+            by_label("reason", metrics.connections_closed.read()),
         )?;
-        page.counters(
+        encoder.counters(
             "slotwheel_connections_rejected",
             "Connections that the server rejected at a limit, by reason.",
-            metrics.connections_rejected.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+            by_label("reason", metrics.connections_rejected.read()),
         )?;
-        page.counters(
+        encoder.counters(
             "slotwheel_requests_rejected",
             "Requests that the server rejected before a handler had all of them, by reason.",
-            metrics.requests_rejected.read().into_iter().map(|(reason, _, count)| ([("reason", reason)], count)),
+            by_label("reason", metrics.requests_rejected.read()),
         )?;
         let limit = self.api.dispatch.poll_limit();
-        let help = "Requests that wait, for tasks, for a task's end or for events.";
-        page.gauge("slotwheel_waiting_requests", help, None, to_i64(limit.waiting()))?;
-        let help = "Requests that were not let wait, for whatever, because too many did.";
-        page.counter("slotwheel_waiting_requests_rejected", help, limit.refused())
+        let help = "Requests that wait for tasks, for a task's end or for events.";
+        encoder.gauge("slotwheel_waiting_requests", help, None, to_i64(limit.waiting()))?;
+        let help = "Requests that could not wait because the limit of waiting requests was reached.";
+        encoder.counter("slotwheel_waiting_requests_rejected", help, limit.refused())
     }
 
-    fn tasks(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
-        let transitions = self.api.store().client().metrics().transitions.read();
-        page.counters(
+    fn tasks(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
+        encoder.counters(
             "slotwheel_transitions",
-            "What this server brought about: attempts that failed and leases that ran out, and beside them the tasks \
-             that are dead or cancelled by that.",
-            transitions.into_iter().map(|(name, _, count)| ([("transition", name)], count)),
+            "Transitions of tasks made by this server. A failed attempt or an expired lease that ends its task counts \
+             twice: once as failed or lease_expired, once as dead or cancelled.",
+            by_label("transition", self.api.store().client().metrics().transitions.read()),
         )
     }
 
-    fn dispatch(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
+    fn dispatch(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let metrics = self.api.dispatch.metrics();
-        let none: [(&str, &str); 0] = [];
-        page.histograms(
-            "slotwheel_delivery_duration",
-            "Until a waiter had its tasks, from when the shard's pump had a reason to look: a waiter or a hint came, a \
-             sweep found something, or the call before left something.",
-            SECONDS,
-            [(none, metrics.delivery_duration())],
-        )?;
-        let help = "Waiters for whom one call of a pump looked.";
-        page.histograms("slotwheel_claim_call_waiters", help, None, [(none, metrics.call_waiters())])?;
-        let help = "Tasks that one call of a pump brought.";
-        page.histograms("slotwheel_claim_call_tasks", help, None, [(none, metrics.call_tasks())])?;
-        let batches = self.api.dispatch.batch_items();
-        page.histograms(
+        encoder.all_histograms(metrics.histograms.read())?;
+        encoder.histograms(
             "slotwheel_batch_items",
-            "Items of concurrent requests that went into one call.",
+            "Items of concurrent requests that were sent in one script call, by operation.",
             None,
-            batches.into_iter().map(|(verb, sizes)| ([("operation", verb)], sizes)),
+            self.api.dispatch.batch_items().into_iter().map(|(operation, sizes)| ([("operation", operation)], sizes)),
         )?;
-        let help = "Leases given back that nobody took: their client had gone, or had been told that nothing came.";
-        page.counter("slotwheel_undelivered_leases_released", help, metrics.undelivered_released())?;
-        page.counters(
+        encoder.all_counters(metrics.counters.read())?;
+        encoder.counters(
             "slotwheel_wakeups",
-            "What scripts published and this server heard; missed: the connection was made anew.",
-            metrics.wakeups().read().into_iter().map(|(name, _, count)| ([("kind", name)], count)),
-        )?;
-        let help = "Looks for what hints may have missed, one a shard.";
-        page.counter("slotwheel_polls", help, metrics.polls())
+            "Wake-ups received from Redis, by kind. gap: the connection was opened anew, so some may be missing.",
+            by_label("kind", metrics.wakeups.read()),
+        )
     }
 
-    fn upkeep(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
+    fn upkeep(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let metrics = self.api.upkeep.metrics();
-        page.histograms(
+        encoder.histograms(
             "slotwheel_upkeep_lag",
-            "How late this server's upkeep found what was due: delays, retries and leases; deadlines; retentions.",
+            "Time from when work is due until this server's upkeep begins it, by kind of work.",
             SECONDS,
             metrics.lags().into_iter().map(|(work, lags)| ([("work", work)], lags)),
         )?;
-        page.counter("slotwheel_upkeep_failures", "Turns of upkeep that failed.", metrics.failures())
+        encoder.counter("slotwheel_upkeep_failures", "Failed upkeep runs.", metrics.failures())
     }
 
-    fn redis(&self, page: &mut FamilyEncoder<'_>) -> fmt::Result {
+    fn redis(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let client = self.api.store().client();
         let breakers = || self.api.store().shards().iter().map(|shard| &shard.breaker);
-        let help = "Whether Redis answered this reading in time, in all shards, and its data is served.";
-        page.gauge("slotwheel_redis_up", help, None, i64::from(self.status.is_ok()))?;
-        let unavailable = breakers().filter(|gate| gate.is_open()).count();
-        page.gauge(
-            "slotwheel_shards_unavailable",
-            "Shards that did not answer when they were last called.",
-            None,
-            to_i64(unavailable),
-        )?;
-        page.gauges(
+        let help = "1 if every shard answered this reading in time and no data loss is detected, else 0.";
+        encoder.gauge("slotwheel_redis_up", help, None, i64::from(self.status.is_ok()))?;
+        let unavailable = breakers().filter(|breaker| breaker.is_open()).count();
+        let help = "Shards whose circuit breaker is open: their last call was not answered.";
+        encoder.gauge("slotwheel_shards_unavailable", help, None, to_i64(unavailable))?;
+        encoder.gauges(
             "slotwheel_data_loss",
-            "Shards whose data is not what it was, until an operator accepts it.",
+            "Shards with a detected data loss that no operator has accepted yet, by reason.",
             None,
             DataLoss::ALL.map(|loss| {
-                let shards = breakers().filter(|gate| gate.data_loss() == Some(loss)).count();
+                let shards = breakers().filter(|breaker| breaker.data_loss() == Some(loss)).count();
                 ([("reason", loss.as_str())], to_i64(shards))
             }),
         )?;
-        page.histograms(
+        encoder.histograms(
             "slotwheel_redis_call_duration",
-            "Calls of Redis by script, until they were answered or given up; command: those of no script.",
+            "Time of a Redis call until its answer or its failure, by script; command: calls without a script.",
             SECONDS,
             client.call_durations().into_iter().map(|(call, times)| ([("call", call)], times)),
         )?;
-        page.counters(
+        encoder.counters(
             "slotwheel_redis_errors",
-            "Calls of Redis that were given up, those for which too few replicas were there among them.",
-            client.metrics().errors.read().into_iter().map(|(kind, _, count)| ([("kind", kind)], count)),
+            "Failed Redis calls, by kind. unconfirmed: too few replicas confirmed a submit.",
+            by_label("kind", client.metrics().errors.read()),
         )?;
-        let help = "Calls of Redis that were sent again because it was away, or said later.";
-        page.counter("slotwheel_redis_retries", help, client.metrics().retries.read())?;
-        let help = "Calls of Redis that were not made because the shard was known to be away, or its data lost.";
-        page.counter("slotwheel_redis_calls_rejected", help, breakers().map(|gate| gate.refused()).sum())
+        let help = "Redis calls that were sent again after a failure that passes by itself.";
+        encoder.counter("slotwheel_redis_retries", help, client.metrics().retries.read())?;
+        let help = "Redis calls that were not sent: the circuit breaker was open, or a data loss was detected.";
+        encoder.counter("slotwheel_redis_calls_rejected", help, breakers().map(|breaker| breaker.refused()).sum())
     }
+}
+
+/// Gives each counter of a table its name as the value of one label.
+fn by_label(
+    label: &'static str,
+    counters: Vec<(&'static str, &'static str, u64)>,
+) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
+    counters.into_iter().map(move |(name, _, count)| ([(label, name)], count))
 }
 
 fn labelled_counts(counts: Counts) -> [((&'static str, &'static str), i64); State::ALL.len()] {
     State::ALL.map(|state| (("state", state.as_str()), counts.in_state(state)))
 }
 
-/// How the data set stands. Each server says the same.
-fn dataset(page: &mut FamilyEncoder<'_>, stats: &DatasetStats) -> fmt::Result {
+/// Writes the totals of the data set. Every server shows the same values.
+fn dataset(encoder: &mut FamilyEncoder<'_>, stats: &DatasetStats) -> fmt::Result {
     let totals = labelled_counts(stats.totals).map(|(state, count)| ([state], count));
-    page.gauges("slotwheel_tasks", "Tasks of all queues by state.", None, totals)?;
-    let help =
-        "For how long the first thing that upkeep has to do has been due, whichever server does it; 0: nothing is.";
-    page.gauge("slotwheel_upkeep_overdue", help, SECONDS, seconds(stats.overdue_ms))
+    encoder.gauges("slotwheel_tasks", "Tasks of all queues, by state.", None, totals)?;
+    let help = "Time since the oldest due upkeep work was due, in any shard; 0 if none is due.";
+    encoder.gauge("slotwheel_upkeep_overdue", help, SECONDS, seconds(stats.overdue_ms))
 }
 
-/// And its queues, one by one.
-fn queues(page: &mut FamilyEncoder<'_>, stats: &QueueStatsList) -> fmt::Result {
-    page.gauges(
+/// Writes the state of each queue. Every server shows the same values.
+fn queues(encoder: &mut FamilyEncoder<'_>, stats: &QueueStatsList) -> fmt::Result {
+    encoder.gauges(
         "slotwheel_queue_tasks",
-        "Tasks by queue and state, of 100 queues at most.",
+        "Tasks by queue and state, of at most 100 queues.",
         None,
         stats.queues.iter().flat_map(|queue| {
             labelled_counts(queue.counts).map(|(state, count)| ([("queue", queue.name.as_str()), state], count))
         }),
     )?;
     let ages = stats.queues.iter().filter_map(|queue| Some((queue, queue.oldest_ready_age_ms?)));
-    page.gauges(
+    encoder.gauges(
         "slotwheel_queue_oldest_ready_age",
-        "For how long the oldest ready task has been so, as far as its queue's slots are looked at.",
+        "Time since the oldest ready task became ready, among the slots that are read for each queue.",
         SECONDS,
         ages.map(|(queue, ms)| ([("queue", queue.name.as_str())], seconds(ms))),
     )?;
-    page.gauges(
+    encoder.gauges(
         "slotwheel_queue_paused",
-        "Whether the queue is paused.",
+        "1 if the queue is paused, else 0.",
         None,
         stats.queues.iter().map(|queue| ([("queue", queue.name.as_str())], i64::from(queue.paused))),
     )?;
-    let help = "Whether there are more queues than are shown.";
-    page.gauge("slotwheel_queues_truncated", help, None, i64::from(stats.truncated))
+    let help = "1 if there are more queues than are shown, else 0.";
+    encoder.gauge("slotwheel_queues_truncated", help, None, i64::from(stats.truncated))
 }
 
 static UNIT_SECONDS: Unit = Unit::Seconds;
@@ -269,7 +252,7 @@ fn to_i64(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// What is written on.
+/// Writes families in the text format.
 struct FamilyEncoder<'a>(DescriptorEncoder<'a>);
 
 impl FamilyEncoder<'_> {
@@ -316,7 +299,21 @@ impl FamilyEncoder<'_> {
         list.into_iter().try_for_each(|(labels, count)| ConstCounter::new(count).encode(family.encode_family(&labels)?))
     }
 
-    /// Of those with labels only the ones that have values.
+    /// Writes a table of counters without labels.
+    fn all_counters(&mut self, counters: Vec<(&'static str, &'static str, u64)>) -> fmt::Result {
+        counters.into_iter().try_for_each(|(name, help, count)| self.counter(&format!("slotwheel_{name}"), help, count))
+    }
+
+    /// Writes a table of histograms without labels.
+    fn all_histograms(&mut self, histograms: Vec<(&'static str, &'static str, HistogramSnapshot)>) -> fmt::Result {
+        let none: [(&str, &str); 0] = [];
+        histograms.into_iter().try_for_each(|(name, help, values)| {
+            let unit = values.is_time.then_some(&UNIT_SECONDS);
+            self.histograms(&format!("slotwheel_{name}"), help, unit, [(none, values)])
+        })
+    }
+
+    /// Writes histograms of one family. With labels, a histogram without values is left out.
     fn histograms<const N: usize>(
         &mut self,
         name: &str,
@@ -337,7 +334,7 @@ impl FamilyEncoder<'_> {
     }
 }
 
-/// What a gauge shows.
+/// The value of a gauge.
 trait Value: EncodeGaugeValue + fmt::Debug + Send + Sync + 'static {}
 impl Value for i64 {}
 impl Value for f64 {}

@@ -1,14 +1,10 @@
-//! `/metrics`: what this process has done, and how the data set stands, for Prometheus and those who read what it reads.
+//! `GET /metrics`: counters of this process and the state of the data set, in OpenMetrics or Prometheus text format.
 //!
-//! `requests` counts what the router answers, the engines keep instruments of their own, `families` writes them all
-//! down. Of Redis the state of the data set is asked (`overviews`): it answers, whatever has happened there.
+//! Each part of the program keeps its own instruments; `families` lists all of them. The data set is read through
+//! [`StatusCache`](super::StatusCache). If Redis does not respond, the response has the counters of this process alone.
 
 mod families;
-mod requests;
 mod text;
-
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -16,61 +12,42 @@ use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use super::Api;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
+use super::state::Api;
 use families::Families;
-
-pub(super) use requests::{RequestMetrics, RequestMetricsLayer, mark_long_poll};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_1: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What this floor counts itself.
-#[derive(Debug)]
-pub struct Metrics {
-    requests: Arc<RequestMetrics>,
-    started_at: SystemTime,
-}
-
-impl Metrics {
-    /// Of a server that starts now.
-    pub fn start() -> Arc<Self> {
-        let requests = Arc::new(RequestMetrics::new(&super::route_table()));
-        Arc::new(Metrics { requests, started_at: SystemTime::now() })
-    }
-
-    /// The layer that counts requests.
-    pub(super) fn request_layer(&self) -> RequestMetricsLayer {
-        RequestMetricsLayer(self.requests.clone())
-    }
-}
-
 pub(super) async fn read(Shared(api): Shared<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     let status = api.status_cache.read(api.store()).await;
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families { api, status }));
-    let mut text = String::new();
-    encode(&mut text, &registry).map_err(|error| {
-        tracing::error!(%error, "metrics could not be written");
-        Problem::new(Code::Internal, "the server's log says more")
+    let mut openmetrics = String::new();
+    encode(&mut openmetrics, &registry).map_err(|error| {
+        tracing::error!(%error, "encoding metrics failed");
+        Problem::internal()
     })?;
-    let openmetrics = headers.get_all(header::ACCEPT).iter().any(|accept| accepts(accept, OPENMETRICS));
-    let (kind, written) = if openmetrics { (OPENMETRICS_1, text) } else { (TEXT, text::to_prometheus_text(&text)) };
-    let mut response = written.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let accepts_openmetrics = headers.get_all(header::ACCEPT).iter().any(|accept| accepts(accept, OPENMETRICS));
+    let (content_type, text) = match accepts_openmetrics {
+        true => (OPENMETRICS_1, openmetrics),
+        false => (TEXT, text::to_prometheus_text(&openmetrics)),
+    };
+    let mut response = text.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
-/// Whether an Accept header names the type, and not in order to exclude it.
-fn accepts(accept: &HeaderValue, kind: &str) -> bool {
+/// Whether an Accept header names the media type with a weight above zero.
+fn accepts(accept: &HeaderValue, media_type: &str) -> bool {
     let Ok(accept) = accept.to_str() else { return false };
-    accept.split(',').any(|one| {
-        let mut parts = one.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(kind));
-        named && !parts.any(is_zero_weight)
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+        is_named && !parts.any(is_zero_weight)
     })
 }
 
@@ -86,14 +63,14 @@ mod tests {
 
     #[test]
     fn openmetrics_is_served_only_if_accept_names_it() {
-        let asks = |accept: &'static str| accepts(&HeaderValue::from_static(accept), OPENMETRICS);
-        assert!(asks("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"));
-        assert!(asks("text/plain, Application/OpenMetrics-Text"));
-        assert!(!asks("*/*") && !asks("text/plain"));
+        let accepts = |accept: &'static str| accepts(&HeaderValue::from_static(accept), OPENMETRICS);
+        assert!(accepts("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"));
+        assert!(accepts("text/plain, Application/OpenMetrics-Text"));
+        assert!(!accepts("*/*") && !accepts("text/plain"));
         for weight in ["q=0", "Q=0.0", "q=0.00", "q=0.000", "version=1.0.0; q=0."] {
             let accept = HeaderValue::from_str(&format!("application/openmetrics-text; {weight}")).unwrap();
-            assert!(!accepts(&accept, OPENMETRICS), "{weight}");
+            assert!(!super::accepts(&accept, OPENMETRICS), "{weight}");
         }
-        assert!(asks("application/openmetrics-text; q=0.001"));
+        assert!(accepts("application/openmetrics-text; q=0.001"));
     }
 }

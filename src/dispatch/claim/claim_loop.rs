@@ -46,14 +46,14 @@ pub(in crate::dispatch) async fn run(
             waiters.mark_available(shard.index);
             continue;
         }
-        metrics.observe_call_waiters(batch.ids.len());
+        metrics.histograms.claim_call_waiters.observe(batch.ids.len());
         let claim = ClaimCall::new(&shard, &mut caller, &batch.queues, &batch.requests);
         match claim.send().await {
             Ok(reply) => {
                 let expired = reply.passed_expired;
-                metrics.observe_call_tasks(reply.tasks.len());
+                metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
                 let served = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
-                metrics.observe_deliveries(served, batch.triggered_at.elapsed());
+                metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served);
                 if expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
                     tracing::debug!(%error, "expired tasks are left to upkeep");
                 }

@@ -37,7 +37,7 @@ impl UndeliveredReleaser {
                 let lease = LeaseRef { id: task.id, lease: Some(task.lease) };
                 match releaser.releases.send(task.id.slot(), Release { held: lease, delay_ms: 0 }).await {
                     Ok(LeaseEnd::Done { .. }) => {
-                        releaser.metrics.undelivered_released.inc();
+                        releaser.metrics.counters.undelivered_leases_released.inc();
                         tracing::debug!(task = %task.id, "given back: nobody took it");
                     }
                     Ok(LeaseEnd::LeaseLost(_) | LeaseEnd::Unknown) => {

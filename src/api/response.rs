@@ -1,6 +1,5 @@
 //! What handlers answer with.
 
-use std::fmt::Display;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,12 +8,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::dispatch::Delivery;
 
 /// `value` as JSON.
-pub(in crate::api) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(encode(value)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -22,13 +21,13 @@ pub(in crate::api) fn json(status: StatusCode, value: &impl Serialize) -> Respon
 }
 
 /// 200 with `value`.
-pub(in crate::api) fn ok(value: &impl Serialize) -> Response {
+pub(super) fn ok(value: &impl Serialize) -> Response {
     json(StatusCode::OK, value)
 }
 
 /// 200 with JSON that shows the tasks of `delivery`: they are taken when the connection asks for these bytes,
 /// and go back if it is gone by then.
-pub(in crate::api) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
+pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
     let body = DeliveryBody { bytes: Some(json), delivery };
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -36,7 +35,7 @@ pub(in crate::api) fn delivery_response(json: Bytes, delivery: Delivery) -> Resp
 }
 
 /// `value` as bytes of JSON, with a newline behind it: for those who read it in a terminal.
-pub(in crate::api) fn encode(value: &impl Serialize) -> Bytes {
+pub(super) fn encode(value: &impl Serialize) -> Bytes {
     // Our own shapes have string keys and no failing parts.
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
@@ -66,15 +65,5 @@ impl http_body::Body for DeliveryBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-/// A leaf value in its one textual form.
-#[derive(Clone, Debug)]
-pub(in crate::api) struct AsText<T>(pub(in crate::api) T);
-
-impl<T: Display> Serialize for AsText<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }

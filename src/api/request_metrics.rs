@@ -1,7 +1,7 @@
-//! Requests, counted by method, route and status, and timed: a layer around the router.
+//! Counts and times requests by method, route and status: a layer around the router.
 //!
-//! All that it raises is made when the server starts, one series for each method of each route, and found by the
-//! route's template: a request takes no lock, no memory, and cannot bring a new label value about.
+//! All series are created at start, one for each method of each route, and looked up by the route's template. So a
+//! request takes no lock, allocates nothing and cannot create a label value.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -15,25 +15,24 @@ use axum::routing::MethodRouter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::super::Api;
 use crate::metrics::{Counter, Histogram, LATENCY_BUCKETS, POLL_BUCKETS};
 
-/// The route of what has none.
+/// The `route` label of requests that match no route.
 const UNMATCHED_ROUTE: &str = "unmatched";
-/// The method of what is none of the route's.
+/// The `method` label of methods that the route does not have.
 const OTHER_METHOD: &str = "other";
-/// Each status there can be has its counter.
+/// Statuses that have a counter.
 const STATUSES: std::ops::Range<u16> = 100..600;
 
-/// What is known of the requests of one method to one route.
+/// Metrics of one method of one route.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) method: &'static str,
     pub(super) route: &'static str,
     statuses: Box<[Counter]>,
-    /// Of requests that did not come to wait for something to happen. Neither has those that failed on our side.
+    /// Durations of requests that were not long polls. Server errors are left out.
     pub(super) durations: Histogram,
-    /// Of those that did.
+    /// Durations of long polls. Server errors are left out.
     pub(super) long_polls: Histogram,
     pub(super) abandoned: Counter,
 }
@@ -45,38 +44,38 @@ impl Series {
         Series { method, route, statuses, durations, long_polls, abandoned: Counter::default() }
     }
 
-    /// How often each status was answered that was answered at all.
+    /// Each status with at least one response, and its number of responses.
     pub(super) fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
         let counted = STATUSES.zip(self.statuses.iter().map(Counter::read));
         counted.filter(|(_, count)| *count > 0)
     }
 }
 
-/// All requests.
+/// Metrics of all requests.
 #[derive(Debug)]
-pub(in crate::api) struct RequestMetrics {
+pub struct RequestMetrics {
     series: Vec<Series>,
-    /// By route: its methods, and where their series stand; last, that of all other methods.
+    /// By route: the index of each method's series. The last entry, `None`, is for all other methods.
     routes: HashMap<&'static str, Vec<(Option<Method>, usize)>>,
 }
 
 impl RequestMetrics {
-    /// Of a router with these routes.
-    pub(super) fn new(table: &[(Method, &'static str, MethodRouter<Api>)]) -> Self {
-        let mut requests =
-            RequestMetrics { series: vec![Series::new(OTHER_METHOD, UNMATCHED_ROUTE)], routes: HashMap::new() };
-        for (method, route, _) in table {
+    /// Creates the series of a router with these routes.
+    pub fn new<S>(routes: &[(Method, &'static str, MethodRouter<S>)]) -> Self {
+        let unmatched = Series::new(OTHER_METHOD, UNMATCHED_ROUTE);
+        let mut metrics = RequestMetrics { series: vec![unmatched], routes: HashMap::new() };
+        for (method, route, _) in routes {
             let Some(name) = method_name(method) else { continue };
-            requests.add_series(Some(method.clone()), name, route);
-            // The router answers it as GET without a body.
+            metrics.add_series(Some(method.clone()), name, route);
+            // The router answers HEAD as GET without a body.
             if *method == Method::GET {
-                requests.add_series(Some(Method::HEAD), "HEAD", route);
+                metrics.add_series(Some(Method::HEAD), "HEAD", route);
             }
         }
-        for route in requests.routes.keys().copied().collect::<Vec<_>>() {
-            requests.add_series(None, OTHER_METHOD, route);
+        for route in metrics.routes.keys().copied().collect::<Vec<_>>() {
+            metrics.add_series(None, OTHER_METHOD, route);
         }
-        requests
+        metrics
     }
 
     fn add_series(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
@@ -84,21 +83,19 @@ impl RequestMetrics {
         self.series.push(Series::new(name, route));
     }
 
-    /// Where the series of such requests stands.
     fn series_index(&self, method: &Method, route: Option<&str>) -> usize {
         let methods = route.and_then(|route| self.routes.get(route));
         let found = methods
             .and_then(|methods| methods.iter().find(|(known, _)| known.as_ref().is_none_or(|known| known == method)));
-        found.map_or(0, |(_, place)| *place)
+        found.map_or(0, |(_, index)| *index)
     }
 
-    /// All there are.
     pub(super) fn series(&self) -> &[Series] {
         &self.series
     }
 }
 
-/// The methods that routes have.
+/// The label of a method that a route can have.
 fn method_name(method: &Method) -> Option<&'static str> {
     [
         (Method::GET, "GET"),
@@ -111,32 +108,32 @@ fn method_name(method: &Method) -> Option<&'static str> {
     .find_map(|(known, name)| (known == *method).then_some(name))
 }
 
-/// Says in a response that its request was willing to wait for it.
+/// Marks a response to a long poll.
 #[derive(Clone, Copy, Debug)]
 struct IsLongPoll;
 
-/// The request was willing to wait: how long it took says nothing about this server.
-pub(in crate::api) fn mark_long_poll<B>(response: &mut Response<B>) {
+/// Marks the response to a request with a wait time above zero. Its duration depends on the tasks, not on the server.
+pub(super) fn mark_long_poll<B>(response: &mut Response<B>) {
     response.extensions_mut().insert(IsLongPoll);
 }
 
-/// The layer.
+/// The layer that counts and times requests.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct RequestMetricsLayer(pub(super) Arc<RequestMetrics>);
+pub(super) struct RequestMetricsLayer(pub(super) Arc<RequestMetrics>);
 
 impl<S> Layer<S> for RequestMetricsLayer {
     type Service = RequestMetricsService<S>;
 
     fn layer(&self, inner: S) -> RequestMetricsService<S> {
-        RequestMetricsService { inner, requests: self.0.clone() }
+        RequestMetricsService { inner, metrics: self.0.clone() }
     }
 }
 
-/// A service whose requests are counted.
+/// A service whose requests are counted and timed.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct RequestMetricsService<S> {
+pub(super) struct RequestMetricsService<S> {
     inner: S,
-    requests: Arc<RequestMetrics>,
+    metrics: Arc<RequestMetrics>,
 }
 
 impl<S, A, B> Service<Request<A>> for RequestMetricsService<S>
@@ -153,16 +150,16 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let index = self.requests.series_index(request.method(), route);
+        let index = self.metrics.series_index(request.method(), route);
         let timer =
-            RequestTimer { requests: self.requests.clone(), index, started_at: Instant::now(), answered: false };
+            RequestTimer { metrics: self.metrics.clone(), index, started_at: Instant::now(), is_answered: false };
         ResponseFuture { inner: self.inner.call(request), timer }
     }
 }
 
 pin_project! {
-    /// A request that is being answered.
-    pub(in crate::api) struct ResponseFuture<F> {
+    /// The future of a response, with the timer of its request.
+    pub(super) struct ResponseFuture<F> {
         #[pin]
         inner: F,
         timer: RequestTimer,
@@ -185,18 +182,18 @@ where
     }
 }
 
-/// A request from its beginning. Dropped without an answer, its client has gone, or it was cut off.
+/// Times a request from its head on. Dropped before a response, it counts the request as abandoned.
 struct RequestTimer {
-    requests: Arc<RequestMetrics>,
+    metrics: Arc<RequestMetrics>,
     index: usize,
     started_at: Instant,
-    answered: bool,
+    is_answered: bool,
 }
 
 impl RequestTimer {
     fn finish<B>(&mut self, response: &Response<B>) {
-        self.answered = true;
-        let Some(series) = self.requests.series.get(self.index) else { return };
+        self.is_answered = true;
+        let Some(series) = self.metrics.series.get(self.index) else { return };
         let status = response.status();
         if let Some(counter) = series.statuses.get(usize::from(status.as_u16().saturating_sub(STATUSES.start))) {
             counter.inc();
@@ -213,8 +210,8 @@ impl RequestTimer {
 
 impl Drop for RequestTimer {
     fn drop(&mut self) {
-        if !self.answered
-            && let Some(series) = self.requests.series.get(self.index)
+        if !self.is_answered
+            && let Some(series) = self.metrics.series.get(self.index)
         {
             series.abandoned.inc();
         }
