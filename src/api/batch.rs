@@ -1,4 +1,4 @@
-//! `/tasks/batch` and `/complete/batch`: many at once, each standing or falling alone, answered in order.
+//! `/tasks/batch` and `/complete/batch`: many items in one request. Each succeeds or fails alone; results are in order.
 
 use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
@@ -39,7 +39,7 @@ struct SubmitResult<'a> {
 
 pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: BatchBody) -> Result<Response, Problem> {
     if idempotency_key(&headers)?.is_some() {
-        let detail = "give each item its own idempotency_key instead of one header for all";
+        let detail = "set idempotency_key in each item instead of the header";
         return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
     }
     let object = body.object()?;
@@ -55,7 +55,7 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
         requests.push(request);
     }
     let pending = requests.take_pending();
-    // What is refused when it is read names its place itself.
+    // An invalid item has its index in its pointers already.
     let indexes: Vec<usize> = requests.pending_indexes().collect();
     let stored = submit::submit_all(&api, pending).await.into_iter().zip(indexes);
     let stored =
@@ -68,7 +68,7 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     Ok(response::ok(&BatchSubmitResponse { results: results.collect() }))
 }
 
-/// Reads one item.
+/// Parses one task of a batch.
 pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<SubmitRequest, Problem> {
     let object = item.object()?;
     let task = submit::parse_task(&object, shards)?;
@@ -92,7 +92,7 @@ struct CompleteResult {
     problem: Option<Problem>,
 }
 
-/// Completions as they were asked for, and the claim that follows.
+/// A parsed batch of completions, and the claim that follows it.
 #[derive(Debug)]
 pub(super) struct CompletionBatch {
     pub(super) ids: Vec<TaskId>,
@@ -100,7 +100,7 @@ pub(super) struct CompletionBatch {
     pub(super) next: Option<Claim>,
 }
 
-/// Reads a batch of completions.
+/// Parses a batch of completions.
 pub(super) fn parse_completions(
     object: &Fields<'_>,
     peer: Peer,
@@ -131,7 +131,7 @@ pub(super) async fn complete(
     let token_bytes: Vec<u8> =
         pending.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();
     let outcomes: Vec<Result<LeaseEnd, Problem>> = completions.into_results(api.dispatch.complete(pending).await);
-    // One that is refused stands alone; the claim follows if any was accepted.
+    // The claim runs if at least one completion was accepted.
     let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { .. })));
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { repeated: true, .. })));
     let claim = next.map(|next| next.with_default_claim_id("leases", Digest::of(&[&token_bytes]).as_bytes(), repeated));

@@ -1,4 +1,4 @@
-//! `/claim` and `/complete`: workers take tasks and finish them, and take the next in the same round trip.
+//! `/claim` and `/complete`: workers claim tasks and complete them, and may claim the next in the same request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,16 +25,17 @@ use crate::http_server::Peer;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 
-/// A claim as it was asked for.
+/// A parsed claim.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) request: ClaimRequest,
     pub(super) wait: Duration,
-    /// From where, and for how many tasks at once.
-    worker: (IpAddr, u32),
-    /// For the header that says so.
+    address: IpAddr,
+    /// Number of tasks that the worker runs at once.
+    concurrency: u32,
+    /// The value of `Preference-Applied`.
     preference_applied: Option<HeaderValue>,
-    /// Whether a claim under the same id may have been answered before.
+    /// Whether an earlier claim may have had the same id.
     may_be_repeat: bool,
 }
 
@@ -57,7 +58,7 @@ pub(super) async fn claim(
     body: SingleBody,
 ) -> Result<Response, Problem> {
     let claim = parse_claim(&body.object()?, peer, &headers)?;
-    // Many wait, and long: they hold nothing of what they sent, whose head alone takes 8 KiB.
+    // A waiting claim must not hold its request in memory: the head alone takes 8 KiB.
     drop((headers, body));
     let delivery = claim.run(&api).await?;
     let bytes = response::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
@@ -76,11 +77,12 @@ pub(super) async fn complete(
     drop((headers, body));
     let lease_ref = completion.held.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
-    let (state, repeated) = match ended.ok_or_else(|| Problem::new(Code::Internal, "a completion had no outcome"))?? {
-        LeaseEnd::Done { state, repeated, .. } => (state, repeated),
-        LeaseEnd::LeaseLost(state) => return Err(Problem::lease_lost(state)),
-        LeaseEnd::Unknown => return Err(Problem::task_not_found()),
-    };
+    let (state, repeated) =
+        match ended.ok_or_else(|| Problem::new(Code::Internal, "the completion has no result"))?? {
+            LeaseEnd::Done { state, repeated, .. } => (state, repeated),
+            LeaseEnd::LeaseLost(state) => return Err(Problem::lease_lost(state)),
+            LeaseEnd::Unknown => return Err(Problem::task_not_found()),
+        };
     let token_bytes = lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default();
     let claim = next.map(|next| next.with_default_claim_id("lease", &token_bytes, repeated));
     let delivery = match &claim {
@@ -96,26 +98,26 @@ pub(super) async fn complete(
     Ok(response)
 }
 
-/// The tasks of a delivery as JSON shows them.
+/// Returns the JSON forms of the delivered tasks.
 pub(super) fn claimed_tasks(delivery: &Delivery) -> Vec<ClaimedTaskJson<'_>> {
     delivery.tasks().iter().map(ClaimedTaskJson::from).collect()
 }
 
-/// The id of the task that a report is about.
+/// Parses the task id of a report.
 pub(super) fn parse_task_id(object: &Fields<'_>) -> Result<TaskId, Problem> {
     let field = object.required("id")?;
     let text = field.text(limits::MAX_NAME_BYTES)?;
-    TaskId::parse(&text).ok_or_else(|| field.invalid(Code::InvalidId, "an id is a UUID as a claim answers it"))
+    TaskId::parse(&text).ok_or_else(|| field.invalid(Code::InvalidId, "id must be the task id returned by POST /claim"))
 }
 
-/// The id and token of a report.
+/// Parses the task id and the lease token of a report.
 pub(super) fn parse_lease_ref(object: &Fields<'_>) -> Result<LeaseRef, Problem> {
     let id = parse_task_id(object)?;
     let lease = object.required("lease")?.text(limits::MAX_NAME_BYTES)?;
     Ok(LeaseRef { id, lease: Token::parse(&lease) })
 }
 
-/// The fields of a completion.
+/// Parses a completion.
 pub(super) fn parse_completion(object: &Fields<'_>) -> Result<Completion, Problem> {
     let held = parse_lease_ref(object)?;
     let result = match object.optional("result") {
@@ -125,7 +127,7 @@ pub(super) fn parse_completion(object: &Fields<'_>) -> Result<Completion, Proble
     Ok(Completion { held, result })
 }
 
-/// Reads a completion, and the claim that follows.
+/// Parses a completion and the claim that follows it.
 pub(super) fn parse_completion_and_claim(
     object: &Fields<'_>,
     peer: Peer,
@@ -138,7 +140,7 @@ pub(super) fn parse_completion_and_claim(
     Ok((completion, next))
 }
 
-/// Reads a claim.
+/// Parses a claim.
 pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) -> Result<Claim, Problem> {
     let queues = match object.optional("queues") {
         None => vec![QueueName::default_queue()],
@@ -170,13 +172,14 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
     let (wait, preference) = parse_wait(asked, headers)?;
     let claim = claim_id.as_ref().map(|id| Dispatch::claim_digest("id", id.as_bytes()));
     let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim };
-    let worker = (peer.0.ip(), u32::try_from(concurrency).unwrap_or(1));
-    Ok(Claim { request, wait, worker, preference_applied: preference, may_be_repeat: claim_id.is_some() })
+    let concurrency = u32::try_from(concurrency).unwrap_or(1);
+    let address = peer.0.ip();
+    Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat: claim_id.is_some() })
 }
 
 impl Claim {
-    /// The claim that follows reports: unless it has an id of its own, theirs is its id, so that a repetition of the
-    /// reports, and only that, may find what it got.
+    /// Identifies a claim without a `claim_id` by the completions before it. So a repetition of these completions, and
+    /// no other request, gets the same tasks.
     pub(super) fn with_default_claim_id(mut self, kind: &str, id: &[u8], repeated: bool) -> Self {
         if self.request.claim.is_none() {
             self.request.claim = Some(Dispatch::claim_digest(kind, id));
@@ -187,8 +190,7 @@ impl Claim {
 
     pub(super) async fn run(&self, api: &Api) -> Result<Delivery, Problem> {
         let request = self.request.clone();
-        let (address, concurrency) = self.worker;
-        api.dispatch.record_claim(&request, address, concurrency);
+        api.dispatch.record_claim(&request, self.address, self.concurrency);
         let delivery = match self.may_be_repeat {
             true => api.dispatch.claim_or_resume(request, self.wait).await?,
             false => api.dispatch.claim(request, self.wait).await?,
@@ -196,8 +198,8 @@ impl Claim {
         Ok(delivery)
     }
 
-    /// Runs the claim of a request that has ended leases. That is done and must not look undone: when too many wait, it
-    /// gets what was there at once, which is nothing.
+    /// Runs the claim of a request whose completions are committed, so it must not fail for a limit. If the limit of
+    /// waiting requests is reached, it gets no tasks.
     pub(super) async fn run_after_completion(&self, api: &Api) -> Result<Delivery, Problem> {
         match self.run(api).await {
             Err(problem) if problem.code() == Code::TooManyWaiting => Ok(Delivery::default()),
@@ -205,7 +207,7 @@ impl Claim {
         }
     }
 
-    /// Says which preference was applied, and whether the request was willing to wait.
+    /// Sets `Preference-Applied`, and marks a long poll for the metrics.
     pub(super) fn set_headers(&self, response: &mut Response) {
         if !self.wait.is_zero() {
             mark_long_poll(response);

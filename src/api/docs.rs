@@ -1,11 +1,11 @@
-//! The contract, and its rendering with nothing from outside.
+//! `/openapi.yaml` and `/docs`: the contract, and a page that renders it without other hosts.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 
-/// openapi.yaml, written by hand.
+/// The OpenAPI document, written by hand.
 pub const CONTRACT: &str = include_str!("../../openapi.yaml");
-/// RapiDoc by Mrinmoy Majumdar, MIT licence; see assets/README.md.
+/// RapiDoc, by Mrinmoy Majumdar, MIT licence; see assets/README.md.
 const RENDERER: &str = include_str!("../../assets/rapidoc-min.js");
 const PAGE: &str = include_str!("../../assets/docs.html");
 

@@ -1,4 +1,4 @@
-//! `GET /events`: what becomes of tasks, as server-sent events.
+//! `GET /events`: task events as a stream of server-sent events.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -24,9 +24,9 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::notify::events::TaskEvent;
 
-/// A stream that has nothing to say says so this often, so that nobody on the way takes it for dead.
+/// Interval of keep-alives in a stream without events, so that no proxy closes it as idle.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// When a client shall come back whose stream has ended, ms: before its place among the events is forgotten.
+/// Reconnect delay sent to clients, in ms. It is shorter than the time for which the server buffers events.
 const RECONNECT_DELAY_MS: u32 = 2000;
 
 #[derive(Serialize)]
@@ -53,17 +53,17 @@ pub(super) async fn subscribe(
     query.deny_unknown()?;
     let queues = parse_queues(&names)?;
     if method == Method::HEAD {
-        // Nobody listens.
+        // The response to HEAD has no body.
         return Ok(event_stream_response(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
     }
     let seen = headers.get("last-event-id").filter(|id| !id.is_empty());
-    // One that no server has given is as one of a server that is gone.
+    // A malformed id is treated as the id of another server: unknown.
     let seen = seen.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
     let is_new = seen.is_none();
     let subscription = api.dispatch.subscribe(queues, seen).await?;
     let mut preamble = format!("retry: {RECONNECT_DELAY_MS}\n");
     if is_new {
-        // So that whoever loses its stream before the first event can go on from here.
+        // A client that loses the stream before the first event can resume from here.
         let _ = writeln!(preamble, "id: {}", encode_event_id(subscription.cursor()));
     }
     preamble.push('\n');
@@ -80,7 +80,7 @@ fn event_stream_response(body: Body) -> Response {
     for (name, value) in [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
         (header::CACHE_CONTROL.as_str(), "no-store"),
-        // Some proxies keep back what comes until there is more of it.
+        // Some proxies buffer a response unless this header is set.
         ("x-accel-buffering", "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -90,7 +90,7 @@ fn event_stream_response(body: Body) -> Response {
 
 fn parse_queues(names: &[String]) -> Result<Vec<QueueName>, Problem> {
     if names.len() > limits::MAX_CLAIM_QUEUES {
-        let detail = format!("there may be {} queues, or none for all", limits::MAX_CLAIM_QUEUES);
+        let detail = format!("queue may occur at most {} times; omit it for all queues", limits::MAX_CLAIM_QUEUES);
         return Err(Problem::at("?queue", Code::TooLong, detail));
     }
     let queue = |name: &String| QueueName::parse(name).ok_or_else(|| Problem::invalid_queue("?queue"));
@@ -106,7 +106,7 @@ fn decode_event_id(text: &str) -> Option<Cursor> {
     Some(Cursor { run_id: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
 }
 
-/// The events as they are sent; the place behind them alone if there are none: a client keeps it as that of an event.
+/// Encodes events. Without events, only the id is sent: a client keeps it as that of the last event.
 fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
     if events.is_empty() {
         return format!("id: {}\n\n", encode_event_id(cursor));
@@ -122,7 +122,7 @@ fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
             EventData::Gap(count) => ("gap", serde_json::to_string(&GapJson { count: *count })),
         };
         let id = encode_event_id(Cursor { number: *number, ..cursor });
-        // Our own shapes have no failing parts.
+        // The types of this file serialize without errors.
         let _ = write!(text, "event: {name}\nid: {id}\ndata: {}\n\n", data.unwrap_or_default());
     }
     text

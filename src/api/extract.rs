@@ -1,4 +1,4 @@
-//! What handlers take out of requests: bodies, query parameters, ids, waits.
+//! Extractors: JSON bodies, query parameters, path parameters, wait times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,34 +23,31 @@ use crate::http_server::{BodyTooSlow, MemoryPermit, Rejection, ServerState};
 #[derive(Debug)]
 pub(super) struct JsonBody<const LIMIT: usize>(BodyText);
 
-/// A body's text, which counts as memory of the server's as long as it is there.
+/// The text of a body. It holds its share of the memory for bodies until it is dropped.
 #[derive(Debug)]
 struct BodyText {
     text: String,
     _permit: MemoryPermit,
 }
 
-/// The body of a request about one task or a few.
+/// The body of a request for one task.
 pub(super) type SingleBody = JsonBody<{ limits::MAX_BODY_BYTES }>;
-/// The body of a request about many.
+/// The body of a request for many tasks.
 pub(super) type BatchBody = JsonBody<{ limits::MAX_BATCH_BODY_BYTES }>;
 
 impl<const LIMIT: usize> FromRequest<Api> for JsonBody<LIMIT> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if !kind.is_some_and(is_json) {
-            return Err(Problem::new(
-                Code::UnsupportedMediaType,
-                "the body must be sent with Content-Type: application/json",
-            ));
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !content_type.is_some_and(is_json) {
+            return Err(unsupported_media_type(content_type));
         }
         Ok(JsonBody(read_body(request.into_body(), LIMIT, &api.server).await?))
     }
 }
 
-/// A body that may be left out, or `{}`: the request has nothing to say beyond its path.
+/// The body of a request without fields: empty, or `{}`. Its Content-Type is not checked.
 #[derive(Debug)]
 pub(super) struct EmptyBody;
 
@@ -66,12 +63,23 @@ impl FromRequest<Api> for EmptyBody {
     }
 }
 
+/// Returns the problem of a body that is not sent as JSON. `curl -d` sends the media type of forms, or none.
+fn unsupported_media_type(content_type: Option<&str>) -> Problem {
+    let detail = match content_type {
+        Some(other) if !other.starts_with("application/x-www-form-urlencoded") => {
+            format!("the Content-Type is {other:.100}; send the body with Content-Type: application/json")
+        }
+        _ => "the header Content-Type: application/json is missing; with curl, use --json instead of -d".to_owned(),
+    };
+    Problem::new(Code::UnsupportedMediaType, detail)
+}
+
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// Reads a body of at most `limit` bytes. One that says that it is larger is not read at all.
+/// Reads a body of at most `limit` bytes. If its declared length is larger, no byte is read.
 async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result<BodyText, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is over {limit} bytes"));
     let declared_length = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
@@ -83,7 +91,7 @@ async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error.into_inner().is::<BodyTooSlow>() {
             true => server.reject(Rejection::BodyTooSlow).into(),
-            false => Problem::new(Code::MalformedJson, "the body ended before its end"),
+            false => Problem::new(Code::MalformedJson, "the body ended before its declared length"),
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
@@ -97,19 +105,20 @@ async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result
     Ok(BodyText { text: validate_text(bytes)?, _permit: permit })
 }
 
-/// The text of a body, if it is one that may be parsed: UTF-8, not too deep, no halves of surrogate pairs.
+/// Returns the text of a body that may be parsed: UTF-8, nested at most [`limits::MAX_JSON_DEPTH`] deep, without lone
+/// surrogates.
 fn validate_text(bytes: Vec<u8>) -> Result<String, Problem> {
     let text = String::from_utf8(bytes)
-        .map_err(|error| malformed(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to())))?;
+        .map_err(|error| malformed(format!("the body is not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
     match validate(text.as_bytes(), limits::MAX_JSON_DEPTH) {
         Ok(()) => Ok(text),
-        Err(JsonDefect::TooDeep(at)) => Err(Problem::at(
+        Err(JsonDefect::TooDeep(index)) => Err(Problem::at(
             "",
             Code::TooDeep,
-            format!("byte {at} opens more than {} brackets", limits::MAX_JSON_DEPTH),
+            format!("the JSON is nested deeper than {} at byte {index}", limits::MAX_JSON_DEPTH),
         )),
-        Err(JsonDefect::LoneSurrogate(at)) => {
-            let detail = format!("byte {at} begins half of a surrogate pair, which no other JSON reader would take");
+        Err(JsonDefect::LoneSurrogate(index)) => {
+            let detail = format!("the escape at byte {index} is half of a surrogate pair; other JSON parsers reject it");
             Err(Problem::at("", Code::LoneSurrogate, detail))
         }
     }
@@ -120,34 +129,34 @@ fn malformed(detail: String) -> Problem {
 }
 
 impl<const LIMIT: usize> JsonBody<LIMIT> {
-    /// The body that has these bytes.
+    /// Creates a body of these bytes, without a limit of memory.
     #[cfg(any(test, fuzzing, feature = "pieces"))]
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Result<Self, Problem> {
         Ok(JsonBody(BodyText { _permit: MemoryPermit::empty(), text: validate_text(bytes)? }))
     }
 
-    /// The body, which must be an object.
+    /// Parses the body as a JSON object.
     pub(super) fn object(&self) -> Result<Fields<'_>, Problem> {
         let raw: &RawValue = serde_json::from_str(&self.0.text).map_err(|error| malformed(error.to_string()))?;
         Fields::parse(raw, String::new())
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the body.
     pub(super) fn bytes(&self) -> &[u8] {
         self.0.text.as_bytes()
     }
 }
 
-/// The id in the path.
+/// The task id in the path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PathId(pub(super) TaskId);
 
-/// The queue in the path.
+/// The queue name in the path.
 #[derive(Clone, Debug)]
 pub(super) struct PathQueue(pub(super) QueueName);
 
 async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let not_found = || Problem::new(Code::RouteNotFound, "the path cannot be read");
+    let not_found = || Problem::new(Code::RouteNotFound, "the path is malformed");
     let parameters = RawPathParams::from_request_parts(parts, state).await.map_err(|_| not_found())?;
     parameters.iter().next().map(|(_, value)| value.to_owned()).ok_or_else(not_found)
 }
@@ -157,7 +166,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path_parameter(parts, state).await?;
-        let invalid = || Problem::at(":id", Code::InvalidId, "an id is a UUID as a submit answers it");
+        let invalid = || Problem::at(":id", Code::InvalidId, "id must be the UUID of a task");
         TaskId::parse(&text).map(PathId).ok_or_else(invalid)
     }
 }
@@ -183,7 +192,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// How a query parameter is pointed at.
+/// Returns the pointer of a query parameter.
 fn pointer(name: &str) -> String {
     format!("?{:.100}", name)
 }
@@ -193,13 +202,14 @@ impl Query {
         Query::read(text, None).map(|(query, _)| query)
     }
 
-    /// The same where `many` may stand more than once; its values, in their order.
+    /// Parses a query string in which the parameter `repeated` may be repeated. Returns its values in order.
     pub(super) fn parse_with_repeated(text: &str, many: &str) -> Result<(Self, Vec<String>), Problem> {
         Query::read(text, Some(many))
     }
 
     fn read(text: &str, repeated: Option<&str>) -> Result<(Self, Vec<String>), Problem> {
-        let unreadable = || Problem::new(Code::InvalidQuery, "the query string cannot be read");
+        let unreadable =
+            || Problem::new(Code::InvalidQuery, "the query string is malformed: it must be UTF-8 in percent encoding");
         let (mut parameters, mut values) = (BTreeMap::new(), Vec::new());
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -211,7 +221,7 @@ impl Query {
             if repeated == Some(name.as_str()) {
                 values.push(value);
             } else if parameters.insert(name.clone(), value).is_some() {
-                return Err(Problem::at(pointer(&name), Code::InvalidQuery, "this parameter stands twice"));
+                return Err(Problem::at(pointer(&name), Code::InvalidQuery, "this parameter occurs twice"));
             }
         }
         Ok((Query(parameters), values))
@@ -234,21 +244,21 @@ impl Query {
     }
 
     pub(super) fn required(&mut self, name: &'static str) -> Result<String, Problem> {
-        let missing = || Problem::at(pointer(name), Code::MissingField, format!("{name} is needed"));
+        let missing = || Problem::at(pointer(name), Code::MissingField, format!("{name} is required"));
         self.optional(name).ok_or_else(missing)
     }
 
-    /// Refuses what was not asked for.
+    /// Rejects a parameter that was not read.
     pub(super) fn deny_unknown(self) -> Result<(), Problem> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(name) => Err(Problem::at(pointer(name), Code::InvalidQuery, "there is no such parameter here")),
+            Some(name) => Err(Problem::at(pointer(name), Code::InvalidQuery, "this parameter is unknown")),
         }
     }
 }
 
-/// How long to wait: as the request says (in ms), else as `Prefer: wait=` says (in s, RFC 7240), else not at all;
-/// and what the answer says of the preference.
+/// Returns the wait time: `wait_ms` of the request, else the seconds of `Prefer: wait=` (RFC 7240), else zero. With it
+/// comes the value of `Preference-Applied`.
 pub(super) fn parse_wait(
     wait_ms: Option<i64>,
     headers: &HeaderMap,
@@ -262,9 +272,13 @@ pub(super) fn parse_wait(
         for preference in text.split([',', ';']) {
             let Some(seconds) = preference.trim().strip_prefix("wait=") else { continue };
             let Ok(seconds) = seconds.trim_matches('"').parse::<i64>() else {
-                return Err(Problem::at("header:Prefer", Code::InvalidHeader, "wait= takes whole seconds"));
+                return Err(Problem::at(
+                    "header:Prefer",
+                    Code::InvalidHeader,
+                    "wait= must be a whole number of seconds",
+                ));
             };
-            // A preference may be honoured in part.
+            // RFC 7240: a preference may be applied in part.
             let seconds = seconds.clamp(0, limits::WAIT_MS.max / 1000);
             let applied = HeaderValue::from_str(&format!("wait={seconds}")).ok();
             return Ok((from_ms(seconds * 1000), applied));

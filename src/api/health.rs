@@ -1,4 +1,4 @@
-//! `/livez`: the process is up. `/readyz`: it can do its work.
+//! `/livez`: the process runs. `/readyz`: the server can serve requests.
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -23,7 +23,7 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     if api.server.is_stopping() {
         return Err(store::Error::Stopping.into());
     }
-    // A watch of a task that cannot be is a write like any other.
+    // A write: the completion subscription of a task that cannot exist.
     api.dispatch.check_readiness().await?;
     if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.breaker.data_loss()) {
         return Err(store::Error::DataLoss(loss).into());

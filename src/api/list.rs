@@ -1,4 +1,4 @@
-//! `GET /tasks`: the tasks of a queue in one state, page by page.
+//! `GET /tasks`: lists the tasks of a queue in one state, page by page.
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderValue, header};
@@ -30,12 +30,12 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let queue = QueueName::parse(&query.required("queue")?).ok_or_else(|| Problem::invalid_queue("?queue"))?;
     let state = query.required("state")?;
     let state = State::parse(&state).ok_or_else(|| {
-        let all = State::ALL.map(State::as_str).join(", ");
-        Problem::at("?state", Code::InvalidValue, format!("state must be one of {all}"))
+        let states = State::ALL.map(State::as_str).join(", ");
+        Problem::at("?state", Code::InvalidValue, format!("state must be one of {states}"))
     })?;
     let tag = query.optional("tag");
     if tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.len() > limits::MAX_TAG_BYTES) {
-        return Err(Problem::at("?tag", Code::TooLong, "a tag has 1 to 128 bytes"));
+        return Err(Problem::at("?tag", Code::TooLong, "tag must have 1 to 128 bytes"));
     }
     let limit = query.int("limit", limits::PAGE_SIZE)?.unwrap_or(limits::PAGE_SIZE.default);
     let cursor = query.optional("cursor");
@@ -56,12 +56,12 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     Ok(response)
 }
 
-/// The text as it may stand in a query.
+/// Encodes a text for a query string.
 pub(super) fn percent_encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// Says where the next page is.
+/// Sets the `Link` header to the next page.
 pub(super) fn set_next_link(response: &mut Response, link: &str) {
     if let Ok(link) = HeaderValue::from_str(link) {
         response.headers_mut().insert(header::LINK, link);
@@ -69,18 +69,18 @@ pub(super) fn set_next_link(response: &mut Response, link: &str) {
 }
 
 pub(super) fn invalid_cursor() -> Problem {
-    Problem::at("?cursor", Code::InvalidCursor, "a cursor is the next_cursor of an earlier page of the same list")
+    Problem::at("?cursor", Code::InvalidCursor, "cursor must be the next_cursor of an earlier page of the same list")
 }
 
 type TaskPage = (Vec<Task>, Option<String>);
 
-/// Ready tasks, by priority, slot and seq.
+/// Reads a page of ready tasks, ordered by priority, slot and seq.
 async fn ready_page(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: usize) -> Result<TaskPage, Problem> {
     let after = cursor.map(|cursor| decode_ready_cursor(cursor).ok_or_else(invalid_cursor)).transpose()?;
     let (mut ids, mut next) = ready_tasks(api.store(), queue, after, limit).await?;
     let (mut found, mut covered) = tasks(api.store(), &ids).await?;
     while covered < ids.len() {
-        // The documents filled the page before its limit did: it is made shorter, and read anew for its end's place.
+        // The size limit was reached before `limit` tasks: the page is cut, and read again for the position of its end.
         (ids, next) = ready_tasks(api.store(), queue, after, covered).await?;
         (found, covered) = tasks(api.store(), &ids).await?;
     }
@@ -101,7 +101,7 @@ pub(super) fn decode_ready_cursor(cursor: &str) -> Option<ReadyPosition> {
     (encode_ready_cursor(place) == cursor).then_some(place)
 }
 
-/// Other tasks, by a time.
+/// Reads a page of tasks in another state, ordered by a time.
 async fn timed_page(
     api: &Api,
     queue: &QueueName,
@@ -111,7 +111,7 @@ async fn timed_page(
 ) -> Result<TaskPage, Problem> {
     let after = cursor.map(|cursor| decode_cursor(cursor).ok_or_else(invalid_cursor)).transpose()?;
     let shards = api.store().shards().iter();
-    // One more than the page holds tells whether there is another.
+    // One task more than the page holds shows whether there is a next page.
     let pages = try_join_all(shards.map(|shard| page_by_time(shard, queue, state, after, limit + 1))).await?;
     let mut positions: Vec<Position> = pages.into_iter().flatten().collect();
     positions.sort_unstable_by_key(|place| (place.score, place.id));

@@ -1,4 +1,4 @@
-//! `/queues`: what stands where, and who may pass.
+//! `/queues`: lists, reads, pauses, resumes and purges queues.
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -51,7 +51,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, PathQueue(name): PathQueue) -
 }
 
 pub(super) fn queue_not_found() -> Problem {
-    Problem::new(Code::QueueNotFound, "nothing was ever submitted to this queue or set of it")
+    Problem::new(Code::QueueNotFound, "no task was ever submitted to this queue and no setting was made")
 }
 
 async fn queue_response(api: &Api, name: &QueueName) -> Result<Response, Problem> {
@@ -102,7 +102,7 @@ pub(super) async fn purge(
     Ok(response::ok(&PurgeResponse { deleted: moved, more }))
 }
 
-/// Reads which states are to be purged.
+/// Parses the states to purge.
 pub(super) fn parse_states(object: &Fields<'_>) -> Result<Vec<State>, Problem> {
     let field = object.required("states")?;
     let list = field.list(PURGEABLE_STATES.len(), Code::TooLong)?;

@@ -1,4 +1,4 @@
-//! `/fail`, `/heartbeat`, `/release`: what else workers say of the tasks that they hold.
+//! `/fail`, `/heartbeat`, `/release`: the reports of workers other than completions.
 
 use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
@@ -24,6 +24,9 @@ use crate::store::ops::release::Release;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 use crate::store::views;
 
+/// The `type` of a reported error without one.
+const DEFAULT_ERROR_TYPE: &str = "Error";
+
 #[derive(Serialize)]
 struct TransitionResponse {
     id: AsText<TaskId>,
@@ -41,17 +44,17 @@ fn transition_response(id: TaskId, ended: LeaseEnd) -> Result<Response, Problem>
     }
 }
 
-/// A failure as it was reported.
+/// The body of `POST /fail`.
 #[derive(Debug)]
 pub(super) struct FailRequest {
     pub(super) held: LeaseRef,
     pub(super) report: ErrorReport,
     pub(super) retry: bool,
-    /// In ms.
+    /// Delay of the retry in ms.
     pub(super) retry_in: Option<i64>,
 }
 
-/// Reads a failure.
+/// Parses the body of `POST /fail`.
 pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem> {
     let held = parse_lease_ref(object)?;
     let report = parse_error_report(&object.required("error")?.object()?)?;
@@ -64,7 +67,7 @@ pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem>
 pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
     let FailRequest { held, report, retry, retry_in } = parse_failure(&body.object()?)?;
     let id = held.id;
-    // If the token holds, all this is still what was read here: it changes only when a lease begins or ends.
+    // If the token is valid, these values are current: they change only when a lease begins or ends.
     let lease_state = views::tasks::lease_states(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
     let holding = lease_state.ok_or_else(Problem::task_not_found)?;
     let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
@@ -74,9 +77,11 @@ pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<R
 
 fn parse_error_report(object: &Fields<'_>) -> Result<ErrorReport, Problem> {
     let report = ErrorReport {
-        // Whoever holds the lease: it is read with it.
+        // Set by the caller, from the state of the lease.
         worker: String::new(),
-        kind: object.required("type")?.nonempty_text(limits::MAX_NAME_BYTES)?,
+        kind: object
+            .optional("type")
+            .map_or_else(|| Ok(DEFAULT_ERROR_TYPE.to_owned()), |field| field.nonempty_text(limits::MAX_NAME_BYTES))?,
         message: object.required("message")?.text(limits::MAX_MESSAGE_BYTES)?,
         details: object.optional("details").map(|field| field.document()).transpose()?,
     };
@@ -89,7 +94,7 @@ pub(super) async fn release(Shared(api): Shared<Api>, body: SingleBody) -> Resul
     transition_response(release.held.id, api.dispatch.release(release).await?)
 }
 
-/// Reads a release.
+/// Parses the body of `POST /release`.
 pub(super) fn parse_release(object: &Fields<'_>) -> Result<Release, Problem> {
     let held = parse_lease_ref(object)?;
     let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
@@ -110,7 +115,7 @@ struct HeartbeatResponse {
     tasks: Vec<HeartbeatResult>,
 }
 
-/// A heartbeat: who sends it, which tasks it names, and what it says of each.
+/// The body of `POST /heartbeat`: the worker, the task ids, and the leases to extend.
 pub(super) struct HeartbeatRequest {
     pub(super) worker: Option<String>,
     pub(super) ids: Vec<TaskId>,
@@ -132,7 +137,7 @@ pub(super) async fn heartbeat(
     Ok(response::ok(&HeartbeatResponse { tasks }))
 }
 
-/// Reads a heartbeat.
+/// Parses the body of `POST /heartbeat`.
 pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
     let worker = object.optional("worker").map(|worker| worker.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
     let list = object.batch_items("tasks")?;
@@ -167,7 +172,7 @@ fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> Hear
     HeartbeatResult { id, lease_until, cancel_requested, problem }
 }
 
-/// The state that an ended lease led to, or the problem.
+/// Returns the state of a task after the end of its lease.
 pub(super) fn ended_state(ended: LeaseEnd) -> Result<State, Problem> {
     match ended {
         LeaseEnd::Done { state, .. } => Ok(state),

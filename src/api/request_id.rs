@@ -1,8 +1,8 @@
-//! Each request has an id: its client's, if that is one to write into a log, else one that is made here. The answer
-//! carries it, as header and, where it is a problem, in the body; so does each line that is logged while it is served.
+//! Gives each request an id: the client's, if it is safe to log, else a generated one. The response carries it as a
+//! header, a problem also in its body, and so does every log line of the request.
 //!
-//! It is known to whatever runs on the request's behalf without being handed on, and costs no span: a span that a log at
-//! `info` has to format would cost every request more than its id does.
+//! The id is a task-local value, not a span: a span that a log at `info` formats would cost each request more than its
+//! id.
 
 use std::task::{Context, Poll};
 
@@ -14,9 +14,9 @@ use serde::{Serialize, Serializer};
 use tokio::task::futures::TaskLocalFuture;
 use tower::{Layer, Service};
 
-/// The header.
+/// The header of the id.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// A client's own that is longer is not written into logs.
+/// Maximum length of a client's id. A longer id is replaced.
 const MAX_BYTES: usize = 128;
 
 tokio::task_local! {
@@ -28,38 +28,38 @@ tokio::task_local! {
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// That of the request on whose behalf this is running, if it is on one's.
+    /// Returns the id of the request that the current code serves, if any.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// One that no other request has.
+    /// Generates a random id.
     pub(super) fn generate() -> Self {
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         let mut text = uuid::Uuid::encode_buffer();
-        // Digits and hyphens make a header.
+        // Digits, letters and hyphens are a valid header value.
         let header = HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut text));
         RequestId(header.unwrap_or(HeaderValue::from_static("none")))
     }
 
-    /// The one that the client gave its request.
+    /// Returns the id in the headers, if it is valid.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let id = headers.get(HEADER)?;
         let fits = (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
         fits.then(|| RequestId(id.clone()))
     }
 
-    /// Does it on behalf of the request that has this id.
+    /// Runs `operation` with this id as the current one.
     pub(super) fn scope<T>(&self, operation: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self.clone(), operation)
     }
 
-    /// Its text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 
-    /// As the value of the header.
+    /// Returns the id as a header value.
     pub(super) fn into_header(self) -> HeaderValue {
         self.0
     }
@@ -71,7 +71,7 @@ impl Serialize for RequestId {
     }
 }
 
-/// Gives requests their ids.
+/// The layer that gives requests their ids.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestIdLayer;
 
@@ -102,16 +102,16 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let id = RequestId::from_headers(request.headers()).unwrap_or_else(RequestId::generate);
         let response = id.scope(|| {
-            tracing::debug!(method = %request.method(), path = request.uri().path(), "asked");
+            tracing::debug!(method = %request.method(), path = request.uri().path(), "request received");
             self.0.call(request)
         });
         CURRENT.scope(id, response.map_ok(finish_response as fn(Response) -> Response))
     }
 }
 
-/// Runs on the request's behalf still.
+/// Adds the id to the response. It runs in the scope of the request.
 fn finish_response(mut response: Response) -> Response {
-    tracing::debug!(status = response.status().as_u16(), "answered");
+    tracing::debug!(status = response.status().as_u16(), "response ready");
     if let Some(id) = RequestId::current() {
         response.headers_mut().insert(HEADER, id.into_header());
     }
@@ -140,10 +140,10 @@ mod tests {
 
     #[test]
     fn generated_id_is_unique_and_visible_only_in_its_scope() {
-        let (one, other) = (RequestId::generate(), RequestId::generate());
-        assert_ne!(one, other);
-        assert_eq!(one.as_str().len(), 36);
-        assert_eq!(one.scope(RequestId::current), Some(one));
+        let (first, second) = (RequestId::generate(), RequestId::generate());
+        assert_ne!(first, second);
+        assert_eq!(first.as_str().len(), 36);
+        assert_eq!(first.scope(RequestId::current), Some(first));
         assert_eq!(RequestId::current(), None);
     }
 }

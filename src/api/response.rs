@@ -1,4 +1,4 @@
-//! What handlers answer with.
+//! Writes JSON responses.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::dispatch::Delivery;
 
-/// `value` as JSON.
+/// Returns a response with `value` as JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(encode(value)));
     *response.status_mut() = status;
@@ -20,13 +20,13 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// 200 with `value`.
+/// Returns a 200 with `value` as JSON.
 pub(super) fn ok(value: &impl Serialize) -> Response {
     json(StatusCode::OK, value)
 }
 
-/// 200 with JSON that shows the tasks of `delivery`: they are taken when the connection asks for these bytes,
-/// and go back if it is gone by then.
+/// Returns a 200 with JSON that contains the tasks of `delivery`. They count as delivered when the connection takes these
+/// bytes. If the client has disconnected by then, their leases are released.
 pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
     let body = DeliveryBody { bytes: Some(json), delivery };
     let mut response = Response::new(Body::new(body));
@@ -34,9 +34,9 @@ pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
     response
 }
 
-/// `value` as bytes of JSON, with a newline behind it: for those who read it in a terminal.
+/// Encodes `value` as JSON. A newline follows, so that a terminal shows its prompt on the next line.
 pub(super) fn encode(value: &impl Serialize) -> Bytes {
-    // Our own shapes have string keys and no failing parts.
+    // The types of this program have string keys and serialize without errors.
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
     json.into()

@@ -1,4 +1,4 @@
-//! `GET /slots`: how the slots are cut into shards, how full they are, and where a key lies.
+//! `GET /slots`: the slots and task counts of each shard, and the slot of a key.
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -40,7 +40,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let key = query.optional("key");
     query.deny_unknown()?;
     if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::MAX_NAME_BYTES) {
-        return Err(Problem::at("?key", Code::TooLong, "a key has 1 to 256 bytes"));
+        return Err(Problem::at("?key", Code::TooLong, "key must have 1 to 256 bytes"));
     }
     let store = api.store();
     let layout = store.layout();

@@ -1,4 +1,4 @@
-//! `GET /stats`: the throughput model S = M·N/C, and what an operator needs beside it. Flat, so that autoscalers read it.
+//! `GET /stats`: the throughput model S = M·N/C with its counters. The fields are flat, so that autoscalers can read them.
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -56,7 +56,7 @@ struct Stats<'a> {
     concurrency_needed: Option<u64>,
 }
 
-/// How it stands now.
+/// The current state of one queue, or of all.
 struct CurrentState {
     counts: Counts,
     paused: bool,
@@ -69,13 +69,13 @@ impl CurrentState {
         CurrentState { counts, paused: settings.paused, oldest_ready_age_ms }
     }
 
-    /// Of all queues; what has to be asked of each, of those that are shown.
-    fn from_status(Status { dataset: all, queues: depths }: Status) -> Result<Self, Error> {
-        let queues = &depths?.queues;
+    /// Returns the state of all queues together. The age and the pause are those of the queues in the status.
+    fn from_status(Status { dataset, queues }: Status) -> Result<Self, Error> {
+        let queues = &queues?.queues;
         let oldest_ready_age_ms = queues.iter().filter_map(|queue| queue.oldest_ready_age_ms).max();
-        // Not all drain where one of them does not.
+        // A paused queue with ready tasks never drains, so all queues together never drain.
         let paused = queues.iter().any(|queue| queue.paused && queue.counts.ready > 0);
-        Ok(CurrentState { counts: all.totals, paused, oldest_ready_age_ms })
+        Ok(CurrentState { counts: dataset.totals, paused, oldest_ready_age_ms })
     }
 }
 
@@ -87,10 +87,10 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let target_wait_ms = query.int("target_wait_ms", limits::TARGET_WAIT_MS)?;
     query.deny_unknown()?;
     if window_ms % limits::STATS_BUCKET_MS != 0 {
-        return Err(Problem::at("?window_ms", Code::InvalidValue, "a window is a whole number of 5000 ms"));
+        return Err(Problem::at("?window_ms", Code::InvalidValue, "window_ms must be a multiple of 5000"));
     }
     let store = api.store();
-    // What is missing of its sums nobody can tell from what never was.
+    // After a data loss, a missing counter looks like 0.
     if let Some(loss) = store.shards().iter().find_map(|shard| shard.breaker.data_loss()) {
         return Err(Error::DataLoss(loss).into());
     }

@@ -1,5 +1,5 @@
-//! How the data set stands at a glance, for whoever asks. One reading at a time: who asks while one is under way waits for
-//! its end, and shares the next with all others who do.
+//! Reads the totals and queues of the data set for `/metrics` and `/stats`. At most one reading runs at a time. Requests
+//! that arrive during a reading wait for its end, and share the next reading.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use tokio::time::timeout;
 use crate::store::views::queue_stats::{DatasetStats, QueueStatsList, dataset_stats};
 use crate::store::{Error, Result, Store};
 
-/// What Redis may take to answer at all: two commands of each shard.
+/// Time limit of the totals: two commands for each shard.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// What it may take for the queues, one after another.
+/// Time limit of the queues, which are read one after another.
 const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Readings of the data set.
+/// The last reading of the data set.
 #[derive(Default, Debug)]
 pub struct StatusCache {
-    /// Held by whoever reads.
+    /// Locked during a reading.
     last: Mutex<Option<Reading>>,
 }
 
@@ -28,19 +28,19 @@ struct Reading {
     status: Result<Status>,
 }
 
-/// What was seen.
+/// The state of the data set.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
     pub(super) dataset: Arc<DatasetStats>,
-    /// Or why they were not seen.
+    /// The queues, or the error of their reading.
     pub(super) queues: Result<Arc<QueueStatsList>>,
 }
 
 impl StatusCache {
-    /// What there is; what was begun to be read after this was asked for will do.
+    /// Returns a reading that began after this call.
     ///
     /// # Errors
-    /// Why Redis did not answer: [`Unavailable`](Error::Unavailable) also where it took over a second.
+    /// Returns the error of Redis, and [`Unavailable`](Error::Unavailable) if the totals took over 1 s.
     pub(super) async fn read(&self, store: &Store) -> Result<Status> {
         let requested_at = Instant::now();
         let mut last = self.last.lock().await;
@@ -50,7 +50,7 @@ impl StatusCache {
         let started_at = Instant::now();
         let status = read_status(store).await;
         if let Some(error) = status.as_ref().map_or_else(Some, |seen| seen.queues.as_ref().err()) {
-            tracing::debug!(%error, "the data set was not seen whole");
+            tracing::debug!(%error, "reading the data set failed");
         }
         *last = Some(Reading { started_at, status: status.clone() });
         status
@@ -58,7 +58,7 @@ impl StatusCache {
 }
 
 async fn read_status(store: &Store) -> Result<Status> {
-    let all = timeout(PING_TIMEOUT, dataset_stats(store)).await.map_err(Error::timed_out)??;
-    let depths = timeout(QUEUES_TIMEOUT, all.queue_stats(store)).await.map_err(Error::timed_out).flatten();
-    Ok(Status { dataset: Arc::new(all), queues: depths.map(Arc::new) })
+    let dataset = timeout(PING_TIMEOUT, dataset_stats(store)).await.map_err(Error::timed_out)??;
+    let queues = timeout(QUEUES_TIMEOUT, dataset.queue_stats(store)).await.map_err(Error::timed_out).flatten();
+    Ok(Status { dataset: Arc::new(dataset), queues: queues.map(Arc::new) })
 }

@@ -1,4 +1,4 @@
-//! `/tasks/{id}`: one task is read, waited for, called off, run again, forgotten.
+//! `/tasks/{id}`: reads, awaits, cancels, retries and deletes one task.
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
@@ -37,7 +37,7 @@ pub(super) async fn read(
         response
     });
     let mut response = shown_task.into_response();
-    // Whatever there is to be seen: a task that is not there was waited for too.
+    // Also for a task that does not exist: the request waited.
     if !wait.is_zero() {
         mark_long_poll(&mut response);
     }
@@ -67,11 +67,11 @@ pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: E
     match api.dispatch.retry(id).await? {
         Retried::Ready => task_response(&api, id).await,
         Retried::NotRetryable(state) => {
-            let detail = format!("the task is {state}; dead, cancelled and expired ones can be retried");
+            let detail = format!("the task is {state}; only a dead, cancelled or expired task can be retried");
             Err(Problem::new(Code::NotRetryable, detail).with_state(state))
         }
         Retried::DedupeKeyTaken(state) => {
-            let detail = "another task that has not ended holds this one's dedupe key";
+            let detail = "another task that has not ended holds the dedupe key of this task";
             Err(Problem::new(Code::DedupeConflict, detail).with_state(state))
         }
         Retried::Unknown => Err(Problem::task_not_found()),
@@ -82,7 +82,7 @@ pub(super) async fn delete(Shared(api): Shared<Api>, PathId(id): PathId) -> Resu
     match api.dispatch.delete(id).await? {
         Deleted::Now => Ok(StatusCode::NO_CONTENT.into_response()),
         Deleted::NotAllowed(state) => {
-            let detail = format!("the task is {state}; only an ended one can be deleted");
+            let detail = format!("the task is {state}; only an ended task can be deleted");
             Err(Problem::new(Code::NotEnded, detail).with_state(state))
         }
         Deleted::Unknown => Err(Problem::task_not_found()),

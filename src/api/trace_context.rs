@@ -1,4 +1,4 @@
-//! The trace context that comes with a submit goes on to the worker with the task, unless the task brings its own.
+//! Stores the trace context of a submit with its task, unless the task has its own. The worker gets it with the claim.
 
 use axum::http::HeaderMap;
 
@@ -6,7 +6,7 @@ use crate::domain::limits;
 use crate::domain::task::Attributes;
 use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 
-/// The `traceparent` of a request and the `tracestate` beside it, as they came.
+/// The `traceparent` and `tracestate` headers of a request, unchanged.
 #[derive(Debug)]
 pub(super) struct TraceContext {
     parent: String,
@@ -14,7 +14,7 @@ pub(super) struct TraceContext {
 }
 
 impl TraceContext {
-    /// That of a request; `None` where it has none, or one that is not as it must be, or two.
+    /// Returns the trace context of a request; `None` if it is missing, malformed or repeated.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = parents.next()?.to_str().ok()?;
@@ -22,13 +22,13 @@ impl TraceContext {
             return None;
         }
         TraceParent::parse(parent)?;
-        // It may come in pieces, and without a parent it means nothing.
+        // tracestate may be split over several headers.
         let pieces: Result<Vec<&str>, _> = headers.get_all(TRACESTATE).iter().map(|piece| piece.to_str()).collect();
         let state = pieces.ok().map(|pieces| pieces.join(",")).filter(|state| is_tracestate(state));
         Some(TraceContext { parent: parent.to_owned(), state })
     }
 
-    /// Hangs it on a task that names no parent itself, as far as there is room among the task's labels.
+    /// Adds the context to the headers of a task that has no `traceparent`, as far as the limits permit.
     pub(super) fn attach_to(&self, labels: &mut Attributes) {
         if labels.headers.contains_key(TRACEPARENT) || !add_header(labels, TRACEPARENT, &self.parent) {
             return;
@@ -41,7 +41,7 @@ impl TraceContext {
     }
 }
 
-/// Adds a header, if the limits that hold for a client's own let it; whether they did.
+/// Adds a header if the limits of a task's headers permit it. Returns whether it was added.
 fn add_header(labels: &mut Attributes, name: &str, value: &str) -> bool {
     let Attributes { key: _, tags, headers } = labels;
     let sizes = headers.iter().map(|(name, value)| name.len() + value.len()).chain(tags.iter().map(String::len));

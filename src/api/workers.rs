@@ -1,4 +1,4 @@
-//! `GET /workers`: who is alive, and holds what.
+//! `GET /workers`: lists the live workers and their leases.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -20,7 +20,7 @@ use crate::domain::time::TimestampMs;
 use crate::store::views::next_due::next_due;
 use crate::store::views::workers::{HeldTask, LiveWorker, held_tasks, live_workers};
 
-/// Tasks shown of one worker.
+/// Maximum number of tasks in the response for one worker.
 const MAX_TASKS_SHOWN: usize = 100;
 
 #[derive(Serialize)]

@@ -132,7 +132,12 @@ impl CircuitBreaker {
             // It answers, if only to refuse.
             Ok(_)
             | Err(
-                Error::Full(_) | Error::Disk(_) | Error::DataLoss(_) | Error::Unconfirmed(_) | Error::Stopping | Error::Unexpected(_),
+                Error::Full(_)
+                | Error::Disk(_)
+                | Error::DataLoss(_)
+                | Error::Unconfirmed(_)
+                | Error::Stopping
+                | Error::Unexpected(_),
             ) => self.set_open_reason(None),
         }
         outcome

@@ -210,8 +210,16 @@ async fn media_types_methods_paths_and_headers_are_checked() {
     let post = reqwest::Method::POST;
     let no_type = http.send(post.clone(), "/tasks", &[], Some(b"{}")).await;
     assert_eq!(no_type.problem(415).0, "unsupported_media_type");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let curl = http.send(post.clone(), "/tasks", &form, Some(b"{}")).await;
+    assert_eq!(curl.problem(415).0, "unsupported_media_type");
+    for answer in [&no_type, &curl] {
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("Content-Type: application/json") && detail.contains("--json"), "{detail}");
+    }
     let other = http.send(post.clone(), "/tasks", &[("content-type", "text/plain")], Some(b"{}")).await;
     assert_eq!(other.problem(415).0, "unsupported_media_type");
+    assert!(other.json()["detail"].as_str().unwrap().contains("text/plain"));
     let charset = [("content-type", "application/json; charset=utf-8")];
     http.send(post.clone(), "/tasks", &charset, Some(b"{}")).await.expect(201);
     let not_utf8 = http.post_with("/tasks", &[], b"{\"payload\":\"\xff\"}").await;

@@ -31,6 +31,19 @@ async fn failure_is_stored_with_worker_and_time() {
 }
 
 #[tokio::test]
+async fn failure_without_an_error_type_is_stored_as_error() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let claimed = fixture.claim_one("q").await;
+
+    fixture.http.post("/fail", &report_with(&claimed, json!({"error": {"message": "no"}}))).await.expect(200);
+
+    let error = &fixture.task(&id).await["errors"][0];
+    assert_eq!((&error["type"], &error["message"]), (&json!("Error"), &json!("no")));
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn task_is_dead_after_exactly_max_attempts() {
     let fixture = Fixture::start().await;
     let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 3})).await["id"].clone();

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::{Caller, audit};
 
-use crate::support::script_lab::{queue, want};
+use crate::support::event_stream::Stream;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
-use crate::support::event_stream::Stream;
+use crate::support::script_lab::{queue, want};
 use crate::support::{Fixture, report, report_with, text};
 
 /// What clients see of a life with every verb; ids, tokens and times left out.

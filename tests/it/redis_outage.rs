@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 
+use crate::support::event_stream::Stream;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis, connect};
-use crate::support::event_stream::Stream;
 use crate::support::{Fixture, report, report_with};
 
 /// A request that fails while Redis is away may take one call's time, 4 s; the machine may be busy.

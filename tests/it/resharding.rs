@@ -5,8 +5,8 @@ use serde_json::json;
 use slotwheel::domain::slot::Slot;
 
 use crate::support::Fixture;
-use crate::support::redis::{OwnRedis, free_port};
 use crate::support::event_stream::Stream;
+use crate::support::redis::{OwnRedis, free_port};
 
 /// A node of a Cluster, and its port.
 async fn node() -> (OwnRedis, u16) {

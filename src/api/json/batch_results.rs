@@ -1,13 +1,13 @@
-//! Items of which some are settled at once (refused, or known already) and the others go on together: all outcomes come
-//! back in the order of the items.
+//! Results of a batch in the order of its items. Some results are known at once (an invalid item, a repeated request);
+//! the other items are executed together.
 
 use crate::api::problem::Problem;
 
-/// Items `T` on their way to outcomes `U`.
+/// Items `T` to execute, and the results `U` known so far.
 #[derive(Debug)]
 pub(in crate::api) struct BatchResults<T, U> {
     pending: Vec<T>,
-    /// In order: what is settled, and `None` for the next that is open.
+    /// One entry for each item, in order; `None` is the next pending item.
     results: Vec<Option<Result<U, Problem>>>,
 }
 
@@ -16,7 +16,7 @@ impl<T, U> BatchResults<T, U> {
         BatchResults { pending: Vec::new(), results: Vec::new() }
     }
 
-    /// The next item: one that goes on, or the problem that settles it.
+    /// Adds the next item: an item to execute, or the problem that is its result.
     pub(in crate::api) fn push(&mut self, item: Result<T, Problem>) {
         match item {
             Ok(item) => {
@@ -27,28 +27,30 @@ impl<T, U> BatchResults<T, U> {
         }
     }
 
-    /// The next item, whose outcome is known.
-    pub(in crate::api) fn push_result(&mut self, outcome: Result<U, Problem>) {
-        self.results.push(Some(outcome));
+    /// Adds the next item by its result.
+    pub(in crate::api) fn push_result(&mut self, result: Result<U, Problem>) {
+        self.results.push(Some(result));
     }
 
-    /// The places of those that go on, from 0.
+    /// Returns the indexes of the items to execute, from 0.
     pub(in crate::api) fn pending_indexes(&self) -> impl Iterator<Item = usize> {
-        self.results.iter().enumerate().filter(|(_, settled)| settled.is_none()).map(|(place, _)| place)
+        self.results.iter().enumerate().filter(|(_, result)| result.is_none()).map(|(index, _)| index)
     }
 
-    /// Takes out those that go on; their outcomes are owed to [`Items::outcomes`].
+    /// Takes the items to execute. Their results go to [`BatchResults::into_results`], in the same order.
     pub(in crate::api) fn take_pending(&mut self) -> Vec<T> {
         std::mem::take(&mut self.pending)
     }
 
-    /// All outcomes, in order; `owed` are those of the items that went on.
+    /// Returns all results in the order of the items. `pending_results` are those of the executed items.
     pub(in crate::api) fn into_results<E: Into<Problem>>(
         self,
         pending_results: impl IntoIterator<Item = Result<U, E>>,
     ) -> Vec<Result<U, Problem>> {
-        let mut owed = pending_results.into_iter();
-        let outcomes = self.results.into_iter();
-        outcomes.filter_map(|settled| settled.or_else(|| owed.next().map(|owed| owed.map_err(Into::into)))).collect()
+        let mut executed = pending_results.into_iter();
+        let results = self.results.into_iter();
+        results
+            .filter_map(|result| result.or_else(|| executed.next().map(|result| result.map_err(Into::into))))
+            .collect()
     }
 }

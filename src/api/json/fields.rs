@@ -1,5 +1,5 @@
-//! Reads the fields of a JSON object one by one: what is wrong is said with the pointer to it, and what nobody asked
-//! for is refused. Documents stay the bytes that they are.
+//! Reads the fields of a JSON object one by one. An invalid field is a problem with the pointer to it, and a field that
+//! no reader asked for is rejected. Arbitrary JSON keeps its bytes.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -17,26 +17,26 @@ use crate::domain::queue::QueueName;
 use crate::domain::task::RawJson;
 use crate::domain::time::TimestampMs;
 
-/// An object whose fields are being read.
+/// The fields of an object, with a mark on each that was read.
 pub(in crate::api) struct Fields<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>,
     pointer: String,
 }
 
-/// A value and where it stands.
+/// A value and its position.
 pub(in crate::api) struct Field<'o> {
     raw: &'o RawValue,
     parent: &'o str,
     name: Cow<'o, str>,
 }
 
-/// Fields that are looked at. No object has so many, so among the first ones is one that stands twice or that nobody
-/// asked for: what comes behind them changes nothing, and takes no memory.
+/// Fields kept of an object. Every valid object has fewer, so the first 64 fields of a larger one include a duplicate or
+/// an unknown field. The others cannot change the result, and take no memory.
 const MAX_FIELDS: usize = 64;
 
 struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>);
 
-/// A name, borrowed where it has no escapes.
+/// A name, borrowed if it has no escapes.
 struct FieldName<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for FieldName<'de> {
@@ -85,6 +85,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
+/// Escapes a name for a JSON pointer (RFC 6901), cut to 100 characters.
 fn escape_pointer(name: &str) -> String {
     let mut name: String = name.chars().take(100).collect();
     if name.contains(['~', '/']) {
@@ -94,41 +95,41 @@ fn escape_pointer(name: &str) -> String {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `raw`, which stands at `at` in the body.
+    /// Parses the object `raw`, which is at `pointer` in the body.
     pub(in crate::api) fn parse(raw: &'a RawValue, pointer: String) -> Result<Self, Problem> {
         let Ok(Entries(fields)) = serde_json::from_str::<Entries<'a>>(raw.get()) else {
             return Err(Problem::at(pointer, Code::WrongType, "this must be an object"));
         };
         let mut names = HashSet::with_capacity(fields.len());
         if let Some((name, _, _)) = fields.iter().find(|(name, _, _)| !names.insert(name.as_ref())) {
-            let at = format!("{pointer}/{}", escape_pointer(name));
-            return Err(Problem::at(at, Code::DuplicateField, "this field stands twice"));
+            let pointer = format!("{pointer}/{}", escape_pointer(name));
+            return Err(Problem::at(pointer, Code::DuplicateField, "this field occurs twice"));
         }
         Ok(Fields { fields, pointer })
     }
 
-    /// The field, if it is there.
+    /// Returns the field if it is present.
     pub(in crate::api) fn optional(&self, name: &'static str) -> Option<Field<'_>> {
-        let (_, raw, used) = self.fields.iter().find(|(own, _, _)| own == name)?;
+        let (_, raw, used) = self.fields.iter().find(|(candidate, _, _)| candidate == name)?;
         used.set(true);
         Some(Field { raw, parent: &self.pointer, name: Cow::Borrowed(name) })
     }
 
-    /// The field, which must be there.
+    /// Returns the field, or a problem if it is missing.
     pub(in crate::api) fn required(&self, name: &'static str) -> Result<Field<'_>, Problem> {
         self.optional(name).ok_or_else(|| {
-            let at = format!("{}/{name}", self.pointer);
-            Problem::at(at, Code::MissingField, format!("{name} is needed"))
+            let pointer = format!("{}/{name}", self.pointer);
+            Problem::at(pointer, Code::MissingField, format!("{name} is required"))
         })
     }
 
-    /// Refuses what was not asked for.
+    /// Rejects a field that was not read.
     pub(in crate::api) fn deny_unknown(&self) -> Result<(), Problem> {
         match self.fields.iter().find(|(_, _, used)| !used.get()) {
             None => Ok(()),
             Some((name, _, _)) => {
-                let at = format!("{}/{}", self.pointer, escape_pointer(name));
-                Err(Problem::at(at, Code::UnknownField, "there is no such field here"))
+                let pointer = format!("{}/{}", self.pointer, escape_pointer(name));
+                Err(Problem::at(pointer, Code::UnknownField, "this field is unknown"))
             }
         }
     }
@@ -143,17 +144,17 @@ impl<'a> Fields<'a> {
         Ok(list)
     }
 
-    /// A number within its bound, or the bound's default.
+    /// Returns a whole number in its range, or the default of the range.
     pub(in crate::api) fn int_or_default(&self, name: &'static str, bound: ValueRange) -> Result<i64, Problem> {
         self.optional(name).map_or(Ok(bound.default), |field| field.int(bound))
     }
 
-    /// Refuses two fields that exclude each other.
+    /// Rejects an object that has both fields.
     pub(in crate::api) fn mutually_exclusive(&self, name: &'static str, other: &'static str) -> Result<(), Problem> {
-        let has = |wanted: &str| self.fields.iter().any(|(own, _, _)| own == wanted);
+        let has = |wanted: &str| self.fields.iter().any(|(candidate, _, _)| candidate == wanted);
         if has(name) && has(other) {
-            let at = format!("{}/{other}", self.pointer);
-            return Err(Problem::at(at, Code::InvalidValue, format!("{name} and {other} exclude each other")));
+            let pointer = format!("{}/{other}", self.pointer);
+            return Err(Problem::at(pointer, Code::InvalidValue, format!("{name} and {other} exclude each other")));
         }
         Ok(())
     }
@@ -197,7 +198,7 @@ impl<'o> Field<'o> {
         self.parse("true or false")
     }
 
-    /// A string of 1 to `max` bytes.
+    /// Returns a string of 1 to `max` bytes.
     pub(in crate::api) fn nonempty_text(&self, max: usize) -> Result<String, Problem> {
         let text = self.text(max)?;
         if text.is_empty() {
@@ -206,13 +207,11 @@ impl<'o> Field<'o> {
         Ok(text)
     }
 
-    /// A string of at most `max` bytes.
+    /// Returns a string of at most `max` bytes.
     pub(in crate::api) fn text(&self, max: usize) -> Result<String, Problem> {
         let text: String = self.parse("a string")?;
         if text.len() > max {
-            return Err(
-                self.invalid(Code::TooLong, format!("this is {} bytes long; at most {max} are taken", text.len()))
-            );
+            return Err(self.invalid(Code::TooLong, format!("this has {} bytes; the limit is {max}", text.len())));
         }
         Ok(text)
     }
@@ -224,11 +223,12 @@ impl<'o> Field<'o> {
 
     pub(in crate::api) fn timestamp(&self) -> Result<TimestampMs, Problem> {
         let text: String = self.parse("a string")?;
-        TimestampMs::parse(&text)
-            .ok_or_else(|| self.invalid(Code::InvalidTime, "this must be a time as in RFC 3339: 2026-01-31T12:00:00Z"))
+        TimestampMs::parse(&text).ok_or_else(|| {
+            self.invalid(Code::InvalidTime, "this must be an RFC 3339 time, such as 2026-01-31T12:00:00Z")
+        })
     }
 
-    /// One of the words.
+    /// Returns the value of one of the accepted strings.
     pub(in crate::api) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Problem> {
         let text: String = self.parse("a string")?;
         choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
@@ -237,11 +237,11 @@ impl<'o> Field<'o> {
         })
     }
 
-    /// Any JSON, as it stands.
+    /// Returns any JSON, byte for byte.
     pub(in crate::api) fn document(&self) -> Result<RawJson, Problem> {
         let length = self.raw.get().len();
         if length > limits::MAX_JSON_BYTES {
-            let detail = format!("this is {length} bytes long; at most {} are taken", limits::MAX_JSON_BYTES);
+            let detail = format!("this has {length} bytes; the limit is {}", limits::MAX_JSON_BYTES);
             return Err(self.invalid(Code::PayloadTooLarge, detail));
         }
         Ok(self.raw.to_owned())
@@ -251,23 +251,23 @@ impl<'o> Field<'o> {
         Fields::parse(self.raw, self.pointer())
     }
 
-    /// The values of a list of at most `max`.
+    /// Returns the values of a list of at most `max`. A longer list is a problem with `limit_code`.
     pub(in crate::api) fn list(&self, max: usize, limit_code: Code) -> Result<List<'o>, Problem> {
         let mut json = serde_json::Deserializer::from_str(self.raw.get());
         let wrong_type = |_| self.invalid(Code::WrongType, "this must be a list");
         let (values, more) = ListVisitor(max).deserialize(&mut json).map_err(wrong_type)?;
         if more > 0 {
-            let detail = format!("this has {} items; at most {max} are taken", values.len() + more);
+            let detail = format!("this has {} items; the limit is {max}", values.len() + more);
             return Err(self.invalid(limit_code, detail));
         }
         Ok(List { values, pointer: self.pointer() })
     }
 
-    /// A map of strings with at most `max` entries.
+    /// Returns a map of strings with at most `max` entries.
     pub(in crate::api) fn string_map(&self, max: usize) -> Result<BTreeMap<String, String>, Problem> {
         let object = self.object()?;
         if object.fields.len() > max {
-            let detail = format!("this has {} entries; at most {max} are taken", object.fields.len());
+            let detail = format!("this has {} entries; the limit is {max}", object.fields.len());
             return Err(self.invalid(Code::TooLong, detail));
         }
         let fields = object.fields.iter().map(|(name, raw, _)| {
@@ -278,12 +278,12 @@ impl<'o> Field<'o> {
     }
 }
 
-/// A whole number beyond 64 bits parses as a float; it is out of range, not of the wrong type.
+/// Whether a number is whole but has more than 64 bits. It parses as a float, and is out of range, not of the wrong type.
 fn is_whole_but_huge(number: &serde_json::Number) -> bool {
     number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
 }
 
-/// Reads the first so many values of a list, and counts the others: they take no memory.
+/// Reads the first values of a list up to a limit, and counts the others, which take no memory.
 struct ListVisitor(usize);
 
 impl<'de> DeserializeSeed<'de> for ListVisitor {
@@ -314,7 +314,7 @@ impl<'de> Visitor<'de> for ListVisitor {
     }
 }
 
-/// The values of a list.
+/// The values of a list, in order.
 pub(in crate::api) struct List<'o> {
     values: Vec<&'o RawValue>,
     pointer: String,
@@ -333,7 +333,7 @@ impl<'o> List<'o> {
         })
     }
 
-    /// Each value's own bytes.
+    /// Returns the bytes of each value.
     pub(in crate::api) fn raw_json(&self) -> impl Iterator<Item = &'o str> {
         self.values.iter().map(|raw| raw.get())
     }

@@ -1,5 +1,5 @@
-//! Tasks and queues as JSON shows them. Each is built by destructuring: a new field does not compile until it is
-//! decided here whether it is shown.
+//! The JSON forms of tasks and queues. Each is built by destructuring, so a new field does not compile until this file
+//! decides whether it is public.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(in crate::api) struct TaskJson<'a> {
     queue: &'a str,
     key: Option<&'a str>,
     slot: u16,
-    /// Null only where the task of a repeated submit is long gone.
+    /// Null only in the response to a repeated submit whose task has been deleted.
     pub(in crate::api) state: Option<&'a str>,
     priority: u8,
     payload: &'a RawValue,
@@ -52,7 +52,7 @@ struct TaskErrorJson<'a> {
     details: Option<&'a RawValue>,
 }
 
-/// A task just submitted, or found.
+/// The response to a submit: a new task, or the task that holds its dedupe key.
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct SubmittedTaskJson<'a> {
     #[serde(flatten)]
@@ -60,7 +60,7 @@ pub(in crate::api) struct SubmittedTaskJson<'a> {
     pub(in crate::api) deduplicated: bool,
 }
 
-/// A task in a worker's hands.
+/// A claimed task.
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct ClaimedTaskJson<'a> {
     id: AsText<TaskId>,
@@ -81,7 +81,7 @@ pub(in crate::api) struct ClaimedTaskJson<'a> {
     lease_until: AsText<TimestampMs>,
 }
 
-/// A queue.
+/// A queue with its counts.
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct QueueJson<'a> {
     queue: &'a str,

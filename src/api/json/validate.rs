@@ -1,67 +1,67 @@
-//! A look over the raw bytes of JSON before it is parsed: the parser's raw values check neither depth nor surrogates.
+//! Checks JSON before it is parsed: the parser's raw values check neither nesting depth nor surrogates.
 
-/// What the look found wrong.
+/// A defect that the parser does not find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::api) enum JsonDefect {
-    /// More open brackets than allowed, at this byte.
+    /// The bracket at this byte exceeds the nesting depth.
     TooDeep(usize),
-    /// Half of a surrogate pair, at this byte.
+    /// The escape at this byte is half of a surrogate pair.
     LoneSurrogate(usize),
 }
 
-/// Looks through `json`, which may be malformed otherwise: then the parser will say so.
+/// Finds the first defect in `json`. Any other malformed JSON passes: the parser rejects it.
 pub(in crate::api) fn validate(json: &[u8], max_depth: usize) -> Result<(), JsonDefect> {
-    let (mut depth, mut at) = (0usize, 0);
-    while let Some(&byte) = json.get(at) {
+    let (mut depth, mut index) = (0usize, 0);
+    while let Some(&byte) = json.get(index) {
         match byte {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > max_depth {
-                    return Err(JsonDefect::TooDeep(at));
+                    return Err(JsonDefect::TooDeep(index));
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                at = skip_string(json, at + 1)?;
+                index = skip_string(json, index + 1)?;
                 continue;
             }
             _ => {}
         }
-        at += 1;
+        index += 1;
     }
     Ok(())
 }
 
-/// From the first byte of a string to the one behind its closing quote.
-fn skip_string(json: &[u8], mut at: usize) -> Result<usize, JsonDefect> {
-    while let Some(&byte) = json.get(at) {
+/// Returns the position after the closing quote of the string whose first byte is at `index`.
+fn skip_string(json: &[u8], mut index: usize) -> Result<usize, JsonDefect> {
+    while let Some(&byte) = json.get(index) {
         match byte {
-            b'"' => return Ok(at + 1),
-            b'\\' if json.get(at + 1) == Some(&b'u') => at = skip_escape(json, at)?,
-            b'\\' => at += 2,
-            _ => at += 1,
+            b'"' => return Ok(index + 1),
+            b'\\' if json.get(index + 1) == Some(&b'u') => index = skip_escape(json, index)?,
+            b'\\' => index += 2,
+            _ => index += 1,
         }
     }
-    Ok(at)
+    Ok(index)
 }
 
-/// From a `\u` to behind it, and behind its other half where it is half of a pair.
-fn skip_escape(json: &[u8], at: usize) -> Result<usize, JsonDefect> {
-    match code_unit(json, at) {
-        Some(0xD800..=0xDBFF) => match code_unit(json, at + 6) {
-            Some(0xDC00..=0xDFFF) => Ok(at + 12),
-            _ => Err(JsonDefect::LoneSurrogate(at)),
+/// Returns the position after the `\u` escape at `index`, or after both escapes of a surrogate pair.
+fn skip_escape(json: &[u8], index: usize) -> Result<usize, JsonDefect> {
+    match code_unit(json, index) {
+        Some(0xD800..=0xDBFF) => match code_unit(json, index + 6) {
+            Some(0xDC00..=0xDFFF) => Ok(index + 12),
+            _ => Err(JsonDefect::LoneSurrogate(index)),
         },
-        Some(0xDC00..=0xDFFF) => Err(JsonDefect::LoneSurrogate(at)),
-        Some(_) => Ok(at + 6),
-        // Malformed, which the parser will find.
-        None => Ok(at + 2),
+        Some(0xDC00..=0xDFFF) => Err(JsonDefect::LoneSurrogate(index)),
+        Some(_) => Ok(index + 6),
+        // Malformed: the parser rejects it.
+        None => Ok(index + 2),
     }
 }
 
-/// The code unit that `\uXXXX` at this place stands for.
-fn code_unit(json: &[u8], at: usize) -> Option<u16> {
-    let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+/// Returns the UTF-16 code unit of the `\uXXXX` at `index`.
+fn code_unit(json: &[u8], index: usize) -> Option<u16> {
+    let digits = json.get(index..index + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 

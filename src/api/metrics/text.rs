@@ -1,15 +1,15 @@
-//! The text format that was there before OpenMetrics: `curl` shows it, and `promtool check metrics` reads it.
+//! The Prometheus text format, older than OpenMetrics: for `curl` and `promtool check metrics`.
 
-/// The same metrics. A counter's name there is that of its samples, `_total` and all; an info is a gauge; there are no
-/// units and no end.
+/// Converts OpenMetrics to the Prometheus text format. A counter has the name of its samples, with `_total`; an info is a
+/// gauge; units and the end mark are left out.
 pub(super) fn to_prometheus_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
-    // What the samples of a family are called beyond its name is known once its type is.
+    // The suffix of the samples depends on the type, which follows the help text.
     let mut help = None;
     for line in openmetrics.lines() {
-        if let Some(said) = line.strip_prefix("# HELP ") {
-            help = said.split_once(' ').map(|(_, said)| said);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' ')) {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map(|(_, help)| help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", kind),
                 "info" => ("_info", "gauge"),

@@ -6,8 +6,8 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::ReferenceStateMachine as _;
 
-use super::steps::{Call, Step};
 use super::generate::Trace;
+use super::steps::{Call, Step};
 use super::{Model, Reply};
 
 /// An answer in a few words.

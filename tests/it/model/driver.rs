@@ -11,10 +11,10 @@ use proptest_state_machine::{ReferenceStateMachine as _, StateMachineTest};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use super::steps::{Ask, Call, Fault, Name, QUEUES, Step};
 use super::compare::{Names, queue};
 use super::generate::{Stop, Trace};
 use super::http_requests::{proof, send};
+use super::steps::{Ask, Call, Fault, Name, QUEUES, Step};
 use super::{AGAIN, Model};
 use crate::support::poll::INTERVAL;
 use crate::support::proxy::Proxy;

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::HOUR;
-use super::steps::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
 use super::compare::Names;
+use super::steps::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
 use crate::support::{Answer, Http, text};
 
 /// An id and a token that nobody has.
