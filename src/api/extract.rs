@@ -118,7 +118,8 @@ fn validate_text(bytes: Vec<u8>) -> Result<String, Problem> {
             format!("the JSON is nested deeper than {} at byte {index}", limits::MAX_JSON_DEPTH),
         )),
         Err(JsonDefect::LoneSurrogate(index)) => {
-            let detail = format!("the escape at byte {index} is half of a surrogate pair; other JSON parsers reject it");
+            let detail =
+                format!("the escape at byte {index} is half of a surrogate pair; other JSON parsers reject it");
             Err(Problem::at("", Code::LoneSurrogate, detail))
         }
     }
