@@ -22,12 +22,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt as _;
 
-use super::ServerState;
 use super::body::{RequestBody, ResponseBody};
 use super::close::lingering_close;
 use super::rejection::Rejection;
 use super::request_head::HeadError;
 use super::socket::ClientStream;
+use super::state::ServerState;
 use super::timeouts::{ConnectionTimeouts, RequestGuard, Timeout};
 use super::transport::{GuardedStream, Protocol};
 

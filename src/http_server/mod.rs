@@ -3,6 +3,7 @@
 //! Knows HTTP and sockets, but neither routes nor problem documents: the caller passes a router, and a function that
 //! renders a [`Rejection`].
 //!
+//! - `state`: the state that all connections share, and the steps of a shutdown.
 //! - `connection`: one connection, from its first byte to its close.
 //! - `socket`, `transport`: the stream to a client, and the bytes of it that the HTTP library may read.
 //! - `request_head`, `chunked`: what the transport checks before the HTTP library parses a request.
@@ -21,6 +22,7 @@ mod metrics;
 mod rejection;
 mod request_head;
 mod socket;
+mod state;
 mod timeouts;
 mod transport;
 
@@ -34,12 +36,9 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Limits;
-use body_memory::BodyMemory;
-use connection_limits::{ConnectionLimits, ConnectionPermit};
+use connection_limits::ConnectionPermit;
 use socket::Socket;
 
 pub(crate) use body::BodyTooSlow;
@@ -47,6 +46,7 @@ pub(crate) use body_memory::MemoryPermit;
 pub use connection::Peer;
 pub use metrics::Metrics;
 pub use rejection::{Rejection, RenderRejection};
+pub use state::{ServerState, ShutdownTokens};
 
 /// Pause after a failed accept, for example when the process has no free file descriptor.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -57,85 +57,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Rejected connections that are being answered at one time. Beyond it, a rejected connection is closed without an
 /// answer.
 const MAX_PENDING_REJECTIONS: usize = 64;
-
-/// The state that all connections of a server share.
-#[derive(Debug)]
-pub struct ServerState {
-    shutdown: ShutdownTokens,
-    limits: Arc<Limits>,
-    connection_limits: Arc<ConnectionLimits>,
-    body_memory: Arc<BodyMemory>,
-    render_rejection: RenderRejection,
-    metrics: Metrics,
-}
-
-/// The steps of a shutdown, in order.
-#[derive(Debug)]
-pub struct ShutdownTokens {
-    /// From here on, each HTTP/1 response is the last of its connection.
-    pub stopping: CancellationToken,
-    /// From here on, no connection is accepted, and a connection without a request in progress is closed.
-    pub closing: CancellationToken,
-    /// Closes the connections that are left.
-    aborting: CancellationToken,
-}
-
-impl ShutdownTokens {
-    /// Returns the tokens for a server that stops in the two steps given. `closing` may follow `stopping` later.
-    pub fn new(stopping: CancellationToken, closing: CancellationToken) -> Self {
-        ShutdownTokens { stopping, closing, aborting: CancellationToken::new() }
-    }
-}
-
-impl ServerState {
-    /// Returns the state of a server without connections.
-    pub fn new(limits: &Limits, shutdown: ShutdownTokens, render_rejection: RenderRejection) -> Arc<Self> {
-        Arc::new(ServerState {
-            shutdown,
-            limits: Arc::new(limits.clone()),
-            connection_limits: ConnectionLimits::new(limits.max_connections, limits.max_connections_per_address),
-            body_memory: BodyMemory::new(limits.max_body_memory_bytes),
-            render_rejection,
-            metrics: Metrics::default(),
-        })
-    }
-
-    /// Whether the server has begun to shut down.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.shutdown.stopping.is_cancelled()
-    }
-
-    /// Returns the counters of this server.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// Returns the number of open connections.
-    pub fn open_connections(&self) -> usize {
-        self.connection_limits.open_connections()
-    }
-
-    /// Returns the number of bytes that request bodies hold in memory.
-    pub fn body_memory_bytes(&self) -> usize {
-        self.body_memory.reserved_bytes()
-    }
-
-    /// Returns a permit for a body of `expected_bytes`. See [`BodyMemory::permit`].
-    pub(crate) fn body_permit(&self, expected_bytes: usize) -> Result<MemoryPermit, Rejection> {
-        self.body_memory.permit(expected_bytes).ok_or_else(|| self.reject(Rejection::BodyMemory))
-    }
-
-    /// Counts the rejection and returns it.
-    pub(crate) fn reject(&self, rejection: Rejection) -> Rejection {
-        self.metrics.count_rejection(rejection);
-        rejection
-    }
-
-    /// Returns the rejection as an encoded response, after which the connection is closed.
-    fn encode_rejection(&self, rejection: Rejection) -> Vec<u8> {
-        close::encode_response((self.render_rejection)(rejection))
-    }
-}
 
 /// Serves until `closing`. Then accepts no more connections, and closes those left after `shutdown_timeout`. Returns the
 /// time at which closing began.

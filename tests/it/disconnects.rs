@@ -1,4 +1,4 @@
-//! A client that has gone holds nothing. Each way to go prints how long it took until another could have the task.
+//! A disconnected client holds no task. Each test prints how soon another client can claim the task.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -16,39 +16,39 @@ use crate::support::raw_client::{Raw, get, post};
 
 const POLL: &str = r#"{"queues":["q"],"wait_ms":60000,"lease_ms":1000}"#;
 
-/// A long poll on a connection of its own. Returns when the server has it in line.
+/// Returns a connection with a long poll that is in the wait queue.
 async fn poll(fixture: &Fixture, address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address).await;
     raw.send(&post("/claim", POLL)).await;
-    in_line(fixture).await;
+    until_queued(fixture).await;
     raw
 }
 
-/// A claim that comes later is answered later: by then those that came before are in line.
-async fn in_line(fixture: &Fixture) {
+/// Returns when all earlier claims are in the wait queue: a later claim is answered after them.
+async fn until_queued(fixture: &Fixture) {
     assert!(fixture.claim_now("q", 1).await.is_empty());
 }
 
-/// What is submitted right after goes to another at once, attempts uncounted.
+/// Submits a task, and checks that another client claims it at once and that no attempt is counted.
 async fn check(fixture: &Fixture, name: &str) {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claim = fixture.claim_one("q");
     let claimed = tokio::time::timeout(std::time::Duration::from_secs(5), claim).await.expect("at once");
-    eprintln!("a client that {name}: another has the task {:.1} ms after its submit", ms(begun));
+    eprintln!("client {name}: another claims the task {:.1} ms after its submit", ms(started_at));
     assert_eq!(claimed["id"], id);
     assert_eq!(fixture.task(&id).await["attempts"], 0);
 }
 
-fn ms(begun: Instant) -> f64 {
-    begun.elapsed().as_secs_f64() * 1000.0
+fn ms(started_at: Instant) -> f64 {
+    started_at.elapsed().as_secs_f64() * 1000.0
 }
 
 #[tokio::test]
 async fn closed_connection_loses_no_task() {
     let fixture = Fixture::start().await;
     drop(poll(&fixture, fixture.http.address).await);
-    check(&fixture, "closed").await;
+    check(&fixture, "with a closed connection").await;
     fixture.end().await;
 }
 
@@ -58,7 +58,7 @@ async fn reset_connection_loses_no_task() {
     let raw = poll(&fixture, fixture.http.address).await;
     raw.stream.set_zero_linger().unwrap();
     drop(raw);
-    check(&fixture, "reset").await;
+    check(&fixture, "with a reset connection").await;
     fixture.end().await;
 }
 
@@ -67,7 +67,7 @@ async fn half_closed_connection_loses_no_task() {
     let fixture = Fixture::start().await;
     let mut raw = poll(&fixture, fixture.http.address).await;
     raw.shut().await;
-    check(&fixture, "closed its half").await;
+    check(&fixture, "with a half-closed connection").await;
     raw.closed().await;
     fixture.end().await;
 }
@@ -75,20 +75,20 @@ async fn half_closed_connection_loses_no_task() {
 #[tokio::test]
 async fn closed_connection_with_pipelined_requests_loses_no_task() {
     let fixture = Fixture::start().await;
-    // Few, and more than any reader would take in advance; they came with the poll, or later.
+    // Pipelined requests that fit into the read buffer or exceed it, sent with the poll or later.
     for (more, later) in [(1, false), (1, true), (2000, false), (2000, true)] {
-        let behind = get("/livez").repeat(more);
+        let pipelined = get("/livez").repeat(more);
         let mut raw = Raw::connect(fixture.http.address).await;
         raw.send(&post("/claim", POLL)).await;
         if later {
-            in_line(&fixture).await;
+            until_queued(&fixture).await;
         }
-        raw.send(&behind).await;
-        in_line(&fixture).await;
+        raw.send(&pipelined).await;
+        until_queued(&fixture).await;
         drop(raw);
-        check(&fixture, &format!("closed with {more} requests behind its poll")).await;
+        check(&fixture, &format!("with a closed connection and {more} pipelined requests")).await;
     }
-    // Whoever stays gets what it asked for, in order.
+    // A client that stays gets its responses in order.
     let mut raw = poll(&fixture, fixture.http.address).await;
     raw.send(&get("/livez").repeat(50)).await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
@@ -99,7 +99,7 @@ async fn closed_connection_with_pipelined_requests_loses_no_task() {
     fixture.end().await;
 }
 
-/// Returns when so many requests wait, as the server itself says: Redis may be frozen.
+/// Returns when the server reports `count` waiting requests. Needs no Redis, which may be frozen.
 async fn until_waiting(fixture: &Fixture, count: usize) {
     let line = format!("slotwheel_waiting_requests {count}\n");
     fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(&line).then_some(()) }).await;
@@ -108,8 +108,8 @@ async fn until_waiting(fixture: &Fixture, count: usize) {
 #[tokio::test]
 async fn connection_closed_during_its_claim_loses_no_task() {
     let fixture = Fixture::start().await;
-    // Redis knows the script then, so that one sending of it is enough.
-    in_line(&fixture).await;
+    // Loads the script into Redis, so that the claim below sends it once.
+    until_queued(&fixture).await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     fixture.redis.freeze();
     let mut raw = Raw::connect(fixture.http.address).await;
@@ -118,7 +118,7 @@ async fn connection_closed_during_its_claim_loses_no_task() {
     drop(raw);
     until_waiting(&fixture, 0).await;
 
-    // Only now it is claimed, for nobody.
+    // Redis executes the claim after its client has gone.
     fixture.redis.thaw();
 
     let claimed = fixture.claim_one("q").await;
@@ -130,13 +130,16 @@ async fn connection_closed_during_its_claim_loses_no_task() {
 async fn frozen_client_holds_its_task_until_the_lease_expires() {
     let fixture = Fixture::start().await;
     let raw = poll(&fixture, fixture.http.address).await;
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let id = fixture.submit("q", json!(1)).await["id"].clone();
-    // The socket takes the answer: nothing tells that nobody reads it.
+    // The kernel accepts the response: the server cannot know that the client does not read it.
     fixture.until_state(&id, "leased").await;
     let claimed = fixture.claim_one("q").await;
-    eprintln!("a client that froze: another has the task {:.1} ms after its submit, at a lease of 1000 ms", ms(begun));
-    assert_eq!((&claimed["id"], &claimed["attempt"]), (&id, &json!(2)), "the lease that ran out counts");
+    eprintln!(
+        "frozen client: another claims the task {:.1} ms after its submit, at a lease of 1000 ms",
+        ms(started_at)
+    );
+    assert_eq!((&claimed["id"], &claimed["attempt"]), (&id, &json!(2)), "the expired lease counts as an attempt");
     drop(raw);
     fixture.end().await;
 }
@@ -146,13 +149,13 @@ async fn reset_stream_loses_no_task() {
     let fixture = Fixture::start().await;
     let mut sender = http2(fixture.http.address).await;
     let poll = tokio::spawn(sender.send_request(request(&fixture, "/claim", POLL)));
-    in_line_over(&mut sender, &fixture).await;
-    // The client library resets the stream of a request that nobody waits for.
+    until_queued_over(&mut sender, &fixture).await;
+    // The client library resets the stream of an aborted request.
     poll.abort();
     let _ = poll.await;
-    in_line_over(&mut sender, &fixture).await;
-    check(&fixture, "reset its HTTP/2 stream").await;
-    // The connection serves on.
+    until_queued_over(&mut sender, &fixture).await;
+    check(&fixture, "with a reset HTTP/2 stream").await;
+    // The connection serves other requests.
     let answer = sender.send_request(request(&fixture, "/tasks", "{}")).await.unwrap();
     assert_eq!(answer.status(), 201);
     fixture.end().await;
@@ -166,13 +169,13 @@ async fn closed_connection_with_many_streams_loses_no_task() {
     .await;
     let mut sender = http2(fixture.http.address).await;
     let polls: Vec<_> = (0..4).map(|_| tokio::spawn(sender.send_request(request(&fixture, "/claim", POLL)))).collect();
-    in_line_over(&mut sender, &fixture).await;
+    until_queued_over(&mut sender, &fixture).await;
     drop(sender);
     for poll in polls {
         poll.abort();
         let _ = poll.await;
     }
-    check(&fixture, "closed its HTTP/2 connection with four polls").await;
+    check(&fixture, "with a closed HTTP/2 connection and four polls").await;
     fixture.end().await;
 }
 
@@ -190,8 +193,8 @@ fn request(fixture: &Fixture, path: &str, body: &str) -> hyper::Request<Full<Byt
         .unwrap()
 }
 
-/// The same over a connection's later stream.
-async fn in_line_over(sender: &mut http2::SendRequest<Full<Bytes>>, fixture: &Fixture) {
+/// Does the same as [`until_queued`], over a later stream of the connection.
+async fn until_queued_over(sender: &mut http2::SendRequest<Full<Bytes>>, fixture: &Fixture) {
     let answer = sender.send_request(request(fixture, "/claim", r#"{"queues":["q"]}"#)).await.unwrap();
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), json!({"tasks": []}));
@@ -205,8 +208,8 @@ async fn disconnects_of_many_waiters_lose_no_task() {
         let raw = poll(&fixture, fixture.http.address).await;
         let submit = fixture.submit("q", json!(round));
         let (_, task) = tokio::join!(async { drop(raw) }, submit);
-        // Whichever came first, the task is to be had. It is counted only if the answer was on its way already when the
-        // client left: then nothing tells that it was not read, and the lease of a second has to run out.
+        // Whichever came first, another client can claim the task. An attempt is counted only if the response had been
+        // sent before the disconnect: the lease of 1 s must then expire.
         let claimed: Value = fixture.claim_one("q").await;
         assert_eq!(claimed["id"], task["id"]);
         match claimed["attempt"].as_i64() {
@@ -220,6 +223,6 @@ async fn disconnects_of_many_waiters_lose_no_task() {
         }
         fixture.http.post("/complete", &crate::support::report(&claimed)).await.expect(200);
     }
-    assert!(too_late <= 10, "{too_late} of 20 answers went to clients that had left");
+    assert!(too_late <= 10, "{too_late} of 20 responses were sent to disconnected clients");
     fixture.end().await;
 }

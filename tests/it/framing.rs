@@ -1,10 +1,9 @@
-//! A request that can be read in two ways is refused before anybody reads it in one of them, and what stands behind it
-//! is not taken for another request.
+//! An ambiguous request is rejected, and the bytes after it are not served as another request (request smuggling).
 
 use crate::support::Fixture;
 use crate::support::raw_client::{Raw, get, post};
 
-/// What would show that something behind a refused request was served.
+/// A request whose task shows that bytes after a rejected request were served.
 const SMUGGLED: &str =
     "POST /tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
@@ -14,7 +13,7 @@ fn ambiguous() -> Vec<(&'static str, String)> {
     vec![
         ("both lengths", format!("{post}content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nx")),
         (
-            "both lengths, the other way round",
+            "both lengths in the other order",
             format!("{post}transfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\nx"),
         ),
         ("two lengths", format!("{post}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}x")),
@@ -24,12 +23,12 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("a negative length", format!("{post}content-length: -2\r\n\r\n{{}}")),
         ("a length in hex", format!("{post}content-length: 0x2\r\n\r\n{{}}")),
         ("no length", format!("{post}content-length:\r\n\r\n{{}}")),
-        ("a length beyond all numbers", format!("{post}content-length: 99999999999999999999\r\n\r\n{{}}")),
+        ("a length over 64 bits", format!("{post}content-length: 99999999999999999999\r\n\r\n{{}}")),
         ("another coding", format!("{post}transfer-encoding: gzip\r\n\r\n{{}}")),
         ("chunked and another", format!("{post}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
         ("chunked twice", format!("{post}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")),
         ("chunked in quotes", format!("{post}transfer-encoding: \"chunked\"\r\n\r\n0\r\n\r\n")),
-        ("chunked behind a vertical tab", format!("{post}transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
+        ("chunked after a vertical tab", format!("{post}transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
         (
             "chunked in HTTP/1.0",
             "POST /tasks HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
@@ -47,13 +46,13 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("a control character", format!("{get}host: x\r\na: b\x01c\r\n\r\n")),
         ("no host", format!("{get}\r\n")),
         ("two hosts", format!("{get}host: x\r\nhost: x\r\n\r\n")),
-        ("a host that is none", format!("{get}host: x/y z\r\n\r\n")),
+        ("an invalid host", format!("{get}host: x/y z\r\n\r\n")),
         ("two spaces in the first line", "GET  /livez HTTP/1.1\r\nhost: x\r\n\r\n".into()),
         ("a tab in the first line", "GET\t/livez HTTP/1.1\r\nhost: x\r\n\r\n".into()),
         ("no version", "GET /livez\r\n\r\n".into()),
         ("another version", "GET /livez HTTP/1.2\r\nhost: x\r\n\r\n".into()),
-        ("a method that is no word", "GE(T /livez HTTP/1.1\r\nhost: x\r\n\r\n".into()),
-        ("HTTP/2 after HTTP/1 has no host", "PRI * HTTP/2.0\r\nhost: x\r\n\r\nSM\r\n\r\n".into()),
+        ("an invalid method", "GE(T /livez HTTP/1.1\r\nhost: x\r\n\r\n".into()),
+        ("an HTTP/2 preface with headers", "PRI * HTTP/2.0\r\nhost: x\r\n\r\nSM\r\n\r\n".into()),
         ("TLS", "\x16\x03\x01\x02\x00\x01\r\n\r\n".into()),
     ]
 }
@@ -74,7 +73,7 @@ async fn ambiguous_request_is_rejected_and_its_connection_closed() {
     assert_eq!(
         fixture.http.get("/queues").await.expect(200)["queues"],
         serde_json::json!([]),
-        "nothing was smuggled in"
+        "no smuggled request was served"
     );
     fixture.end().await;
 }
@@ -109,8 +108,8 @@ async fn head_over_its_limit_is_rejected() {
         raw.closed().await;
     }
     let mut raw = Raw::connect(fixture.http.address).await;
-    let most = format!("GET /livez HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(99));
-    raw.send(&format!("{most}{most}")).await;
+    let largest = format!("GET /livez HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(99));
+    raw.send(&format!("{largest}{largest}")).await;
     raw.answer().await.unwrap().expect(200);
     raw.answer().await.unwrap().expect(200);
     fixture.end().await;
@@ -129,14 +128,14 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(raw.answer().await.unwrap().expect(201)["payload"], 2);
     assert_eq!(raw.answer().await.unwrap().expect(200)["status"], "ok");
     assert_eq!(raw.answer().await.unwrap().expect(201)["payload"], 3);
-    // However the bytes come, it is the same.
-    let mut again = Raw::connect(fixture.http.address).await;
+    // The same requests in small parts have the same responses.
+    let mut in_parts = Raw::connect(fixture.http.address).await;
     for piece in all.as_bytes().chunks(7) {
-        again.send(std::str::from_utf8(piece).unwrap()).await;
+        in_parts.send(std::str::from_utf8(piece).unwrap()).await;
         tokio::task::yield_now().await;
     }
     for status in [201, 201, 200, 201] {
-        again.answer().await.unwrap().expect(status);
+        in_parts.answer().await.unwrap().expect(status);
     }
     fixture.end().await;
 }

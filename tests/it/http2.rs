@@ -1,5 +1,4 @@
-//! HTTP/2 without a word before (prior knowledge), and its bounds. Frames are written by hand where no client library
-//! would write them.
+//! HTTP/2 with prior knowledge, and its limits. The tests write the frames that no client library would send.
 
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const END_STREAM_AND_HEADERS: u8 = 5;
-/// GET, http, /, and a host, in the words of HPACK.
+/// The HPACK block of GET, http, / and a host.
 const GET: &[u8] = b"\x82\x86\x84\x41\x01x";
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -33,7 +32,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection whose settings are sent.
+/// Returns a connection over which SETTINGS has been sent.
 async fn connect(fixture: &Fixture) -> TcpStream {
     let mut stream = TcpStream::connect(fixture.http.address).await.unwrap();
     stream.write_all(PREFACE).await.unwrap();
@@ -41,11 +40,11 @@ async fn connect(fixture: &Fixture) -> TcpStream {
     stream
 }
 
-/// Reads to the end; the kinds of the frames that came, with what was in them.
+/// Reads to the end. Returns the type and the payload of each frame.
 async fn frames(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await;
-    // However it was closed.
+    // A reset is an end too.
     let _ = read.expect("an end in time");
     let (mut found, mut rest) = (Vec::new(), &bytes[..]);
     while rest.len() >= 9 {
@@ -57,8 +56,8 @@ async fn frames(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
     found
 }
 
-/// The reason of the last GOAWAY.
-fn reason(frames: &[(u8, Vec<u8>)]) -> Option<u32> {
+/// Returns the error code of the last GOAWAY.
+fn goaway_code(frames: &[(u8, Vec<u8>)]) -> Option<u32> {
     let (_, payload) = frames.iter().rev().find(|(kind, _)| *kind == GOAWAY)?;
     Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
 }
@@ -104,15 +103,15 @@ async fn task_goes_from_submit_to_end_over_one_http2_connection() {
 async fn client_that_resets_every_stream_gets_goaway() {
     let fixture = Fixture::start().await;
     let mut stream = connect(&fixture).await;
-    let mut storm = Vec::new();
+    let mut resets = Vec::new();
     for number in 0..5000 {
-        storm.extend(frame(HEADERS, END_STREAM_AND_HEADERS, 2 * number + 1, GET));
-        storm.extend(frame(RST_STREAM, 0, 2 * number + 1, &8u32.to_be_bytes()));
+        resets.extend(frame(HEADERS, END_STREAM_AND_HEADERS, 2 * number + 1, GET));
+        resets.extend(frame(RST_STREAM, 0, 2 * number + 1, &8u32.to_be_bytes()));
     }
-    // It may close before all is sent.
-    let _ = stream.write_all(&storm).await;
-    let came = frames(&mut stream).await;
-    assert_eq!(reason(&came), Some(11), "ENHANCE_YOUR_CALM: {came:?}");
+    // The server may close before all frames are sent.
+    let _ = stream.write_all(&resets).await;
+    let received = frames(&mut stream).await;
+    assert_eq!(goaway_code(&received), Some(11), "ENHANCE_YOUR_CALM: {received:?}");
     fixture.submit("q", json!(1)).await;
     fixture.end().await;
 }
@@ -124,15 +123,15 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_answered() {
     let mut stream = connect(&fixture).await;
     let mut all = Vec::new();
     for number in 0..3 {
-        // With a body to come, each is under way when the next comes.
+        // Its body is missing, so each stream is open when the next one arrives.
         all.extend(frame(HEADERS, 4, 2 * number + 1, b"\x83\x86\x84\x41\x01x"));
     }
     stream.write_all(&all).await.unwrap();
-    let came = frames(&mut stream).await;
-    let refused = came.iter().filter(|(kind, payload)| *kind == RST_STREAM && payload[3] == 7).count();
-    let answered = came.iter().filter(|(kind, _)| *kind == HEADERS).count();
-    assert_eq!((refused, answered), (1, 2), "{came:?}");
-    assert_eq!(reason(&came), Some(0), "an orderly end when nothing more was asked for");
+    let received = frames(&mut stream).await;
+    let refused = received.iter().filter(|(kind, payload)| *kind == RST_STREAM && payload[3] == 7).count();
+    let answered = received.iter().filter(|(kind, _)| *kind == HEADERS).count();
+    assert_eq!((refused, answered), (1, 2), "{received:?}");
+    assert_eq!(goaway_code(&received), Some(0), "NO_ERROR after the idle timeout");
     fixture.end().await;
 }
 
@@ -161,10 +160,10 @@ async fn http2_connection_without_a_request_is_closed() {
     let limits = RawLimits { head_timeout_ms: Some(300), ..RawLimits::default() };
     let fixture = Fixture::with(|written| written.limits = limits).await;
     let mut stream = connect(&fixture).await;
-    let begun = std::time::Instant::now();
-    let came = frames(&mut stream).await;
-    assert!(begun.elapsed() >= Duration::from_millis(300));
-    assert!(came.iter().all(|(kind, _)| matches!(*kind, SETTINGS | 6 | GOAWAY | 8)), "nothing of HTTP/1: {came:?}");
+    let started_at = std::time::Instant::now();
+    let received = frames(&mut stream).await;
+    assert!(started_at.elapsed() >= Duration::from_millis(300));
+    assert!(received.iter().all(|(kind, _)| matches!(*kind, SETTINGS | 6 | GOAWAY | 8)), "no response: {received:?}");
     fixture.end().await;
 }
 
@@ -174,8 +173,8 @@ async fn slow_body_gets_408_and_other_streams_are_not_delayed() {
     let fixture = Fixture::with(|written| written.limits = limits).await;
     type Body = StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
     let mut sender = client::<Body>(&fixture).await;
-    let never = || StreamBody::new(Box::pin(futures_util::stream::pending()) as _);
-    let slow = tokio::spawn(sender.send_request(request(&fixture, "/tasks", never())));
+    let endless = || StreamBody::new(Box::pin(futures_util::stream::pending()) as _);
+    let slow = tokio::spawn(sender.send_request(request(&fixture, "/tasks", endless())));
     let whole = futures_util::stream::once(async { Ok(Frame::data(Bytes::from("{}"))) });
     let quick = sender.send_request(request(&fixture, "/tasks", StreamBody::new(Box::pin(whole) as _))).await.unwrap();
     assert_eq!(quick.status(), 201);
@@ -193,8 +192,12 @@ async fn connection_that_opens_no_window_for_its_response_is_closed() {
     // SETTINGS_INITIAL_WINDOW_SIZE 0.
     stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
     stream.write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, 1, GET)).await.unwrap();
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     frames(&mut stream).await;
-    assert!((Duration::from_millis(500)..Duration::from_secs(6)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_millis(500)..Duration::from_secs(6)).contains(&started_at.elapsed()),
+        "{:?}",
+        started_at.elapsed()
+    );
     fixture.end().await;
 }

@@ -1,4 +1,4 @@
-//! More than a server can bear is refused with a time to come back, and what was refused leaves nothing behind.
+//! Requests over a limit are rejected with `Retry-After`, and leave nothing behind.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn limited(limits: RawLimits) -> Fixture {
 #[track_caller]
 fn check(answer: &Answer, code: &str) {
     assert_eq!(answer.problem(503).0, code);
-    let seconds: u32 = answer.header("retry-after").expect("a time to come back").parse().unwrap();
+    let seconds: u32 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
     assert!((1..=3).contains(&seconds));
 }
 
@@ -26,7 +26,7 @@ fn check(answer: &Answer, code: &str) {
 async fn connections_beyond_the_limit_get_503_and_retry_after() {
     let fixture = limited(RawLimits { max_connections: Some(6), ..RawLimits::default() }).await;
     let mut held = Vec::new();
-    // The fixture holds one.
+    // The fixture itself has one connection.
     for _ in 0..5 {
         let mut raw = Raw::connect(fixture.http.address).await;
         raw.send(&get("/livez")).await;
@@ -34,11 +34,11 @@ async fn connections_beyond_the_limit_get_503_and_retry_after() {
         held.push(raw);
     }
     let mut beyond = Raw::connect(fixture.http.address).await;
-    let answer = beyond.answer().await.expect("an answer before any question");
+    let answer = beyond.answer().await.expect("a response without a request");
     check(&answer, "too_many_connections");
     assert_eq!(answer.header("connection"), Some("close"));
     beyond.closed().await;
-    // Those that are in work on, and a place that is given up is to be had.
+    // Open connections are served, and a closed one makes room for another.
     held[0].send(&get("/livez")).await;
     held[0].answer().await.unwrap().expect(200);
     held.pop();
@@ -72,7 +72,7 @@ async fn connections_of_an_address_beyond_its_limit_get_503_and_retry_after() {
     fixture.end().await;
 }
 
-/// Long polls on connections of their own, which are in line.
+/// Returns `count` connections, each with a long poll in the wait queue.
 async fn polls(fixture: &Fixture, count: usize) -> Vec<Raw> {
     let mut polls = Vec::new();
     for _ in 0..count {
@@ -94,16 +94,16 @@ async fn waiting_requests_beyond_the_limit_get_503_and_retry_after() {
     check(&http.post("/claim", &wait).await, "too_many_waiting");
     let path = format!("/tasks/{}", crate::support::text(&task["id"]));
     check(&http.get(&format!("{path}?wait_ms=60000")).await, "too_many_waiting");
-    // Who need not wait is served: a claim that does not, one that finds a task, a task that has ended.
+    // Requests that need not wait are served: a claim without wait_ms, a claim with a ready task, an ended task.
     http.post("/claim", &json!({"queues": ["empty"]})).await.expect(200);
     let claimed = fixture.claim_one("other").await;
     assert_eq!(claimed["id"], task["id"]);
-    // A completion is done, whatever becomes of the claim with it.
+    // A completion takes effect even if the claim in the same request is rejected.
     let done = http.post("/complete", &report_with(&claimed, json!({"claim": wait}))).await.expect(200);
     assert_eq!((&done["state"], &done["tasks"]), (&json!("completed"), &json!([])));
     assert_eq!(http.get(&format!("{path}?wait_ms=60000")).await.expect(200)["state"], "completed");
 
-    // However a wait ends, its place is to be had: the client goes, gets a task, or its time is over.
+    // Each way for a wait to end makes room: the client disconnects, gets a task, or its wait_ms is over.
     let mut waiting = waiting.into_iter();
     drop(waiting.next());
     let short = json!({"queues": ["empty"], "wait_ms": 1});
@@ -138,10 +138,10 @@ async fn waiting_requests_are_counted() {
         let mut waiting = std::pin::pin!(dispatch.claim(request.clone(), Duration::from_secs(60)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 0));
-        dispatch.claim(request, Duration::from_secs(60)).await.expect_err("one too many");
+        dispatch.claim(request, Duration::from_secs(60)).await.expect_err("the limit is 1");
         assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 1));
     }
-    assert_eq!(dispatch.poll_limit().waiting(), 0, "one that is dropped has no place");
+    assert_eq!(dispatch.poll_limit().waiting(), 0, "a dropped claim returns its permit");
     stop.cancel();
     drop(dispatch);
     tasks.close();
@@ -157,7 +157,7 @@ async fn bodies_beyond_their_memory_get_503_and_retry_after() {
         let request = post("/tasks", &" ".repeat(length));
         request.split_once("\r\n\r\n").unwrap().0.to_owned() + "\r\n\r\n"
     };
-    // All but the last byte of as many bodies as find room.
+    // All but the last byte of 8 bodies, which fill the memory.
     let mut held = Vec::new();
     for _ in 0..8 {
         let mut raw = Raw::connect(fixture.http.address).await;
@@ -165,7 +165,7 @@ async fn bodies_beyond_their_memory_get_503_and_retry_after() {
         raw.send(&" ".repeat(mib - 1)).await;
         held.push(raw);
     }
-    // One that says how large it is gets its answer before it is sent, one that does not when it is too much.
+    // A body with a length is rejected before it is sent; a chunked body is rejected at the limit.
     fixture
         .until(|| async {
             let mut raw = Raw::connect(fixture.http.address).await;
@@ -182,13 +182,14 @@ async fn bodies_beyond_their_memory_get_503_and_retry_after() {
         .await;
     raw.send(&format!("10000\r\n{}\r\n", " ".repeat(0x10000))).await;
     check(&raw.answer().await.unwrap(), "overloaded");
-    // Those that say much and send nothing keep nobody out, and what needs no memory is served.
+    // Requests without a body are served.
     fixture.http.get("/queues").await.expect(200);
     let mut first = held.remove(0);
     first.send(" ").await;
     assert_eq!(first.answer().await.unwrap().status, 400);
     held.clear();
     fixture.until(|| async { (fixture.http.post("/tasks", &json!({})).await.status == 201).then_some(()) }).await;
+    // Bodies that are announced and not sent reserve no memory.
     let mut silent = Vec::new();
     for _ in 0..20 {
         let mut raw = Raw::connect(fixture.http.address).await;

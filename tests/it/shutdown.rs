@@ -1,4 +1,4 @@
-//! A server that is told to stop says so, finishes what was begun, answers who waits, and ends within its bound.
+//! A stopping server reports it, finishes requests in progress, answers waiting requests, and exits within its timeout.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ async fn waiters_are_answered_requests_finished_and_idle_connections_closed() {
     half_a_body.send(&request[..request.len() - 5]).await;
     fixture.claim_now("q", 1).await;
 
-    let begun = Instant::now();
+    let started_at = Instant::now();
     fixture.tell_to_stop();
     let answer = waiting.answer().await.unwrap();
     assert_eq!((answer.expect(200), answer.header("connection")), (json!({"tasks": []}), Some("close")));
@@ -52,12 +52,13 @@ async fn waiters_are_answered_requests_finished_and_idle_connections_closed() {
     watching.closed().await;
     drop((silent, idle, waiting, watching, half_a_head, half_a_body));
     fixture.stop_servers().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    TcpStream::connect(address).await.expect_err("nobody listens");
+    assert!(started_at.elapsed() < Duration::from_secs(5), "{:?}", started_at.elapsed());
+    TcpStream::connect(address).await.expect_err("the listener is closed");
     fixture.end().await;
 }
 
-async fn hears(fixture: &Fixture) -> bool {
+/// Whether the server has a pub/sub connection to Redis.
+async fn is_subscribed(fixture: &Fixture) -> bool {
     let clients: String = fixture.redis.ask(cmd("CLIENT").arg("LIST").arg("TYPE").arg("PUBSUB")).await;
     !clients.trim().is_empty()
 }
@@ -65,9 +66,9 @@ async fn hears(fixture: &Fixture) -> bool {
 #[tokio::test]
 async fn stopped_server_accepts_no_connection() {
     let mut fixture = Fixture::start().await;
-    fixture.until(|| async { hears(&fixture).await.then_some(()) }).await;
+    fixture.until(|| async { is_subscribed(&fixture).await.then_some(()) }).await;
     fixture.stop_servers().await;
-    fixture.until(|| async { (!hears(&fixture).await).then_some(()) }).await;
+    fixture.until(|| async { (!is_subscribed(&fixture).await).then_some(()) }).await;
     fixture.end().await;
 }
 
@@ -79,7 +80,7 @@ async fn draining_server_serves_requests_and_reports_not_ready() {
     waiting.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
     fixture.claim_now("q", 1).await;
 
-    let begun = Instant::now();
+    let started_at = Instant::now();
     fixture.tell_to_stop();
     assert_eq!(fixture.http.get("/readyz").await.problem(503).0, "stopping");
     let answer = fixture.http.post("/tasks", &json!({"queue": "q"})).await;
@@ -91,10 +92,10 @@ async fn draining_server_serves_requests_and_reports_not_ready() {
     last.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
     let answer = last.answer().await.unwrap();
     assert_eq!(answer.expect(200), json!({"tasks": []}));
-    assert!(begun.elapsed() >= Duration::from_secs(2), "it waited as long as it could");
+    assert!(started_at.elapsed() >= Duration::from_secs(2), "the long poll lasts until the end of draining");
     drop((waiting, last));
     fixture.stop_servers().await;
-    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(7), "{:?}", started_at.elapsed());
     fixture.end().await;
 }
 
@@ -121,7 +122,7 @@ async fn http2_connection_gets_goaway_and_finishes_its_requests() {
     assert_eq!(answer.status(), 200);
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), json!({"tasks": []}));
-    // The sender is still there: only the server can have ended the connection, and in good order.
+    // The sender still exists, so the server has closed the connection.
     connection.await.unwrap().expect("an orderly end");
     sender.ready().await.expect_err("no more requests");
     fixture.stop_servers().await;
@@ -141,10 +142,10 @@ async fn shutdown_ends_within_its_timeout_though_a_client_never_reads() {
     half.send("POST /tasks HTTP/1.1\r\n").await;
     raw.stream.readable().await.unwrap();
 
-    let begun = Instant::now();
+    let started_at = Instant::now();
     fixture.stop_servers().await;
-    let took = begun.elapsed();
-    assert!((Duration::from_millis(1000)..Duration::from_millis(3000)).contains(&took), "{took:?}");
+    let elapsed = started_at.elapsed();
+    assert!((Duration::from_millis(1000)..Duration::from_millis(3000)).contains(&elapsed), "{elapsed:?}");
     drop((raw, half));
     fixture.end().await;
 }
@@ -161,10 +162,10 @@ async fn http2_connection_beyond_its_age_gets_goaway() {
         .header("content-type", "application/json")
         .body(Full::<Bytes>::from(r#"{"queues":["q"],"wait_ms":1000}"#))
         .unwrap();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(begun.elapsed() >= Duration::from_secs(1), "not in the middle of a request");
+    assert!(started_at.elapsed() >= Duration::from_secs(1), "the request in progress finishes");
     answer.into_body().collect().await.unwrap();
     connection.await.unwrap().expect("an orderly end");
     fixture.end().await;

@@ -1,5 +1,5 @@
-//! Clients that say nothing, say it slowly, or do not listen hold a connection no longer than its bounds, which are
-//! small here; whoever keeps to them is not disturbed.
+//! A client that sends nothing, sends slowly, or does not read loses its connection at a timeout. Other clients are not
+//! delayed. The timeouts are short here.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::Fixture;
 use crate::support::raw_client::{Raw, get, post};
 
 const MS: Duration = Duration::from_millis(1);
-/// What a busy machine may add to a bound.
+/// Time that a busy machine may add to a timeout.
 const SLACK: Duration = Duration::from_secs(5);
 
 async fn limited(limits: RawLimits) -> Fixture {
@@ -21,9 +21,9 @@ async fn limited(limits: RawLimits) -> Fixture {
 }
 
 #[track_caller]
-fn check(took: Duration, bound_ms: u32) {
-    let bound = MS * bound_ms;
-    assert!((bound..bound + SLACK).contains(&took), "{took:?} for a bound of {bound:?}");
+fn check(elapsed: Duration, timeout_ms: u32) {
+    let timeout = MS * timeout_ms;
+    assert!((timeout..timeout + SLACK).contains(&elapsed), "{elapsed:?} for a timeout of {timeout:?}");
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn head_sent_byte_by_byte_gets_408() {
         assert_eq!(answer.header("connection"), Some("close"));
         check(raw.closed().await, 500);
     }
-    // So is one behind another.
+    // The timeout also applies to a second head.
     let mut raw = Raw::connect(fixture.http.address).await;
     raw.send(&format!("{}GET /li", get("/livez"))).await;
     raw.answer().await.unwrap().expect(200);
@@ -88,12 +88,12 @@ async fn body_at_the_minimum_rate_is_read_until_its_total_timeout() {
         ..RawLimits::default()
     };
     let fixture = limited(limits).await;
-    // 50 kB at 25 kB/s: twice the first bound.
+    // 50 kB at 25 kB/s: twice body_timeout_ms.
     let body = json!({"payload": "x".repeat(50_000)}).to_string();
     let pieces = async |raw: &mut Raw, text: &str| {
-        let mut pulse = tokio::time::interval(MS * 100);
+        let mut interval = tokio::time::interval(MS * 100);
         for piece in text.as_bytes().chunks(2500) {
-            pulse.tick().await;
+            interval.tick().await;
             raw.send(std::str::from_utf8(piece).unwrap()).await;
         }
     };
@@ -101,15 +101,15 @@ async fn body_at_the_minimum_rate_is_read_until_its_total_timeout() {
     pieces(&mut raw, &post("/tasks", &body)).await;
     raw.answer().await.unwrap().expect(201);
     assert!(raw.opened.elapsed() > MS * 1500);
-    // 500 kB at that rate: over the last bound.
+    // 500 kB at that rate: more than max_body_timeout_ms.
     let mut raw = Raw::connect(fixture.http.address).await;
     let text = post("/tasks", &" ".repeat(500_000));
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     raw.send(&format!("{head}\r\n\r\n")).await;
-    let mut pulse = tokio::time::interval(MS * 100);
+    let mut interval = tokio::time::interval(MS * 100);
     for piece in body.as_bytes().chunks(2500) {
         tokio::select! {
-            _ = pulse.tick() => raw.send(std::str::from_utf8(piece).unwrap()).await,
+            _ = interval.tick() => raw.send(std::str::from_utf8(piece).unwrap()).await,
             _ = raw.stream.readable() => break,
         }
     }
@@ -123,9 +123,9 @@ async fn idle_connection_is_closed_and_one_in_use_is_not() {
     let limits = RawLimits { idle_timeout_ms: Some(600), connect_idle_timeout_ms: Some(200), ..RawLimits::default() };
     let fixture = limited(limits).await;
     let mut raw = Raw::connect(fixture.http.address).await;
-    let mut pulse = tokio::time::interval(MS * 200);
+    let mut interval = tokio::time::interval(MS * 200);
     for _ in 0..5 {
-        pulse.tick().await;
+        interval.tick().await;
         raw.send(&get("/livez")).await;
         raw.answer().await.unwrap().expect(200);
     }
@@ -149,11 +149,11 @@ async fn connection_with_an_unread_response_is_closed() {
     let mut raw = Raw::over(socket.connect(fixture.http.address).await.unwrap());
     let large = "/tasks?queue=q&state=ready&limit=100";
     raw.send(&get(large).repeat(5)).await;
-    // Five pages of 4 MB find no room in any buffer. A reset is how the server shows that it has given up.
+    // Five pages of 4 MB exceed every buffer. The server resets the connection at the timeout.
     let gone = tokio::time::timeout(Duration::from_secs(20), raw.stream.ready(tokio::io::Interest::ERROR)).await;
     gone.expect("a reset in time").unwrap();
     check(raw.opened.elapsed(), 500);
-    // Whoever reads gets the same whole.
+    // A client that reads gets the same pages.
     let mut reader = Raw::connect(fixture.http.address).await;
     reader.send(&get(large).repeat(5)).await;
     for _ in 0..5 {
@@ -173,7 +173,7 @@ async fn connection_beyond_its_age_closes_after_a_response() {
         raw.send(&post("/claim", "{\"queues\":[\"other\"],\"wait_ms\":1500}")).await;
         let answer = raw.answer().await.unwrap();
         assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-        assert!(raw.closed().await > MS * 1500, "it waited to the end");
+        assert!(raw.closed().await > MS * 1500, "the long poll ends at its own time");
     };
     let sending = async {
         let mut raw = Raw::connect(address).await;
@@ -215,7 +215,7 @@ async fn slow_clients_do_not_delay_others() {
             }
         }
     }
-    let mut lives = 0;
+    let mut completed = 0;
     let held = join_all(slow.iter_mut().enumerate().map(async |(number, raw)| {
         if matches!(number % 4, 1 | 2) {
             assert_eq!(raw.answer().await.expect("an answer").status, 408);
@@ -227,16 +227,16 @@ async fn slow_clients_do_not_delay_others() {
             fixture.submit("q", json!(1)).await;
             let task = fixture.claim_one("q").await;
             fixture.http.post("/complete", &crate::support::report(&task)).await.expect(200);
-            lives += 1;
+            completed += 1;
         }
     };
     let held = tokio::select! {
         held = held => held,
         () = work => unreachable!(),
     };
-    held.into_iter().for_each(|took| check(took, 3000));
-    eprintln!("{lives} lives of tasks while 200 slow clients were held");
-    assert!(lives > 20, "{lives}");
+    held.into_iter().for_each(|elapsed| check(elapsed, 3000));
+    eprintln!("{completed} tasks completed while 200 slow clients were connected");
+    assert!(completed > 20, "{completed}");
     fixture.end().await;
 }
 
@@ -255,41 +255,41 @@ async fn connections_opened_and_closed_are_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let door = ServerState::new(
+    let server = ServerState::new(
         &config.limits,
         ShutdownTokens::new(stop.clone(), stop.clone()),
         slotwheel::api::render_rejection,
     );
     let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
-    let serving = tokio::spawn(http_server::serve(listener, router, door.clone(), Duration::from_secs(1)));
+    let serving = tokio::spawn(http_server::serve(listener, router, server.clone(), Duration::from_secs(1)));
 
     let mut silent = Raw::connect(address).await;
-    let mut beyond = Raw::connect(address).await;
-    assert_eq!(beyond.answer().await.unwrap().status, 503);
+    let mut over_address_limit = Raw::connect(address).await;
+    assert_eq!(over_address_limit.answer().await.unwrap().status, 503);
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut other = Raw::over(socket.connect(address).await.unwrap());
     other.send("GET").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
-    let mut full = Raw::over(socket.connect(address).await.unwrap());
-    assert_eq!(full.answer().await.unwrap().status, 503);
-    assert_eq!(door.open_connections(), 2);
+    let mut over_limit = Raw::over(socket.connect(address).await.unwrap());
+    assert_eq!(over_limit.answer().await.unwrap().status, 503);
+    assert_eq!(server.open_connections(), 2);
     silent.closed().await;
     assert_eq!(other.answer().await.unwrap().status, 408);
-    drop((silent, beyond, other, full));
+    drop((silent, over_address_limit, other, over_limit));
     for (request, status) in [("GET / HTTP/1.1\r\n\r\n".to_owned(), 400), (get(&"/".repeat(40_000)), 431)] {
-        let mut raw = in_turn(address, &door).await;
+        let mut raw = connect_alone(address, &server).await;
         raw.send(&request).await;
         assert_eq!(raw.answer().await.unwrap().status, status);
     }
-    let mut old = in_turn(address, &door).await;
+    let mut old = connect_alone(address, &server).await;
     old.send(&get("/")).await;
     assert_eq!(old.answer().await.unwrap().text, "here");
     old.closed().await;
     drop(old);
 
-    let metrics = door.metrics();
+    let metrics = server.metrics();
     let counts = |family: Vec<(&'static str, &str, u64)>| -> Vec<(&'static str, u64)> {
         family.into_iter().map(|(reason, _, count)| (reason, count)).collect()
     };
@@ -302,12 +302,12 @@ async fn connections_opened_and_closed_are_counted() {
     assert_eq!(counts(metrics.requests_rejected.read()), rejected);
     stop.cancel();
     serving.await.unwrap();
-    assert_eq!((door.open_connections(), door.body_memory_bytes()), (0, 0));
+    assert_eq!((server.open_connections(), server.body_memory_bytes()), (0, 0));
 }
 
-/// A connection that finds a place: those before it have given theirs up.
-async fn in_turn(address: std::net::SocketAddr, door: &slotwheel::http_server::ServerState) -> Raw {
-    while door.open_connections() > 0 {
+/// Returns a new connection, opened when all others are closed.
+async fn connect_alone(address: std::net::SocketAddr, server: &slotwheel::http_server::ServerState) -> Raw {
+    while server.open_connections() > 0 {
         tokio::task::yield_now().await;
     }
     Raw::connect(address).await
