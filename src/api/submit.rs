@@ -1,4 +1,4 @@
-//! `POST /tasks`: a task is submitted.
+//! `POST /tasks`: submits a task.
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -84,22 +84,22 @@ pub(super) async fn submit(
     Ok(response)
 }
 
-/// The header, bare or as a quoted string.
+/// Parses the `Idempotency-Key` header, bare or as a quoted string.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let refuse = |detail: &str| Err(Problem::at("header:Idempotency-Key", Code::InvalidHeader, detail));
+    let invalid = |detail: &str| Err(Problem::at("header:Idempotency-Key", Code::InvalidHeader, detail));
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let Ok(text) = value.to_str() else { return refuse("the key must be visible ASCII") };
+    let Ok(text) = value.to_str() else { return invalid("the key must be visible ASCII") };
     let text = text.trim();
     let bare = match text.strip_prefix('"') {
         None => text,
         Some(rest) => rest.strip_suffix('"').unwrap_or_default(),
     };
-    // A header that can be read as text may hold tabs.
+    // `to_str` accepts tabs.
     if bare.contains('\t') {
-        return refuse("the key must be visible ASCII");
+        return invalid("the key must be visible ASCII");
     }
     if bare.is_empty() || bare.len() > limits::MAX_NAME_BYTES {
-        return refuse("the key must have 1 to 256 bytes");
+        return invalid("the key must have 1 to 256 bytes");
     }
     Ok(Some(bare.to_owned()))
 }
@@ -240,7 +240,7 @@ pub(super) fn submitted_task(
     }
 }
 
-/// Reads a submit's fields; the caller goes on to what else its object may have.
+/// Parses the fields of a task. The caller reads the other fields of the object and rejects unknown ones.
 pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask, Problem> {
     let queue = object.optional("queue").map_or(Ok(QueueName::default_queue()), |field| field.queue_name())?;
     let payload = match object.optional("payload") {
@@ -260,9 +260,9 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     let backoff = object.optional("backoff").map(|field| parse_backoff(&field)).transpose()?;
     let max_run_ms = object.int_or_default("max_run_ms", limits::MAX_RUN_MS)?;
     let retain_ms = optional("retain_ms", limits::RETAIN_MS)?;
-    let labels = parse_labels(object, key)?;
+    let attributes = parse_attributes(object, key)?;
     let dedupe = object.optional("dedupe").map(|field| parse_dedupe(&field)).transpose()?;
-    let slot_key = match (&labels.key, &dedupe) {
+    let slot_key = match (&attributes.key, &dedupe) {
         (Some(key), _) => Some(key.clone()),
         (None, Some((key, _, _))) => Some(key.clone()),
         (None, None) => None,
@@ -272,11 +272,11 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         None => shards.keyless_slot(queue.as_str(), rand::random()),
     };
     let dedupe = dedupe.map(|(key, mode, window_ms)| {
-        let labels_key = labels.key.as_deref();
+        let task_key = attributes.key.as_deref();
         let digest = Digest::of(&[
             queue.as_str().as_bytes(),
-            if labels_key.is_some() { b"k" } else { b"" },
-            labels_key.unwrap_or_default().as_bytes(),
+            if task_key.is_some() { b"k" } else { b"" },
+            task_key.unwrap_or_default().as_bytes(),
             key.as_bytes(),
         ]);
         Dedupe { digest, mode, window_ms }
@@ -287,7 +287,7 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         slot,
         priority: u8::try_from(priority).unwrap_or(u8::MAX),
         payload,
-        attributes: labels,
+        attributes,
         start,
         expires_in_ms,
         max_attempts: u32::try_from(max_attempts).unwrap_or(u32::MAX),
@@ -298,7 +298,8 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     })
 }
 
-fn parse_labels(object: &Fields<'_>, key: Option<String>) -> Result<Attributes, Problem> {
+/// Parses tags and headers, whose size is limited together.
+fn parse_attributes(object: &Fields<'_>, key: Option<String>) -> Result<Attributes, Problem> {
     let mut bytes = 0;
     let mut check_size = |field: &Field<'_>, length: usize| {
         bytes += length;
@@ -322,6 +323,7 @@ fn parse_labels(object: &Fields<'_>, key: Option<String>) -> Result<Attributes, 
     Ok(Attributes { key, tags, headers })
 }
 
+/// Parses the dedupe key, the mode, and the window in ms.
 fn parse_dedupe(field: &Field<'_>) -> Result<(String, DedupeMode, Option<i64>), Problem> {
     let object = field.object()?;
     let key = object.required("key")?.nonempty_text(limits::MAX_NAME_BYTES)?;

@@ -29,21 +29,21 @@ impl TraceContext {
     }
 
     /// Adds the context to the headers of a task that has no `traceparent`, as far as the limits permit.
-    pub(super) fn attach_to(&self, labels: &mut Attributes) {
-        if labels.headers.contains_key(TRACEPARENT) || !add_header(labels, TRACEPARENT, &self.parent) {
+    pub(super) fn attach_to(&self, attributes: &mut Attributes) {
+        if attributes.headers.contains_key(TRACEPARENT) || !add_header(attributes, TRACEPARENT, &self.parent) {
             return;
         }
         if let Some(state) = &self.state
-            && !labels.headers.contains_key(TRACESTATE)
+            && !attributes.headers.contains_key(TRACESTATE)
         {
-            add_header(labels, TRACESTATE, state);
+            add_header(attributes, TRACESTATE, state);
         }
     }
 }
 
 /// Adds a header if the limits of a task's headers permit it. Returns whether it was added.
-fn add_header(labels: &mut Attributes, name: &str, value: &str) -> bool {
-    let Attributes { key: _, tags, headers } = labels;
+fn add_header(attributes: &mut Attributes, name: &str, value: &str) -> bool {
+    let Attributes { key: _, tags, headers } = attributes;
     let sizes = headers.iter().map(|(name, value)| name.len() + value.len()).chain(tags.iter().map(String::len));
     let fits = headers.len() < limits::MAX_HEADERS
         && sizes.sum::<usize>() + name.len() + value.len() <= limits::MAX_ATTRIBUTES_BYTES;
