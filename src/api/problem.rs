@@ -269,11 +269,11 @@ impl IntoResponse for Problem {
 }
 
 impl From<Rejection> for Problem {
-    fn from(refusal: Rejection) -> Self {
-        match refusal {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
             Rejection::TooManyWaiting => Problem::new(
                 Code::TooManyWaiting,
-                "no task was ready and the limit of waiting requests is reached; retry later",
+                "the request would have to wait, and the limit of waiting requests is reached; retry later",
             ),
             Rejection::Store(error) => error.into(),
         }
@@ -311,7 +311,7 @@ impl From<store::Error> for Problem {
                 tracing::warn!(reason, "submit not confirmed by enough replicas");
                 Problem::new(
                     Code::NotReplicated,
-                    "the task may be stored, and may be lost in a failover; send it again with the same Idempotency-Key",
+                    "the task may be stored, and may be lost in a failover; repeat it with the same Idempotency-Key",
                 )
             }
             store::Error::Unexpected(reason) => {

@@ -25,8 +25,8 @@ pub(super) fn ok(value: &impl Serialize) -> Response {
     json(StatusCode::OK, value)
 }
 
-/// Returns a 200 with JSON that contains the tasks of `delivery`. They count as delivered when the connection takes these
-/// bytes. If the client has disconnected by then, their leases are released.
+/// Returns a 200 with JSON that contains the tasks of `delivery`. They count as delivered when the connection takes
+/// these bytes. If the client has disconnected by then, their leases are released.
 pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
     let body = DeliveryBody { bytes: Some(json), delivery };
     let mut response = Response::new(Body::new(body));

@@ -1,4 +1,4 @@
-//! `GET /stats`: the throughput model S = M·N/C with its counters. The fields are flat, so that autoscalers can read them.
+//! `GET /stats`: the throughput model S = M·N/C with its counters. The fields are flat, for autoscalers.
 
 use axum::extract::State as Shared;
 use axum::response::Response;

@@ -1,5 +1,5 @@
-//! Reads the totals and queues of the data set for `/metrics` and `/stats`. At most one reading runs at a time. Requests
-//! that arrive during a reading wait for its end, and share the next reading.
+//! Reads the totals and queues of the data set for `/metrics` and `/stats`. At most one reading runs at a time.
+//! Requests that arrive during a reading wait for its end, and share the next reading.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

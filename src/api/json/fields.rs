@@ -30,8 +30,8 @@ pub(in crate::api) struct Field<'o> {
     name: Cow<'o, str>,
 }
 
-/// Fields kept of an object. Every valid object has fewer, so the first 64 fields of a larger one include a duplicate or
-/// an unknown field. The others cannot change the result, and take no memory.
+/// Fields kept of an object. Every valid object has fewer, so the first 64 fields of a larger object include a duplicate
+/// or an unknown field. The other fields cannot change the result, and take no memory.
 const MAX_FIELDS: usize = 64;
 
 struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>);
@@ -278,7 +278,8 @@ impl<'o> Field<'o> {
     }
 }
 
-/// Whether a number is whole but has more than 64 bits. It parses as a float, and is out of range, not of the wrong type.
+/// Whether a number is whole but has more than 64 bits: it parses as a float, and is out of range, not of the wrong
+/// type.
 fn is_whole_but_huge(number: &serde_json::Number) -> bool {
     number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
 }

@@ -1,7 +1,7 @@
 //! The Prometheus text format, older than OpenMetrics: for `curl` and `promtool check metrics`.
 
-/// Converts OpenMetrics to the Prometheus text format. A counter has the name of its samples, with `_total`; an info is a
-/// gauge; units and the end mark are left out.
+/// Converts OpenMetrics to the Prometheus text format. A counter has the name of its samples, with `_total`. An info is
+/// a gauge. Units and the end mark are left out.
 pub(super) fn to_prometheus_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     // The suffix of the samples depends on the type, which follows the help text.
