@@ -100,7 +100,7 @@ async fn server_with_a_closed_log_pipe_serves_and_stops() {
     let ending = Mutex::new(child);
     let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
     let mut child = ending.into_inner().unwrap();
-    let _ = child.kill();
+    let _ = (child.kill(), child.wait());
     assert!(ended.is_some_and(|status| status.success()));
 }
 
