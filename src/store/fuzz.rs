@@ -11,7 +11,7 @@ use super::ops::{
     cancel, claim, complete, delete, fail, heartbeat, idempotency, parse_items, release, retry, submit,
     subscribe_completion,
 };
-use super::record::{TaskHash, decode_document, encode_document};
+use super::record::{FIELDS, TaskHash, decode_document, encode_document, fields};
 use super::redis::reply;
 use super::views::queues::Counts;
 use super::views::{lease_details, next_due, page, tasks};
@@ -26,26 +26,26 @@ const MAX_ERROR_BYTES: usize = 1024;
 /// Words that scripts answer with, and other texts that mean something.
 const REPLY_TAGS: [&str; 24] = [
     "created",
-    "known",
-    "kept",
+    "already_stored",
+    "existing",
     "replaced",
     "too_far",
     "cancelled",
-    "flagged",
+    "requested",
     "ended",
     "unknown",
     "completed",
     "repeated",
-    "lost",
+    "lease_lost",
     "failed",
     "released",
-    "held",
+    "extended",
     "open",
-    "closed",
+    "already_cancelled",
     "mismatch",
-    "removed",
-    "refused",
-    "revived",
+    "deleted",
+    "not_allowed",
+    "retried",
     "ready",
     "leased",
     "",
@@ -175,34 +175,31 @@ pub fn replies(bytes: &[u8]) {
     }
 }
 
-/// Fields of a task's hash, as in the table of [`super::record`].
-const FIELD_NAMES: [&str; 38] = [
-    "S", "q", "s", "p", "n", "c", "r", "w", "x", "X", "m", "M", "R", "a", "A", "D", "t", "u", "h", "L", "W", "C", "k",
-    "T", "V", "o", "f", "d", "b", "y", "g", "e0", "e1", "e9", "Y", "i", "z", "",
-];
-
 /// Hashes of tasks: a good one, with fields put in the place of its own as the bytes say.
 pub fn records(bytes: &[u8]) {
     let mut choices = ByteSource(bytes);
     let as_map = choices.byte() & 1 == 1;
     let valid: [(&str, &[u8]); 9] = [
-        ("S", b"leased"),
-        ("q", b"mail"),
-        ("s", b"7"),
-        ("p", b"4"),
-        ("c", b"1700000000000"),
-        ("m", b"5"),
-        ("t", &[7; 16]),
-        ("u", b"1700000060000"),
-        ("d", b"1{}"),
+        (fields::STATE, b"leased"),
+        (fields::QUEUE, b"mail"),
+        (fields::SLOT, b"7"),
+        (fields::PRIORITY, b"4"),
+        (fields::CREATED_AT, b"1700000000000"),
+        (fields::MAX_ATTEMPTS, b"5"),
+        (fields::LEASE_TOKEN, &[7; 16]),
+        (fields::LEASE_UNTIL, b"1700000060000"),
+        (fields::DOCUMENT, b"1{}"),
     ];
+    let errors = [0, 1, 9].map(|index| format!("{}{index}", fields::ERROR));
+    let unknown = ["unknown".to_owned(), String::new()];
+    let names: Vec<String> = FIELDS.iter().map(|field| field.stored.to_owned()).chain(errors).chain(unknown).collect();
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     for (name, value) in valid {
         pairs.push((Value::BulkString(name.into()), Value::BulkString(value.into())));
     }
     while !choices.0.is_empty() {
-        let index = usize::from(choices.byte()) % FIELD_NAMES.len();
-        let name = FIELD_NAMES.get(index).copied().unwrap_or_default();
+        let index = usize::from(choices.byte()) % names.len();
+        let name = names.get(index).cloned().unwrap_or_default();
         pairs.push((Value::BulkString(name.into()), Value::BulkString(choices.short_bytes())));
     }
     let answer = match as_map {

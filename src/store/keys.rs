@@ -63,12 +63,12 @@ pub const PATTERNS: &[KeyPattern] = &[
         "queues by a time not later than their first in scheduled and leased; promote sets it anew",
     ),
     key(
-        "deadline",
+        "expirations",
         KeyType::Zset,
         "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not",
     ),
     key("ended:<queue>:<state>", KeyType::Zset, "ids by the time of the end; all ends; retry, remove"),
-    key("retain", KeyType::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
+    key("retention", KeyType::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
     key("count:<queue>", KeyType::Hash, "field for each state, submitted, removed; every transition"),
     key("count", KeyType::Hash, "the same for the whole shard, deleted queues included; every transition"),
     key(
@@ -76,20 +76,20 @@ pub const PATTERNS: &[KeyPattern] = &[
         KeyType::String,
         "id of the holder, then the end of the window in ms if any; submit, all ends",
     ),
-    key("idem:<digest>", KeyType::Hash, "body, id, status, until: an Idempotency-Key; remember"),
+    key("idempotency:<digest>", KeyType::Hash, "body, id, status, until: an Idempotency-Key; remember"),
     key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, all ends of a lease"),
     key(
-        "calls",
+        "callers",
         KeyType::Hash,
         "pump -> number, time, answer of its last call; <pump>:sums -> what it has at hand; every script that writes; tidy",
     ),
     key(
-        "listen",
+        "events_enabled",
         KeyType::String,
         "until when scripts report what they change, in s of Redis' own clock, and the name of since when; listen",
     ),
-    key("void", KeyType::String, "never exists; declared by every call, see client.rs"),
-    key("queue:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; configure"),
+    key("absent_guard", KeyType::String, "never exists; declared by every call, see client.rs"),
+    key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; configure"),
     key("queues", KeyType::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
     key("seq", KeyType::Hash, "seq, turn: counters; whatever queues a task"),
     key(
@@ -98,24 +98,24 @@ pub const PATTERNS: &[KeyPattern] = &[
         "first shard only: shards, id of the data set, whether all have a pulse; the first start",
     ),
     key(
-        "pulse",
+        "dataset",
         KeyType::Hash,
         "set, beats, accepted: by which a loss of data is noticed; waits: how often replicas were; beat, replicas.rs",
     ),
     key("settings:<queue>", KeyType::Hash, "first shard only: master copy of the settings; settings"),
-    key("configured", KeyType::Zset, "first shard only: names of queues that have settings, score 0; settings"),
+    key("settings_index", KeyType::Zset, "first shard only: names of queues that have settings, score 0; settings"),
     key(
         "stats:<bucket>",
         KeyType::Hash,
         "sums of 5 s put away, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
     ),
     key(
-        "holders",
+        "lease_samples",
         KeyType::Hash,
         "bucket -> since when, and who has held how many leases since, of the last 40 s; sample",
     ),
     key("workers", KeyType::Hash, "first shard only: worker -> first and last sight, last claim, what is known; sight"),
-    key("seen", KeyType::Zset, "first shard only: the same by the time of the last sight; sight"),
+    key("workers_seen", KeyType::Zset, "first shard only: the same by the time of the last sight; sight"),
     key("arc:<queue>", KeyType::Zset, "reserved: slots of a queue in order of their number, for affinity"),
     key("held:<queue>", KeyType::Hash, "reserved: slot -> leases or holder, for limits per slot"),
     key("waking", KeyType::Zset, "reserved: queues by the time that frees them"),
@@ -202,24 +202,24 @@ impl Keys {
         self.binary_key("claim:", digest.as_bytes())
     }
 
-    /// `calls`
+    /// `callers`
     pub fn callers(&self) -> Vec<u8> {
-        self.text_key("calls")
+        self.text_key("callers")
     }
 
-    /// `listen`
+    /// `events_enabled`
     pub fn events_enabled(&self) -> Vec<u8> {
-        self.text_key("listen")
+        self.text_key("events_enabled")
     }
 
-    /// `void`
+    /// `absent_guard`
     pub fn absent_guard(&self) -> Vec<u8> {
-        self.text_key("void")
+        self.text_key("absent_guard")
     }
 
-    /// `queue:<queue>`
+    /// `settings_copy:<queue>`
     pub fn queue(&self, queue: &QueueName) -> Vec<u8> {
-        self.text_key(&format!("queue:{queue}"))
+        self.text_key(&format!("settings_copy:{queue}"))
     }
 
     /// `queues`
@@ -227,9 +227,9 @@ impl Keys {
         self.text_key("queues")
     }
 
-    /// `retain`
+    /// `retention`
     pub fn retention(&self) -> Vec<u8> {
-        self.text_key("retain")
+        self.text_key("retention")
     }
 
     /// `meta`
@@ -237,9 +237,9 @@ impl Keys {
         self.text_key("meta")
     }
 
-    /// `pulse`
+    /// `dataset`
     pub fn dataset(&self) -> Vec<u8> {
-        self.text_key("pulse")
+        self.text_key("dataset")
     }
 
     /// `settings:<queue>`
@@ -247,14 +247,14 @@ impl Keys {
         self.text_key(&format!("settings:{queue}"))
     }
 
-    /// `configured`
+    /// `settings_index`
     pub fn settings_index(&self) -> Vec<u8> {
-        self.text_key("configured")
+        self.text_key("settings_index")
     }
 
-    /// `holders`
+    /// `lease_samples`
     pub fn lease_samples(&self) -> Vec<u8> {
-        self.text_key("holders")
+        self.text_key("lease_samples")
     }
 
     /// `workers`
@@ -262,14 +262,14 @@ impl Keys {
         self.text_key("workers")
     }
 
-    /// `seen`
+    /// `workers_seen`
     pub fn workers_seen(&self) -> Vec<u8> {
-        self.text_key("seen")
+        self.text_key("workers_seen")
     }
 
     /// The channel on which the shard's scripts publish hints.
     pub fn wakeups_channel(&self) -> String {
-        format!("{}signals", self.base)
+        format!("{}wakeups", self.base)
     }
 
     /// The channel on which they report what becomes of tasks, while somebody listens.

@@ -1,27 +1,9 @@
-//! A task as a Redis hash: the only Rust file that names its fields.
+//! A task as a Redis hash. [`FIELDS`] is the only place that knows the stored names of its fields: Rust writes
+//! `fields::LEASE_UNTIL`, and scripts write `F.lease_until`, which [`Script::full_text`](super::redis::script::Script::full_text)
+//! replaces.
 //!
-//! | field | holds | | field | holds |
-//! |---|---|---|---|---|
-//! | S | state | | t | token of the last lease handed out |
-//! | q | queue | | u | until when it holds, ms |
-//! | s | slot | | h | since when, ms |
-//! | p | priority | | L | its length as asked for, ms |
-//! | n | seq, its place in the slot queue | | W | worker |
-//! | c | created at, ms | | C | digest of the claim id |
-//! | r | ready at, ms, where that is not c | | k | a client wants it called off |
-//! | w | run at, ms | | T | token of the last lease that ended |
-//! | x | expires at, ms | | V | verb, state, run_at: the answer that ended it |
-//! | X | expires in, ms | | o | somebody waits for its end |
-//! | m | max attempts | | f | finished at, ms |
-//! | M | max run, ms | | d | document: labels and payload, opaque |
-//! | R | retain, ms | | b | backoff, opaque |
-//! | a | attempts | | y | result, opaque |
-//! | A | acquired | | g | progress, opaque |
-//! | D | digest of the dedupe key | | e0..e9 | errors: ms, attempt, opaque report |
-//! | Y | until when it holds that key, ms, if not until it ends | | i | r, and since when it stands there, ms: given back |
-//!
-//! An absent field and an empty one mean the same. Opaque values start with a format byte. A field that is not named
-//! here belongs to a later release and is left alone.
+//! An absent field and an empty field mean the same. Opaque values start with a format byte. A field that is not in the
+//! table belongs to a later release and is left alone.
 
 use std::collections::HashMap;
 
@@ -39,6 +21,66 @@ use crate::domain::state::State;
 use crate::domain::task::{Attributes, ClaimedTask, DedupeMode, ErrorReport, NewTask, RawJson, Task, TaskError};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
+
+/// A field of a task's hash.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name in the code.
+    pub name: &'static str,
+    /// Its name in Redis, short because every task repeats it.
+    pub stored: &'static str,
+    /// Its content.
+    pub holds: &'static str,
+}
+
+macro_rules! fields {
+    ($($name:ident = $stored:literal: $holds:literal;)*) => {
+        /// Stored names of the fields, by their names in the code.
+        pub mod fields {
+            $(#[doc = $holds] pub const $name: &str = $stored;)*
+        }
+
+        /// All fields. Times and durations are in ms.
+        pub const FIELDS: &[Field] = &[$(Field { name: stringify!($name), stored: $stored, holds: $holds }),*];
+    };
+}
+
+fields! {
+    STATE = "S": "state";
+    QUEUE = "q": "queue";
+    SLOT = "s": "slot";
+    PRIORITY = "p": "priority";
+    SEQ = "n": "position in the slot queue";
+    CREATED_AT = "c": "time of creation";
+    READY_AT = "r": "time at which the task last became ready, if not created_at";
+    RUN_AT = "w": "time from which the task can be claimed";
+    EXPIRES_AT = "x": "time at which the task expires if it still waits";
+    EXPIRES_IN_MS = "X": "expires_at as submitted, for a retry";
+    MAX_ATTEMPTS = "m": "limit of attempts";
+    MAX_RUN_MS = "M": "limit of a lease, extensions included";
+    RETAIN_MS = "R": "how long the ended task is kept";
+    ATTEMPTS = "a": "failed attempts";
+    ACQUIRED = "A": "leases so far";
+    DEDUPE_DIGEST = "D": "digest of the dedupe key";
+    DEDUPE_UNTIL = "Y": "time until which the task holds that key, if not until it ends";
+    LEASE_TOKEN = "t": "token of the last lease";
+    LEASE_UNTIL = "u": "end of that lease";
+    LEASED_AT = "h": "start of that lease";
+    LEASE_MS = "L": "length of that lease as asked for";
+    WORKER = "W": "worker with that lease";
+    CLAIM_DIGEST = "C": "digest of the claim id of that lease";
+    CANCEL_REQUESTED = "k": "set if a client asked to cancel the leased task";
+    ENDED_LEASE_TOKEN = "T": "token of the last lease that ended";
+    ENDED_LEASE_REPLY = "V": "operation, state, run_at: the reply to the end of that lease";
+    COMPLETION_WATCHED = "o": "set if a request waits for the end of the task";
+    FINISHED_AT = "f": "time of the end";
+    DOCUMENT = "d": "attributes and payload, opaque";
+    BACKOFF = "b": "backoff, opaque";
+    RESULT = "y": "result, opaque";
+    PROGRESS = "g": "progress, opaque";
+    QUEUED_SINCE = "i": "ready_at, and the time since which the released task has had its position";
+    ERROR = "e": "prefix of the errors e0 to e9: time, attempt, opaque error";
+}
 
 /// Format byte: JSON follows.
 const FORMAT_JSON: u8 = b'1';
@@ -118,11 +160,11 @@ pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<
         DedupeMode::Keep => false,
         DedupeMode::Replace | DedupeMode::Debounce => true,
     });
-    let mut fields = vec![("d", encode_document(labels, payload)?), ("m", max_attempts.to_string().into())];
+    let mut fields = vec![(fields::DOCUMENT, encode_document(labels, payload)?), (fields::MAX_ATTEMPTS, max_attempts.to_string().into())];
     let max_run = if *max_run_ms > 0 { max_run_ms.to_string() } else { String::new() };
     let retain = retain_ms.map(|ms| ms.to_string()).unwrap_or_default();
     let backoff = backoff.as_ref().map(encode_backoff).transpose()?.unwrap_or_default();
-    for (name, value) in [("M", max_run.into()), ("R", retain.into()), ("b", backoff)] {
+    for (name, value) in [(fields::MAX_RUN_MS, max_run.into()), (fields::RETAIN_MS, retain.into()), (fields::BACKOFF, backoff)] {
         if replaces || !value.is_empty() {
             fields.push((name, value));
         }
@@ -190,28 +232,28 @@ impl TaskHash {
     }
 
     pub(super) fn state(&self) -> Result<State> {
-        self.require("S", self.text("S").and_then(State::parse))
+        self.require(fields::STATE, self.text(fields::STATE).and_then(State::parse))
     }
 
     pub(super) fn queue(&self) -> Result<QueueName> {
-        self.require("q", self.text("q").and_then(QueueName::parse))
+        self.require(fields::QUEUE, self.text(fields::QUEUE).and_then(QueueName::parse))
     }
 
     pub(super) fn slot(&self) -> Result<Slot> {
-        self.require("s", self.int("s").and_then(|s| u16::try_from(s).ok()).and_then(Slot::new))
+        self.require(fields::SLOT, self.int(fields::SLOT).and_then(|s| u16::try_from(s).ok()).and_then(Slot::new))
     }
 
     pub(super) fn priority(&self) -> Result<u8> {
-        self.require("p", self.int("p").and_then(priority_in_range))
+        self.require(fields::PRIORITY, self.int(fields::PRIORITY).and_then(priority_in_range))
     }
 
     /// The task.
     pub(super) fn task(&self) -> Result<Task> {
-        let document = self.bytes("d").and_then(decode_document);
-        let (labels, payload) = self.require("d", document)?;
+        let document = self.bytes(fields::DOCUMENT).and_then(decode_document);
+        let (labels, payload) = self.require(fields::DOCUMENT, document)?;
         let state = self.state()?;
         let mut errors: Vec<TaskError> =
-            (0..limits::MAX_ERRORS).filter_map(|index| decode_error(self.bytes(&format!("e{index}"))?)).collect();
+            (0..limits::MAX_ERRORS).filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?)).collect();
         errors.sort_by_key(|error| (error.at, error.attempt));
         let leased = state == State::Leased;
         Ok(Task {
@@ -222,19 +264,19 @@ impl TaskHash {
             priority: self.priority()?,
             payload,
             attributes: labels,
-            attempts: self.u32_or_zero("a"),
-            max_attempts: self.u32_or_zero("m"),
-            acquired: self.u32_or_zero("A"),
-            progress: self.bytes("g").and_then(decode),
-            result: self.bytes("y").and_then(decode),
+            attempts: self.u32_or_zero(fields::ATTEMPTS),
+            max_attempts: self.u32_or_zero(fields::MAX_ATTEMPTS),
+            acquired: self.u32_or_zero(fields::ACQUIRED),
+            progress: self.bytes(fields::PROGRESS).and_then(decode),
+            result: self.bytes(fields::RESULT).and_then(decode),
             errors,
-            created_at: self.require("c", self.time("c"))?,
-            run_at: self.time("w"),
-            expires_at: self.time("x"),
-            finished_at: self.time("f").filter(|_| state.has_ended()),
-            worker: self.text("W").map(str::to_owned),
-            lease_until: self.time("u").filter(|_| leased),
-            cancel_requested: leased && self.bytes("k").is_some(),
+            created_at: self.require(fields::CREATED_AT, self.time(fields::CREATED_AT))?,
+            run_at: self.time(fields::RUN_AT),
+            expires_at: self.time(fields::EXPIRES_AT),
+            finished_at: self.time(fields::FINISHED_AT).filter(|_| state.has_ended()),
+            worker: self.text(fields::WORKER).map(str::to_owned),
+            lease_until: self.time(fields::LEASE_UNTIL).filter(|_| leased),
+            cancel_requested: leased && self.bytes(fields::CANCEL_REQUESTED).is_some(),
         })
     }
 
@@ -242,7 +284,7 @@ impl TaskHash {
     pub(super) fn claimed(&self) -> Result<Option<ClaimedTask>> {
         let task = self.task()?;
         let Some(lease_until) = task.lease_until else { return Ok(None) };
-        let lease = self.require("t", self.bytes("t").and_then(Token::from_bytes))?;
+        let lease = self.require(fields::LEASE_TOKEN, self.bytes(fields::LEASE_TOKEN).and_then(Token::from_bytes))?;
         Ok(Some(ClaimedTask {
             id: task.id,
             queue: task.queue,
@@ -315,8 +357,16 @@ mod tests {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
         let hash = |priority: &str, attempts: &str| {
             let fields =
-                [("S", "leased"), ("q", "q"), ("s", "1"), ("p", priority), ("a", attempts), ("c", "1"), ("d", "1{}")];
-            let lease = [("t", "0123456789abcdef"), ("u", "2")];
+                [
+                (fields::STATE, "leased"),
+                (fields::QUEUE, "q"),
+                (fields::SLOT, "1"),
+                (fields::PRIORITY, priority),
+                (fields::ATTEMPTS, attempts),
+                (fields::CREATED_AT, "1"),
+                (fields::DOCUMENT, "1{}"),
+            ];
+            let lease = [(fields::LEASE_TOKEN, "0123456789abcdef"), (fields::LEASE_UNTIL, "2")];
             let pairs = fields.into_iter().chain(lease);
             let text = |text: &str| Value::BulkString(text.into());
             Value::Map(pairs.map(|(name, value)| (text(name), text(value))).collect())

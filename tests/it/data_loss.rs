@@ -71,10 +71,10 @@ async fn dataset_rolled_back_is_detected_and_served() {
     let fixture = Fixture::with_shards(1).await;
     fixture.submit("q", json!(1)).await;
     let key = fixture.store().await.first_shard().keys.dataset();
-    let beats = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("beats")).await };
+    let beats = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("generation")).await };
     fixture.until(|| async { (beats().await > 3).then_some(()) }).await;
     // As a restored copy of yesterday would have it.
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("beats").arg(1)).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("generation").arg(1)).await;
 
     assert!(noticed(&fixture).await.contains("back in time"));
     fixture.claim_one("q").await;

@@ -35,7 +35,7 @@ async fn repair_lists_its_repairs_and_succeeds_if_nothing_remains() {
     let lines = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
     assert!(lines("FOUND") == 5 && lines("MENDED") == 2 && lines("WRONG") == 0, "{said}");
     assert!(
-        said.contains("it is ready in queue q, and not there; put in") && said.ends_with("all is well\n"),
+        said.contains("missing, but state is ready in queue q; added") && said.ends_with("all is well\n"),
         "{said}"
     );
 
@@ -50,7 +50,7 @@ async fn repair_fails_if_a_violation_remains() {
     let fixture = Fixture::start().await;
     let store = fixture.store().await;
     let key = [store.first_shard().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("S").arg("ready")).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(slotwheel::store::record::fields::STATE).arg("ready")).await;
     let (output, said) = doctor(&fixture, &["--repair"]);
     assert!(!output.status.success() && said.contains("1 findings"), "{said}");
     assert!(said.contains("it is left where it is"), "{said}");

@@ -80,7 +80,7 @@ async fn task_that_is_not_waiting_is_not_counted_as_expired() {
     // The index is wrong: it names a task that runs.
     let store = fixture.store().await;
     let shard = store.shard_for_task(&id);
-    let deadline = format!("{}deadline", shard.keys.base());
+    let deadline = format!("{}expirations", shard.keys.base());
     fixture.redis.ask::<()>(cmd("ZADD").arg(&deadline).arg(1).arg(id.as_bytes())).await;
     let more = expire_tasks(shard, &mut Caller::new()).await.unwrap();
     assert_eq!((more, store.client().metrics().transitions.read().iter().map(|(_, _, count)| count).sum()), (false, 0));

@@ -126,7 +126,7 @@ async fn doctor_and_healthcheck_report_the_state() {
     let key = keys.first().map_or(key, String::as_str);
     deadpool_redis::redis::cmd("HINCRBY").arg(key).arg("ready").arg(1).exec(&mut redis).unwrap();
     let doctor = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
-    assert!(!doctor.status.success() && text(&doctor).contains("counts 2 ready and has 1"), "{}", text(&doctor));
+    assert!(!doctor.status.success() && text(&doctor).contains("count of ready is 2, expected 1"), "{}", text(&doctor));
 
     signal(&server.child, "-TERM");
     assert!(server.child.wait().unwrap().success());

@@ -9,6 +9,7 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::state::State;
 use slotwheel::store::Shard;
+use slotwheel::store::record::fields;
 use slotwheel::store::audit::{RepairEvent, audit, repair};
 use slotwheel::store::views::page::page_by_time;
 
@@ -131,7 +132,7 @@ async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
         }
     }
     ask(&on("DEL", key(shard, "due"))).await;
-    ask(&on("ZPOPMIN", key(shard, "retain"))).await;
+    ask(&on("ZPOPMIN", key(shard, "retention"))).await;
     ask(on("HINCRBY", key(shard, "count")).arg("leased").arg(7)).await;
 }
 
@@ -188,8 +189,8 @@ async fn unreadable_task_is_reported_and_not_changed() {
     let store = fixture.store().await;
     let id = TaskId::parse(text(&broken)).unwrap();
     let key = store.shard_for_task(&id).keys.task(&id);
-    let document: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg("d")).await;
-    fixture.redis.ask::<()>(cmd("HDEL").arg(&key).arg("d")).await;
+    let document: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg(fields::DOCUMENT)).await;
+    fixture.redis.ask::<()>(cmd("HDEL").arg(&key).arg(fields::DOCUMENT)).await;
 
     let rest = repair(&store, |step| panic!("{step:?}")).await.expect("a repair");
 
@@ -199,7 +200,7 @@ async fn unreadable_task_is_reported_and_not_changed() {
     // It holds up nobody, and once it is mended by hand it goes its way.
     let claimed = fixture.claim_one("q").await;
     assert_eq!(claimed["id"], whole);
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("d").arg(document)).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(fields::DOCUMENT).arg(document)).await;
     assert_eq!(fixture.claim_one("q").await["id"], broken);
     fixture.end().await;
 }
@@ -212,7 +213,7 @@ async fn dedupe_key_is_given_to_the_live_task_and_taken_from_the_ended() {
     let store = fixture.store().await;
     let id = TaskId::parse(text(&held)).unwrap();
     let shard = store.shard_for_task(&id);
-    let digest: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(shard.keys.task(&id)).arg("D")).await;
+    let digest: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(shard.keys.task(&id)).arg(fields::DEDUPE_DIGEST)).await;
     let key = [shard.keys.base().as_bytes(), b"dedupe:q:", &digest].concat();
 
     fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;

@@ -9,7 +9,7 @@ use crate::support::redis::{OwnRedis, connect};
 async fn run(redis: &OwnRedis, body: &str) -> redis::RedisResult<redis::Value> {
     let mut connection = connect(&redis.url).await?;
     let text = format!("#!lua\n{SHIM}\nlocal call, base = redis.call, ARGV[1]\n{body}");
-    cmd("EVAL").arg(text).arg(1).arg("sw:{0}:calls").arg("sw:{0}:").query_async(&mut connection).await
+    cmd("EVAL").arg(text).arg(1).arg("sw:{0}:callers").arg("sw:{0}:").query_async(&mut connection).await
 }
 
 #[tokio::test]
@@ -17,14 +17,14 @@ async fn checker_finds_each_fault_and_accepts_a_correct_script() {
     let redis = OwnRedis::start().await;
     for (fault, body) in [
         ("leaves the base", "call('GET', 'elsewhere{0}')"),
-        ("had not read", "call('HGET', base .. 'a', 'f') call('HSET', base .. 'b', 'f', 1)"),
-        ("had not read", "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')"),
+        ("first touched after a write", "call('HGET', base .. 'a', 'f') call('HSET', base .. 'b', 'f', 1)"),
+        ("first touched after a write", "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')"),
         (
-            "writes after a hint",
+            "writes after a wake-up",
             "call('EXISTS', base .. 'a') call('SPUBLISH', base .. 's', 1) call('SET', base .. 'a', 1)",
         ),
         (
-            "touches what was emptied",
+            "touches an emptied key",
             "call('EXISTS', base .. 'z') call('ZADD', base .. 'z', 1, 'm') call('ZREM', base .. 'z', 'm') call('ZCARD', base .. 'z')",
         ),
     ] {

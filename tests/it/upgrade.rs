@@ -3,6 +3,7 @@
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
+use slotwheel::store::record::fields;
 
 use crate::support::{Fixture, report, report_with, text};
 
@@ -84,12 +85,12 @@ async fn unreadable_task_of_a_later_release_affects_no_other() {
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
     let id = TaskId::parse(text(&ended["id"])).unwrap();
     let key = fixture.store().await.shard_for_task(&id).keys.task(&id);
-    let had: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg("d")).await;
+    let had: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg(fields::DOCUMENT)).await;
     // A format of payloads that comes later.
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("d").arg("9unknown")).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(fields::DOCUMENT).arg("9unknown")).await;
     assert_eq!(fixture.http.get(&format!("/tasks/{}", text(&ended["id"]))).await.problem(500).0, "internal");
     fixture.submit("q", json!(2)).await;
     assert_eq!(fixture.claim_one("q").await["payload"], json!(2));
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("d").arg(had)).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(fields::DOCUMENT).arg(had)).await;
     fixture.end().await;
 }

@@ -54,10 +54,10 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
     if let Some(expires_at) = task.expires_at.filter(|_| task.is_waiting())
         && snapshot.expirations.get(id) != Some(&expires_at)
     {
-        suspects.insert(index_entry(id, "deadline"));
+        suspects.insert(index_entry(id, "expirations"));
     }
     if task.state.has_ended() && !snapshot.retention.contains_key(id) {
-        suspects.insert(index_entry(id, "retain"));
+        suspects.insert(index_entry(id, "retention"));
     }
     if let Some(claim) = task.claim.as_ref().filter(|_| task.state == State::Leased)
         && !snapshot.claims.get(claim).is_some_and(|ids| ids.contains(id))
@@ -189,9 +189,9 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     };
     let waiting =
         snapshot.expirations.keys().filter(|id| !is_valid(id, |task| task.is_waiting() && task.expires_at.is_some()));
-    suspects.extend(waiting.map(|id| index_entry(id, "deadline")));
+    suspects.extend(waiting.map(|id| index_entry(id, "expirations")));
     let kept = snapshot.retention.keys().filter(|id| !is_valid(id, |task| task.state.has_ended()));
-    suspects.extend(kept.map(|id| index_entry(id, "retain")));
+    suspects.extend(kept.map(|id| index_entry(id, "retention")));
     for (claim, ids) in &snapshot.claims {
         for id in ids {
             let task = snapshot.tasks.get(id);

@@ -11,7 +11,7 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
 use crate::store::keys::{KeyType, PATTERNS};
-use crate::store::record::TaskHash;
+use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::Shard;
 use crate::store::views::queues::Counts;
@@ -237,7 +237,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             let answer = shard.send(cmd("HMGET").arg(key).arg(&Counts::FIELDS)).await?;
             snapshot.queues.entry(queue).or_default().counts.add_reply(answer)?;
         }
-        ("queue", Some(queue)) => {
+        ("settings_copy", Some(queue)) => {
             let answer = shard.send(cmd("HGET").arg(key).arg("paused")).await?;
             snapshot.queues.entry(queue).or_default().paused =
                 matches!(answer, Value::BulkString(flag) if flag == b"1");
@@ -259,13 +259,13 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             snapshot.claims.insert(rest.to_vec(), ids);
         }
         ("settings", _) => drop(snapshot.settings.insert(rest.to_vec())),
-        ("configured", _) => snapshot.settings_index = read_name_zset(shard, key).await?.into_keys().collect(),
+        ("settings_index", _) => snapshot.settings_index = read_name_zset(shard, key).await?.into_keys().collect(),
         ("ready", _) => snapshot.ready = read_name_zset(shard, key).await?,
         ("due", _) => snapshot.due = read_name_zset(shard, key).await?,
         ("queues", _) => snapshot.queue_index = read_name_zset(shard, key).await?,
-        ("deadline", _) => snapshot.expirations = read_id_zset(shard, key, name, snapshot).await?,
-        ("retain", _) => snapshot.retention = read_id_zset(shard, key, name, snapshot).await?,
-        ("idem", _) => {
+        ("expirations", _) => snapshot.expirations = read_id_zset(shard, key, name, snapshot).await?,
+        ("retention", _) => snapshot.retention = read_id_zset(shard, key, name, snapshot).await?,
+        ("idempotency", _) => {
             let mut pipeline = pipe();
             pipeline.cmd("HGET").arg(key).arg("until").cmd("PTTL").arg(key);
             let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
@@ -281,7 +281,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
                 *counter = int(value).unwrap_or(*counter);
             }
         }
-        ("slot" | "wheel" | "scheduled" | "leased" | "ended" | "queue" | "dedupe", None) => {
+        ("slot" | "wheel" | "scheduled" | "leased" | "ended" | "settings_copy" | "dedupe", None) => {
             snapshot.unreadable.push(format!("key {shown} names no queue"));
         }
         _ => {}
@@ -299,10 +299,10 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
     let state = fields.task()?.state;
     let is_waiting = matches!(state, State::Scheduled | State::Ready);
     let time = match state {
-        State::Ready => "n",
-        State::Scheduled => "w",
-        State::Leased => "u",
-        State::Completed | State::Dead | State::Cancelled | State::Expired => "f",
+        State::Ready => fields::SEQ,
+        State::Scheduled => fields::RUN_AT,
+        State::Leased => fields::LEASE_UNTIL,
+        State::Completed | State::Dead | State::Cancelled | State::Expired => fields::FINISHED_AT,
     };
     fields.required_int(time)?;
     Ok(TaskSnapshot {
@@ -310,16 +310,16 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         state,
         slot: fields.slot()?,
         priority: fields.priority()?,
-        seq: fields.required_int("n")?,
-        run_at: fields.int("w"),
-        lease_until: fields.int("u"),
-        expires_at: fields.int("x"),
-        finished_at: fields.int("f"),
-        claim: fields.bytes("C").map(<[u8]>::to_vec),
-        dedupe: fields.bytes("D").map(<[u8]>::to_vec),
-        dedupe_until: fields.int("Y"),
+        seq: fields.required_int(fields::SEQ)?,
+        run_at: fields.int(fields::RUN_AT),
+        lease_until: fields.int(fields::LEASE_UNTIL),
+        expires_at: fields.int(fields::EXPIRES_AT),
+        finished_at: fields.int(fields::FINISHED_AT),
+        claim: fields.bytes(fields::CLAIM_DIGEST).map(<[u8]>::to_vec),
+        dedupe: fields.bytes(fields::DEDUPE_DIGEST).map(<[u8]>::to_vec),
+        dedupe_until: fields.int(fields::DEDUPE_UNTIL),
         has_stale_end_fields: !state.has_ended()
-            && (fields.bytes("f").is_some() || (is_waiting && fields.bytes("k").is_some())),
+            && (fields.bytes(fields::FINISHED_AT).is_some() || (is_waiting && fields.bytes(fields::CANCEL_REQUESTED).is_some())),
     })
 }
 

@@ -66,22 +66,22 @@ impl Invariant {
         let bytes = |text: &str| text.as_bytes().to_vec();
         let (kind, arguments): (_, Vec<Vec<u8>>) = match self {
             Invariant::Counters { seq, turn } => ("counters", vec![bytes(&seq.to_string()), bytes(&turn.to_string())]),
-            Invariant::IndexEntry { member, index } => ("entry", vec![member.clone(), index.clone()]),
-            Invariant::StaleEndFields(id) => ("marks", vec![id.as_bytes().to_vec()]),
+            Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
+            Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),
             Invariant::DedupeKey { queue, digest, ids } => {
                 let ids = ids.iter().take(MAX_MEMBERS).map(|id| id.as_bytes().to_vec());
                 ("dedupe", [bytes(queue.as_str()), digest.clone()].into_iter().chain(ids).collect())
             }
-            Invariant::Idempotency(digest) => ("idem", vec![digest.clone()]),
+            Invariant::Idempotency(digest) => ("idempotency", vec![digest.clone()]),
             Invariant::SettingsIndex(name) => ("settings", vec![name.clone()]),
-            Invariant::WheelEntry { queue, member } => ("place", vec![bytes(queue.as_str()), member.clone()]),
+            Invariant::WheelEntry { queue, member } => ("wheel_entry", vec![bytes(queue.as_str()), member.clone()]),
             Invariant::QueueIndexes(name) => ("queue", vec![name.clone()]),
             Invariant::QueueCounts { queue, unlisted_slots: places } => {
                 let places = places.iter().take(MAX_MEMBERS).map(|place| bytes(place));
-                ("counts", std::iter::once(bytes(queue.as_str())).chain(places).collect())
+                ("queue_counts", std::iter::once(bytes(queue.as_str())).chain(places).collect())
             }
             Invariant::ShardCounts(queues) => {
-                ("total", queues.iter().take(MAX_MEMBERS).map(|queue| bytes(queue)).collect())
+                ("shard_counts", queues.iter().take(MAX_MEMBERS).map(|queue| bytes(queue)).collect())
             }
         };
         let count = bytes(&arguments.len().to_string());

@@ -96,7 +96,7 @@ pub async fn is_missing(client: &Client, prefix: &str) -> Result<bool> {
 /// What was decided at the first start; `None` if there was none.
 pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
     let mut fields = read_list(
-        client.send(cmd("HMGET").arg(first_shard_keys(prefix).meta()).arg(&["shards", "id", "pulse"])).await?,
+        client.send(cmd("HMGET").arg(first_shard_keys(prefix).meta()).arg(&["shards", "id", "has_markers"])).await?,
     )?;
     let count = match fields.value()? {
         Value::Nil => return Ok(None),

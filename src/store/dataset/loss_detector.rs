@@ -32,7 +32,7 @@ async fn write_markers(store: &Store, dataset: &Dataset, purpose: TouchPurpose) 
     }
     // Only now: a start that ends half-way is done again by the next.
     let first_shard = store.first_shard();
-    first_shard.send(cmd("HSET").arg(first_shard.keys.meta()).arg("pulse").arg(1)).await?;
+    first_shard.send(cmd("HSET").arg(first_shard.keys.meta()).arg("has_markers").arg(1)).await?;
     Ok(())
 }
 
@@ -40,7 +40,7 @@ async fn write_markers(store: &Store, dataset: &Dataset, purpose: TouchPurpose) 
 pub async fn foreign_shards(store: &Store, dataset: &Dataset) -> Result<Vec<(usize, DataLoss)>> {
     let mut foreign = Vec::new();
     for shard in store.shards().iter().filter(|_| dataset.has_markers) {
-        match shard.send(cmd("HGET").arg(shard.keys.dataset()).arg("set")).await? {
+        match shard.send(cmd("HGET").arg(shard.keys.dataset()).arg("dataset")).await? {
             Value::Nil => foreign.push((shard.index, DataLoss::Missing)),
             set => {
                 if text(set)? != dataset.to_string() {

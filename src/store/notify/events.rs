@@ -79,7 +79,7 @@ fn parse_event(value: Value, at: TimestampMs) -> Result<TaskEvent> {
             state => Ok(state),
         }
     };
-    Ok(TaskEvent { id, queue, from: optional_state("")?, to: optional_state("removed")?, at })
+    Ok(TaskEvent { id, queue, from: optional_state("")?, to: optional_state("deleted")?, at })
 }
 
 #[cfg(test)]
@@ -97,8 +97,8 @@ mod tests {
         let [change] = parsed("ready", "leased").unwrap().try_into().unwrap();
         assert_eq!((change.from, change.to, change.at), (Some(State::Ready), Some(State::Leased), TimestampMs(7)));
         assert_eq!(parsed("", "ready").unwrap()[0].from, None);
-        assert_eq!(parsed("dead", "removed").unwrap()[0].to, None);
-        for (from, to) in [("removed", "ready"), ("ready", ""), ("ready", "frozen")] {
+        assert_eq!(parsed("dead", "deleted").unwrap()[0].to, None);
+        for (from, to) in [("deleted", "ready"), ("ready", ""), ("ready", "frozen")] {
             assert_eq!(gap_on_error(parsed(from, to).unwrap_err()), EventMessage::Gap);
         }
     }

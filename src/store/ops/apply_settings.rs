@@ -6,7 +6,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("apply_settings", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "apply_settings", []);
 
 /// Brings the copy up to `version`. Whether it was behind.
 pub async fn apply_settings(

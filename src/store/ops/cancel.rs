@@ -9,8 +9,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("cancel", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
+pub(super) static SCRIPT: Script = script!(write "cancel", ["events", "wheel", "waiting", "dedupe", "lease"]);
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +42,8 @@ pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resul
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Cancelled> {
     Ok(match item.text()?.as_str() {
         "cancelled" => Cancelled::Now,
-        "before" => Cancelled::AlreadyCancelled,
-        "flagged" => Cancelled::Requested,
+        "already_cancelled" => Cancelled::AlreadyCancelled,
+        "requested" => Cancelled::Requested,
         "ended" => Cancelled::Ended(item.state()?),
         "unknown" => Cancelled::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),

@@ -1,40 +1,29 @@
---[[ complete: end leased tasks whose tokens hold.
+--[[ complete: ends leased tasks as completed, if their tokens hold the leases.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. queue (zset), base .. 'claim:' .. digest (set),
-                    base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'stats:' .. bucket (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string),
-                    base .. 'listen' (string)                       same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] retain_ms   how long a completed task is kept that does not say
+ARGV[5] retain_ms   how long a completed task without its own retention is kept
 ARGV[6] count       of tasks; then for each: id, token, result
-RETURNS {'completed'} | {'repeated', state, run_at | ''} | {'lost', state} | {'unknown'}, each
+RETURNS {'completed'} | {'repeated', state, run_at | ''} | {'lease_lost', state} | {'unknown'}, for each task
 MOVES   leased -> completed
 COST    O(n log leased)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
-local NAMES = { 'S', 'q', 't', 'u', 'h', 'C', 'D', 'o', 'R' }
+local COMPLETE_FIELDS = { F.state, F.queue, F.lease_token, F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest,
+  F.completion_watched, F.retain_ms }
 local replies, completed = {}, { 'completed' }
 for i = 1, tonumber(ARGV[6]) do
   local at = 4 + 3 * i
   local id, token, result = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local task = load(id, NAMES)
-  local answer = refusal(task, token, 'complete')
-  if not answer then
-    answer = completed
-    local fields = { 'HSET', task.key, 'S', 'completed', 'f', now_digits, end_lease(task, 'complete', 'completed') }
-    if result ~= '' then
-      fields[#fields + 1] = 'y'
-      fields[#fields + 1] = result
-    end
-    writes[#writes + 1] = fields
-    conclude(task, 'completed', ARGV[5])
-    move(task, 'leased', 'completed')
+  local task = load_task(id, COMPLETE_FIELDS)
+  local reply = check_lease(task, token, 'complete')
+  if not reply then
+    reply = completed
+    local command = { 'HSET', task.key, F.state, 'completed', F.finished_at, now_digits, end_lease(task, 'complete', 'completed') }
+    if result ~= '' then set_field(command, F.result, result) end
+    writes[#writes + 1] = command
+    finish_task(task, 'completed', ARGV[5])
+    transition(task, 'leased', 'completed')
   end
-  replies[i] = answer
+  replies[i] = reply
 end
-measured('ends', ends)
-return commit(cmsgpack.pack(replies))
+return commit(replies)

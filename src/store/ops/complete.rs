@@ -12,8 +12,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("complete", flags = " flags=allow-oom", ["call", "stage", "news", "sums", "measure", "lease", "end_lease"]);
+pub(super) static SCRIPT: Script = script!(write "complete", ["events", "stats_format", "stats_counters", "dedupe", "lease", "end_lease"]);
 
 /// A task that is done.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseEnd> {
     Ok(match item.text()?.as_str() {
         "completed" => LeaseEnd::Done { state: State::Completed, run_at: None, repeated: false },
         "repeated" => LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true },
-        "lost" => LeaseEnd::LeaseLost(item.state()?),
+        "lease_lost" => LeaseEnd::LeaseLost(item.state()?),
         "unknown" => LeaseEnd::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),
     })

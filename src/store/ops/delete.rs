@@ -8,8 +8,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("delete", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
+pub(super) static SCRIPT: Script = script!(write "delete", ["events", "wheel", "waiting", "dedupe"]);
 
 /// Why a task is to go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,8 +56,8 @@ pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, i
 /// Reads the answer to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Deleted> {
     Ok(match item.text()?.as_str() {
-        "removed" => Deleted::Now,
-        "refused" => Deleted::NotAllowed(item.state()?),
+        "deleted" => Deleted::Now,
+        "not_allowed" => Deleted::NotAllowed(item.state()?),
         "unknown" => Deleted::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),
     })

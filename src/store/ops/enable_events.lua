@@ -1,21 +1,17 @@
---[[ enable_events: for a while somebody listens: until then scripts report what becomes of tasks.
+--[[ enable_events: has scripts publish the transitions of tasks on channel `events` for a while.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'listen' (string)               same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] for_s       how long
-RETURNS the name of the time since which somebody listens without a break. Whoever knew another, or none: between the two,
-        changes may have gone unreported
+KEYS    events_enabled
+ARGV[5] for_s       for how long, in seconds
+RETURNS the name of the unbroken time since which events are published. A subscriber that knew another name, or none, may
+        have missed events.
 MOVES   -
 COST    O(1)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
-local key = base .. 'listen'
-local since = news and string.match(listen, ' (.+)$') or pump .. '-' .. number
--- The key goes by itself some time after what it says is over.
+local key = base .. 'events_enabled'
+local since = events and string.match(events_enabled, ' (.+)$') or caller .. '-' .. sequence
+-- Redis deletes the key some time after its content has lapsed.
 write('SET', key, digits(clock[1] + ARGV[5]) .. ' ' .. since, 'EX', digits(4 * ARGV[5]))
 touched[key] = true
-return commit(cmsgpack.pack(since))
+return commit(since)

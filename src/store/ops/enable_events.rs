@@ -5,7 +5,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("enable_events", flags = " flags=allow-oom", ["call", "stage", "news"]);
+pub(super) static SCRIPT: Script = script!(write "enable_events", ["events"]);
 
 /// For how long scripts report after a call, by Redis' clock, in s.
 pub const EVENTS_TTL_S: u8 = 15;

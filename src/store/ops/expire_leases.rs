@@ -12,11 +12,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(
-    "expire_leases",
-    flags = " flags=allow-oom",
-    ["call", "stage", "news", "sums", "measure", "wheel", "lease", "end_lease", "attempt"]
-);
+pub(super) static SCRIPT: Script = script!(write "expire_leases", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "lease", "end_lease", "attempt"]);
 
 /// A lease that ran out when it was looked at.
 #[derive(Clone, Debug)]

@@ -1,34 +1,24 @@
---[[ expire_tasks: end tasks whose deadline has passed while they wait.
+--[[ expire_tasks: ends waiting tasks whose time of expiry has passed.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
-                    base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
-                    base .. 'deadline' (zset), base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset),
-                    base .. 'count:' .. queue (hash), base .. 'count' (hash), base .. 'queue:' .. queue (hash),
-                    base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash), base .. 'listen' (string)
-                                                                    same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] retain_ms   how long an expired task is kept that does not say
-ARGV[6] limit       so many tasks at most
-RETURNS {tasks ended, tasks looked at}; `limit` of these: there may be more
+KEYS    expirations
+ARGV[5] retain_ms   how long an expired task without its own retention is kept
+ARGV[6] limit       maximum of tasks
+RETURNS {tasks ended, entries checked}; if `limit` entries were checked, there may be more
 MOVES   ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
 local ended = 0
-local ids = call('ZRANGEBYSCORE', base .. 'deadline', '-inf', digits(now), 'LIMIT', 0, ARGV[6])
-touched[base .. 'deadline'] = true
+local ids = call('ZRANGEBYSCORE', base .. 'expirations', '-inf', digits(now), 'LIMIT', 0, ARGV[6])
+touched[base .. 'expirations'] = true
 for _, id in ipairs(ids) do
-  local task = load(id, WAITING)
-  if task and leave_waiting(task) then
-    write('HSET', task.key, 'S', 'expired', 'f', now)
-    conclude(task, 'expired', ARGV[5])
-    move(task, task.S, 'expired')
+  local task = load_task(id, WAITING_FIELDS)
+  if task and stop_waiting(task) then
+    write('HSET', task.key, F.state, 'expired', F.finished_at, now)
+    finish_task(task, 'expired', ARGV[5])
+    transition(task, task[F.state], 'expired')
     ended = ended + 1
   end
 end
-turn_wheels()
-return commit(cmsgpack.pack({ ended, #ids }))
+return commit({ ended, #ids })

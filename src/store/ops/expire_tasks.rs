@@ -6,8 +6,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("expire_tasks", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease", "waiting"]);
+pub(super) static SCRIPT: Script = script!(write "expire_tasks", ["events", "wheel", "waiting", "dedupe", "lease"]);
 
 /// Ends waiting tasks past their deadline. Whether there may be more.
 pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {

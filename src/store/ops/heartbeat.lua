@@ -1,37 +1,30 @@
---[[ heartbeat: prolong leases whose tokens hold, and take note of progress.
+--[[ heartbeat: extends leases if their tokens hold them, and stores progress.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'leased:' .. queue (zset), base .. 'due' (zset)
-                                                                    same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] count       of tasks; then for each: id, token, lease_ms or '' for what the claim asked for, progress or ''
-RETURNS {'held', until, 0 | 1 if a client wants it called off} | {'lost', state} | {'unknown'}, each
+KEYS    leased:<queue>
+ARGV[5] count       of tasks; then for each: id, token, lease_ms or '' for the length that the claim asked for, progress or ''
+RETURNS {'extended', lease_until, 1 if cancellation is requested, else 0} | {'lease_lost', state} | {'unknown'}, for each task
 MOVES   -
 COST    O(n log leased)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
+local HEARTBEAT_FIELDS = { F.state, F.queue, F.lease_token, F.lease_until, F.cancel_requested, F.leased_at, F.lease_ms, F.max_run_ms }
 local replies = {}
 for i = 1, tonumber(ARGV[5]) do
   local at = 2 + 4 * i
-  local task = load(ARGV[at], { 'S', 'q', 't', 'u', 'k', 'h', 'L', 'M' })
-  local answer = refusal(task, ARGV[at + 1])
-  if not answer then
-    local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task.L))
-    local max_run = tonumber(task.M) or 0
-    if max_run > 0 then lease_until = math.min(lease_until, tonumber(task.h) + max_run) end
-    local fields = { 'HSET', task.key, 'u', lease_until }
-    if ARGV[at + 3] ~= '' then
-      fields[#fields + 1] = 'g'
-      fields[#fields + 1] = ARGV[at + 3]
-    end
-    writes[#writes + 1] = fields
-    add(base .. 'leased:' .. task.q, lease_until, task.id)
-    due(task.q, lease_until)
-    answer = { 'held', lease_until, task.k and 1 or 0 }
+  local task = load_task(ARGV[at], HEARTBEAT_FIELDS)
+  local reply = check_lease(task, ARGV[at + 1])
+  if not reply then
+    local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task[F.lease_ms]))
+    local max_run_ms = tonumber(task[F.max_run_ms]) or 0
+    if max_run_ms > 0 then lease_until = math.min(lease_until, tonumber(task[F.leased_at]) + max_run_ms) end
+    local command = { 'HSET', task.key, F.lease_until, lease_until }
+    if ARGV[at + 3] ~= '' then set_field(command, F.progress, ARGV[at + 3]) end
+    writes[#writes + 1] = command
+    zset_add(base .. 'leased:' .. task[F.queue], lease_until, task.id)
+    due_no_later(task[F.queue], lease_until)
+    reply = { 'extended', lease_until, task[F.cancel_requested] and 1 or 0 }
   end
-  replies[i] = answer
+  replies[i] = reply
 end
-return commit(cmsgpack.pack(replies))
+return commit(replies)

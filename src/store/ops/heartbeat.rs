@@ -10,7 +10,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("heartbeat", flags = " flags=allow-oom", ["call", "stage", "lease"]);
+pub(super) static SCRIPT: Script = script!(write "heartbeat", ["dedupe", "lease"]);
 
 /// A sign of life.
 #[derive(Clone, Debug)]
@@ -59,8 +59,8 @@ pub async fn heartbeat(
 /// Reads the answer to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseExtended> {
     Ok(match item.text()?.as_str() {
-        "held" => LeaseExtended::Extended { lease_until: TimestampMs(item.int()?), cancel_requested: item.int()? == 1 },
-        "lost" => LeaseExtended::LeaseLost(item.state()?),
+        "extended" => LeaseExtended::Extended { lease_until: TimestampMs(item.int()?), cancel_requested: item.int()? == 1 },
+        "lease_lost" => LeaseExtended::LeaseLost(item.state()?),
         "unknown" => LeaseExtended::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),
     })

@@ -1,38 +1,33 @@
---[[ idempotency: open the record of an Idempotency-Key, or close it with the outcome.
+--[[ idempotency: opens the record of an Idempotency-Key, or completes it with the outcome.
 
-KEYS[1] calls       hash   the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'idem:' .. digest (hash)        same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] keep_ms     how long a record holds
+KEYS    idempotency:<digest>
+ARGV[5] retain_ms   how long a record is kept
 ARGV[6] count       of records; then for each: digest of the key, digest of the body, id for the task, and '' to open it or
-                    the status to close it
-RETURNS {'open', id} | {'closed', id, status} | {'mismatch'}, each
+                    the status to complete it
+RETURNS {'open', id} | {'completed', id, status} | {'mismatch'}, for each record
 MOVES   -
 COST    O(n)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
-local keep_ms = tonumber(ARGV[5])
 local replies = {}
 for i = 1, tonumber(ARGV[6]) do
   local at = 3 + 4 * i
-  local key, body, id, status = base .. 'idem:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local key, body, id, status = base .. 'idempotency:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record = call('HMGET', key, 'body', 'id', 'status', 'until')
   touched[key] = true
-  local holds = record[1] and tonumber(record[4]) > now
-  local outcome = holds and record[3] and record[3] ~= '' and record[3]
-  if holds and record[1] ~= body then
+  local is_live = record[1] and tonumber(record[4]) > now
+  local outcome = is_live and record[3] and record[3] ~= '' and record[3]
+  if is_live and record[1] ~= body then
     replies[i] = { 'mismatch' }
   elseif outcome then
-    replies[i] = { 'closed', record[2], outcome }
-  elseif holds and status == '' then
+    replies[i] = { 'completed', record[2], outcome }
+  elseif is_live and status == '' then
     replies[i] = { 'open', record[2] }
   else
-    write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', holds and record[4] or digits(now + keep_ms))
-    if not holds then write('PEXPIRE', key, ARGV[5]) end
-    replies[i] = status == '' and { 'open', id } or { 'closed', id, status }
+    write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', is_live and record[4] or digits(now + ARGV[5]))
+    if not is_live then write('PEXPIRE', key, ARGV[5]) end
+    replies[i] = status == '' and { 'open', id } or { 'completed', id, status }
   end
 end
-return commit(cmsgpack.pack(replies))
+return commit(replies)

@@ -8,7 +8,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("idempotency", flags = "", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(grow "idempotency", []);
 
 /// What to note of a key.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub async fn record_idempotency(
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<IdempotencyOutcome> {
     Ok(match item.text()?.as_str() {
         "open" => IdempotencyOutcome::Open(item.id()?),
-        "closed" => IdempotencyOutcome::Completed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
+        "completed" => IdempotencyOutcome::Completed(item.id()?, u16::try_from(item.int()?).unwrap_or(200)),
         "mismatch" => IdempotencyOutcome::BodyMismatch,
         other => return super::unexpected_reply(&SCRIPT, other),
     })

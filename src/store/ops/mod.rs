@@ -3,29 +3,6 @@
 //! Every operation has the same shape: a shard, the caller whose number makes repeating harmless, then what to do.
 //! A list of items gets a list of answers in the same order; no item may name what another item of the call names.
 
-pub mod apply_settings;
-pub mod cancel;
-pub mod claim;
-pub mod complete;
-pub mod delete;
-pub mod enable_events;
-pub mod expire_leases;
-pub mod expire_tasks;
-pub mod fail;
-pub mod heartbeat;
-pub mod idempotency;
-pub mod promote;
-pub mod prune_callers;
-pub mod record_workers;
-pub mod release;
-pub mod repair;
-pub mod retry;
-pub mod sample_leases;
-pub mod set_settings;
-pub mod submit;
-pub mod subscribe_completion;
-pub mod touch_dataset;
-
 use super::error::{Error, Result};
 use super::redis::reply::{ReplyReader, read_list};
 use super::redis::script::Script;
@@ -35,35 +12,46 @@ use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use deadpool_redis::redis::Value;
 
-/// All scripts there are.
-pub static ALL: &[&Script] = &[
-    &touch_dataset::SCRIPT,
-    &cancel::SCRIPT,
-    &claim::SCRIPT,
-    &complete::SCRIPT,
-    &apply_settings::SCRIPT,
-    &expire_tasks::SCRIPT,
-    &fail::SCRIPT,
-    &heartbeat::SCRIPT,
-    &enable_events::SCRIPT,
-    &repair::SCRIPT,
-    &promote::SCRIPT,
-    &expire_leases::SCRIPT,
-    &release::SCRIPT,
-    &idempotency::SCRIPT,
-    &delete::SCRIPT,
-    &retry::SCRIPT,
-    &sample_leases::SCRIPT,
-    &set_settings::SCRIPT,
-    &record_workers::SCRIPT,
-    &submit::SCRIPT,
-    &prune_callers::SCRIPT,
-    &subscribe_completion::SCRIPT,
-    &super::views::verify_invariants::SCRIPT,
-    &super::views::next_due::SCRIPT,
-    &super::views::page::SCRIPT,
-    &super::views::stats::SCRIPT,
-];
+/// Declares the modules of the transitions, and lists their scripts and those of the views.
+macro_rules! ops {
+    ($($op:ident),* $(,)?) => {
+        $(pub mod $op;)*
+
+        /// All scripts.
+        pub static ALL: &[&Script] = &[
+            $(&$op::SCRIPT,)*
+            &super::views::next_due::SCRIPT,
+            &super::views::page::SCRIPT,
+            &super::views::stats::SCRIPT,
+            &super::views::verify_invariants::SCRIPT,
+        ];
+    };
+}
+
+ops! {
+    apply_settings,
+    cancel,
+    claim,
+    complete,
+    delete,
+    enable_events,
+    expire_leases,
+    expire_tasks,
+    fail,
+    heartbeat,
+    idempotency,
+    promote,
+    prune_callers,
+    record_workers,
+    release,
+    repair,
+    retry,
+    sample_leases,
+    set_settings,
+    submit,
+    subscribe_completion,
+    touch_dataset,
+}
 
 /// A task with the proof that it is held.
 #[derive(Clone, Debug)]
@@ -121,7 +109,7 @@ fn parse_lease_end(script: &Script, done_tag: &str, mut item: ReplyReader) -> Re
     let tag = item.text()?;
     match tag.as_str() {
         "repeated" => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true }),
-        "lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
+        "lease_lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
         "unknown" => Ok(LeaseEnd::Unknown),
         tag if tag == done_tag => {
             Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false })

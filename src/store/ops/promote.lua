@@ -1,54 +1,46 @@
---[[ promote: scheduled tasks of one queue whose time has come become ready, behind those that are.
+--[[ promote: makes scheduled tasks of one queue ready once their time has come, behind the tasks that are ready.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
-                    base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
-                    base .. 'leased:' .. queue (zset), base .. 'due' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'queue:' .. queue (hash), base .. 'seq' (hash),
-                    base .. 'listen' (string)                       same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] queue       whose
-ARGV[6] limit       so many tasks at most
-RETURNS how many became ready; `limit`: there may be more
+KEYS    scheduled:<queue>, leased:<queue>, due
+ARGV[5] queue       name
+ARGV[6] limit       maximum of tasks
+RETURNS entries promoted; if `limit`, there may be more
 MOVES   scheduled -> ready
 COST    O(n log queue)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
+local PROMOTE_FIELDS = { F.state, F.slot, F.priority }
 local queue, limit = ARGV[5], tonumber(ARGV[6])
-local scheduled, leased, dues_key = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue, base .. 'due'
--- One more than may move: its time is the queue's next.
+local scheduled, leased, due = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue, base .. 'due'
+-- Reads one more than the limit: its time is the queue's next.
 local page = call('ZRANGE', scheduled, 0, limit, 'WITHSCORES')
-touched[scheduled], touched[dues_key] = true, true
-local moved, next_at = 0, nil
+touched[scheduled], touched[due] = true, true
+local promoted, next_time = 0, nil
 for i = 1, #page, 2 do
-  local at = tonumber(page[i + 1])
-  if at > now or moved == limit then
-    next_at = at
+  local run_at = tonumber(page[i + 1])
+  if run_at > now or promoted == limit then
+    next_time = run_at
     break
   end
-  moved = moved + 1
-  local task = load(page[i], { 'S', 's', 'p' })
-  remove(scheduled, page[i])
-  -- An entry that is left of a task which has gone on must not take it back.
-  if task and task.S == 'scheduled' then
-    task.q = queue
-    local seq = next_of('seq')
-    write('HSET', task.key, 'S', 'ready', 'n', seq, 'r', now)
-    enter(queue, task.p, task.s, seq, task.id)
-    move(task, 'scheduled', 'ready')
+  promoted = promoted + 1
+  local task = load_task(page[i], PROMOTE_FIELDS)
+  zset_remove(scheduled, page[i])
+  -- A stale entry of a task in another state must not take it back.
+  if task and task[F.state] == 'scheduled' then
+    task[F.queue] = queue
+    local seq = next_counter('seq')
+    write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now)
+    enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+    transition(task, 'scheduled', 'ready')
   end
 end
--- The queue's time in `due` is set anew from what is left.
-local first = call('ZRANGE', leased, 0, 0, 'WITHSCORES')
-if first[2] and (not next_at or tonumber(first[2]) < next_at) then next_at = tonumber(first[2]) end
-local stands = call('ZSCORE', dues_key, queue)
-if next_at then
-  if not stands or tonumber(stands) ~= next_at then add(dues_key, next_at, queue) end
-elseif stands then
-  remove(dues_key, queue)
+-- The queue's score in `due` becomes the time of its first remaining task.
+local first_lease = call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2]
+if first_lease and (not next_time or tonumber(first_lease) < next_time) then next_time = tonumber(first_lease) end
+local score = call('ZSCORE', due, queue)
+if next_time then
+  if not score or tonumber(score) ~= next_time then zset_add(due, next_time, queue) end
+elseif score then
+  zset_remove(due, queue)
 end
-turn_wheels()
-return commit(cmsgpack.pack(moved))
+return commit(promoted)

@@ -7,7 +7,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("promote", flags = " flags=allow-oom", ["call", "stage", "news", "wheel"]);
+pub(super) static SCRIPT: Script = script!(write "promote", ["events", "wheel"]);
 
 /// Makes due tasks of the queue ready, and sets the queue's time in `due` anew. Whether there may be more.
 pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {

@@ -5,7 +5,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("prune_callers", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "prune_callers", []);
 
 /// A pump repeats a call within seconds; after an hour nobody asks.
 const CALLER_IDLE_MS: i64 = 3_600_000;

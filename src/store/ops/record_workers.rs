@@ -8,7 +8,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("record_workers", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "record_workers", []);
 
 /// A lease may be twice as long as a worker needs to be heard of: what is known of one that works is kept meanwhile.
 const WORKER_RETENTION_MS: i64 = 24 * 3_600_000;

@@ -9,7 +9,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("repair", flags = " flags=allow-oom", ["call", "stage", "wheel", "truth"]);
+pub(super) static SCRIPT: Script = script!(write "repair", ["wheel", "dedupe", "invariants", "queue_invariants"]);
 
 /// What was found of a subject.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,53 +1,42 @@
---[[ retry: put tasks that ended without success back to ready, with fresh attempts and a fresh deadline.
+--[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts and a fresh time of expiry.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
-                    base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'deadline' (zset),
-                    base .. 'ended:' .. queue .. ':' .. state (zset), base .. 'retain' (zset), base .. 'count:' .. queue (hash),
-                    base .. 'count' (hash), base .. 'queue:' .. queue (hash),
-                    base .. 'dedupe:' .. queue .. ':' .. digest (string), base .. 'seq' (hash), base .. 'listen' (string)
-                                                                    same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
+KEYS    ended:<queue>:<state>, retention
 ARGV[5] count       of tasks; then the ids
-RETURNS {'revived'} | {'unretryable', state} | {'key_held', state} | {'unknown'}, each
+RETURNS {'retried'} | {'not_retryable', state} | {'dedupe_key_taken', state} | {'unknown'}, for each task
 MOVES   dead -> ready, cancelled -> ready, expired -> ready
 COST    O(n log queue)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
+local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_in_ms, F.dedupe_digest }
 
-local function revive(task)
+local function retry_task(task)
   if not task then return { 'unknown' } end
-  if not RETRYABLE[task.S] then return { 'unretryable', task.S } end
-  if task.D and task.D ~= '' then
-    local key = base .. 'dedupe:' .. task.q .. ':' .. task.D
-    local holder = call('GET', key)
-    touched[key] = true
-    local until_ms = holder and tonumber(string.sub(holder, 17))
-    if holder and (not until_ms or until_ms > now) then return { 'key_held', task.S } end
+  local state, queue, digest = task[F.state], task[F.queue], task[F.dedupe_digest]
+  if not RETRYABLE[state] then return { 'not_retryable', state } end
+  if digest and digest ~= '' then
+    local key, holder, until_ms = read_dedupe(queue, digest)
+    if holder and (not until_ms or until_ms > now) then return { 'dedupe_key_taken', state } end
     write('SET', key, task.id)
   end
-  local seq = next_of('seq')
-  local fields = { 'HSET', task.key, 'S', 'ready', 'n', seq, 'r', now, 'a', 0, 'w', '', 'Y', '' }
-  if task.X and task.X ~= '' then
-    task.x = now + tonumber(task.X)
-    fields[#fields + 1] = 'x'
-    fields[#fields + 1] = task.x
-    under_deadline(task)
+  local seq = next_counter('seq')
+  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '' }
+  local expires_in_ms = task[F.expires_in_ms]
+  if expires_in_ms and expires_in_ms ~= '' then
+    task[F.expires_at] = now + tonumber(expires_in_ms)
+    set_field(command, F.expires_at, task[F.expires_at])
+    index_expiration(task)
   end
-  writes[#writes + 1] = fields
-  ending('HDEL', task.key, 'k', 'f', 'o')
-  remove(base .. 'ended:' .. task.q .. ':' .. task.S, task.id)
-  remove(base .. 'retain', task.id)
-  enter(task.q, task.p, task.s, seq, task.id)
-  move(task, task.S, 'ready')
-  return { 'revived' }
+  writes[#writes + 1] = command
+  write_last('HDEL', task.key, F.cancel_requested, F.finished_at, F.completion_watched)
+  zset_remove(base .. 'ended:' .. queue .. ':' .. state, task.id)
+  zset_remove(base .. 'retention', task.id)
+  enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+  transition(task, state, 'ready')
+  return { 'retried' }
 end
 
 local replies = {}
-for i = 1, tonumber(ARGV[5]) do replies[i] = revive(load(ARGV[5 + i], { 'S', 'q', 's', 'p', 'X', 'D' })) end
-turn_wheels()
-return commit(cmsgpack.pack(replies))
+for i = 1, tonumber(ARGV[5]) do replies[i] = retry_task(load_task(ARGV[5 + i], RETRY_FIELDS)) end
+return commit(replies)

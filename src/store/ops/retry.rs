@@ -8,8 +8,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!("retry", flags = " flags=allow-oom", ["call", "stage", "news", "wheel", "lease"]);
+pub(super) static SCRIPT: Script = script!(write "retry", ["events", "wheel", "waiting", "dedupe"]);
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,9 +38,9 @@ pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result
 /// Reads the answer to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Retried> {
     Ok(match item.text()?.as_str() {
-        "revived" => Retried::Ready,
-        "unretryable" => Retried::NotRetryable(item.state()?),
-        "key_held" => Retried::DedupeKeyTaken(item.state()?),
+        "retried" => Retried::Ready,
+        "not_retryable" => Retried::NotRetryable(item.state()?),
+        "dedupe_key_taken" => Retried::DedupeKeyTaken(item.state()?),
         "unknown" => Retried::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),
     })

@@ -7,7 +7,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("sample_leases", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "sample_leases", []);
 
 /// Queues looked into at most.
 const MAX_QUEUES: i64 = 500;

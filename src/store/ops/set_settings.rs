@@ -6,7 +6,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Store};
 
-pub(super) static SCRIPT: Script = script!("set_settings", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "set_settings", []);
 
 /// Writes the master copy; its version.
 pub async fn set_settings(

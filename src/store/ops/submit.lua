@@ -1,153 +1,129 @@
---[[ submit: store new tasks and put them where they wait.
+--[[ submit: stores new tasks, ready or scheduled. A dedupe key may keep or replace the task that holds it instead.
 
-KEYS[1] calls       hash   last call of each pump; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash), base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot (zset),
-                    base .. 'wheel:' .. queue (zset), base .. 'ready' (zset), base .. 'scheduled:' .. queue (zset),
-                    base .. 'due' (zset), base .. 'deadline' (zset), base .. 'count:' .. queue (hash), base .. 'count' (hash),
-                    base .. 'queues' (zset), base .. 'queue:' .. queue (hash), base .. 'dedupe:' .. queue .. ':' .. digest (string),
-                    base .. 'seq' (hash), base .. 'stats:' .. bucket (hash), base .. 'listen' (string)
-                                                                    same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] within_ms   how far run_at may lie from now
+KEYS    task:<id>, queues, count:<queue>, scheduled:<queue>, expirations
+ARGV[5] within_ms   how far from now run_at may be
 ARGV[6] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
-                    expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field,
-                    value of each
-RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'known'} | {'kept', id} | {'replaced', id} | {'too_far'}, each
+                    expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field
+                    and value of each
+RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'already_stored'} | {'existing', id} | {'replaced', id} |
+        {'too_far'}, for each task
 MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled
 COST    O(n log queue)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
-local LIVES = { ready = true, scheduled = true, leased = true }
-local within = tonumber(ARGV[5])
-local listed, submitted, some_known = {}, {}, nil
+local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at }
+local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
+-- Options and reply of most tasks: shared, so that they cost no table for each.
+local NO_OPTIONS, READY_NOW = {}, { 'created', 'ready', now, '', '' }
+local within_ms = tonumber(ARGV[5])
+local submitted, is_listed, some_stored = counters_of('submitted'), {}, nil
 
--- What most tasks have of options, and what they are answered: one for all.
-local PLAIN, READY_NOW = {}, { 'created', 'ready', now, '', '' }
-
-local function options_at(at)
-  local delay, run, expires_in, digest, mode, window = tonumber(ARGV[at]), unpack(ARGV, at + 1, at + 5)
-  return { run = tonumber(run) or (delay > 0 and now + delay) or nil, expires = expires_in ~= '' and now + tonumber(expires_in),
-    expires_in = expires_in, digest = digest ~= '' and digest, mode = mode, window = window }
+local function read_options(at)
+  local delay_ms, run_at, expires_in_ms, digest, mode, window_ms = tonumber(ARGV[at]), unpack(ARGV, at + 1, at + 5)
+  return { run_at = tonumber(run_at) or (delay_ms > 0 and now + delay_ms) or nil,
+    expires_at = expires_in_ms ~= '' and now + tonumber(expires_in_ms), expires_in_ms = expires_in_ms,
+    digest = digest ~= '' and digest, mode = mode, window_ms = window_ms }
 end
 
--- A queue that counts a task is listed: the list is written first.
+-- Lists a queue before it counts a task.
 local function list_queue(queue)
-  if listed[queue] then return end
-  listed[queue] = true
-  local submitted = call('HGET', base .. 'count:' .. queue, 'submitted')
-  if (submitted or '0') == '0' then write('ZADD', base .. 'queues', 0, queue) end
+  if is_listed[queue] then return end
+  is_listed[queue] = true
+  local submitted_before = call('HGET', base .. 'count:' .. queue, 'submitted')
+  if (submitted_before or '0') == '0' then write('ZADD', base .. 'queues', 0, queue) end
 end
 
--- Where a task goes that runs at `run` (nil: at once).
-local function place(task, run)
-  if run then
-    postpone(task, run)
-    return 'scheduled'
-  end
-  enter(task.q, task.p, task.s, task.n, task.id)
-  return 'ready'
-end
-
--- Adds to the fields of a new task what its options say.
-local function describe(task, options, fields)
-  local function field(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
-  if options.run then field('w', options.run) end
-  if options.expires then
-    field('x', options.expires)
-    field('X', options.expires_in)
-    add(base .. 'deadline', options.expires, task.id)
+-- Appends the fields that the options of a new task add.
+local function set_options(command, task, options)
+  if options.run_at then set_field(command, F.run_at, options.run_at) end
+  if options.expires_at then
+    set_field(command, F.expires_at, options.expires_at)
+    set_field(command, F.expires_in_ms, options.expires_in_ms)
+    zset_add(base .. 'expirations', options.expires_at, task.id)
   end
   if options.digest then
-    field('D', options.digest)
-    if options.window ~= '' then
-      local until_ms = digits(now + tonumber(options.window))
-      field('Y', until_ms)
-      write('SET', options.holder_key, task.id .. until_ms, 'PX', options.window)
+    set_field(command, F.dedupe_digest, options.digest)
+    if options.window_ms ~= '' then
+      local until_ms = digits(now + tonumber(options.window_ms))
+      set_field(command, F.dedupe_until, until_ms)
+      write('SET', options.dedupe_key, task.id .. until_ms, 'PX', options.window_ms)
     else
-      write('SET', options.holder_key, task.id)
+      write('SET', options.dedupe_key, task.id)
     end
   end
 end
 
 local function create(task)
-  local options = task.options
-  task.n = digits(next_of('seq'))
-  local state = place(task, options.run)
-  local fields = { 'HSET', task.key, 'S', state, 'q', task.q, 's', task.s, 'p', task.p, 'n', task.n, 'c', now_digits,
-    unpack(ARGV, task.from, task.to) }
-  if options ~= PLAIN then describe(task, options, fields) end
-  writes[#writes + 1] = fields
-  count(task.q, 'submitted', 1)
-  submitted[task.q] = (submitted[task.q] or 0) + 1
-  count(task.q, state, 1)
-  tell(task.id, task.q, '', state)
-  list_queue(task.q)
-  return options == PLAIN and READY_NOW or { 'created', state, now, options.run or '', options.expires or '' }
+  local options, queue, state = task.options, task[F.queue], 'ready'
+  task[F.seq] = digits(next_counter('seq'))
+  if options.run_at then
+    state = 'scheduled'
+    schedule(task, options.run_at)
+  else
+    enqueue(queue, task[F.priority], task[F.slot], task[F.seq], task.id)
+  end
+  local command = { 'HSET', task.key, F.state, state, F.queue, queue, F.slot, task[F.slot], F.priority, task[F.priority],
+    F.seq, task[F.seq], F.created_at, now_digits, unpack(ARGV, task.fields_from, task.fields_to) }
+  if options ~= NO_OPTIONS then set_options(command, task, options) end
+  writes[#writes + 1] = command
+  count(queue, 'submitted', 1)
+  submitted[queue] = (submitted[queue] or 0) + 1
+  count(queue, state, 1)
+  emit_event(task.id, queue, '', state)
+  list_queue(queue)
+  return options == NO_OPTIONS and READY_NOW or { 'created', state, now, options.run_at or '', options.expires_at or '' }
 end
 
--- A waiting task takes over the content of `new`; debounce also its delay.
-local function replace(task, new)
-  local options = new.options
-  local fields = { 'HSET', task.key, 'p', new.p, 'x', options.expires or '', 'X', options.expires and options.expires_in or '' }
-  for i = new.from, new.to do fields[#fields + 1] = ARGV[i] end
-  if options.expires then
-    add(base .. 'deadline', options.expires, task.id)
-  elseif task.x and task.x ~= '' then
-    remove(base .. 'deadline', task.id)
+-- Gives the waiting task `holder` the content of `new`, and with debounce its delay.
+local function replace(holder, new)
+  local options, queue, slot, was = new.options, holder[F.queue], holder[F.slot], holder[F.state]
+  local command = { 'HSET', holder.key, F.priority, new[F.priority], F.expires_at, options.expires_at or '',
+    F.expires_in_ms, options.expires_at and options.expires_in_ms or '' }
+  for i = new.fields_from, new.fields_to do command[#command + 1] = ARGV[i] end
+  if options.expires_at then
+    zset_add(base .. 'expirations', options.expires_at, holder.id)
+  elseif holder[F.expires_at] and holder[F.expires_at] ~= '' then
+    zset_remove(base .. 'expirations', holder.id)
   end
-  local state, run = task.S, nil
+  local state, run_at = was, nil
   if options.mode == 'debounce' then
-    state, run = options.run and 'scheduled' or 'ready', options.run
-    fields[#fields + 1] = 'w'
-    fields[#fields + 1] = run or ''
+    state, run_at = options.run_at and 'scheduled' or 'ready', options.run_at
+    set_field(command, F.run_at, run_at or '')
   end
-  local requeued = task.S == 'ready' and (state ~= 'ready' or task.p ~= new.p)
-  if requeued then leave(task.q, task.p, task.s, task.id) end
-  if task.S == 'scheduled' and state == 'ready' then remove(base .. 'scheduled:' .. task.q, task.id) end
-  task.p = new.p
-  if run then
-    postpone(task, run)
-  elseif state == 'ready' and (requeued or task.S ~= 'ready') then
-    enter(task.q, task.p, task.s, task.n, task.id)
-    if task.S ~= 'ready' then
-      fields[#fields + 1] = 'r'
-      fields[#fields + 1] = now
-    end
+  local is_moved = was == 'ready' and (state ~= 'ready' or holder[F.priority] ~= new[F.priority])
+  if is_moved then dequeue(queue, holder[F.priority], slot, holder.id) end
+  if was == 'scheduled' and state == 'ready' then zset_remove(base .. 'scheduled:' .. queue, holder.id) end
+  if run_at then
+    schedule(holder, run_at)
+  elseif state == 'ready' and (is_moved or was ~= 'ready') then
+    enqueue(queue, new[F.priority], slot, holder[F.seq], holder.id)
+    if was ~= 'ready' then set_field(command, F.ready_at, now) end
   end
-  if state ~= task.S then
-    fields[#fields + 1] = 'S'
-    fields[#fields + 1] = state
-    move(task, task.S, state)
+  if state ~= was then
+    set_field(command, F.state, state)
+    transition(holder, was, state)
   end
-  writes[#writes + 1] = fields
-  return { 'replaced', task.id }
+  writes[#writes + 1] = command
+  return { 'replaced', holder.id }
 end
 
 local function submit(task)
   local options = task.options
-  if options.run and options.run - now > within then return { 'too_far' } end
-  if options.run and options.run <= now then options.run = nil end
-  if some_known and call('EXISTS', task.key) == 1 then return { 'known' } end
+  if options.run_at and options.run_at - now > within_ms then return { 'too_far' } end
+  if options.run_at and options.run_at <= now then options.run_at = nil end
+  if some_stored and call('EXISTS', task.key) == 1 then return { 'already_stored' } end
   if not options.digest then return create(task) end
-  options.holder_key = base .. 'dedupe:' .. task.q .. ':' .. options.digest
-  touched[options.holder_key] = true
-  local record = call('GET', options.holder_key)
-  if not record then return create(task) end
-  local until_ms = tonumber(string.sub(record, 17))
-  local holder = load(string.sub(record, 1, 16), { 'S', 'q', 's', 'p', 'n', 'x' })
+  local dedupe_key, holder_id, until_ms = read_dedupe(task[F.queue], options.digest)
+  options.dedupe_key = dedupe_key
+  local holder = holder_id and load_task(holder_id, HOLDER_FIELDS)
   if not holder or (until_ms and until_ms <= now) then return create(task) end
-  -- One that has ended holds nothing: its record should have gone with its end.
-  if not LIVES[holder.S] then return create(task) end
-  if options.mode == 'keep' then return { 'kept', holder.id } end
-  if holder.S == 'leased' then
+  -- An ended task holds no key: its record should have been deleted when it ended.
+  if not HOLDS_KEY[holder[F.state]] then return create(task) end
+  if options.mode == 'keep' then return { 'existing', holder.id } end
+  if holder[F.state] == 'leased' then
     local created = create(task)
-    write('HSET', holder.key, 'Y', digits(now))
+    write('HSET', holder.key, F.dedupe_until, digits(now))
     return created
   end
   return replace(holder, task)
@@ -157,16 +133,15 @@ local tasks, keys, at = {}, {}, 7
 for i = 1, tonumber(ARGV[6]) do
   local id, options = ARGV[at], tonumber(ARGV[at + 4])
   local from = at + 6 + options
-  local task = { id = id, key = base .. 'task:' .. id, q = ARGV[at + 1], p = ARGV[at + 2], s = ARGV[at + 3], n = false,
-    options = options == 0 and PLAIN or options_at(at + 5), from = from, to = from + 2 * ARGV[from - 1] - 1 }
-  at = task.to + 1
+  local task = { id = id, key = base .. 'task:' .. id, [F.queue] = ARGV[at + 1], [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
+    [F.seq] = false, options = options == 0 and NO_OPTIONS or read_options(at + 5),
+    fields_from = from, fields_to = from + 2 * ARGV[from - 1] - 1 }
+  at = task.fields_to + 1
   touched[task.key] = true
   tasks[i], keys[i] = task, task.key
 end
--- As a rule none is: one look for all.
-some_known = #keys > 0 and call('EXISTS', unpack(keys)) > 0
+-- Usually no task is stored: one command asks for all.
+some_stored = #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}
 for i, task in ipairs(tasks) do replies[i] = submit(task) end
-measured('submitted', submitted)
-turn_wheels()
-return commit(cmsgpack.pack(replies))
+return commit(replies)

@@ -12,7 +12,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!("submit", flags = "", ["call", "stage", "news", "sums", "measure", "wheel"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe"]);
 
 /// What became of a submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,8 +99,8 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Submitted> {
             run_at: item.optional_time()?,
             expires_at: item.optional_time()?,
         },
-        "known" => Submitted::AlreadyStored,
-        "kept" => Submitted::Existing(item.id()?),
+        "already_stored" => Submitted::AlreadyStored,
+        "existing" => Submitted::Existing(item.id()?),
         "replaced" => Submitted::Replaced(item.id()?),
         "too_far" => Submitted::TooFar,
         other => return super::unexpected_reply(&SCRIPT, other),

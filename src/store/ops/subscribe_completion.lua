@@ -1,24 +1,20 @@
---[[ subscribe_completion: mark tasks whose end somebody waits for, so that it is published.
+--[[ subscribe_completion: marks tasks so that their end is published on channel `wakeups`.
 
-KEYS[1] calls       hash   the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'task:' .. id (hash)            same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
+KEYS    task:<id>
 ARGV[5] count       of tasks; then the ids
-RETURNS state of each, '' where there is no such task
+RETURNS the state of each task, '' if there is no such task
 MOVES   -
 COST    O(n)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 local replies = {}
 for i = 1, tonumber(ARGV[5]) do
   local key = base .. 'task:' .. ARGV[5 + i]
-  local task = call('HMGET', key, 'S', 'o')
+  local state, is_watched = unpack(call('HMGET', key, F.state, F.completion_watched))
   touched[key] = true
-  if task[1] and not ENDED[task[1]] and not task[2] then write('HSET', key, 'o', '1') end
-  replies[i] = task[1] or ''
+  if state and not ENDED[state] and not is_watched then write('HSET', key, F.completion_watched, '1') end
+  replies[i] = state or ''
 end
-return commit(cmsgpack.pack(replies))
+return commit(replies)

@@ -9,7 +9,7 @@ use crate::store::redis::reply::{read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("subscribe_completion", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "subscribe_completion", []);
 
 /// Has the tasks' ends published, and says how they stand: `None` where there is no such task.
 pub async fn subscribe_completion(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {

@@ -1,32 +1,28 @@
---[[ touch_dataset: prove that the shard takes writes, and say which data set it is and how old.
+--[[ touch_dataset: proves that the shard accepts writes, and returns the data set it belongs to and its generation.
 
-KEYS[1] calls       hash   the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'pulse' (hash)                  same tag as KEYS[1]
-ARGV[2] pump        who calls
-ARGV[3] number      number of this call: repeated, it answers as before
-ARGV[4] offset_ms   '' in production; tests move time with it
-ARGV[5] set         the data set, written where the shard has none and may be given one
-ARGV[6] purpose     'look': a shard without one stays without; 'found': it gets one; 'accept': it gets this one,
-                    whatever it had, and all servers take it for theirs
-RETURNS {'beats', set, beats so far, when the set was last accepted, ms or 0} | {'gone'}
+KEYS    dataset
+ARGV[5] dataset     id and number of shards; stored if the shard has none and `purpose` allows it
+ARGV[6] purpose     'check': store nothing new; 'create': store `dataset` if there is none; 'accept': store `dataset` in any
+                    case, and have all servers accept it
+RETURNS {'marker', dataset, generation, time in ms at which a data set was last accepted, or 0} | {'missing'}
 MOVES   -
 COST    O(1)
 ]]
-if last then return last end
+if last_reply then return last_reply end
 
-local key = base .. 'pulse'
-local pulse = call('HMGET', key, 'set', 'beats', 'accepted')
+local key = base .. 'dataset'
+local marker = call('HMGET', key, 'dataset', 'generation', 'accepted_at')
 touched[key] = true
-local set, beats, accepted = pulse[1], tonumber(pulse[2] or 0), tonumber(pulse[3] or 0)
-local answer = { 'gone' }
+local dataset, generation, accepted_at = marker[1], tonumber(marker[2] or 0), tonumber(marker[3] or 0)
 if ARGV[6] == 'accept' then
-  set, accepted = ARGV[5], math.max(now, accepted + 1)
-elseif not set and ARGV[6] == 'found' then
-  set = ARGV[5]
+  dataset, accepted_at = ARGV[5], math.max(now, accepted_at + 1)
+elseif not dataset and ARGV[6] == 'create' then
+  dataset = ARGV[5]
 end
-if set then
-  beats = beats + 1
-  write('HSET', key, 'set', set, 'beats', digits(beats), 'accepted', digits(accepted))
-  answer = { 'beats', set, beats, accepted }
+local reply = { 'missing' }
+if dataset then
+  generation = generation + 1
+  write('HSET', key, 'dataset', dataset, 'generation', digits(generation), 'accepted_at', digits(accepted_at))
+  reply = { 'marker', dataset, generation, accepted_at }
 end
-return commit(cmsgpack.pack(answer))
+return commit(reply)

@@ -5,7 +5,7 @@ use crate::store::error::Result;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!("touch_dataset", flags = " flags=allow-oom", ["call", "stage"]);
+pub(super) static SCRIPT: Script = script!(write "touch_dataset", []);
 
 /// What a beat may do to a shard that does not know its data set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,16 +38,16 @@ pub async fn touch_dataset(
 ) -> Result<Option<DatasetMarker>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push(dataset.to_string()).push(match purpose {
-        TouchPurpose::Check => "look",
-        TouchPurpose::CreateIfMissing => "found",
+        TouchPurpose::Check => "check",
+        TouchPurpose::CreateIfMissing => "create",
         TouchPurpose::Accept => "accept",
     });
     let mut reply = crate::store::redis::reply::read_list(call.send_unchecked().await?)?;
     match reply.text()?.as_str() {
-        "beats" => {
+        "marker" => {
             Ok(Some(DatasetMarker { dataset: reply.text()?, generation: reply.int()?, accepted_at: reply.int()? }))
         }
-        "gone" => Ok(None),
+        "missing" => Ok(None),
         other => super::unexpected_reply(&SCRIPT, other),
     }
 }

@@ -35,7 +35,7 @@ impl Replication {
     pub(in crate::store) async fn wait(&self, keys: &Keys, caller_id: &str, sequence: u64) -> Result<()> {
         let mut pipeline = pipe();
         pipeline.cmd("HGET").arg(keys.callers()).arg(caller_id);
-        pipeline.cmd("HINCRBY").arg(keys.dataset()).arg("waits").arg(1);
+        pipeline.cmd("HINCRBY").arg(keys.dataset()).arg("replica_waits").arg(1);
         pipeline.cmd("WAIT").arg(self.required).arg(WAIT_TIMEOUT_MS);
         let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}, {} are wanted", self.required));
         let answers = self.client.send_pipeline(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis;
 
 use crate::metrics::{Histogram, LATENCY_BUCKETS};
+use crate::store::record::FIELDS;
 
 /// One transition's script.
 #[derive(Debug)]
@@ -15,14 +16,52 @@ pub struct Script {
     pub text: &'static str,
 }
 
-/// Joins `#!lua` with its flags, the fragments named, and the body that stands beside the caller.
+impl Script {
+    /// The text as Redis gets it: `injected_lua` follows the first line, and `F.lease_until` becomes the stored name of
+    /// that field, quoted. An unknown name stays as it is, and fails when the script comes to it.
+    pub fn full_text(&self, injected_lua: &str) -> String {
+        let (first, rest) = self.text.split_once('\n').unwrap_or((self.text, ""));
+        let mut text = match injected_lua {
+            "" => format!("{first}\n"),
+            injected_lua => format!("{first}\n{injected_lua}\n"),
+        };
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut parts = rest.split("F.");
+        text.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            let end = part.find(|c| !is_word(c)).unwrap_or(part.len());
+            let (name, after) = part.split_at(end);
+            let ends_a_word = text.ends_with(is_word);
+            match FIELDS.iter().find(|field| !ends_a_word && field.name.eq_ignore_ascii_case(name)) {
+                Some(field) => text.extend(["'", field.stored, "'", after]),
+                None => text.extend(["F.", part]),
+            }
+        }
+        text
+    }
+}
+
+/// Joins `#!lua` with flags, fragments, and the body beside the caller.
+///
+/// - `write`: also runs when Redis' memory is full, so that a full store can drain.
+/// - `grow`: writes, and is refused when Redis' memory is full.
+/// - `read`: only reads.
 macro_rules! script {
-    ($name:literal, flags = $flags:literal, [$($fragment:literal),*]) => {
+    (write $name:literal, [$($fragment:literal),* $(,)?]) => {
+        script!(@ $name, " flags=allow-oom", "prelude" "clock" "transaction" $($fragment)*)
+    };
+    (grow $name:literal, [$($fragment:literal),* $(,)?]) => {
+        script!(@ $name, "", "prelude" "clock" "transaction" $($fragment)*)
+    };
+    (read $name:literal, [$($fragment:literal),* $(,)?]) => {
+        script!(@ $name, " flags=no-writes", "read_prelude" $($fragment)*)
+    };
+    (@ $name:literal, $flags:literal, $($fragment:literal)*) => {
         $crate::store::redis::script::Script {
             name: $name,
             text: concat!(
                 "#!lua", $flags, "\n",
-                $(include_str!(concat!("lib/", $fragment, ".lua")),)*
+                $(include_str!(concat!("../ops/lib/", $fragment, ".lua")),)*
                 include_str!(concat!($name, ".lua")),
             ),
         }
@@ -47,10 +86,7 @@ impl Scripts {
     /// `prelude` comes right after the first line of each; tests watch the scripts' work with it.
     pub(in crate::store) fn new(injected_lua: &str) -> Self {
         let loaded = crate::store::ops::ALL.iter().map(|script| {
-            let text = match script.text.split_once('\n') {
-                Some((first, rest)) if !injected_lua.is_empty() => format!("{first}\n{injected_lua}\n{rest}"),
-                _ => script.text.to_owned(),
-            };
+            let text = script.full_text(injected_lua);
             let sha = redis::Script::new(&text).get_hash().to_owned();
             (script.name, LoadedScript { sha, text, latency: Histogram::new(&LATENCY_BUCKETS) })
         });

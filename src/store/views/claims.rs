@@ -7,7 +7,7 @@ use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::task::ClaimedTask;
 use crate::store::error::Result;
-use crate::store::record::TaskHash;
+use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::{Shard, Store};
 
@@ -32,7 +32,7 @@ async fn leased_in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<ClaimedTas
     let mut found = Vec::new();
     for (id, answer) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
         let Some(fields) = TaskHash::parse(*id, answer)? else { continue };
-        if fields.bytes("C") == Some(claim.as_bytes())
+        if fields.bytes(fields::CLAIM_DIGEST) == Some(claim.as_bytes())
             && let Some(task) = fields.claimed()?
             && task.lease_until > now
         {

@@ -8,7 +8,7 @@ use crate::domain::task::Attributes;
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::error::Result;
-use crate::store::record::decode_document;
+use crate::store::record::{decode_document, fields};
 use crate::store::redis::reply::{parse_int, read_list};
 use crate::store::shard::Shard;
 
@@ -49,7 +49,7 @@ pub struct LeaseDetails {
 pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<ReadyWait>>> {
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "c", "r", "h"]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::LEASE_TOKEN, fields::CREATED_AT, fields::READY_AT, fields::LEASED_AT]);
     }
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_ready_wait).collect()
 }
@@ -60,7 +60,7 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
     for chunk in ids.chunks(TASKS_PER_READ) {
         let mut pipeline = pipe();
         for id in chunk {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["t", "h", "u", "W", "a", "q", "d"]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::LEASE_TOKEN, fields::LEASED_AT, fields::LEASE_UNTIL, fields::WORKER, fields::ATTEMPTS, fields::QUEUE, fields::DOCUMENT]);
         }
         for answer in shard.send_pipeline(&pipeline).await? {
             found.push(decode_lease_details(answer)?);

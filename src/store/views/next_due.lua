@@ -1,18 +1,15 @@
---[[ next_due: Redis' time, and what comes next.
+--[[ next_due: returns Redis' time and the next times at which upkeep has work.
 
-KEYS[1] calls       hash   the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'due' (zset), base .. 'deadline' (zset), base .. 'retain' (zset)
-                                                                    same tag as KEYS[1]
-ARGV[2] offset_ms   '' in production; tests move time with it
-ARGV[3] limit       queues at most
-RETURNS {now, first time in due | '', first deadline | '', first time to drop | '', queue that is due, …}
+KEYS    due, expirations, retention
+ARGV[3] limit       maximum of queues
+RETURNS {now, first time in due | '', first time of expiry | '', first end of a retention | '', queue that is due, …}
 MOVES   -
 COST    O(limit)
 ]]
-local answer = { now }
-for place, key in ipairs({ 'due', 'deadline', 'retain' }) do
-  answer[place + 1] = call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')[2] or ''
+local reply = { now }
+for i, key in ipairs({ base .. 'due', base .. 'expirations', base .. 'retention' }) do
+  reply[i + 1] = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or ''
 end
-local due = call('ZRANGEBYSCORE', base .. 'due', '-inf', digits(now), 'LIMIT', 0, ARGV[3])
-for _, queue in ipairs(due) do answer[#answer + 1] = queue end
-return cmsgpack.pack(answer)
+local queues = call('ZRANGEBYSCORE', base .. 'due', '-inf', digits(now), 'LIMIT', 0, ARGV[3])
+for _, queue in ipairs(queues) do reply[#reply + 1] = queue end
+return cmsgpack.pack(reply)

@@ -6,13 +6,10 @@ use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::redis::reply::{read_list, text};
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = Script {
-    name: "next_due",
-    text: concat!("#!lua flags=no-writes\n", include_str!("../ops/lib/look.lua"), include_str!("next_due.lua")),
-};
+pub(in crate::store) static SCRIPT: Script = script!(read "next_due", ["clock"]);
 
 /// Queues looked at in one go.
 pub const MAX_DUE_QUEUES: usize = 100;

@@ -1,48 +1,45 @@
---[[ page: ids of an index in the order of their score, from just behind a place in it.
+--[[ page: returns ids of an index by score, after a given position.
 
-KEYS[1] calls       hash   the declared key that carries the shard's tag
-ARGV[1] base        same tag as KEYS[1]
-ARGV[2] offset_ms   '' in production; tests move time with it
-ARGV[3] index       derives base .. index (zset)
+ARGV[3] index       the part of its key after the base
 ARGV[4] newest      '1': from the highest score down
-ARGV[5] score       of the place, '' for the beginning
-ARGV[6] id          of the place
-ARGV[7] limit       ids at most
+ARGV[5] score       of the position, '' for the start
+ARGV[6] id          of the position
+ARGV[7] limit       maximum of ids
 RETURNS {id, score, …}
 MOVES   -
-COST    O(log index + limit), plus those of equal score where the id of the place is gone, 5000 at most
+COST    O(log index + limit); if the position's id is gone, also at most 5000 ids with its score
 ]]
-local key, newest, score, id, limit = ARGV[1] .. ARGV[3], ARGV[4] == '1', ARGV[5], ARGV[6], tonumber(ARGV[7])
+local key, newest, score, id, limit = base .. ARGV[3], ARGV[4] == '1', ARGV[5], ARGV[6], tonumber(ARGV[7])
 local from = 0
 
--- Whether `member` comes before the place or is it, both having its score.
-local function is_behind(member)
+-- Returns whether `member`, which has the position's score, is at the position or before it.
+local function is_passed(member)
   if newest then return member >= id end
   return member <= id
 end
 
 local function range(first, count)
-  if newest then return redis.call('ZRANGE', key, first, first + count - 1, 'REV', 'WITHSCORES') end
-  return redis.call('ZRANGE', key, first, first + count - 1, 'WITHSCORES')
+  if newest then return call('ZRANGE', key, first, first + count - 1, 'REV', 'WITHSCORES') end
+  return call('ZRANGE', key, first, first + count - 1, 'WITHSCORES')
 end
 
 if score ~= '' then
-  local rank = redis.call(newest and 'ZREVRANK' or 'ZRANK', key, id)
-  local stands = rank and redis.call('ZSCORE', key, id)
-  if stands and tonumber(stands) == tonumber(score) then
+  local rank = call(newest and 'ZREVRANK' or 'ZRANK', key, id)
+  local current_score = rank and call('ZSCORE', key, id)
+  if current_score and tonumber(current_score) == tonumber(score) then
     from = rank + 1
   else
-    from = newest and redis.call('ZCOUNT', key, '(' .. score, '+inf') or redis.call('ZCOUNT', key, '-inf', '(' .. score)
+    from = newest and call('ZCOUNT', key, '(' .. score, '+inf') or call('ZCOUNT', key, '-inf', '(' .. score)
     local passed = 0
     while passed < 5000 do
-      local step = range(from, 500)
-      local before = 0
-      for i = 1, #step, 2 do
-        if tonumber(step[i + 1]) ~= tonumber(score) or not is_behind(step[i]) then break end
-        before = before + 1
+      local members = range(from, 500)
+      local step = 0
+      for i = 1, #members, 2 do
+        if tonumber(members[i + 1]) ~= tonumber(score) or not is_passed(members[i]) then break end
+        step = step + 1
       end
-      from, passed = from + before, passed + before
-      if before < 500 then break end
+      from, passed = from + step, passed + step
+      if step < 500 then break end
     end
   end
 end

@@ -9,11 +9,10 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::redis::reply::{bytes, read_list};
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script =
-    Script { name: "page", text: concat!("#!lua flags=no-writes\n", include_str!("page.lua")) };
+pub(in crate::store) static SCRIPT: Script = script!(read "page", []);
 
 /// A place in an index: a score, and the id that has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

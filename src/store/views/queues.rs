@@ -11,6 +11,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::record::fields;
 use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
@@ -32,7 +33,7 @@ pub struct Counts {
 impl Counts {
     /// The names of the counts, as they stand in Redis.
     pub const FIELDS: [&'static str; 9] =
-        ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "removed"];
+        ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "deleted"];
 
     fn values_mut(&mut self) -> [&mut i64; 9] {
         let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
@@ -159,7 +160,7 @@ pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries
     for head in shard.send_pipeline(&heads).await? {
         for id in read_list(head)? {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
-                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&["r", "c", "i"]);
+                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[fields::READY_AT, fields::CREATED_AT, fields::QUEUED_SINCE]);
             }
         }
     }

@@ -1,41 +1,41 @@
---[[ stats: what was counted in a window of whole buckets, of one queue or of the whole shard.
+--[[ stats: returns the throughput counters of a window of whole buckets, of one queue or of the whole shard.
 
-KEYS[1] calls       hash   last call of each pump, and what it has at hand; the declared key that carries the shard's tag
-ARGV[1] base        derives base .. 'stats:' .. bucket (hash)       same tag as KEYS[1]
-ARGV[2] offset_ms   '' in production; tests move time with it
-ARGV[3] queue       '' for the whole shard
-ARGV[4] buckets     how many
-ARGV[5] last        the last of them, '' for the last that is whole
-RETURNS {last, submitted, {leases completed, failed, released, run out, their ms in all}, {waiting ms in all, class, number, …}}
+KEYS    stats:<bucket>
+ARGV[3] queue       name; '' for the whole shard
+ARGV[4] buckets     number
+ARGV[5] last        the last bucket; '' for the last one that is whole
+RETURNS {last, submitted, {leases completed, failed, released, expired, their time in all in ms}, {time waited in all in ms, bucket,
+        number, …}}
 MOVES   -
-COST    O(buckets + pumps)
+COST    O(buckets + callers)
 ]]
--- A second after its end it is whole also by the clocks of other shards, which may be behind this one's.
-local to = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1
-local from, queue, sums = to - ARGV[4] + 1, ARGV[3], { submitted = 0, ends = { 0, 0, 0, 0, 0 }, waited = { ms = 0 } }
-for bucket = from, to do
-  local key = base .. 'stats:' .. digits(bucket)
-  local packed = call('HMGET', key, queue .. ':submitted', queue .. ':ends', queue .. ':waited')
-  for i, name in ipairs({ 'submitted', 'ends', 'waited' }) do
-    if packed[i] then sums[name] = add_to(sums[name], cmsgpack.unpack(packed[i])) end
+-- A second after its end a bucket is whole also by the clocks of other shards, which may be behind.
+local last = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1
+local first, queue = last - ARGV[4] + 1, ARGV[3]
+local sums = { submitted = 0, lease_ends = { 0, 0, 0, 0, 0 }, waits = { total_ms = 0 } }
+for bucket = first, last do
+  local names = { 'submitted', 'lease_ends', 'waits' }
+  local packed = call('HMGET', base .. 'stats:' .. digits(bucket), queue .. ':submitted', queue .. ':lease_ends', queue .. ':waits')
+  for i, name in ipairs(names) do
+    if packed[i] then sums[name] = add_counter(sums[name], cmsgpack.unpack(packed[i])) end
   end
 end
--- And what pumps have at hand of that time.
-for _, field in ipairs(call('HKEYS', KEYS[1])) do
-  local of, by_name = at_hand_of(string.sub(field, -5) == ':sums' and call('HGET', KEYS[1], field))
-  if of and of >= from and of <= to then
-    for name, by_queue in pairs(by_name) do
-      for of_queue, sum in pairs(by_queue) do
-        if queue == '' or queue == of_queue then sums[name] = add_to(sums[name], sum) end
+-- Callers hold counters of that time that are in no bucket yet.
+for _, field in ipairs(call('HKEYS', callers)) do
+  local bucket, pending = unpack_pending(string.sub(field, -9) == ':counters' and call('HGET', callers, field))
+  if bucket and bucket >= first and bucket <= last then
+    for name, by_queue in pairs(pending) do
+      for of_queue, counter in pairs(by_queue) do
+        if queue == '' or queue == of_queue then sums[name] = add_counter(sums[name], counter) end
       end
     end
   end
 end
-local waits = { sums.waited.ms }
-for class, number in pairs(sums.waited) do
-  if class ~= 'ms' then
-    waits[#waits + 1] = class
+local waits = { sums.waits.total_ms }
+for bucket, number in pairs(sums.waits) do
+  if bucket ~= 'total_ms' then
+    waits[#waits + 1] = bucket
     waits[#waits + 1] = number
   end
 end
-return cmsgpack.pack({ to, sums.submitted, sums.ends, waits })
+return cmsgpack.pack({ last, sums.submitted, sums.lease_ends, waits })

@@ -10,18 +10,10 @@ use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
 use crate::store::redis::reply::{ReplyReader, read_list};
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Shard, Store};
 
-pub(in crate::store) static SCRIPT: Script = Script {
-    name: "stats",
-    text: concat!(
-        "#!lua flags=no-writes\n",
-        include_str!("../ops/lib/look.lua"),
-        include_str!("../ops/lib/sums.lua"),
-        include_str!("stats.lua")
-    ),
-};
+pub(in crate::store) static SCRIPT: Script = script!(read "stats", ["clock", "stats_format"]);
 
 /// Sums over a window.
 #[derive(Clone, PartialEq, Default, Debug)]

@@ -12,7 +12,7 @@ use crate::domain::slot::Slot;
 use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::Result;
-use crate::store::record::{TaskHash, decode_backoff};
+use crate::store::record::{TaskHash, decode_backoff, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
@@ -87,7 +87,7 @@ pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Le
     }
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "t", "W", "b", "a"]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::LEASE_TOKEN, fields::WORKER, fields::BACKOFF, fields::ATTEMPTS]);
     }
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_lease_state).collect()
 }

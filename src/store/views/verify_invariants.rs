@@ -3,20 +3,10 @@
 use crate::store::audit::Invariant;
 use crate::store::error::Result;
 use crate::store::ops::repair::{Violation, found};
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = Script {
-    name: "verify_invariants",
-    text: concat!(
-        "#!lua flags=no-writes\n",
-        include_str!("../ops/lib/look.lua"),
-        include_str!("../ops/lib/stage.lua"),
-        include_str!("../ops/lib/wheel.lua"),
-        include_str!("../ops/lib/truth.lua"),
-        include_str!("verify_invariants.lua"),
-    ),
-};
+pub(in crate::store) static SCRIPT: Script = script!(read "verify_invariants", ["clock", "transaction", "wheel", "dedupe", "invariants", "queue_invariants"]);
 
 /// What is wrong with each subject.
 pub async fn verify_invariants(shard: &Shard, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {

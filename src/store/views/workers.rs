@@ -11,6 +11,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::domain::worker::Worker;
 use crate::store::error::Result;
+use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, decode_msgpack, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
@@ -180,7 +181,7 @@ async fn add_held_tasks(
     for page in leased.chunks(RECORDS_PER_READ) {
         let mut pipeline = pipe();
         for (id, _) in page {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&["S", "W"]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::WORKER]);
         }
         for ((id, until), answer) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
             let mut fields = read_list(answer)?;

@@ -132,7 +132,7 @@ async fn damaged(lab: &Lab) -> Result<()> {
         ("DEL", "wheel:q", None),
         ("DEL", "ready", None),
         ("DEL", "due", None),
-        ("DEL", "retain", None),
+        ("DEL", "retention", None),
         ("DEL", "count:q", None),
         ("DEL", "queues", None),
         ("DEL", "seq", None),
@@ -145,7 +145,7 @@ async fn damaged(lab: &Lab) -> Result<()> {
         lab.ask::<()>(&command).await;
     }
     lab.ask::<()>(cmd("ZADD").arg(lab.key("scheduled:q")).arg(1).arg(id(13).as_bytes())).await;
-    lab.ask::<()>(cmd("ZADD").arg(lab.key("deadline")).arg(1).arg(b"no id")).await;
+    lab.ask::<()>(cmd("ZADD").arg(lab.key("expirations")).arg(1).arg(b"no id")).await;
     Ok(())
 }
 

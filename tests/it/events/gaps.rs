@@ -110,15 +110,15 @@ async fn event_gap_detection_uses_redis_time_not_the_test_clock() {
     for caller in [&mut other, &mut one] {
         assert_eq!(enable_events(lab.shard(), caller).await.unwrap(), first, "without a break");
     }
-    let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("listen"))).await;
+    let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("events_enabled"))).await;
     assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
     // Time stands still in this lab: it is over. The first who comes ends the break, and all others are told of it too.
-    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg(format!("2000000000 {first}"))).await;
+    lab.ask::<()>(cmd("SET").arg(lab.key("events_enabled")).arg(format!("2000000000 {first}"))).await;
     let second = enable_events(lab.shard(), &mut one).await.unwrap();
     assert_ne!(second, first);
     assert_eq!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
     // What nobody can read harms nobody else.
-    lab.ask::<()>(cmd("SET").arg(lab.key("listen")).arg("soon")).await;
+    lab.ask::<()>(cmd("SET").arg(lab.key("events_enabled")).arg("soon")).await;
     lab.submit(&[task(1)]).await.unwrap();
     assert_ne!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
     lab.end().await;

@@ -255,7 +255,7 @@ impl Player {
     fn lose_reply_to(&self, call: &Call) {
         let Some(proxy) = &self.proxy else { return };
         let script = match call {
-            Call::Submit(_, spec) if spec.once.is_some() => "remember",
+            Call::Submit(_, spec) if spec.once.is_some() => "idempotency",
             Call::Submit(..) | Call::SubmitBatch(_) => "submit",
             Call::Claim(_) | Call::Complete(_, _, Some(_)) => "claim",
             Call::Complete(..) | Call::CompleteBatch(..) => "complete",
@@ -264,16 +264,13 @@ impl Player {
             Call::Heartbeat(_) => "heartbeat",
             Call::Cancel(_) => "cancel",
             Call::Retry(_) => "retry",
-            Call::Delete(_) | Call::Purge(..) => "remove",
-            Call::Pause(_) => "settings",
-            Call::Resume(_) => "configure",
+            Call::Delete(_) | Call::Purge(..) => "delete",
+            Call::Pause(_) => "set_settings",
+            Call::Resume(_) => "apply_settings",
         };
         let script = slotwheel::store::ops::ALL.iter().find(|known| known.name == script).expect("a script");
         let prelude = &self.fixture.config.test_hooks.script_prefix;
-        let text = match script.text.split_once('\n') {
-            Some((first, rest)) if !prelude.is_empty() => format!("{first}\n{prelude}\n{rest}"),
-            _ => script.text.to_owned(),
-        };
+        let text = script.full_text(prelude);
         proxy.lose_next(Script::new(&text).get_hash());
     }
 }

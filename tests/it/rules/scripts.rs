@@ -1,65 +1,113 @@
 //! Scripts: each header agrees with its body, and all of them with the state table and the field table.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use slotwheel::domain::state::{State, Transition};
 
-use super::{files, name, root};
+use super::{files, name};
 
-/// The words of a script's header between `--[[` and `]]`, and the text behind it.
+/// A script's header between `--[[` and `]]`, and the text behind it.
 fn header(text: &str) -> (&str, &str) {
     text.trim_start_matches("--[[").split_once("]]").expect("a header")
 }
 
-/// The fixed word of each key that a text builds from the base: 'task:', 'ready', …
+/// The header of a fragment without its comment signs, and the text behind it.
+fn fragment_header(text: &str) -> (String, &str) {
+    let end = text.lines().take_while(|line| line.starts_with("--")).map(|line| line.len() + 1).sum();
+    let (header, code) = text.split_at(end);
+    (header.lines().map(|line| line.trim_start_matches('-').trim_start()).collect::<Vec<_>>().join("\n"), code)
+}
+
+/// Lua without comments.
+fn lua_code(text: &str) -> String {
+    let (_, text) = if text.starts_with("--[[") { header(text) } else { ("", text) };
+    text.lines().map(|line| line.split_once("--").map_or(line, |(code, _)| code)).collect::<Vec<_>>().join("\n")
+}
+
+/// The fixed part of each key that a text builds from the base: "task", "ready", …; channels are no keys.
 fn keys_built(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for part in text.split("base .. '").skip(1) {
-        let word: String = part.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+        let word: String = part.chars().take_while(|c| c.is_ascii_alphabetic() || *c == '_').collect();
         found.insert(word);
     }
+    if text.contains("KEYS[1]") {
+        found.insert("callers".into());
+    }
+    found.retain(|word| word != "wakeups" && word != "events");
     found
 }
 
+/// The keys that a line `KEYS …` or `keys: …` declares, by their forms.
+fn keys_declared(header: &str, label: &str) -> BTreeSet<String> {
+    let mut lines = header.lines().skip_while(|line| !line.starts_with(label));
+    let mut list = lines.next().unwrap_or_default().trim_start_matches(label).to_owned();
+    // A line that ends with a comma goes on in the next.
+    while list.ends_with(',') {
+        list = format!("{list} {}", lines.next().unwrap_or_default().trim());
+    }
+    list.split(',').map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+}
+
 #[test]
-fn script_headers_match_their_bodies() {
-    let patterns: BTreeSet<String> = slotwheel::store::keys::PATTERNS
-        .iter()
-        .map(|pattern| pattern.pattern.split(':').next().unwrap().to_owned())
-        .collect();
+fn script_headers_declare_keys_and_arguments() {
+    let forms: BTreeSet<&str> = slotwheel::store::keys::PATTERNS.iter().map(|pattern| pattern.pattern).collect();
+    let words = |keys: &BTreeSet<String>| -> BTreeSet<String> {
+        keys.iter().map(|key| key.split(':').next().unwrap_or_default().to_owned()).collect()
+    };
+    let mut of_fragments = Vec::new();
+    for path in files("src/store/ops/lib", &["lua"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (contract, _) = fragment_header(&text);
+        assert!(contract.contains("\ndefines: "), "{}: the header lacks defines", name(&path));
+        of_fragments.push((text.clone(), keys_declared(&contract, "keys: ")));
+    }
+    let mut used = BTreeSet::new();
     for script in slotwheel::store::ops::ALL {
-        let folder = if Path::new(&root().join(format!("src/store/ops/{}.lua", script.name))).exists() {
-            "ops"
-        } else {
-            "views"
-        };
-        let file = root().join(format!("src/store/{folder}/{}.lua", script.name));
-        let own = std::fs::read_to_string(&file).unwrap();
-        let (contract, body) = header(&own);
-        assert!(script.text.starts_with("#!lua"), "{}", script.name);
-        assert!(script.text.ends_with(&own), "{}", script.name);
-        for word in ["KEYS[1] calls", "ARGV[1] base", "RETURNS ", "MOVES ", "COST "] {
+        let body = script.text.split_once("--[[").expect("a header").1;
+        let (contract, body) = header(body);
+        for word in ["RETURNS ", "MOVES ", "COST "] {
             assert!(contract.contains(word), "{}: the header lacks {word}", script.name);
         }
-        let declared = keys_built(contract);
-        for key in &declared {
-            assert!(patterns.contains(key), "{}: {key} is none of the keys", script.name);
+        let own = keys_declared(contract, "KEYS ");
+        let fragments = of_fragments.iter().filter(|(text, _)| script.text.contains(text.as_str()));
+        let union: BTreeSet<String> = fragments.flat_map(|(_, keys)| keys).chain(&own).cloned().collect();
+        for key in &union {
+            assert!(forms.contains(key.as_str()), "{}: {key} is none of the keys", script.name);
         }
-        // What the body itself builds is declared; a fragment builds what it is called for.
-        for key in keys_built(body) {
-            // Channels are no keys.
-            assert!(declared.contains(&key) || key == "signals", "{}: {key} is not declared", script.name);
-        }
-        // This one is read whatever the body calls.
-        let reads_listen = script.text.trim_end_matches(&own).contains("base .. 'listen'");
-        assert!(!reads_listen || declared.contains("listen"), "{}: listen is not declared", script.name);
-        // Arguments are numbered in the header as they are read.
+        assert_eq!(words(&own), words(&own).union(&keys_built(body)).cloned().collect(), "keys of {}", script.name);
+        assert_eq!(words(&union), words(&union).union(&keys_built(script.text)).cloned().collect(), "{}", script.name);
+        used.extend(union);
         for number in 1..12 {
-            let read = body.contains(&format!("ARGV[{number}]"));
-            let said = contract.contains(&format!("ARGV[{number}] "));
-            assert!(!read || said, "{}: ARGV[{number}] is not declared", script.name);
+            let is_read = body.contains(&format!("ARGV[{number}]"));
+            let is_declared = script.text.contains(&format!("ARGV[{number}] "));
+            assert!(!is_read || is_declared, "{}: ARGV[{number}] is not declared", script.name);
         }
+    }
+    for path in files("src/store", &["lua"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let declared = match text.starts_with("--[[") {
+            true => keys_declared(header(&text).0, "KEYS "),
+            false => keys_declared(&fragment_header(&text).0, "keys: "),
+        };
+        for word in words(&declared) {
+            let is_built = ["base .. '", "kind == '"].iter().any(|before| text.contains(&format!("{before}{word}")));
+            assert!(is_built || word == "callers", "{}: {word} is declared, not used", name(&path));
+        }
+    }
+    for key in forms {
+        let of_rust = ["absent_guard", "meta", "arc:", "held:", "waking", "outbox"];
+        assert!(used.contains(key) || of_rust.iter().any(|own| key.starts_with(own)), "no script uses {key}");
+    }
+}
+
+#[test]
+fn scripts_return_repeated_reply_first_and_commit_last() {
+    for script in slotwheel::store::ops::ALL.iter().filter(|script| !script.text.contains("flags=no-writes")) {
+        let body = script.text.split_once("--[[").and_then(|(_, own)| own.split_once("]]")).expect("a header").1;
+        assert!(body.contains("if last_reply then"), "{}", script.name);
+        assert!(body.trim_end().lines().next_back().unwrap().starts_with("return commit("), "{}", script.name);
+        assert!(!body.contains("cmsgpack.pack(repl"), "{}: commit packs the reply", script.name);
     }
 }
 
@@ -106,14 +154,41 @@ fn script_transitions_are_those_of_the_state_table() {
     assert_eq!(built, table);
 }
 
+/// One-letter strings of a text between these quotes.
+fn letters(text: &str, quote: char) -> Vec<String> {
+    let bytes: Vec<char> = text.chars().collect();
+    let is_letter =
+        |w: &&[char]| w[1] == quote && w[2].is_ascii_alphabetic() && w[3] == quote && !w[0].is_alphanumeric();
+    bytes.windows(4).filter(is_letter).map(|w| w[2].to_string()).collect()
+}
+
 #[test]
-fn fields_written_by_scripts_are_in_the_field_table() {
-    let table = std::fs::read_to_string(root().join("src/store/record.rs")).unwrap();
-    for path in files("src/store/ops", &["lua"]) {
+fn stored_field_names_are_in_their_table_alone() {
+    use slotwheel::store::record::FIELDS;
+    let stored: BTreeSet<&str> = FIELDS.iter().map(|field| field.stored).collect();
+    assert_eq!(stored.len(), FIELDS.len(), "two fields have one stored name");
+    for path in files("src/store", &["lua"]) {
+        let code = lua_code(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(letters(&code, '\''), [""; 0], "{} names fields by letters", name(&path));
+        let members = code.split('.').skip(1).filter(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            end == 1 && rest.starts_with(|c: char| c.is_ascii_alphabetic())
+        });
+        assert_eq!(members.count(), 0, "{} names fields by letters", name(&path));
+    }
+    for script in slotwheel::store::ops::ALL {
+        let text = script.full_text("");
+        let unknown: Vec<&str> = text.lines().filter(|line| line.contains("F.")).collect();
+        assert!(unknown.is_empty(), "{}: no such field: {unknown:?}", script.name);
+    }
+    for path in files("src/store", &["rs"]) {
         let text = std::fs::read_to_string(&path).unwrap();
-        for part in text.split("field('").skip(1) {
-            let field: String = part.chars().take_while(|c| *c != '\'').collect();
-            assert!(table.contains(&format!("| {field} |")), "{}: field {field}", name(&path));
-        }
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = match name(&path).ends_with("record.rs") {
+            true => code.split_once("\n}\n\n/// Format byte").expect("the table").1,
+            false => code,
+        };
+        let found: Vec<String> = letters(code, '"').into_iter().filter(|one| stored.contains(one.as_str())).collect();
+        assert_eq!(found, [""; 0], "{} names fields by letters", name(&path));
     }
 }

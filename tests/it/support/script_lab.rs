@@ -37,12 +37,12 @@ const ABORT: &str = include_str!("abort.lua");
 /// (the sums of the throughput model, and who was seen), and by whose name somebody listens, which is another each time.
 const CONTENT: &str = r"
 local lines = {}
-local left_out = { calls = true, stats = true, holders = true, workers = true, seen = true }
+local left_out = { callers = true, stats = true, lease_samples = true, workers = true, workers_seen = true }
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local function line(...) lines[#lines + 1] = table.concat({ key, ... }, '\1') end
   local pairs_of = { hash = { 'HGETALL', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' } }
-  if left_out[string.match(key, '}:(%a+)')] then
+  if left_out[string.match(key, '}:([%a_]+)')] then
     kind = 'left out'
   elseif pairs_of[kind] then
     local list = redis.call(unpack(pairs_of[kind]))
@@ -177,7 +177,7 @@ impl Lab {
 
     /// From now on every script is stopped at its call number `at`; 0: at none.
     pub async fn stop_at(&self, at: usize) {
-        self.ask::<()>(cmd("HSET").arg(self.key("calls")).arg("~abort").arg(at)).await;
+        self.ask::<()>(cmd("HSET").arg(self.key("callers")).arg("~abort").arg(at)).await;
     }
 
     pub async fn content(&self) -> Content {

@@ -1,54 +1,56 @@
--- attempt: an execution ended badly. Reads ARGV[5..8]: retain_ms of dead, of cancelled, how many errors, their bytes.
-local FAILING = { 'S', 'q', 's', 'p', 'n', 'a', 'm', 'x', 't', 'u', 'h', 'C', 'D', 'k', 'o', 'R' }
+-- attempt: ends a lease as a failed attempt. The task is retried, or ends dead or cancelled.
+--
+-- Reads ARGV[5..8]: retain_ms of dead tasks, of cancelled ones, how many errors a task keeps, their bytes in all.
+--
+-- defines: ATTEMPT_FIELDS, fail_attempt
+-- needs: prelude, clock, transaction, events, wheel, dedupe, lease, end_lease, waiting
+local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
+  F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms }
+local dead_retain_ms, cancelled_retain_ms, max_errors, max_error_bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 
--- The fields of the errors that are too much once one of `size` bytes is added as number `attempt`.
-local function forget(task, attempt, size)
-  local keep, names = tonumber(ARGV[7]), {}
-  local room = tonumber(ARGV[8]) - size
-  for back = 1, keep - 1 do names[back] = 'e' .. (attempt - back) % keep end
-  local gone = {}
+-- Returns the fields of the oldest errors that exceed the limit once an error of `size` bytes is stored.
+local function excess_errors(task, attempt, size)
+  local names, bytes_left, excess = {}, max_error_bytes - size, {}
+  for back = 1, max_errors - 1 do names[back] = F.error .. (attempt - back) % max_errors end
   for back, error in ipairs(call('HMGET', task.key, unpack(names))) do
-    room = room - (error and #error or 0)
-    if room < 0 and error and error ~= '' then gone[#gone + 1] = names[back] end
+    bytes_left = bytes_left - (error and #error or 0)
+    if bytes_left < 0 and error and error ~= '' then excess[#excess + 1] = names[back] end
   end
-  return gone
+  return excess
 end
 
--- Returns the state in which the task goes on, and when it will run, if later. `wait_ms` nil: no further attempt.
-local function end_attempt(task, verb, report, wait_ms)
-  local attempt = (tonumber(task.a) or 0) + 1
+-- Returns the task's next state, and when it runs, if later. `wait_ms` nil: no further attempt.
+local function fail_attempt(task, verb, report, wait_ms)
+  local attempt = (tonumber(task[F.attempts]) or 0) + 1
   local error = digits(now) .. ' ' .. attempt .. ' ' .. report
-  local gone = forget(task, attempt, #error)
+  local excess = excess_errors(task, attempt, #error)
   local state, run_at = 'ready', nil
-  if task.k then
+  if task[F.cancel_requested] then
     state = 'cancelled'
-  elseif not wait_ms or attempt >= tonumber(task.m) then
+  elseif not wait_ms or attempt >= tonumber(task[F.max_attempts]) then
     state = 'dead'
   elseif wait_ms > 0 then
     state, run_at = 'scheduled', now + wait_ms
   end
-  local fields = { 'HSET', task.key, 'S', state, 'a', attempt, 'e' .. attempt % ARGV[7], error, end_lease(task, verb, state, run_at) }
-  local function field(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
-  -- Emptied by the write that adds the new one: a script that is stopped forgets nothing for nothing.
-  for _, name in ipairs(gone) do field(name, '') end
+  local command = { 'HSET', task.key, F.state, state, F.attempts, attempt, F.error .. attempt % max_errors, error,
+    end_lease(task, verb, state, run_at) }
+  -- Old errors are emptied by the write that adds the new one: a stopped script loses no error for nothing.
+  for _, name in ipairs(excess) do set_field(command, name, '') end
   if state == 'ready' then
-    local seq = next_of('seq')
-    field('n', seq)
-    field('r', now)
-    enter(task.q, task.p, task.s, seq, task.id)
-    under_deadline(task)
+    local seq = next_counter('seq')
+    set_field(command, F.seq, seq)
+    set_field(command, F.ready_at, now)
+    enqueue(task[F.queue], task[F.priority], task[F.slot], seq, task.id)
+    index_expiration(task)
   elseif state == 'scheduled' then
-    field('w', run_at)
-    postpone(task, run_at)
-    under_deadline(task)
+    set_field(command, F.run_at, run_at)
+    schedule(task, run_at)
+    index_expiration(task)
   else
-    field('f', now)
-    conclude(task, state, state == 'dead' and ARGV[5] or ARGV[6])
+    set_field(command, F.finished_at, now)
+    finish_task(task, state, state == 'dead' and dead_retain_ms or cancelled_retain_ms)
   end
-  writes[#writes + 1] = fields
-  move(task, 'leased', state)
+  writes[#writes + 1] = command
+  transition(task, 'leased', state)
   return state, run_at
 end

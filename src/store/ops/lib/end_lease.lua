@@ -1,19 +1,27 @@
--- end_lease: what is common to all ends of a lease. `ends` are to be `measured` before `commit`.
-local WAYS = { complete = 1, fail = 2, release = 3, reap = 4 }
-local ends = {}
+-- end_lease: the part that every end of a lease has in common.
+--
+-- defines: end_lease
+-- needs: clock, transaction, stats_counters
+-- keys: leased:<queue>, claim:<digest>
+local OUTCOMES = { complete = 1, fail = 2, release = 3, expire = 4 }
+local lease_ends = counters_of('lease_ends')
 
--- The lease ends. What is staged here is common to all its ends; the caller writes the state. One that ran out has
--- ended when it did, and not when that was seen.
--- Returns the fields that remember it: a repetition of `verb` with its token gets the same answer.
+-- Ends the task's lease; the script writes the state. An expired lease ended at its time, not when upkeep found it.
+-- Returns fields and values to write: by them a repetition of `verb` with this token gets the same reply.
 local function end_lease(task, verb, state, run_at)
-  local of, took = ends[task.q], (verb == 'reap' and task.u or now) - (task.h or now)
-  if not of then
-    of = { 0, 0, 0, 0, 0 }
-    ends[task.q] = of
+  local queue = task[F.queue]
+  local ended_at = verb == 'expire' and task[F.lease_until] or now
+  local ends, held_ms = lease_ends[queue], ended_at - (task[F.leased_at] or now)
+  if not ends then
+    ends = { 0, 0, 0, 0, 0 }
+    lease_ends[queue] = ends
   end
-  of[WAYS[verb]] = of[WAYS[verb]] + 1
-  if took > 0 then of[5] = of[5] + took end
-  remove(base .. 'leased:' .. task.q, task.id)
-  if task.C and task.C ~= '' then ending('SREM', base .. 'claim:' .. task.C, task.id) end
-  return 'T', task.t, 'V', verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
+  local outcome = OUTCOMES[verb]
+  ends[outcome] = ends[outcome] + 1
+  if held_ms > 0 then ends[5] = ends[5] + held_ms end
+  zset_remove(base .. 'leased:' .. queue, task.id)
+  local claim = task[F.claim_digest]
+  if claim and claim ~= '' then write_last('SREM', base .. 'claim:' .. claim, task.id) end
+  return F.ended_lease_token, task[F.lease_token],
+    F.ended_lease_reply, verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
 end

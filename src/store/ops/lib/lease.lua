@@ -1,32 +1,32 @@
--- lease: who may act on a leased task, and how a task ends.
+-- lease: checks the lease of a task, and ends the task.
+--
+-- defines: check_lease, finish_task
+-- needs: prelude, clock, transaction, dedupe
+-- keys: ended:<queue>:<state>, retention
 
--- Whether `token` may do `verb` to `task` now: nil if it may, else the answer to give.
--- A lease that has run out is lost, whether or not upkeep has seen it yet.
-local function refusal(task, token, verb)
+-- Returns nil if `token` holds the task's lease, else the reply. `verb` ends a lease: its repetition gets its first reply.
+-- An expired lease is lost, whether or not upkeep has ended it.
+local function check_lease(task, token, verb)
   if not task then return { 'unknown' } end
-  if task.S == 'leased' and task.t == token and tonumber(task.u) > now then return nil end
+  if task[F.state] == 'leased' and task[F.lease_token] == token and tonumber(task[F.lease_until]) > now then return nil end
   if verb then
-    local ended = call('HMGET', task.key, 'T', 'V')
+    local ended = call('HMGET', task.key, F.ended_lease_token, F.ended_lease_reply)
     if ended[1] == token then
-      local of, state, run_at = string.match(ended[2], '^(%a+) (%a+) (%d*)$')
-      if of == verb then return { 'repeated', state, run_at } end
+      local ended_by, state, run_at = string.match(ended[2], '^(%a+) (%a+) (%d*)$')
+      if ended_by == verb then return { 'repeated', state, run_at } end
     end
   end
-  return { 'lost', task.S }
+  return { 'lease_lost', task[F.state] }
 end
 
--- The task has ended in `state`; `retain_ms` holds where it does not say itself. The caller writes the state.
-local drop_at = {}
-local function conclude(task, state, retain_ms)
-  add(base .. 'ended:' .. task.q .. ':' .. state, now_digits, task.id)
-  local retain = task.R and task.R ~= '' and task.R or retain_ms
-  drop_at[retain] = drop_at[retain] or digits(now + tonumber(retain))
-  add(base .. 'retain', drop_at[retain], task.id)
-  if task.D and task.D ~= '' then
-    local key = base .. 'dedupe:' .. task.q .. ':' .. task.D
-    local holder = call('GET', key)
-    touched[key] = true
-    if holder and string.sub(holder, 1, 16) == task.id then ending('DEL', key) end
-  end
-  if task.o then hint('ended ' .. task.id) end
+-- Ends the task in `state`, which the script writes. `default_retain_ms` is how long a task without its own is kept.
+local delete_at = {}
+local function finish_task(task, state, default_retain_ms)
+  zset_add(base .. 'ended:' .. task[F.queue] .. ':' .. state, now_digits, task.id)
+  local retain_ms = task[F.retain_ms]
+  if not retain_ms or retain_ms == '' then retain_ms = default_retain_ms end
+  delete_at[retain_ms] = delete_at[retain_ms] or digits(now + tonumber(retain_ms))
+  zset_add(base .. 'retention', delete_at[retain_ms], task.id)
+  free_dedupe(task)
+  if task[F.completion_watched] then notify('ended ' .. task.id) end
 end

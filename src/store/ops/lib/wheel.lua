@@ -1,121 +1,133 @@
--- wheel: tasks enter and leave slot queues; `turn_wheels` works out, before the first write, what that means for the
--- wheel, for `ready` and for those who wait.
-local SPAN = 2 ^ 49
-local entered = {}
+-- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
+-- for `ready` and for waiting workers. See wheel_reader for a picture of the wheel.
+--
+-- defines: TURNS, enqueue, dequeue
+-- needs: prelude, transaction
+-- registers: before_commit, which updates the wheels of the queues that have changed
+-- keys: slot:<queue>:<priority>:<slot>, wheel:<queue>, ready, settings_copy:<queue>
+
+-- Turns of one priority on a wheel; a score is (9 - priority) * TURNS + turn.
+local TURNS = 2 ^ 49
+-- Queues whose slot queues change, by name.
+local changed_queues = {}
 
 local function queue_of(name)
-  local q = entered[name]
-  if not q then
-    q = { name = name, wheel = base .. 'wheel:' .. name, slots = {}, order = {} }
-    entered[name] = q
+  local queue = changed_queues[name]
+  if not queue then
+    queue = { name = name, wheel = base .. 'wheel:' .. name, slots = {}, order = {} }
+    changed_queues[name] = queue
   end
-  return q
+  return queue
 end
 
-local function slot_of(q, priority, slot)
+local function slot_of(queue, priority, slot)
   local member = priority .. ':' .. slot
-  local s = q.slots[member]
-  if not s then
-    s = { key = base .. 'slot:' .. q.name .. ':' .. member, priority = tonumber(priority), by = 0, had = 0, member = member }
-    q.slots[member] = s
-    q.order[#q.order + 1] = s
+  local entry = queue.slots[member]
+  if not entry then
+    entry = { key = base .. 'slot:' .. queue.name .. ':' .. member, priority = tonumber(priority), added = 0, size = 0, member = member }
+    queue.slots[member] = entry
+    queue.order[#queue.order + 1] = entry
   end
-  return s
+  return entry
 end
 
--- `front`: should its slot come onto the wheel with this task, it comes to the front of its priority.
-local function enter(queue, priority, slot, seq, id, front)
-  local s = slot_of(queue_of(queue), priority, slot)
-  s.by = s.by + 1
-  if front or s.front then s.front = front end
-  add(s.key, seq, id)
+-- `to_front`: if this puts the slot onto the wheel, it comes first in its priority.
+local function enqueue(queue, priority, slot, seq, id, to_front)
+  local entry = slot_of(queue_of(queue), priority, slot)
+  entry.added = entry.added + 1
+  if to_front or entry.to_front then entry.to_front = to_front end
+  zset_add(entry.key, seq, id)
 end
 
-local function leave(queue, priority, slot, id)
-  local s = slot_of(queue_of(queue), priority, slot)
-  s.by = s.by - 1
-  s.left = true
-  remove(s.key, id)
+local function dequeue(queue, priority, slot, id)
+  local entry = slot_of(queue_of(queue), priority, slot)
+  entry.added = entry.added - 1
+  entry.has_removals = true
+  zset_remove(entry.key, id)
 end
 
--- Works out how many tasks each slot queue had. Where tasks only enter it is enough to know whether it had any: then
--- it is on the wheel, and that is asked for all of them at once.
-local function look_at_slots(q)
-  local entering = {}
-  for _, s in ipairs(q.order) do
-    if s.left then
-      s.had = call('ZCARD', s.key)
-      touched[s.key] = true
+-- Reads the size of each slot queue before this call. If tasks are only added, it is enough to know whether the slot is
+-- on the wheel, which one command tells for all such slots.
+local function read_sizes(queue)
+  local growing = {}
+  for _, entry in ipairs(queue.order) do
+    if entry.has_removals then
+      entry.size = call('ZCARD', entry.key)
+      touched[entry.key] = true
     else
-      entering[#entering + 1] = s
+      growing[#growing + 1] = entry
     end
   end
-  for from = 1, #entering, 4000 do
+  for from = 1, #growing, 4000 do
     local members = {}
-    for i = from, math.min(from + 3999, #entering) do members[#members + 1] = entering[i].member end
-    for i, score in ipairs(call('ZMSCORE', q.wheel, unpack(members))) do entering[from + i - 1].had = score and 1 or 0 end
+    for i = from, math.min(from + 3999, #growing) do members[#members + 1] = growing[i].member end
+    for i, score in ipairs(call('ZMSCORE', queue.wheel, unpack(members))) do growing[from + i - 1].size = score and 1 or 0 end
   end
-  touched[q.wheel] = true
+  touched[queue.wheel] = true
 end
 
--- The priority of the first entry of the wheel that `gone` does not name, or nil.
-local function front_of(q, gone)
+-- Returns the priority of the wheel's first member that is not in `removed`, nil if there is none.
+local function front_priority(queue, removed)
   local from = 0
   while true do
-    local page = call('ZRANGE', q.wheel, from, from + 15)
+    local page = call('ZRANGE', queue.wheel, from, from + 15)
     for _, member in ipairs(page) do
-      if not gone[member] then return tonumber(string.match(member, '^%d+')) end
+      if not removed[member] then return tonumber(string.match(member, '^%d+')) end
     end
     if #page < 16 then return nil end
     from = from + 16
   end
 end
 
-local function front_score(q, priority)
-  local from = (9 - priority) * SPAN
-  local first = call('ZRANGEBYSCORE', q.wheel, digits(from), '(' .. digits(from + SPAN), 'WITHSCORES', 'LIMIT', 0, 1)
-  return first[2] and tonumber(first[2]) - 1 or from + next_of('turn')
+-- Returns a score in front of all members of this priority.
+local function front_score(queue, priority)
+  local from = (9 - priority) * TURNS
+  local first = call('ZRANGEBYSCORE', queue.wheel, digits(from), '(' .. digits(from + TURNS), 'WITHSCORES', 'LIMIT', 0, 1)
+  return first[2] and tonumber(first[2]) - 1 or from + next_counter('turn')
 end
 
--- The front of a queue's wheel goes from priority `old` to `new` (nil: empty).
-local function front_moved(q, old, new)
-  if old == new or call('HGET', base .. 'queue:' .. q.name, 'paused') == '1' then return end
+-- The priority at the front of a queue's wheel changes; nil: the wheel is empty.
+local function on_front_change(queue, old, new)
+  if old == new or call('HGET', base .. 'settings_copy:' .. queue.name, 'paused') == '1' then return end
   if new then
-    add(base .. 'ready', new, q.name)
-    if not old or new > old then hint('ready ' .. new .. ' ' .. q.name) end
+    zset_add(base .. 'ready', new, queue.name)
+    if not old or new > old then notify('ready ' .. new .. ' ' .. queue.name) end
   else
-    remove(base .. 'ready', q.name)
+    zset_remove(base .. 'ready', queue.name)
   end
 end
 
-local function turn_wheels()
-  for _, q in pairs(entered) do
-    look_at_slots(q)
-    local best, changed, gone, fronts = nil, false, {}, {}
-    for _, s in ipairs(q.order) do
-      local has = s.had + s.by
-      if s.had == 0 and has > 0 then
-        changed = true
-        if not best or s.priority > best then best = s.priority end
-        local score
-        if s.front then
-          score = (fronts[s.priority] or front_score(q, s.priority) + 1) - 1
-          fronts[s.priority] = score
-        else
-          score = (9 - s.priority) * SPAN + next_of('turn')
-        end
-        add(q.wheel, digits(score), s.member)
-      elseif s.had > 0 and has == 0 then
-        changed = true
-        gone[s.member] = true
-        remove(q.wheel, s.member)
+local function update_wheel(queue)
+  read_sizes(queue)
+  local highest_added, is_changed, removed, front_scores = nil, false, {}, {}
+  for _, entry in ipairs(queue.order) do
+    local size = entry.size + entry.added
+    if entry.size == 0 and size > 0 then
+      is_changed = true
+      if not highest_added or entry.priority > highest_added then highest_added = entry.priority end
+      local score
+      if entry.to_front then
+        score = (front_scores[entry.priority] or front_score(queue, entry.priority) + 1) - 1
+        front_scores[entry.priority] = score
+      else
+        score = (9 - entry.priority) * TURNS + next_counter('turn')
       end
-    end
-    if changed then
-      local old, new = front_of(q, {}), nil
-      if next(gone) then new = front_of(q, gone) else new = old end
-      if best and (not new or best > new) then new = best end
-      front_moved(q, old, new)
+      zset_add(queue.wheel, digits(score), entry.member)
+    elseif entry.size > 0 and size == 0 then
+      is_changed = true
+      removed[entry.member] = true
+      zset_remove(queue.wheel, entry.member)
     end
   end
+  if is_changed then
+    local old = front_priority(queue, {})
+    local new = old
+    if next(removed) then new = front_priority(queue, removed) end
+    if highest_added and (not new or highest_added > new) then new = highest_added end
+    on_front_change(queue, old, new)
+  end
+end
+
+before_commit[#before_commit + 1] = function()
+  for _, queue in pairs(changed_queues) do update_wheel(queue) end
 end

@@ -1,0 +1,33 @@
+-- events: publishes the transitions of tasks on channel `events` while a server subscribes to them.
+--
+-- `events_enabled` holds the end of that time and the name of the unbroken time since which events are published. The end
+-- is in seconds of Redis' own clock, because the servers that extend it do not know the clock that tests shift.
+--
+-- defines: emit_event, transition, events (nil while nothing is published), events_enabled
+-- needs: prelude, clock, transaction
+-- registers: after_commit, which publishes the events
+-- keys: events_enabled
+local events
+local events_enabled = call('GET', base .. 'events_enabled')
+if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > tonumber(clock[1]) then
+  events = {}
+  -- At most 100 events in a message.
+  after_commit[#after_commit + 1] = function()
+    for from = 1, #events, 100 do
+      call('SPUBLISH', base .. 'events', cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) }))
+    end
+  end
+end
+
+-- A new task comes from '', a deleted one goes to 'deleted'.
+local function emit_event(id, queue, from, to)
+  if events then events[#events + 1] = { id, queue, from, to } end
+end
+
+-- Counts and publishes a transition. Scripts without this fragment change no state.
+local function transition(task, from, to)
+  local queue = task[F.queue]
+  count(queue, from, -1)
+  count(queue, to, 1)
+  emit_event(task.id, queue, from, to)
+end

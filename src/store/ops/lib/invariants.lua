@@ -1,0 +1,205 @@
+-- invariants: checks that indexes, counts and keys agree with the hashes of the tasks, and repairs them by those.
+--
+-- Each check calls `flag(violation, repair)` for what it finds, and stages the writes of the repair. A task that cannot
+-- be read is left alone, as are the entries that name it.
+--
+-- defines: check_invariants, default_retain_ms
+-- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, wheel, dedupe
+-- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, scheduled:<queue>, leased:<queue>, expirations,
+--   ended:<queue>:<state>, retention, idempotency:<digest>, claim:<digest>, seq,
+--   settings:<queue>, settings_index
+local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
+-- The field that is a task's score in the index of its state.
+local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_until, completed = F.finished_at,
+  dead = F.finished_at, cancelled = F.finished_at, expired = F.finished_at }
+local CHECKED_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.run_at, F.lease_until, F.finished_at,
+  F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested }
+-- Limits of what one script sums up.
+local MAX_SLOTS, MAX_QUEUES = 16384, 4096
+-- State -> how long an ended task without its own retention is kept; set by scripts that repair.
+local default_retain_ms = {}
+local UNREADABLE, known_tasks, checks = {}, {}, {}
+
+local function is_readable(task)
+  return SCORE_FIELD[task[F.state]] and task[F.queue] and tonumber(task[F.slot]) and tonumber(task[F.priority])
+    and tonumber(task[F.seq]) and tonumber(task[SCORE_FIELD[task[F.state]]])
+end
+
+-- Returns the task without its empty fields; false if there is none, UNREADABLE if it cannot be read.
+local function find_task(id)
+  if known_tasks[id] ~= nil then return known_tasks[id] end
+  local task = { id = id, key = base .. 'task:' .. id }
+  local values = call('HMGET', task.key, unpack(CHECKED_FIELDS))
+  for i, name in ipairs(CHECKED_FIELDS) do
+    if values[i] and values[i] ~= '' then task[name] = values[i] end
+  end
+  if not is_readable(task) then task = call('EXISTS', task.key) == 1 and UNREADABLE end
+  known_tasks[id] = task
+  return task
+end
+
+local function is_waiting(task)
+  return task[F.state] == 'ready' or task[F.state] == 'scheduled'
+end
+
+-- Returns the task's score in an index, nil if it must not be there; and whether any score will do.
+local function expected_score(task, kind, rest)
+  local state, queue = task[F.state], task[F.queue]
+  if kind == 'slot' then
+    local slot = queue .. ':' .. task[F.priority] .. ':' .. task[F.slot]
+    return state == 'ready' and rest == slot and tonumber(task[F.seq]) or nil
+  elseif kind == 'scheduled' or kind == 'leased' then
+    return state == kind and rest == queue and tonumber(task[SCORE_FIELD[kind]]) or nil
+  elseif kind == 'ended' then
+    return ENDED[state] and rest == queue .. ':' .. state and tonumber(task[F.finished_at]) or nil
+  elseif kind == 'expirations' then
+    return is_waiting(task) and tonumber(task[F.expires_at]) or nil
+  elseif kind == 'retention' then
+    return ENDED[state] and task[F.finished_at] + (tonumber(task[F.retain_ms]) or default_retain_ms[state] or 0) or nil, true
+  elseif kind == 'claim' then
+    return state == 'leased' and task[F.claim_digest] == rest and 0 or nil, true
+  end
+end
+
+-- A task is in the index base .. `index` if its state says so, at the score of its fields.
+function checks.index_entry(flag, id, index)
+  local task = find_task(id)
+  if task == UNREADABLE then return end
+  local kind, rest = string.match(index, '^(%a+):?(.*)$')
+  local key, expected, any_score, score = base .. index, nil, false, nil
+  if task then expected, any_score = expected_score(task, kind, rest) end
+  touched[key] = true
+  if kind == 'claim' then
+    score = call('SISMEMBER', key, id) == 1 and 0
+  else
+    score = tonumber(call('ZSCORE', key, id))
+  end
+  if expected and not score then
+    flag('missing, but state is ' .. task[F.state] .. ' in queue ' .. task[F.queue], 'added')
+    if kind == 'claim' then
+      write('SADD', key, id)
+    elseif kind == 'slot' then
+      enqueue(task[F.queue], task[F.priority], task[F.slot], expected, id)
+    else
+      zset_add(key, expected, id)
+    end
+  elseif score and not expected then
+    local reason = task and 'state is ' .. task[F.state] .. ' in queue ' .. task[F.queue] or 'the task does not exist'
+    flag('present, but ' .. reason, 'removed')
+    if kind == 'claim' then
+      write_last('SREM', key, id)
+    elseif kind == 'slot' then
+      local queue, priority, slot = string.match(rest, '^(.*):(.*):(.*)$')
+      dequeue(queue, priority, slot, id)
+    else
+      zset_remove(key, id)
+    end
+  elseif expected and not any_score and score ~= expected then
+    flag('score is ' .. digits(score) .. ', expected ' .. digits(expected), 'corrected')
+    zset_add(key, expected, id)
+  end
+  if expected and (kind == 'scheduled' or kind == 'leased') and score ~= expected then due_no_later(task[F.queue], expected) end
+end
+
+-- Only an ended task has a time of its end. A waiting task has no request to cancel it.
+function checks.stale_end_fields(flag, id)
+  local task = find_task(id)
+  if not task or task == UNREADABLE or ENDED[task[F.state]] then return end
+  local stale = {}
+  if task[F.finished_at] then stale[1] = F.finished_at end
+  if task[F.cancel_requested] and is_waiting(task) then stale[#stale + 1] = F.cancel_requested end
+  if #stale == 0 then return end
+  flag('state is ' .. task[F.state] .. ', but fields of an ended task are set', 'removed')
+  write_last('HDEL', task.key, unpack(stale))
+end
+
+-- A dedupe key is held by a live task. `ids` name the live tasks with this key; one that has not given it up must hold it.
+function checks.dedupe(flag, queue, digest, ...)
+  local key, holder_id, until_ms = read_dedupe(queue, digest)
+  local function may_hold(task)
+    return task and task ~= UNREADABLE and not ENDED[task[F.state]] and task[F.queue] == queue
+      and task[F.dedupe_digest] == digest and (tonumber(task[F.dedupe_until]) or now + 1) > now
+  end
+  local has_lapsed = until_ms and until_ms <= now
+  local holder = holder_id and find_task(holder_id)
+  if holder == UNREADABLE then return end
+  local next_holder
+  for _, id in ipairs({ ... }) do
+    local task = find_task(id)
+    if may_hold(task) and task ~= holder and (not next_holder or tonumber(task[F.seq]) > tonumber(next_holder[F.seq])) then
+      next_holder = task
+    end
+  end
+  if holder_id and not has_lapsed and may_hold(holder) then
+    if next_holder then
+      flag('held by one task and claimed by another', 'the second claim ended')
+      write('HSET', next_holder.key, F.dedupe_until, digits(now))
+    end
+  elseif next_holder then
+    flag('not held by the live task that has this key', 'given to that task')
+    local ends_at = next_holder[F.dedupe_until]
+    if ends_at then
+      write('SET', key, next_holder.id .. ends_at, 'PX', digits(ends_at - now))
+    else
+      write('SET', key, next_holder.id)
+    end
+  elseif holder_id and not has_lapsed then
+    flag('held by ' .. (holder and 'a task in state ' .. holder[F.state] or 'a task that does not exist'), 'freed')
+    write_last('DEL', key)
+  end
+end
+
+-- The record of an Idempotency-Key has a TTL, which is not shorter than the time it must be kept.
+function checks.idempotency(flag, digest)
+  local key = base .. 'idempotency:' .. digest
+  local until_ms, ttl = tonumber(call('HGET', key, 'until')), call('PTTL', key)
+  touched[key] = true
+  if ttl == -2 then return end
+  local expected = until_ms and until_ms - now or 1
+  if ttl == -1 or ttl + 1000 < expected then
+    flag('TTL is ' .. (ttl == -1 and 'missing' or ttl .. ' ms') .. ', expected ' .. digits(expected) .. ' ms', 'corrected')
+    write('PEXPIRE', key, digits(math.max(1, expected)))
+  end
+end
+
+-- The shard's counters are not behind the numbers in use.
+function checks.counters(flag, used_seq, used_turn)
+  local values = call('HMGET', base .. 'seq', 'seq', 'turn')
+  local seq, turn = tonumber(values[1] or 0), tonumber(values[2] or 2 ^ 48)
+  if seq >= tonumber(used_seq) and turn >= tonumber(used_turn) then return end
+  flag('seq is ' .. digits(seq) .. ' and turn ' .. digits(turn) .. ', but ' .. used_seq .. ' and ' .. used_turn .. ' are in use', 'corrected')
+  next_counter('turn')
+  counters.seq = math.max(counters.seq, tonumber(used_seq))
+  counters.turn = math.max(counters.turn, tonumber(used_turn))
+end
+
+-- A queue's settings are in the settings index if and only if they exist.
+function checks.settings(flag, queue)
+  local key = base .. 'settings_index'
+  local exist, is_indexed = call('EXISTS', base .. 'settings:' .. queue) == 1, call('ZSCORE', key, queue)
+  touched[key] = true
+  if exist and not is_indexed then
+    flag('missing from settings_index', 'added')
+    zset_add(key, 0, queue)
+  elseif is_indexed and not exist then
+    flag('in settings_index, but they do not exist', 'removed')
+    zset_remove(key, queue)
+  end
+end
+
+-- A slot queue is on the wheel, in the range of its priority, if and only if it has tasks.
+function checks.wheel_entry(flag, queue, member)
+  local wheel, slot = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member
+  local size, score = call('ZCARD', slot), tonumber(call('ZSCORE', wheel, member))
+  touched[wheel] = true
+  if size == 0 then
+    if not score then return end
+    flag('on the wheel without a ready task', 'removed')
+    zset_remove(wheel, member)
+    return
+  end
+  local from = (9 - tonumber(string.match(member, '^%d+'))) * TURNS
+  if score and score >= from and score < from + TURNS then return end
+  flag((score and 'outside its priority on the wheel' or 'missing from the wheel') .. ', with ' .. size .. ' ready tasks', 'added')
+  zset_add(wheel, from + next_counter('turn'), member)
+end

@@ -1,0 +1,211 @@
+-- transaction: the transaction. A script reads, stages its writes, and ends with `return commit(reply)`.
+--
+-- A script that is stopped half-way keeps its earlier writes. Therefore `commit` writes in a fixed order: values and
+-- fields, added zset members, the caller's record, removed zset members, and last the writes that may delete a key.
+-- No key is touched after a write that may have emptied it, and every key is touched before the first write.
+-- Wake-ups follow the writes. Fragments register hooks: `before_commit` may stage writes, `after_commit` publishes.
+--
+-- defines: before_commit, after_commit; set_field, zset_add, zset_remove, write, write_last, notify, count,
+--   next_counter, due_no_later, read_task, load_task, commit, discard; touched, writes, removals, count_deltas
+-- needs: prelude, clock
+-- keys: task:<id>, count:<queue>, count, seq, due
+local before_commit, after_commit = {}, {}
+local zset_adds, removals, writes, last_writes, wakeups = {}, {}, {}, {}, {}
+-- Keys that the script has read; the others are read before the first write.
+local touched = {}
+-- Extra fields of the caller that are written with the record of this call: name, value.
+local caller_field, caller_value
+
+local function append(lists, key, first, second)
+  local list = lists[key]
+  if not list then
+    lists[key] = { first, second }
+    return
+  end
+  local n = #list
+  list[n + 1] = first
+  if second then list[n + 2] = second end
+end
+
+-- Appends a field to an HSET that is being built.
+local function set_field(command, name, value)
+  local n = #command
+  command[n + 1], command[n + 2] = name, value
+end
+
+local function zset_add(key, score, member)
+  append(zset_adds, key, score, member)
+end
+
+local function zset_remove(key, member)
+  append(removals, key, member)
+end
+
+-- Stages a write that cannot empty its key.
+local function write(...)
+  writes[#writes + 1] = { ... }
+end
+
+-- Stages a write that deletes its key, or may empty it.
+local function write_last(...)
+  last_writes[#last_writes + 1] = { ... }
+end
+
+-- Stages a message on channel `wakeups`.
+local function notify(text)
+  wakeups[#wakeups + 1] = text
+end
+
+-- Count key -> field -> difference; and for each queue the differences of its own counts and of the shard's.
+local count_deltas, deltas_of_queue = {}, {}
+
+local function deltas_of(key)
+  count_deltas[key] = count_deltas[key] or {}
+  return count_deltas[key]
+end
+
+-- Adds `difference` to a count of the queue and of the shard.
+local function count(queue, field, difference)
+  local pair = deltas_of_queue[queue]
+  if not pair then
+    pair = { deltas_of(base .. 'count:' .. queue), deltas_of(base .. 'count') }
+    deltas_of_queue[queue] = pair
+  end
+  local of_queue, of_shard = pair[1], pair[2]
+  of_queue[field] = (of_queue[field] or 0) + difference
+  of_shard[field] = (of_shard[field] or 0) + difference
+end
+
+-- Returns the next value of a counter of the shard: 'seq' orders tasks in a slot queue, 'turn' slots on a wheel.
+local counters
+local function next_counter(name)
+  if not counters then
+    local values = call('HMGET', base .. 'seq', 'seq', 'turn')
+    touched[base .. 'seq'] = true
+    -- Turns start in the middle of their range: slots are put in front of the first turn as well as behind the last.
+    counters = { seq = tonumber(values[1] or 0), turn = tonumber(values[2] or 2 ^ 48) }
+  end
+  counters[name] = counters[name] + 1
+  return counters[name]
+end
+
+-- Lowers the score of the queue in `due` to `time`. The score is at most the time of the queue's first scheduled or
+-- leased task.
+local due_updates = {}
+local function due_no_later(queue, time)
+  if not due_updates[queue] or time < due_updates[queue] then due_updates[queue] = time end
+end
+
+local function flush_due()
+  local key, earliest = base .. 'due', nil
+  for queue, time in pairs(due_updates) do
+    local score = call('ZSCORE', key, queue)
+    touched[key] = true
+    if not score or time < tonumber(score) then
+      zset_add(key, time, queue)
+      if not earliest or time < earliest then earliest = time end
+    end
+  end
+  if earliest then
+    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if not first[2] or earliest < tonumber(first[2]) then notify('due ' .. digits(earliest)) end
+  end
+end
+
+local function flush_counts()
+  for key, deltas in pairs(count_deltas) do
+    local fields, command = {}, { 'HSET', key }
+    for field, difference in pairs(deltas) do
+      if difference ~= 0 then fields[#fields + 1] = field end
+    end
+    if #fields > 0 then
+      touched[key] = true
+      for i, value in ipairs(call('HMGET', key, unpack(fields))) do
+        command[#command + 1] = fields[i]
+        command[#command + 1] = digits((value or 0) + deltas[fields[i]])
+      end
+      writes[#writes + 1] = command
+    end
+  end
+end
+
+-- Calls `command` for each key with its list, in parts that `unpack` can take.
+local function call_in_parts(command, lists)
+  for key, list in pairs(lists) do
+    local n = #list
+    if n <= 4000 then
+      call(command, key, unpack(list))
+    else
+      for from = 1, n, 4000 do call(command, key, unpack(list, from, math.min(from + 3999, n))) end
+    end
+  end
+end
+
+-- Reads every key that is to be written and was not read yet.
+local function touch_keys()
+  local untouched = {}
+  local function check(key)
+    if not touched[key] then
+      touched[key] = true
+      untouched[#untouched + 1] = key
+    end
+  end
+  for key in pairs(zset_adds) do check(key) end
+  for key in pairs(removals) do check(key) end
+  for _, command in ipairs(writes) do check(command[2]) end
+  for _, command in ipairs(last_writes) do check(command[2]) end
+  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
+end
+
+-- Writes all that is staged, and returns the packed reply. A repeated call gets the same reply, or, where that would be
+-- out of date, finds in `last_reply` the packed `remembered` instead.
+local function commit(reply, remembered)
+  for _, hook in ipairs(before_commit) do hook() end
+  flush_due()
+  flush_counts()
+  touch_keys()
+  local packed = cmsgpack.pack(reply)
+  local record = sequence .. ' ' .. now_digits .. ' ' .. (remembered and cmsgpack.pack(remembered) or packed)
+
+  for _, command in ipairs(writes) do call(unpack(command)) end
+  if counters then call('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
+  call_in_parts('ZADD', zset_adds)
+  if caller_field then
+    call('HSET', callers, caller, record, caller_field, caller_value)
+  else
+    call('HSET', callers, caller, record)
+  end
+  call_in_parts('ZREM', removals)
+  for _, command in ipairs(last_writes) do call(unpack(command)) end
+  for _, text in ipairs(wakeups) do call('SPUBLISH', base .. 'wakeups', text) end
+  for _, hook in ipairs(after_commit) do hook() end
+  return packed
+end
+
+-- Returns the packed reply of a script that writes nothing after all, its own record included.
+local function discard(reply)
+  return cmsgpack.pack(reply)
+end
+
+-- Returns a task's fields in the order of `names`, false for an absent one; nil if there is no such task. `names[1]` is
+-- F.state. A call may name a task once: writes are staged, so a second read would not see the first change.
+local function read_task(key, names)
+  if touched[key] then error('TWICE one task in a call') end
+  touched[key] = true
+  local values = call('HMGET', key, unpack(names))
+  return values[1] and values or nil
+end
+
+-- Returns the same by name, with the task's id and key.
+local function load_task(id, names)
+  local key = base .. 'task:' .. id
+  local values = read_task(key, names)
+  if not values then return nil end
+  -- Allocated with room for the usual fields: a table that grows is laid out again each time.
+  local task = { id = id, key = key, [F.state] = values[1], [F.queue] = false, [F.slot] = false, [F.priority] = false,
+    [F.seq] = false, [F.expires_at] = false, [F.lease_token] = false, [F.lease_until] = false, [F.leased_at] = false,
+    [F.claim_digest] = false, [F.dedupe_digest] = false, [F.completion_watched] = false, [F.retain_ms] = false,
+    [F.cancel_requested] = false }
+  for i = 2, #names do task[names[i]] = values[i] end
+  return task
+end
