@@ -44,7 +44,7 @@ mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test 
 	ALL=$(ALL) .ci/mutants $(ONLY)
 
 check: tools-check ## Format, lints, docs, dependencies, contract, metrics
-	$(CARGO) fmt --check
+	$(CARGO) fmt --check -- src/store/ops/*.rs
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml

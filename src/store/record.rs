@@ -160,11 +160,16 @@ pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<
         DedupeMode::Keep => false,
         DedupeMode::Replace | DedupeMode::Debounce => true,
     });
-    let mut fields = vec![(fields::DOCUMENT, encode_document(labels, payload)?), (fields::MAX_ATTEMPTS, max_attempts.to_string().into())];
+    let mut fields = vec![
+        (fields::DOCUMENT, encode_document(labels, payload)?),
+        (fields::MAX_ATTEMPTS, max_attempts.to_string().into()),
+    ];
     let max_run = if *max_run_ms > 0 { max_run_ms.to_string() } else { String::new() };
     let retain = retain_ms.map(|ms| ms.to_string()).unwrap_or_default();
     let backoff = backoff.as_ref().map(encode_backoff).transpose()?.unwrap_or_default();
-    for (name, value) in [(fields::MAX_RUN_MS, max_run.into()), (fields::RETAIN_MS, retain.into()), (fields::BACKOFF, backoff)] {
+    for (name, value) in
+        [(fields::MAX_RUN_MS, max_run.into()), (fields::RETAIN_MS, retain.into()), (fields::BACKOFF, backoff)]
+    {
         if replaces || !value.is_empty() {
             fields.push((name, value));
         }
@@ -252,8 +257,9 @@ impl TaskHash {
         let document = self.bytes(fields::DOCUMENT).and_then(decode_document);
         let (labels, payload) = self.require(fields::DOCUMENT, document)?;
         let state = self.state()?;
-        let mut errors: Vec<TaskError> =
-            (0..limits::MAX_ERRORS).filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?)).collect();
+        let mut errors: Vec<TaskError> = (0..limits::MAX_ERRORS)
+            .filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?))
+            .collect();
         errors.sort_by_key(|error| (error.at, error.attempt));
         let leased = state == State::Leased;
         Ok(Task {
@@ -356,8 +362,7 @@ mod tests {
     fn numbers_out_of_range_are_rejected_or_clamped() {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
         let hash = |priority: &str, attempts: &str| {
-            let fields =
-                [
+            let fields = [
                 (fields::STATE, "leased"),
                 (fields::QUEUE, "q"),
                 (fields::SLOT, "1"),

@@ -9,8 +9,8 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::state::State;
 use slotwheel::store::Shard;
-use slotwheel::store::record::fields;
 use slotwheel::store::audit::{RepairEvent, audit, repair};
+use slotwheel::store::record::fields;
 use slotwheel::store::views::page::page_by_time;
 
 use crate::support::{Fixture, Http, report, report_with, text};

@@ -18,7 +18,10 @@ async fn checker_finds_each_fault_and_accepts_a_correct_script() {
     for (fault, body) in [
         ("leaves the base", "call('GET', 'elsewhere{0}')"),
         ("first touched after a write", "call('HGET', base .. 'a', 'f') call('HSET', base .. 'b', 'f', 1)"),
-        ("first touched after a write", "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')"),
+        (
+            "first touched after a write",
+            "call('EXISTS', base .. 'a') call('HSET', base .. 'a', 'f', 1) call('GET', base .. 'c')",
+        ),
         (
             "writes after a wake-up",
             "call('EXISTS', base .. 'a') call('SPUBLISH', base .. 's', 1) call('SET', base .. 'a', 1)",

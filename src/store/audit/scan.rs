@@ -319,7 +319,8 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         dedupe: fields.bytes(fields::DEDUPE_DIGEST).map(<[u8]>::to_vec),
         dedupe_until: fields.int(fields::DEDUPE_UNTIL),
         has_stale_end_fields: !state.has_ended()
-            && (fields.bytes(fields::FINISHED_AT).is_some() || (is_waiting && fields.bytes(fields::CANCEL_REQUESTED).is_some())),
+            && (fields.bytes(fields::FINISHED_AT).is_some()
+                || (is_waiting && fields.bytes(fields::CANCEL_REQUESTED).is_some())),
     })
 }
 

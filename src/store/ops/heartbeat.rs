@@ -59,7 +59,9 @@ pub async fn heartbeat(
 /// Reads the answer to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseExtended> {
     Ok(match item.text()?.as_str() {
-        "extended" => LeaseExtended::Extended { lease_until: TimestampMs(item.int()?), cancel_requested: item.int()? == 1 },
+        "extended" => {
+            LeaseExtended::Extended { lease_until: TimestampMs(item.int()?), cancel_requested: item.int()? == 1 }
+        }
         "lease_lost" => LeaseExtended::LeaseLost(item.state()?),
         "unknown" => LeaseExtended::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),

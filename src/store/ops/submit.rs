@@ -12,7 +12,8 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe"]);
+pub(super) static SCRIPT: Script =
+    script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe"]);
 
 /// What became of a submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -49,7 +49,12 @@ pub struct LeaseDetails {
 pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<ReadyWait>>> {
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::LEASE_TOKEN, fields::CREATED_AT, fields::READY_AT, fields::LEASED_AT]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
+            fields::LEASE_TOKEN,
+            fields::CREATED_AT,
+            fields::READY_AT,
+            fields::LEASED_AT,
+        ]);
     }
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_ready_wait).collect()
 }
@@ -60,7 +65,15 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
     for chunk in ids.chunks(TASKS_PER_READ) {
         let mut pipeline = pipe();
         for id in chunk {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::LEASE_TOKEN, fields::LEASED_AT, fields::LEASE_UNTIL, fields::WORKER, fields::ATTEMPTS, fields::QUEUE, fields::DOCUMENT]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
+                fields::LEASE_TOKEN,
+                fields::LEASED_AT,
+                fields::LEASE_UNTIL,
+                fields::WORKER,
+                fields::ATTEMPTS,
+                fields::QUEUE,
+                fields::DOCUMENT,
+            ]);
         }
         for answer in shard.send_pipeline(&pipeline).await? {
             found.push(decode_lease_details(answer)?);

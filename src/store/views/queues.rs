@@ -160,7 +160,11 @@ pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries
     for head in shard.send_pipeline(&heads).await? {
         for id in read_list(head)? {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
-                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[fields::READY_AT, fields::CREATED_AT, fields::QUEUED_SINCE]);
+                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[
+                    fields::READY_AT,
+                    fields::CREATED_AT,
+                    fields::QUEUED_SINCE,
+                ]);
             }
         }
     }

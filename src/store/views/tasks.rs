@@ -87,7 +87,13 @@ pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Le
     }
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::LEASE_TOKEN, fields::WORKER, fields::BACKOFF, fields::ATTEMPTS]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
+            fields::STATE,
+            fields::LEASE_TOKEN,
+            fields::WORKER,
+            fields::BACKOFF,
+            fields::ATTEMPTS,
+        ]);
     }
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_lease_state).collect()
 }

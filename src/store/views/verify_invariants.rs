@@ -6,7 +6,8 @@ use crate::store::ops::repair::{Violation, found};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "verify_invariants", ["clock", "transaction", "wheel", "dedupe", "invariants", "queue_invariants"]);
+pub(in crate::store) static SCRIPT: Script =
+    script!(read "verify_invariants", ["clock", "transaction", "wheel", "dedupe", "invariants", "queue_invariants"]);
 
 /// What is wrong with each subject.
 pub async fn verify_invariants(shard: &Shard, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {

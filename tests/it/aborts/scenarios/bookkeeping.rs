@@ -41,12 +41,12 @@ async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
-        scenario!("configure", "a queue that nobody knows", |_lab| {}, |lab| { pause(lab, 1, true).await? }),
-        scenario!("configure", "pauses", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+        scenario!("apply_settings", "a queue that nobody knows", |_lab| {}, |lab| { pause(lab, 1, true).await? }),
+        scenario!("apply_settings", "pauses", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             pause(lab, 1, true).await?
         }),
         scenario!(
-            "configure",
+            "apply_settings",
             "resumes",
             |lab| {
                 lab.submit(&[task(11)]).await?;
@@ -54,11 +54,11 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { pause(lab, 2, false).await? }
         ),
-        scenario!("settings", "the first", |_lab| {}, |lab| {
+        scenario!("set_settings", "the first", |_lab| {}, |lab| {
             set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
         }),
         scenario!(
-            "settings",
+            "set_settings",
             "others",
             |lab| {
                 set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
@@ -67,10 +67,10 @@ pub(super) fn all() -> Vec<Scenario> {
                 set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: false }).await?;
             }
         ),
-        scenario!("remember", "opens", |_lab| {}, |lab| { note(lab, None).await? }),
-        scenario!("remember", "closes", |lab| { note(lab, None).await? }, |lab| { note(lab, Some(201)).await? }),
+        scenario!("idempotency", "opens", |_lab| {}, |lab| { note(lab, None).await? }),
+        scenario!("idempotency", "closes", |lab| { note(lab, None).await? }, |lab| { note(lab, Some(201)).await? }),
         scenario!(
-            "remember",
+            "idempotency",
             "opens again after its time",
             |lab| {
                 note(lab, Some(201)).await?;
@@ -78,11 +78,11 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { note(lab, None).await? }
         ),
-        scenario!("beat", "the first", |_lab| {}, |lab| {
+        scenario!("touch_dataset", "the first", |_lab| {}, |lab| {
             touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
         }),
         scenario!(
-            "beat",
+            "touch_dataset",
             "another",
             |lab| {
                 touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
@@ -92,7 +92,7 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!(
-            "tidy",
+            "prune_callers",
             "pumps that are gone",
             |lab| {
                 lab.submit(&[task(11)]).await?;
@@ -102,13 +102,13 @@ pub(super) fn all() -> Vec<Scenario> {
                 prune_callers(lab.shard(), &mut Caller::new(), "0").await?;
             }
         ),
-        scenario!("listen", "again", |lab| { listening(lab).await? }, |lab| { listening(lab).await? }),
-        scenario!("mend", "entries", |lab| { damaged(lab).await? }, |lab| {
+        scenario!("enable_events", "again", |lab| { listening(lab).await? }, |lab| { listening(lab).await? }),
+        scenario!("repair", "entries", |lab| { damaged(lab).await? }, |lab| {
             let subjects =
                 [entry(12, "leased:q"), entry(13, "scheduled:q"), entry(14, "scheduled:q"), entry(25, "slot:q:4:2")];
             repair(lab.shard(), &mut Caller::new(), &subjects).await?;
         }),
-        scenario!("mend", "counters and counts", |lab| { damaged(lab).await? }, |lab| {
+        scenario!("repair", "counters and counts", |lab| { damaged(lab).await? }, |lab| {
             let counts = Invariant::QueueCounts { queue: queue("q"), unlisted_slots: vec!["4:1".into()] };
             repair(
                 lab.shard(),
@@ -117,12 +117,12 @@ pub(super) fn all() -> Vec<Scenario> {
             )
             .await?;
         }),
-        scenario!("mend", "the wheel and the list of queues", |lab| { damaged(lab).await? }, |lab| {
+        scenario!("repair", "the wheel and the list of queues", |lab| { damaged(lab).await? }, |lab| {
             let place = Invariant::WheelEntry { queue: queue("q"), member: "4:1".into() };
             repair(lab.shard(), &mut Caller::new(), &[place, Invariant::QueueIndexes("q".into())]).await?;
         }),
         scenario!(
-            "mend",
+            "repair",
             "a dedupe key",
             |lab| {
                 lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
@@ -139,14 +139,14 @@ pub(super) fn all() -> Vec<Scenario> {
                 .await?;
             }
         ),
-        scenario!("confirm", "much", |lab| { damaged(lab).await? }, |lab| {
+        scenario!("verify_invariants", "much", |lab| { damaged(lab).await? }, |lab| {
             verify_invariants(lab.shard(), &[entry(14, "scheduled:q"), Invariant::QueueIndexes("q".into())]).await?;
         }),
-        scenario!("sample", "who holds leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
+        scenario!("sample_leases", "who holds leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
             sample_leases(lab.shard(), &mut Caller::new(), None).await?;
         }),
         scenario!(
-            "sample",
+            "sample_leases",
             "nobody any more",
             |lab| {
                 leased(lab, &[task(11)]).await?;
@@ -158,9 +158,9 @@ pub(super) fn all() -> Vec<Scenario> {
                 sample_leases(lab.shard(), &mut Caller::new(), None).await?;
             }
         ),
-        scenario!("sight", "the first", |_lab| {}, |lab| { seen(lab, &["a", "b"]).await? }),
+        scenario!("record_workers", "the first", |_lab| {}, |lab| { seen(lab, &["a", "b"]).await? }),
         scenario!(
-            "sight",
+            "record_workers",
             "one again after long, one new, one forgotten",
             |lab| {
                 seen(lab, &["a", "b"]).await?;
@@ -171,7 +171,7 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("stats", "something", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
             read_window(&lab.store, Some(&queue("q")), 2).await?;
         }),
-        scenario!("horizon", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
+        scenario!("next_due", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             next_due(lab.shard()).await?;
         }),
         scenario!("page", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {

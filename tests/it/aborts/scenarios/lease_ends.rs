@@ -74,7 +74,7 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!(
-            "reap",
+            "expire_leases",
             "tried again, dead, called off",
             |lab| {
                 let last = NewTask { max_attempts: 1, ..keyed(12, DedupeMode::Keep, None) };
@@ -85,7 +85,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { lab.reap(&queue("q"), 5000).await? }
         ),
         scenario!(
-            "reap",
+            "expire_leases",
             "tried again at once",
             |lab| {
                 leased(lab, &[task(11)]).await?;

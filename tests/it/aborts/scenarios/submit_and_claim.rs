@@ -128,7 +128,7 @@ pub(super) fn all() -> Vec<Scenario> {
             let beat = LeaseHeartbeat { held: lab.held(11), lease_ms: Some(1000), progress: None };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
         }),
-        scenario!("watch", "one that waits", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+        scenario!("subscribe_completion", "one that waits", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
         }),
     ]

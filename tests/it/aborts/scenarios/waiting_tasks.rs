@@ -46,7 +46,7 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!(
-            "expire",
+            "expire_tasks",
             "ready and scheduled",
             |lab| {
                 let keyed = NewTask { expires_in_ms: Some(1000), ..keyed(11, DedupeMode::Keep, None) };
@@ -95,7 +95,7 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!(
-            "remove",
+            "delete",
             "ended ones",
             |lab| {
                 leased(lab, &[task(11), task(12)]).await?;
@@ -105,7 +105,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { forget(lab, DeleteReason::Requested, &[11]).await? }
         ),
         scenario!(
-            "remove",
+            "delete",
             "past retention",
             |lab| {
                 leased(lab, &[task(11), task(12)]).await?;
@@ -116,7 +116,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { forget(lab, DeleteReason::RetentionElapsed, &[11, 12]).await? }
         ),
         scenario!(
-            "remove",
+            "delete",
             "a purge",
             |lab| {
                 lab.submit(&[keyed(11, DedupeMode::Keep, None), expiring(12), later(13)]).await?;
