@@ -75,7 +75,7 @@ async fn play(lab: &Lab, scenario: &Scenario, seen: &mut Seen) {
         }
         let rest = repair(&lab.store, |_| {}).await.expect("a repair").findings;
         assert!(rest.is_empty(), "{place}: found {findings:#?}, and {rest:#?} after the repair");
-        nothing_is_lost(lab, &place, &old, script == &"remove").await;
+        nothing_is_lost(lab, &place, &old, script == &"delete").await;
         seen.mended += 1;
     }
 }
