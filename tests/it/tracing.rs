@@ -154,11 +154,11 @@ async fn json_log_line_is_an_object_with_the_id_of_its_request() {
         assert!(line["target"].is_string() && line["message"].is_string() && line["fields"].is_object(), "{line}");
     }
     let said = |message: &str| -> Vec<&Value> { lines.iter().filter(|line| line["message"] == message).collect() };
-    assert_eq!(said("asked")[0]["fields"], json!({"method": "POST", "path": "/tasks"}));
+    assert_eq!(said("request received")[0]["fields"], json!({"method": "POST", "path": "/tasks"}));
     let answered: Vec<_> =
-        said("answered").iter().map(|line| (&line["request_id"], &line["fields"]["status"])).collect();
+        said("response ready").iter().map(|line| (&line["request_id"], &line["fields"]["status"])).collect();
     assert_eq!(answered, [(&json!("one"), &json!(201)), (&json!("two"), &json!(507))]);
-    let full = said("Redis is full");
+    let full = said("write rejected: Redis is out of memory");
     assert_eq!((&full[0]["level"], &full[0]["request_id"]), (&json!("WARN"), &json!("two")));
     let stopped = said("stopped");
     assert!(stopped[0].get("request_id").is_none(), "nobody asked for that: {}", stopped[0]);
@@ -170,7 +170,7 @@ async fn text_log_line_ends_with_the_id_of_its_request() {
     let mut server = Logged::start(&redis, &[]);
     let _: () = redis.ask(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     post(&server.http, "mine").await.expect(507);
-    let line = server.line(|line| line.contains("Redis is full"));
+    let line = server.line(|line| line.contains("write rejected: Redis is out of memory"));
     assert!(line.ends_with(" request_id=mine"), "{line}");
     assert!(server.stop().iter().all(|line| !line.contains("request_id")), "nothing else was said of a request");
     redis.stop().await;
