@@ -14,9 +14,10 @@ use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson};
 use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
-use super::submit::{Idempotency, SubmitOutcome, SubmitRequest, idempotency_key};
+use super::submit::idempotency_key;
 use super::trace_context::TraceContext;
 use super::{claims, submit};
+use crate::dispatch::{IdempotencyKey, Submission, SubmitOutcome};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -57,25 +58,30 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     let pending = requests.take_pending();
     // An invalid item has its index in its pointers already.
     let indexes: Vec<usize> = requests.pending_indexes().collect();
-    let stored = submit::submit_all(&api, pending).await.into_iter().zip(indexes);
-    let stored =
-        stored.map(|(outcome, place)| outcome.map_err(|problem| problem.in_batch_item(&format!("/tasks/{place}"))));
+    let stored = api.dispatch.submit(pending).await.into_iter().zip(indexes);
+    let stored = stored.map(|(outcome, place)| {
+        outcome.map_err(|error| Problem::from(error).in_batch_item(&format!("/tasks/{place}")))
+    });
     let outcomes: Vec<Result<SubmitOutcome, Problem>> = requests.into_results(stored);
     let results = outcomes.iter().map(|outcome| match outcome {
-        Ok(outcome) => SubmitResult { status: outcome.status.as_u16(), task: Some(outcome.to_json()), problem: None },
+        Ok(outcome) => SubmitResult {
+            status: submit::status(outcome).as_u16(),
+            task: Some(submit::submitted_task(outcome)),
+            problem: None,
+        },
         Err(problem) => SubmitResult { status: problem.status().as_u16(), task: None, problem: Some(problem) },
     });
     Ok(response::ok(&BatchSubmitResponse { results: results.collect() }))
 }
 
 /// Parses one task of a batch.
-pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<SubmitRequest, Problem> {
+pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<Submission, Problem> {
     let object = item.object()?;
     let task = submit::parse_task(&object, shards)?;
     let key =
         object.optional("idempotency_key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
     object.deny_unknown()?;
-    Ok((task, key.map(|key| Idempotency::new(&key, raw.as_bytes()))))
+    Ok((task, key.map(|key| IdempotencyKey::new(&key, raw.as_bytes()))))
 }
 
 #[derive(Serialize)]

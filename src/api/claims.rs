@@ -16,7 +16,7 @@ use super::problem::{Code, Problem};
 use super::request_metrics::mark_long_poll;
 use super::response;
 use super::state::Api;
-use crate::dispatch::{ClaimRequest, Delivery, Dispatch};
+use crate::dispatch::{ClaimRequest, Delivery};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -170,8 +170,8 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
     let claim_id = object.optional("claim_id").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
     object.deny_unknown()?;
     let (wait, preference) = parse_wait(asked, headers)?;
-    let claim = claim_id.as_ref().map(|id| Dispatch::claim_digest("id", id.as_bytes()));
-    let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim };
+    let claim_digest = claim_id.as_ref().map(|id| ClaimRequest::digest_of_id("id", id.as_bytes()));
+    let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim_digest };
     let concurrency = u32::try_from(concurrency).unwrap_or(1);
     let address = peer.0.ip();
     Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat: claim_id.is_some() })
@@ -181,8 +181,8 @@ impl Claim {
     /// Identifies a claim without a `claim_id` by the completions before it. So a repetition of these completions, and
     /// no other request, gets the same tasks.
     pub(super) fn with_default_claim_id(mut self, kind: &str, id: &[u8], repeated: bool) -> Self {
-        if self.request.claim.is_none() {
-            self.request.claim = Some(Dispatch::claim_digest(kind, id));
+        if self.request.claim_digest.is_none() {
+            self.request.claim_digest = Some(ClaimRequest::digest_of_id(kind, id));
             self.may_be_repeat = repeated;
         }
         self

@@ -39,7 +39,7 @@ impl Body {
 /// A task as it stands right after its submit.
 pub fn stored(task: NewTask) -> Task {
     let at = task.id.created_at();
-    submit::submitted_task(task, State::Ready, at, None, None)
+    task.into_task(State::Ready, at, None, None)
 }
 
 /// The answer to its submit.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::request_id::RequestId;
 use super::response;
-use crate::dispatch::Rejection;
+use crate::dispatch::{Rejection, SubmitError};
 use crate::domain::state::State;
 use crate::store;
 
@@ -276,6 +276,21 @@ impl From<Rejection> for Problem {
                 "the request would have to wait, and the limit of waiting requests is reached; retry later",
             ),
             Rejection::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::BodyMismatch => {
+                let detail = "this key came with another body within the last 24 hours";
+                Problem::at("header:Idempotency-Key", Code::IdempotencyMismatch, detail)
+            }
+            SubmitError::RunAtTooFar => {
+                Problem::at("/run_at", Code::InvalidTime, "run_at must lie within 10 years of now")
+            }
+            SubmitError::Store(error) => error.into(),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::state::Api;
 use crate::domain::limits;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::state::State;
+use crate::store::queues::{self, set_queue_settings};
 use crate::store::views::queues::{Queue, queue, queue_names};
 
 #[derive(Serialize)]
@@ -64,7 +65,7 @@ pub(super) async fn pause(
     PathQueue(name): PathQueue,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    api.dispatch.set_queue_settings(&name, QueueSettings { paused: true }).await?;
+    set_queue_settings(api.store(), &name, QueueSettings { paused: true }).await?;
     queue_response(&api, &name).await
 }
 
@@ -73,7 +74,7 @@ pub(super) async fn resume(
     PathQueue(name): PathQueue,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    api.dispatch.set_queue_settings(&name, QueueSettings { paused: false }).await?;
+    set_queue_settings(api.store(), &name, QueueSettings { paused: false }).await?;
     queue_response(&api, &name).await
 }
 
@@ -98,8 +99,8 @@ pub(super) async fn purge(
     body: SingleBody,
 ) -> Result<Response, Problem> {
     let states = parse_states(&body.object()?)?;
-    let (moved, more) = api.dispatch.purge(&name, &states).await?;
-    Ok(response::ok(&PurgeResponse { deleted: moved, more }))
+    let (deleted, more) = queues::purge(api.store(), &name, &states).await?;
+    Ok(response::ok(&PurgeResponse { deleted, more }))
 }
 
 /// Parses the states to purge.

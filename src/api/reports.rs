@@ -68,7 +68,8 @@ pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<R
     let FailRequest { held, report, retry, retry_in } = parse_failure(&body.object()?)?;
     let id = held.id;
     // If the token is valid, these values are current: they change only when a lease begins or ends.
-    let lease_state = views::tasks::lease_states(api.dispatch.shard_of(&id), &[id]).await?.into_iter().next().flatten();
+    let lease_state =
+        views::tasks::lease_states(api.store().shard_for_task(&id), &[id]).await?.into_iter().next().flatten();
     let holding = lease_state.ok_or_else(Problem::task_not_found)?;
     let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
     let report = ErrorReport { worker: holding.worker, ..report };
@@ -132,7 +133,7 @@ pub(super) async fn heartbeat(
         api.dispatch.record_heartbeat(&worker, peer.0.ip());
     }
     let pending = beats.take_pending();
-    let results = beats.into_results(api.dispatch.heartbeat(pending).await);
+    let results = beats.into_results(api.dispatch.ops().heartbeat(pending).await);
     let tasks = ids.into_iter().zip(results).map(|(id, outcome)| heartbeat_result(id, outcome)).collect();
     Ok(response::ok(&HeartbeatResponse { tasks }))
 }

@@ -7,58 +7,33 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::extract::SingleBody;
-use super::json::batch_results::BatchResults;
 use super::json::fields::{Field, Fields};
 use super::json::shapes::{SubmittedTaskJson, TaskJson};
 use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
 use super::trace_context::TraceContext;
+use crate::dispatch::{IdempotencyKey, SubmitOutcome};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
 use crate::domain::retry::{Backoff, BackoffKind, Jitter};
 use crate::domain::slot::{Shards, Slot};
-use crate::domain::state::State;
-use crate::domain::task::{Attributes, Dedupe, DedupeMode, NewTask, StartTime, Task};
-use crate::domain::time::TimestampMs;
-use crate::store;
-use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
-use crate::store::ops::submit::Submitted;
-use crate::store::views;
+use crate::domain::task::{Attributes, Dedupe, DedupeMode, NewTask, StartTime};
 
-/// An Idempotency-Key and the body that came with it, as digests.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Idempotency {
-    key: Digest,
-    body: Digest,
+/// The HTTP status of a submit.
+pub(super) fn status(outcome: &SubmitOutcome) -> StatusCode {
+    if outcome.is_created { StatusCode::CREATED } else { StatusCode::OK }
 }
 
-impl Idempotency {
-    /// Keys are a caller's own; as long as nobody is known, all callers are one.
-    pub(super) fn new(key: &str, body: &[u8]) -> Self {
-        Idempotency { key: Digest::of(&[b"", key.as_bytes()]), body: Digest::of(&[body]) }
+/// A submit as JSON. A task that has been deleted since has no state.
+pub(super) fn submitted_task(outcome: &SubmitOutcome) -> SubmittedTaskJson<'_> {
+    let mut task = TaskJson::from(&outcome.task);
+    if outcome.is_deleted {
+        task.state = None;
     }
-}
-
-/// What a submit is answered with.
-#[derive(Debug)]
-pub(super) struct SubmitOutcome {
-    pub(super) status: StatusCode,
-    task: Task,
-    /// The task is gone: only what the submit said is known.
-    is_deleted: bool,
-}
-
-impl SubmitOutcome {
-    pub(super) fn to_json(&self) -> SubmittedTaskJson<'_> {
-        let mut task = TaskJson::from(&self.task);
-        if self.is_deleted {
-            task.state = None;
-        }
-        SubmittedTaskJson { task, deduplicated: self.status == StatusCode::OK }
-    }
+    SubmittedTaskJson { task, deduplicated: !outcome.is_created }
 }
 
 pub(super) async fn submit(
@@ -72,11 +47,11 @@ pub(super) async fn submit(
     if let Some(context) = TraceContext::from_headers(&headers) {
         context.attach_to(&mut task.attributes);
     }
-    let idempotency = idempotency_key(&headers)?.map(|key| Idempotency::new(&key, body.bytes()));
-    let outcome = submit_all(&api, vec![(task, idempotency)]).await.pop();
+    let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey::new(&key, body.bytes()));
+    let outcome = api.dispatch.submit(vec![(task, idempotency)]).await.pop();
     let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "a submit had no outcome"))??;
-    let mut response = response::json(outcome.status, &outcome.to_json());
-    if outcome.status == StatusCode::CREATED
+    let mut response = response::json(status(&outcome), &submitted_task(&outcome));
+    if outcome.is_created
         && let Ok(location) = HeaderValue::from_str(&format!("/tasks/{}", outcome.task.id))
     {
         response.headers_mut().insert(header::LOCATION, location);
@@ -102,142 +77,6 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
         return invalid("the key must have 1 to 256 bytes");
     }
     Ok(Some(bare.to_owned()))
-}
-
-/// A task to store, and the Idempotency-Key for which it is stored once.
-pub(super) type SubmitRequest = (NewTask, Option<Idempotency>);
-
-/// Stores tasks, in their order: first the records of the keys, then the tasks under the ids that the records name,
-/// then the outcomes into the records.
-pub(super) async fn submit_all(api: &Api, requests: Vec<SubmitRequest>) -> Vec<Result<SubmitOutcome, Problem>> {
-    let mut opened = open_records(api, &requests).await.into_iter();
-    let mut items = BatchResults::new();
-    for (mut task, once) in requests {
-        match once.and_then(|_| opened.next()) {
-            None => items.push(Ok((task, once))),
-            Some(Ok(IdempotencyOutcome::Open(id))) => {
-                task.id = id;
-                task.slot = id.slot();
-                items.push(Ok((task, once)));
-            }
-            Some(Ok(IdempotencyOutcome::Completed(id, status))) => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-                items.push_result(existing_task(api, task, id, status).await);
-            }
-            Some(Ok(IdempotencyOutcome::BodyMismatch)) => items.push_result(Err(idempotency_mismatch())),
-            Some(Err(error)) => items.push_result(Err(error.into())),
-        }
-    }
-    let stored = submit_pending(api, items.take_pending()).await;
-    items.into_results(stored)
-}
-
-async fn open_records(api: &Api, requests: &[SubmitRequest]) -> Vec<store::Result<IdempotencyOutcome>> {
-    let records = requests.iter().filter_map(|(task, once)| {
-        let Idempotency { key, body } = (*once)?;
-        Some(IdempotencyRecord { key, body, task_id: task.id, status: None })
-    });
-    let notes: Vec<IdempotencyRecord> = records.collect();
-    if notes.is_empty() {
-        return Vec::new();
-    }
-    api.dispatch.update_idempotency_records(notes).await
-}
-
-fn idempotency_mismatch() -> Problem {
-    let detail = "this key came with another body within the last 24 hours";
-    Problem::at("header:Idempotency-Key", Code::IdempotencyMismatch, detail)
-}
-
-async fn submit_pending(api: &Api, requests: Vec<SubmitRequest>) -> Vec<Result<SubmitOutcome, Problem>> {
-    let submitted = api.dispatch.submit(requests.iter().map(|(task, _)| task.clone()).collect()).await;
-    let (mut outcomes, mut records) = (Vec::new(), Vec::new());
-    for ((task, once), submitted) in requests.into_iter().zip(submitted) {
-        let outcome = match submitted {
-            Ok(submitted) => to_outcome(api, task, submitted).await,
-            Err(error) => Err(error.into()),
-        };
-        if let (Some(Idempotency { key, body }), Ok(outcome)) = (once, &outcome) {
-            records.push(IdempotencyRecord {
-                key,
-                body,
-                task_id: outcome.task.id,
-                status: Some(outcome.status.as_u16()),
-            });
-        }
-        outcomes.push(outcome);
-    }
-    if !records.is_empty() {
-        for error in api.dispatch.update_idempotency_records(records).await.into_iter().filter_map(Result::err) {
-            // The task is stored. A repetition finds the record open, and the task by its id.
-            tracing::warn!(%error, "the outcome of an Idempotency-Key was not noted");
-        }
-    }
-    outcomes
-}
-
-async fn to_outcome(api: &Api, task: NewTask, submitted: Submitted) -> Result<SubmitOutcome, Problem> {
-    match submitted {
-        Submitted::Created { state, at, run_at, expires_at } => {
-            let task = submitted_task(task, state, at, run_at, expires_at);
-            Ok(SubmitOutcome { status: StatusCode::CREATED, task, is_deleted: false })
-        }
-        Submitted::TooFar => Err(Problem::at("/run_at", Code::InvalidTime, "run_at must lie within 10 years of now")),
-        Submitted::AlreadyStored => {
-            let id = task.id;
-            existing_task(api, task, id, StatusCode::CREATED).await
-        }
-        Submitted::Existing(holder) | Submitted::Replaced(holder) => {
-            existing_task(api, task, holder, StatusCode::OK).await
-        }
-    }
-}
-
-/// The task that was there already; if it is gone, what the submit says of it.
-async fn existing_task(api: &Api, task: NewTask, id: TaskId, status: StatusCode) -> Result<SubmitOutcome, Problem> {
-    Ok(match views::tasks::task(api.store(), id).await? {
-        Some(task) => SubmitOutcome { status, task, is_deleted: false },
-        None => {
-            let task = NewTask { id, ..task };
-            SubmitOutcome {
-                status,
-                task: submitted_task(task, State::Ready, id.created_at(), None, None),
-                is_deleted: true,
-            }
-        }
-    })
-}
-
-/// A task as it stands right after its submit.
-pub(super) fn submitted_task(
-    task: NewTask,
-    state: State,
-    created_at: TimestampMs,
-    run_at: Option<TimestampMs>,
-    expires_at: Option<TimestampMs>,
-) -> Task {
-    Task {
-        id: task.id,
-        queue: task.queue,
-        slot: task.slot,
-        state,
-        priority: task.priority,
-        payload: task.payload,
-        attributes: task.attributes,
-        attempts: 0,
-        max_attempts: task.max_attempts,
-        acquired: 0,
-        progress: None,
-        result: None,
-        errors: Vec::new(),
-        created_at,
-        run_at,
-        expires_at,
-        finished_at: None,
-        worker: None,
-        lease_until: None,
-        cancel_requested: false,
-    }
 }
 
 /// Parses the fields of a task. The caller reads the other fields of the object and rejects unknown ones.

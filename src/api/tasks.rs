@@ -54,7 +54,7 @@ pub(super) async fn cancel(
     PathId(id): PathId,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    match api.dispatch.cancel(id).await? {
+    match api.dispatch.ops().cancel(id).await? {
         Cancelled::Now | Cancelled::AlreadyCancelled | Cancelled::Requested => task_response(&api, id).await,
         Cancelled::Ended(state) => {
             Err(Problem::new(Code::AlreadyEnded, format!("the task is {state}")).with_state(state))
@@ -64,7 +64,7 @@ pub(super) async fn cancel(
 }
 
 pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {
-    match api.dispatch.retry(id).await? {
+    match api.dispatch.ops().retry(id).await? {
         Retried::Ready => task_response(&api, id).await,
         Retried::NotRetryable(state) => {
             let detail = format!("the task is {state}; only a dead, cancelled or expired task can be retried");
@@ -79,7 +79,7 @@ pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: E
 }
 
 pub(super) async fn delete(Shared(api): Shared<Api>, PathId(id): PathId) -> Result<Response, Problem> {
-    match api.dispatch.delete(id).await? {
+    match api.dispatch.ops().delete(id).await? {
         Deleted::Now => Ok(StatusCode::NO_CONTENT.into_response()),
         Deleted::NotAllowed(state) => {
             let detail = format!("the task is {state}; only an ended task can be deleted");

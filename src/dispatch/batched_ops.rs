@@ -1,74 +1,200 @@
-//! The operations that are gathered.
+//! The table of batched operations. One row makes the operation's batcher, its method and its metrics.
 
-use super::batcher::BatchedOp;
-use crate::domain::digest::Digest;
+use super::batcher::{BatchItem, BatchedOp, Batcher, Sharing};
 use crate::domain::id::TaskId;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
-use crate::store::ops;
-use crate::store::ops::{
-    LeaseEnd, cancel, complete, delete, fail, heartbeat, idempotency, release, retry, submit, subscribe_completion,
-};
-use crate::store::{Caller, Result, Shard};
+use crate::metrics::HistogramSnapshot;
+use crate::store::ops::cancel::{Cancelled, cancel};
+use crate::store::ops::complete::{Completion, complete};
+use crate::store::ops::delete::{DeleteReason, Deleted};
+use crate::store::ops::fail::{Failure, fail};
+use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat, heartbeat};
+use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord, record_idempotency};
+use crate::store::ops::release::{self, release};
+use crate::store::ops::retry::{Retried, retry};
+use crate::store::ops::submit::Submitted;
+use crate::store::ops::subscribe_completion::subscribe_completion;
+use crate::store::ops::{self, LeaseEnd};
+use crate::store::{Caller, Result, Shard, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// An operation, its item, its answer, the key and the weight of an item, and the call.
-macro_rules! verb {
-    ($(#[$doc:meta])* $name:ident: $item:ty => $answer:ty, |$one:ident| $key:expr, $weight:expr, $call:expr) => {
-        $(#[$doc])*
+/// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function, and
+/// which items may share a call. The form decides the public method: `one` takes an item, `many` takes a list, and
+/// `inner` has none.
+macro_rules! batched {
+    ($($(#[$doc:meta])*
+    $form:ident $name:ident: $op:ident($item:ty) -> $reply:ty = $call:path, $sharing:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub(super) struct $op;
+
+            impl BatchedOp for $op {
+                const SHARING: Sharing = Sharing::$sharing;
+                type Item = $item;
+                type Reply = $reply;
+
+                async fn call(shard: &Shard, caller: &mut Caller, items: &mut Vec<$item>) -> Result<Vec<$reply>> {
+                    $call(shard, caller, items).await
+                }
+            }
+        )*
+
+        /// A batcher per operation.
         #[derive(Debug)]
-        pub(super) struct $name;
+        pub struct BatchedOps {
+            $(pub(super) $name: Batcher<$op>,)*
+        }
 
-        impl BatchedOp for $name {
-            type Item = $item;
-            type Answer = $answer;
-
-            fn key($one: &$item) -> [u8; 16] {
-                let _ = $one;
-                $key
+        impl BatchedOps {
+            pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+                BatchedOps { $($name: Batcher::new(store, tasks, stop),)* }
             }
 
-            fn weight($one: &$item) -> usize {
-                let _ = $one;
-                $weight
+            /// Items per call, by operation.
+            pub fn batch_items(&self) -> Vec<(&'static str, HistogramSnapshot)> {
+                vec![$((stringify!($name), self.$name.batch_items()),)*]
             }
 
-            async fn call(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$answer>> {
-                $call(shard, caller, items).await
-            }
+            $(batched!(@method $form $(#[$doc])* $name, $item, $reply);)*
         }
     };
+    (@method one $(#[$doc:meta])* $name:ident, $item:ty, $reply:ty) => {
+        $(#[$doc])*
+        pub async fn $name(&self, item: $item) -> Result<$reply> {
+            self.$name.send(item).await
+        }
+    };
+    (@method many $(#[$doc:meta])* $name:ident, $item:ty, $reply:ty) => {
+        $(#[$doc])*
+        pub async fn $name(&self, items: Vec<$item>) -> Vec<Result<$reply>> {
+            self.$name.send_all(items).await
+        }
+    };
+    (@method inner $(#[$doc:meta])* $name:ident, $item:ty, $reply:ty) => {};
 }
 
-const BASE_BYTES: usize = 64;
-
-verb!(Submit: NewTask => submit::Submitted,
-    |task| task.dedupe.as_ref().map_or(*task.id.as_bytes(), |dedupe| *dedupe.digest.as_bytes()),
-    task.payload.get().len() + BASE_BYTES, submit::submit);
-verb!(Complete: complete::Completion => LeaseEnd,
-    |done| *done.held.id.as_bytes(), done.result.get().len() + BASE_BYTES, complete::complete);
-verb!(Fail: fail::Failure => LeaseEnd,
-    |failure| *failure.held.id.as_bytes(),
-    failure.report.details.as_ref().map_or(0, |details| details.get().len()) + BASE_BYTES, fail::fail);
-verb!(Heartbeat: heartbeat::LeaseHeartbeat => heartbeat::LeaseExtended,
-    |beat| *beat.held.id.as_bytes(),
-    beat.progress.as_ref().map_or(0, |progress| progress.get().len()) + BASE_BYTES, heartbeat::heartbeat);
-verb!(Release: release::Release => LeaseEnd, |release| *release.held.id.as_bytes(), BASE_BYTES, release::release);
-verb!(Cancel: TaskId => cancel::Cancelled, |id| *id.as_bytes(), BASE_BYTES, cancel::cancel);
-verb!(
-    /// Two of one dedupe key must not go together either, which the ids do not tell: one at a time.
-    Retry: TaskId => retry::Retried, |id| [0; 16], BASE_BYTES, retry::retry);
-verb!(Delete: TaskId => delete::Deleted, |id| *id.as_bytes(), BASE_BYTES, delete);
-verb!(Remember: idempotency::IdempotencyRecord => idempotency::IdempotencyOutcome, |note| *note.key.as_bytes(), BASE_BYTES, idempotency::record_idempotency);
-verb!(
-    /// Watching twice is watching once: any may go together, which a key that nobody else has says.
-    Watch: TaskId => Option<State>, |id| rand::random(), BASE_BYTES, subscribe_completion::subscribe_completion);
-
-async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<delete::Deleted>> {
-    ops::delete::delete(shard, caller, &delete::DeleteReason::Requested, ids).await
+batched! {
+    /// Stores a task, and returns it with what became of it.
+    inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
+    /// Completes a task.
+    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys;
+    /// Reports that an attempt failed.
+    inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys;
+    /// Extends leases, in order.
+    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = heartbeat, DistinctKeys;
+    /// Releases a task without counting an attempt.
+    inner release: Release(release::Release) -> LeaseEnd = release, DistinctKeys;
+    /// Cancels a task, or requests the cancellation of a leased one.
+    one cancel: Cancel(TaskId) -> Cancelled = cancel, DistinctKeys;
+    /// Makes an ended task ready again. Alone: two tasks of one dedupe key must not share a call, and their ids do not
+    /// show the key.
+    one retry: Retry(TaskId) -> Retried = retry, Alone;
+    /// Deletes an ended task.
+    one delete: Delete(TaskId) -> Deleted = delete, DistinctKeys;
+    /// Opens or completes the record of an Idempotency-Key.
+    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = record_idempotency, DistinctKeys;
+    /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
+    inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State> = subscribe_completion, Any;
 }
 
-/// Where the record of an Idempotency-Key lies.
-pub(super) fn slot_of_idempotency_key(key: &Digest) -> Slot {
-    Slot::of_key(key.as_bytes())
+/// Each reply takes its task along, so that a handler can return the task without having kept a copy.
+async fn submit(shard: &Shard, caller: &mut Caller, tasks: &mut Vec<NewTask>) -> Result<Vec<(NewTask, Submitted)>> {
+    let replies = ops::submit::submit(shard, caller, tasks).await?;
+    Ok(tasks.drain(..).zip(replies).collect())
+}
+
+async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Deleted>> {
+    ops::delete::delete(shard, caller, &DeleteReason::Requested, ids).await
+}
+
+impl BatchItem for NewTask {
+    fn slot(&self) -> Slot {
+        self.id.slot()
+    }
+
+    /// The dedupe digest: a script would not see that an earlier item of its call took it.
+    fn key(&self) -> [u8; 16] {
+        self.dedupe.as_ref().map_or(*self.id.as_bytes(), |dedupe| *dedupe.digest.as_bytes())
+    }
+
+    fn document_bytes(&self) -> usize {
+        self.payload.get().len()
+    }
+}
+
+impl BatchItem for Completion {
+    fn slot(&self) -> Slot {
+        self.held.id.slot()
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.held.id.as_bytes()
+    }
+
+    fn document_bytes(&self) -> usize {
+        self.result.get().len()
+    }
+}
+
+impl BatchItem for Failure {
+    fn slot(&self) -> Slot {
+        self.held.id.slot()
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.held.id.as_bytes()
+    }
+
+    fn document_bytes(&self) -> usize {
+        self.report.details.as_ref().map_or(0, |details| details.get().len())
+    }
+}
+
+impl BatchItem for LeaseHeartbeat {
+    fn slot(&self) -> Slot {
+        self.held.id.slot()
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.held.id.as_bytes()
+    }
+
+    fn document_bytes(&self) -> usize {
+        self.progress.as_ref().map_or(0, |progress| progress.get().len())
+    }
+}
+
+impl BatchItem for release::Release {
+    fn slot(&self) -> Slot {
+        self.held.id.slot()
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.held.id.as_bytes()
+    }
+}
+
+impl BatchItem for TaskId {
+    fn slot(&self) -> Slot {
+        TaskId::slot(self)
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.as_bytes()
+    }
+}
+
+/// The record of an Idempotency-Key lies in the key's own slot, wherever its task does.
+impl BatchItem for IdempotencyRecord {
+    fn slot(&self) -> Slot {
+        Slot::of_key(self.key.as_bytes())
+    }
+
+    fn key(&self) -> [u8; 16] {
+        *self.key.as_bytes()
+    }
 }

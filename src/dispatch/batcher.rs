@@ -1,5 +1,5 @@
-//! Gathers what concurrent requests want of a shard: what comes in while a call is in flight makes the next call.
-//! Nothing waits for company.
+//! Batches the items of concurrent requests: items that arrive while a shard's call is in flight make up its next call.
+//! An item never waits for others to arrive.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::limits;
@@ -18,87 +19,112 @@ use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Items of one call: enough to spread its fixed cost, few enough to keep it short.
 const MAX_BATCH_ITEMS: usize = 100;
-/// Requests that may wait for a lane before further ones wait to get in.
+/// Items queued per batch loop. Further requests wait until there is room.
 const PENDING_CAPACITY: usize = 4096;
-/// The deadline of a request, its time in line included; that of a single call lies well below.
+/// The deadline of a request, including its time in the queue. The deadline of a single call is well below it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a call that an item takes beside its documents.
+const BASE_BYTES: usize = 64;
 
-/// An operation that takes a list of items.
+/// An operation that takes a list of items and returns a list of replies.
 pub(super) trait BatchedOp: Send + Sync + 'static {
-    /// What is asked.
-    type Item: Send + Sync + 'static;
-    /// What is answered.
-    type Answer: Send + 'static;
+    /// Which items may share a call.
+    const SHARING: Sharing;
+    /// The input of one item.
+    type Item: BatchItem;
+    /// The result of one item.
+    type Reply: Send + 'static;
 
-    /// Items of equal keys never go into one call: a script does not see its own writes.
-    fn key(item: &Self::Item) -> [u8; 16];
-
-    /// Bytes of documents in it.
-    fn weight(item: &Self::Item) -> usize;
-
-    /// One call.
+    /// Makes one call. Returns one reply per item, in order. A reply may take its item along.
     fn call(
         shard: &Shard,
         caller: &mut Caller,
-        items: &[Self::Item],
-    ) -> impl Future<Output = Result<Vec<Self::Answer>>> + Send;
+        items: &mut Vec<Self::Item>,
+    ) -> impl Future<Output = Result<Vec<Self::Reply>>> + Send;
 }
 
-struct Pending<V: BatchedOp> {
-    item: V::Item,
-    reply: oneshot::Sender<Result<V::Answer>>,
+/// An item of a batched operation.
+pub(super) trait BatchItem: Send + Sync + 'static {
+    /// The slot that decides its shard.
+    fn slot(&self) -> Slot;
+
+    /// Names what the item writes: see [`Sharing::DistinctKeys`].
+    fn key(&self) -> [u8; 16];
+
+    /// Bytes of the documents in it.
+    fn document_bytes(&self) -> usize {
+        0
+    }
 }
 
-/// A lane per shard, begun when it is first needed.
-pub(super) struct Batcher<V: BatchedOp> {
-    senders: Box<[OnceLock<mpsc::Sender<Pending<V>>>]>,
-    /// Items in a call.
+/// Which items may share a call. A script does not see its own writes, so items that depend on each other must not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sharing {
+    /// Items of different keys.
+    DistinctKeys,
+    /// Any items.
+    Any,
+    /// None: each call takes one item.
+    Alone,
+}
+
+/// An item that waits for its call.
+struct Pending<Op: BatchedOp> {
+    item: Op::Item,
+    reply: oneshot::Sender<Result<Op::Reply>>,
+}
+
+/// Batches one operation, with a batch loop per shard. A loop starts with its first item.
+pub(super) struct Batcher<Op: BatchedOp> {
+    senders: Box<[OnceLock<mpsc::Sender<Pending<Op>>>]>,
+    /// Items per call.
     batch_items: Arc<Histogram>,
     store: Store,
     tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
-impl<V: BatchedOp> std::fmt::Debug for Batcher<V> {
+impl<Op: BatchedOp> std::fmt::Debug for Batcher<Op> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gather")
+        f.write_str("Batcher")
     }
 }
 
-impl<V: BatchedOp> Batcher<V> {
-    pub(super) fn new(store: &Store, tasks: &TaskTracker) -> Self {
-        let senders = store.shards().iter().map(|_| OnceLock::new()).collect();
+impl<Op: BatchedOp> Batcher<Op> {
+    /// A batcher whose loops are spawned on `tasks`. They end when it is dropped. `stop` tells a stopping server from
+    /// one whose loop has died.
+    pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         Batcher {
-            senders,
+            senders: store.shards().iter().map(|_| OnceLock::new()).collect(),
             batch_items: Arc::new(Histogram::new(&SIZE_BUCKETS)),
             store: store.clone(),
             tasks: tasks.clone(),
+            stop: stop.clone(),
         }
     }
 
-    /// How many items its calls had.
+    /// Items per call so far.
     pub(super) fn batch_items(&self) -> HistogramSnapshot {
         self.batch_items.read()
     }
 
-    /// Does it in the shard of `slot`. Dropping the future does not undo it.
-    pub(super) async fn send(&self, slot: Slot, item: V::Item) -> Result<V::Answer> {
-        with_request_timeout(async { self.enqueue(slot, item).await?.await.map_err(|_| stopping())? }).await
+    /// Sends an item to its shard and returns the reply. Dropping the future does not undo the operation.
+    pub(super) async fn send(&self, item: Op::Item) -> Result<Op::Reply> {
+        with_request_timeout(async { self.enqueue(item).await?.await.map_err(|_| self.closed())? }).await
     }
 
-    /// Does all of it, in each shard in order; the answers in order.
-    pub(super) async fn send_all(&self, items: Vec<(Slot, V::Item)>) -> Vec<Result<V::Answer>> {
+    /// Sends items, in order within each shard, and returns their replies in order.
+    pub(super) async fn send_all(&self, items: Vec<Op::Item>) -> Vec<Result<Op::Reply>> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut receivers = Vec::with_capacity(items.len());
-        for (slot, item) in items {
-            receivers.push(
-                timeout_at(deadline, self.enqueue(slot, item)).await.map_err(timed_out).and_then(|enqueued| enqueued),
-            );
+        for item in items {
+            receivers.push(timeout_at(deadline, self.enqueue(item)).await.map_err(timed_out).flatten());
         }
         let mut replies = Vec::with_capacity(receivers.len());
         for enqueued in receivers {
             replies.push(match enqueued {
                 Ok(receiver) => match timeout_at(deadline, receiver).await {
-                    Ok(reply) => reply.unwrap_or_else(|_| Err(stopping())),
+                    Ok(reply) => reply.unwrap_or_else(|_| Err(self.closed())),
                     Err(elapsed) => Err(timed_out(elapsed)),
                 },
                 Err(error) => Err(error),
@@ -107,39 +133,48 @@ impl<V: BatchedOp> Batcher<V> {
         replies
     }
 
-    /// Puts it into the lane, where it is its turn after all that came before.
-    async fn enqueue(&self, slot: Slot, item: V::Item) -> Result<oneshot::Receiver<Result<V::Answer>>> {
-        let shard = self.store.shard_for_slot(slot);
+    /// Queues an item behind all earlier ones of its shard.
+    async fn enqueue(&self, item: Op::Item) -> Result<oneshot::Receiver<Result<Op::Reply>>> {
+        let shard = self.store.shard_for_slot(item.slot());
         shard.breaker.admit()?;
-        let sender = self.senders.get(shard.index).ok_or_else(stopping)?.get_or_init(|| {
+        let sender = self.senders.get(shard.index).ok_or_else(|| self.closed())?.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(PENDING_CAPACITY);
-            self.tasks.spawn(batch_loop::<V>(shard.clone(), receiver, self.batch_items.clone()));
+            self.tasks.spawn(batch_loop::<Op>(shard.clone(), receiver, self.batch_items.clone()));
             sender
         });
         let (reply, reply_receiver) = oneshot::channel();
-        sender.send(Pending { item, reply }).await.map_err(|_| stopping())?;
+        sender.send(Pending { item, reply }).await.map_err(|_| self.closed())?;
         Ok(reply_receiver)
+    }
+
+    /// The error of an item whose batch loop has ended.
+    fn closed(&self) -> Error {
+        closed(&self.stop)
     }
 }
 
-fn stopping() -> Error {
-    Error::Unavailable("the server is stopping".into())
+/// The error of a request whose background loop has ended: the server is stopping, or the loop has died.
+pub(super) fn closed(stop: &CancellationToken) -> Error {
+    match stop.is_cancelled() {
+        true => Error::Stopping,
+        false => Error::Unexpected("a background loop of the server has ended".into()),
+    }
 }
 
-/// Does it within the deadline of a request.
+/// Bounds work by the deadline of a request.
 pub(super) async fn with_request_timeout<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(REQUEST_TIMEOUT, work).await.map_err(timed_out)?
 }
 
-/// It may be done yet.
+/// The operation may still take effect.
 fn timed_out(_: Elapsed) -> Error {
     Error::Unavailable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
 }
 
-/// Ends when the gather is dropped.
-async fn batch_loop<V: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pending<V>>, batch_items: Arc<Histogram>) {
+/// Makes the calls of one shard, one after another. Ends when the batcher is dropped.
+async fn batch_loop<Op: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pending<Op>>, sizes: Arc<Histogram>) {
     let mut caller = Caller::new();
-    let mut pending: VecDeque<Pending<V>> = VecDeque::new();
+    let mut pending: VecDeque<Pending<Op>> = VecDeque::new();
     let mut received = Vec::new();
     loop {
         if pending.is_empty() {
@@ -148,57 +183,58 @@ async fn batch_loop<V: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pen
             }
             pending.extend(received.drain(..));
         }
-        // What this server can still take in without waiting goes into the same call.
+        // Requests that this process can read without waiting join the same call.
         yield_now().await;
         while pending.len() < MAX_BATCH_ITEMS
             && let Ok(request) = receiver.try_recv()
         {
             pending.push_back(request);
         }
-        let (items, replies) = take_batch(&mut pending);
-        batch_items.observe(items.len());
-        match V::call(&shard, &mut caller, &items).await {
-            Ok(outcomes) => {
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // Whoever asked may have gone: it is done all the same.
-                    let _ = reply.send(Ok(outcome));
+        let (mut items, reply_senders) = take_batch(&mut pending);
+        sizes.observe(items.len());
+        match Op::call(&shard, &mut caller, &mut items).await {
+            Ok(replies) => {
+                for (sender, reply) in reply_senders.into_iter().zip(replies) {
+                    // The client may have disconnected. The operation stands all the same.
+                    let _ = sender.send(Ok(reply));
                 }
             }
             Err(error) => {
-                let mut failed = replies;
-                // Those behind would wait as long for the same: Redis has been given its time.
+                let mut failed = reply_senders;
+                // Redis has had its time: the items behind would wait as long for the same error.
                 if error.is_outage() {
                     failed.extend(pending.drain(..).map(|request| request.reply));
                     while let Ok(request) = receiver.try_recv() {
                         failed.push(request.reply);
                     }
                 }
-                for reply in failed {
-                    let _ = reply.send(Err(error.clone()));
+                for sender in failed {
+                    let _ = sender.send(Err(error.clone()));
                 }
             }
         }
     }
 }
 
-type ReplySenders<V> = Vec<oneshot::Sender<Result<<V as BatchedOp>::Answer>>>;
+type ReplySenders<Op> = Vec<oneshot::Sender<Result<<Op as BatchedOp>::Reply>>>;
 
-/// Takes what makes the next call from the front of what waits. The first that must not go with it ends it, so that
-/// all stay in order.
-fn take_batch<V: BatchedOp>(pending: &mut VecDeque<Pending<V>>) -> (Vec<V::Item>, ReplySenders<V>) {
-    let (mut items, mut replies) = (Vec::new(), Vec::new());
+/// Takes the next call's items off the front. The first item that must not join ends the batch, which keeps the order.
+fn take_batch<Op: BatchedOp>(pending: &mut VecDeque<Pending<Op>>) -> (Vec<Op::Item>, ReplySenders<Op>) {
+    let (mut items, mut reply_senders) = (Vec::new(), Vec::new());
     let (mut keys, mut bytes) = (HashSet::new(), 0);
-    while items.len() < MAX_BATCH_ITEMS
+    let max_items = if Op::SHARING == Sharing::Alone { 1 } else { MAX_BATCH_ITEMS };
+    while items.len() < max_items
         && let Some(request) = pending.pop_front()
     {
-        bytes += V::weight(&request.item);
+        bytes += request.item.document_bytes() + BASE_BYTES;
         let exceeds_limit = bytes > limits::MAX_CALL_BYTES && !items.is_empty();
-        if exceeds_limit || !keys.insert(V::key(&request.item)) {
+        let repeats_key = Op::SHARING == Sharing::DistinctKeys && !keys.insert(request.item.key());
+        if exceeds_limit || repeats_key {
             pending.push_front(request);
             break;
         }
         items.push(request.item);
-        replies.push(request.reply);
+        reply_senders.push(request.reply);
     }
-    (items, replies)
+    (items, reply_senders)
 }

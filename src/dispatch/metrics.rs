@@ -1,7 +1,6 @@
 //! What this server has dispatched, counted and timed.
 
-use super::Dispatch;
-use crate::metrics::{HistogramSnapshot, counters, histograms};
+use crate::metrics::{counters, histograms};
 use crate::store::notify::wakeups::Wakeup;
 
 /// The metrics of dispatch. `/metrics` shows each field of the tables by its name, with its doc comment as help text.
@@ -41,9 +40,9 @@ histograms! {
 counters! {
     /// Wake-ups received from Redis.
     pub struct WakeupCounts {
-        /// A queue has something to claim.
+        /// A queue has a ready task.
         ready,
-        /// Something is due earlier than before.
+        /// A task is due earlier than any before.
         due,
         /// A task with a completion waiter has ended.
         ended,
@@ -61,28 +60,5 @@ impl Metrics {
             Wakeup::Ended(_) => self.wakeups.ended.inc(),
             Wakeup::Gap => self.wakeups.gap.inc(),
         }
-    }
-}
-
-impl Dispatch {
-    /// What was dispatched, counted and timed.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// How many items went into one call, by verb.
-    pub fn batch_items(&self) -> [(&'static str, HistogramSnapshot); 10] {
-        [
-            ("submit", self.submits.batch_items()),
-            ("complete", self.completes.batch_items()),
-            ("fail", self.fails.batch_items()),
-            ("heartbeat", self.heartbeats.batch_items()),
-            ("release", self.releases.batch_items()),
-            ("cancel", self.cancels.batch_items()),
-            ("retry", self.retries.batch_items()),
-            ("delete", self.deletes.batch_items()),
-            ("remember", self.idempotency_records.batch_items()),
-            ("watch", self.completion_watches.batch_items()),
-        ]
     }
 }

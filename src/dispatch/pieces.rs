@@ -1,8 +1,9 @@
-//! What `make pieces` measures of those who wait: a crowd in one shard, and the steps of its pump. Compiled for that
-//! only.
+//! Waiters of one shard and the steps of its claim loop, for `make pieces`. Compiled for that only.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use super::ClaimRequest;
 use super::claim::delivery::Delivery;
@@ -11,10 +12,10 @@ use crate::domain::queue::QueueName;
 
 /// The shard.
 const SHARD: usize = 0;
-/// Of what there is something.
+/// The priority of a ready task.
 const PRIORITY: u8 = 4;
 
-/// Those who wait for one queue, in order of arrival.
+/// Waiters of one queue, in order of arrival.
 #[derive(Debug)]
 pub struct WaiterCrowd {
     waiters: Arc<Waiters>,
@@ -23,15 +24,16 @@ pub struct WaiterCrowd {
 }
 
 impl WaiterCrowd {
-    /// So many, none of whom has been looked for.
+    /// `count` waiters that no call has included yet.
     pub fn new(count: usize) -> Self {
         let queue = QueueName::default_queue();
-        let mut pool = WaiterCrowd { waiters: Arc::new(Waiters::new(1)), queue, handles: VecDeque::new() };
+        let waiters = Arc::new(Waiters::new(1, &CancellationToken::new()));
+        let mut pool = WaiterCrowd { waiters, queue, handles: VecDeque::new() };
         (0..count).for_each(|_| pool.add());
         pool
     }
 
-    /// All of them are looked for and find nothing: they rest.
+    /// Runs calls that find no task until all waiters are idle.
     pub fn rest(&mut self) {
         while let Some(batch) = self.waiters.take_batch(SHARD) {
             self.return_empty(&batch);
@@ -42,27 +44,26 @@ impl WaiterCrowd {
         self.waiters.return_batch(SHARD, batch, &[(0, None)], false);
     }
 
-    /// One more comes.
+    /// Adds a waiter.
     pub fn add(&mut self) {
         let queues = vec![self.queue.clone()];
-        let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim: None };
+        let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim_digest: None };
         self.handles.push_back(self.waiters.register(request, true));
     }
 
-    /// The one who came last goes.
+    /// Removes the latest waiter.
     pub fn remove_last(&mut self) {
         drop(self.handles.pop_back());
     }
 
-    /// Those who are next are taken out, and put back as a call that did not get so far leaves them. Returns how many.
+    /// Takes a batch and returns it as a truncated call does. Returns its number of waiters.
     pub fn take_and_return(&self) -> usize {
         let Some(batch) = self.waiters.take_batch(SHARD) else { return 0 };
         self.waiters.return_batch(SHARD, &batch, &[], true);
         batch.ids.len()
     }
 
-    /// A hint comes and there is a task for the first of those who rest; another comes in its place. Returns how many
-    /// were looked for.
+    /// Delivers to the first idle waiter after a wake-up, and adds another. Returns the number of waiters in the call.
     pub fn serve_first(&mut self) -> usize {
         self.waiters.on_wakeup(SHARD, &self.queue, PRIORITY);
         let Some(batch) = self.waiters.take_batch(SHARD) else { return 0 };

@@ -1,5 +1,5 @@
-//! Who has been here: workers that claim, wait or send heartbeats. Noted in memory with each request, and written to
-//! Redis in bulk, so that every server knows of all.
+//! The registry of workers that claim, wait or send heartbeats at this server. Requests update it in memory. Changes are
+//! written to Redis in bulk, so that every server can list all workers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,24 +16,24 @@ use crate::domain::worker::Worker;
 use crate::store::ops::record_workers::{WorkerSeen, record_workers};
 use crate::store::{Caller, Result, Shard};
 
-/// How soon a new worker, or what is new of one, is known to all.
+/// Interval at which new workers and changes are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often one that stays is written again: three times before it would count as gone.
+/// Interval at which an unchanged worker is written again: three times before its record times out.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(WORKER_TIMEOUT_MS as u64 / 3);
-/// Workers of one server; names are the clients' choice, and those beyond are not noted.
+/// Workers kept. Clients choose the names; further ones are ignored.
 const MAX_WORKERS: usize = 50_000;
 
 #[derive(Debug)]
 struct WorkerEntry {
     worker: Worker,
     last_seen: Instant,
-    /// When it claimed last, or was seen to wait.
+    /// Its last claim, or the last time it was found waiting.
     last_claimed: Option<Instant>,
-    /// When it was written as it is; `None`: not yet.
+    /// When its current data was written; `None`: not yet.
     last_written: Option<Instant>,
 }
 
-/// The workers that this server knows.
+/// The workers of this server, by name.
 #[derive(Default, Debug)]
 pub(super) struct WorkerRegistry {
     entries: Mutex<HashMap<String, WorkerEntry>>,
@@ -44,7 +44,7 @@ impl WorkerRegistry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker claims from `queues`.
+    /// Records a claim.
     pub(super) fn record_claim(
         &self,
         name: &str,
@@ -63,7 +63,7 @@ impl WorkerRegistry {
         });
     }
 
-    /// A worker sends a heartbeat.
+    /// Records a heartbeat.
     pub(super) fn record_heartbeat(&self, name: &str, address: IpAddr, now: Instant) {
         self.update_entry(name, address, now, |_| {});
     }
@@ -89,8 +89,8 @@ impl WorkerRegistry {
         apply(entry);
     }
 
-    /// What is to be written now: what is new, and who is still here and was last written a while ago. Those who have
-    /// gone are struck off.
+    /// Returns the workers to write: changed ones, and live ones whose last write is [`REFRESH_INTERVAL`] ago. Removes
+    /// workers that have timed out.
     fn pending_writes(&self, waiting_workers: impl Iterator<Item = String>, now: Instant) -> Vec<WorkerSeen> {
         let mut entries = self.lock();
         for name in waiting_workers {
@@ -113,7 +113,7 @@ impl WorkerRegistry {
         pending.map(worker_seen).collect()
     }
 
-    /// These were written at `now`, as they were then.
+    /// Records that these data were written at `now`. A worker changed since stays to be written.
     fn mark_written(&self, workers_seen: &[WorkerSeen], now: Instant) {
         let mut entries = self.lock();
         for WorkerSeen { worker, .. } in workers_seen {
@@ -125,7 +125,7 @@ impl WorkerRegistry {
         }
     }
 
-    /// Writes until `stop`.
+    /// Writes to `first_shard` until `stop`.
     pub(super) async fn run(self: Arc<Self>, first_shard: Shard, waiters: Arc<Waiters>, stop: CancellationToken) {
         let mut caller = Caller::new();
         let mut ticks = interval(WRITE_INTERVAL);
@@ -136,7 +136,7 @@ impl WorkerRegistry {
                 () = stop.cancelled() => return,
             }
             if let Err(error) = self.write_pending(&first_shard, &mut caller, &waiters).await {
-                tracing::debug!(%error, "workers that were seen are written later");
+                tracing::debug!(%error, "writing seen workers failed; retrying");
             }
         }
     }
@@ -153,7 +153,7 @@ impl WorkerRegistry {
 
 #[cfg(test)]
 mod tests {
-    use crate::dispatch::worker_registry::*;
+    use super::*;
     use std::net::Ipv4Addr;
 
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -171,16 +171,20 @@ mod tests {
         registry.record_claim("w", LOCALHOST, 2, &queues, start);
         let pending = registry.pending_writes(no_waiters(), start);
         assert_eq!(names(&pending), ["w"]);
-        assert_eq!(names(&registry.pending_writes(no_waiters(), start)), ["w"], "until it is written");
+        assert_eq!(names(&registry.pending_writes(no_waiters(), start)), ["w"], "pending until written");
         registry.mark_written(&pending, start);
         assert!(registry.pending_writes(no_waiters(), start).is_empty());
         let later = start + REFRESH_INTERVAL;
-        assert!(registry.pending_writes(no_waiters(), later).is_empty(), "it was not seen since");
-        assert_eq!(names(&registry.pending_writes(["w".to_owned()].into_iter(), later)), ["w"], "it waits");
+        assert!(registry.pending_writes(no_waiters(), later).is_empty(), "not seen since the write");
+        assert_eq!(
+            names(&registry.pending_writes(["w".to_owned()].into_iter(), later)),
+            ["w"],
+            "a waiting worker is live"
+        );
         registry.record_claim("w", LOCALHOST, 3, &queues, later);
         registry.mark_written(&pending, later);
         let pending = registry.pending_writes(no_waiters(), later);
-        assert_eq!(names(&pending), ["w"], "what is new of it is not what was written");
+        assert_eq!(names(&pending), ["w"], "a change after the write is pending");
         registry.mark_written(&pending, later);
         let expired_at = later + Duration::from_millis(WORKER_TIMEOUT_MS as u64);
         assert!(registry.pending_writes(no_waiters(), expired_at).is_empty());

@@ -93,6 +93,40 @@ pub struct NewTask {
     pub dedupe: Option<Dedupe>,
 }
 
+impl NewTask {
+    /// The task right after its submit.
+    pub fn into_task(
+        self,
+        state: State,
+        created_at: TimestampMs,
+        run_at: Option<TimestampMs>,
+        expires_at: Option<TimestampMs>,
+    ) -> Task {
+        Task {
+            id: self.id,
+            queue: self.queue,
+            slot: self.slot,
+            state,
+            priority: self.priority,
+            payload: self.payload,
+            attributes: self.attributes,
+            attempts: 0,
+            max_attempts: self.max_attempts,
+            acquired: 0,
+            progress: None,
+            result: None,
+            errors: Vec::new(),
+            created_at,
+            run_at,
+            expires_at,
+            finished_at: None,
+            worker: None,
+            lease_until: None,
+            cancel_requested: false,
+        }
+    }
+}
+
 /// An execution that went wrong.
 #[derive(Clone, Debug)]
 pub struct TaskError {

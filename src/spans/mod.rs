@@ -1,11 +1,10 @@
-//! Spans of tasks: what a tracing system shows of a task between its submit and its end, in the trace of the client that
-//! submitted it.
+//! Spans of tasks, from submit to end, in the trace of the client that submitted them.
 //!
-//! A task is followed if it carries a `traceparent` whose owner keeps the trace. All spans of it are children of that
-//! one: who looks at the client's trace sees the task's submit, each of its waits and each of its executions. Their times
-//! are by Redis' clock, as all times of a task are; how they are come by is said in docs/tracing.md.
+//! A task is traced if its headers have a sampled `traceparent`. The client's span is the parent of all its spans: one for
+//! the submit, one for each wait and one for each execution. Times are by Redis' clock, like all times of a task.
+//! docs/tracing.md explains how they are obtained.
 //!
-//! Without the feature `otlp`, or without an endpoint, nothing is followed and nothing of this costs anything.
+//! Without the feature `otlp`, or without an endpoint, no task is traced, at no cost.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -18,59 +17,59 @@ use crate::domain::task::Attributes;
 use crate::domain::time::TimestampMs;
 use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 
-/// A span for which Redis has to be asked longer is lost: work does not wait for it.
+/// Bound of the time spent reading a span's details from Redis. After it the span is lost and the request goes on.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where spans go.
+/// The exporter of spans, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Spans {
     #[cfg(feature = "otlp")]
     exporter: Option<std::sync::Arc<otlp::Exporter>>,
 }
 
-/// A task that is followed.
+/// A traced task.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TracedTask {
     parent: TraceParent,
-    /// What vendors add to the parent.
+    /// The vendors' part of the parent.
     tracestate: Option<String>,
     id: TaskId,
     queue: QueueName,
 }
 
-/// What a span is about.
+/// The part of a task's life that a span covers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TaskSpan {
-    /// The server takes the task in.
+    /// From the task's creation until it is as durable as configured.
     Submit,
-    /// The task is ready and nobody has it.
+    /// From ready to leased.
     Waiting,
-    /// A worker has it.
+    /// The time of a lease.
     Execution {
-        /// Which.
+        /// The worker that held the lease.
         worker: String,
-        /// The how manieth execution that counts, from 1.
+        /// Attempt number, from 1.
         attempt: u32,
-        /// How it ended.
-        end: ExecutionOutcome,
+        /// How the execution ended.
+        outcome: ExecutionOutcome,
     },
 }
 
 /// How an execution ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExecutionOutcome {
-    /// Its worker completed it.
+    /// The worker completed the task.
     Completed,
-    /// Its worker said that it failed.
+    /// The worker reported a failure.
     Failed,
-    /// Its worker handed the task back.
+    /// The worker released the task.
     Released,
-    /// Its worker fell silent.
+    /// The lease expired.
     LeaseExpired,
 }
 
 impl ExecutionOutcome {
-    /// Its text, as the attribute `slotwheel.outcome`.
+    /// The value of the attribute `slotwheel.outcome`.
     pub fn as_str(self) -> &'static str {
         match self {
             ExecutionOutcome::Completed => "completed",
@@ -80,7 +79,7 @@ impl ExecutionOutcome {
         }
     }
 
-    /// Whether it is an error.
+    /// Whether the span has the status error.
     pub fn is_error(self) -> bool {
         match self {
             ExecutionOutcome::Completed | ExecutionOutcome::Released => false,
@@ -90,7 +89,7 @@ impl ExecutionOutcome {
 }
 
 impl TaskSpan {
-    /// Its name, as the attribute `messaging.operation.name`.
+    /// The value of the attribute `messaging.operation.name`.
     pub fn name(&self) -> &'static str {
         match self {
             TaskSpan::Submit => "submit",
@@ -101,21 +100,21 @@ impl TaskSpan {
 }
 
 impl Spans {
-    /// Sends spans to the collector at `endpoint`, the base of its OTLP paths. `None`: sends none.
+    /// Exports spans to the collector at `endpoint`, the base URL of its OTLP paths. `None` exports none.
     ///
     /// # Errors
-    /// When the exporter cannot be set up. Whether the collector answers is not looked at.
+    /// If the exporter cannot be set up. The collector is not contacted.
     pub fn with_endpoint(endpoint: Option<&str>) -> anyhow::Result<Self> {
         #[cfg(feature = "otlp")]
         return Ok(Spans { exporter: endpoint.map(otlp::Exporter::new).transpose()?.map(Into::into) });
         #[cfg(not(feature = "otlp"))]
         match endpoint {
             None => Ok(Spans::default()),
-            Some(_) => anyhow::bail!("built without the feature otlp"),
+            Some(_) => anyhow::bail!("built without the feature otlp: no spans can be exported"),
         }
     }
 
-    /// Whether any are sent.
+    /// Whether spans are exported.
     pub fn is_enabled(&self) -> bool {
         #[cfg(feature = "otlp")]
         return self.exporter.is_some();
@@ -123,18 +122,18 @@ impl Spans {
         false
     }
 
-    /// The task, if it is followed.
-    pub fn trace(&self, id: TaskId, queue: &QueueName, labels: &Attributes) -> Option<TracedTask> {
+    /// Returns the task if it is traced.
+    pub fn trace(&self, id: TaskId, queue: &QueueName, attributes: &Attributes) -> Option<TracedTask> {
         if !self.is_enabled() {
             return None;
         }
-        let parent = TraceParent::parse(labels.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
-        // A task may bring its own, and that has not been looked at.
-        let tracestate = labels.headers.get(TRACESTATE).filter(|state| is_tracestate(state)).cloned();
+        let parent = TraceParent::parse(attributes.headers.get(TRACEPARENT)?).filter(|parent| parent.sampled)?;
+        // Headers given with a task are not validated on submit.
+        let tracestate = attributes.headers.get(TRACESTATE).filter(|state| is_tracestate(state)).cloned();
         Some(TracedTask { parent, tracestate, id, queue: queue.clone() })
     }
 
-    /// Sends the span of a stretch, now or later; where there is no room for it, it is lost.
+    /// Queues a span for export. If the queue is full, the span is lost.
     pub fn send(&self, task: &TracedTask, span: &TaskSpan, start: SystemTime, end: SystemTime) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = &self.exporter {
@@ -144,7 +143,7 @@ impl Spans {
         let _ = (task, span, start, end);
     }
 
-    /// Sends what has not been sent yet, within bounds.
+    /// Exports the queued spans, for at most 2 s.
     pub async fn flush(self) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = self.exporter {
@@ -153,7 +152,7 @@ impl Spans {
     }
 }
 
-/// An instant of Redis' clock.
+/// A time of Redis' clock.
 pub fn system_time(time: TimestampMs) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(time.0).unwrap_or(0))
 }

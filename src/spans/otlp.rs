@@ -1,8 +1,8 @@
-//! Spans as OpenTelemetry has them, sent as protobuf over HTTP. Names and attributes are those of its conventions for
-//! messaging, where they have any.
+//! Export of spans by OTLP: protobuf over HTTP. Names and attributes follow OpenTelemetry's conventions for messaging,
+//! where it has any.
 //!
-//! A thread of its own gathers spans and sends them; nobody waits for it. What it cannot send is dropped, and it says so
-//! in the log.
+//! A separate thread batches and exports spans, so requests never wait for it. Spans that it cannot export are dropped
+//! and logged.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::{TaskSpan, TracedTask};
 
-/// How long the last spans may take when the server stops.
+/// Bound of the last export when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// To the collector at `endpoint`. What else there is to set is set by OpenTelemetry's own variables.
+    /// An exporter to the collector at `endpoint`. OpenTelemetry's environment variables set everything else.
     pub(super) fn new(endpoint: &str) -> anyhow::Result<Self> {
         let traces_url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
@@ -38,7 +38,7 @@ impl Exporter {
             .build()?;
         let mut resource =
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        // What a variable says counts; where none does, there is still a name, which says as much.
+        // A name set by a variable counts. Without one, the default says that the service is unknown.
         let service_name = Resource::builder().build().get(&Key::from_static_str("service.name"));
         if service_name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = resource.with_service_name("slotwheel");
@@ -66,14 +66,14 @@ impl Exporter {
                 (SpanKind::Server, Status::Unset)
             }
             TaskSpan::Waiting => (SpanKind::Internal, Status::Unset),
-            TaskSpan::Execution { worker, attempt, end } => {
+            TaskSpan::Execution { worker, attempt, outcome } => {
                 attributes.push(KeyValue::new("messaging.operation.type", "process"));
                 attributes.push(KeyValue::new("messaging.client.id", worker.clone()));
                 attributes.push(KeyValue::new("slotwheel.attempt", i64::from(*attempt)));
-                attributes.push(KeyValue::new("slotwheel.outcome", end.as_str()));
-                if end.is_error() {
-                    attributes.push(KeyValue::new("error.type", end.as_str()));
-                    (SpanKind::Internal, Status::error(end.as_str()))
+                attributes.push(KeyValue::new("slotwheel.outcome", outcome.as_str()));
+                if outcome.is_error() {
+                    attributes.push(KeyValue::new("error.type", outcome.as_str()));
+                    (SpanKind::Internal, Status::error(outcome.as_str()))
                 } else {
                     (SpanKind::Internal, Status::Unset)
                 }
@@ -87,12 +87,12 @@ impl Exporter {
     }
 }
 
-/// Sends what is left, on a thread that may wait.
+/// Exports the queued spans on a thread that may block.
 pub(super) async fn flush(exporter: Arc<Exporter>) {
     let sent = tokio::task::spawn_blocking(move || exporter.provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
     match sent {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the last spans were not sent"),
-        Err(error) => tracing::warn!(%error, "the last spans were not sent"),
+        Ok(Err(error)) => tracing::warn!(%error, "exporting the last spans failed"),
+        Err(error) => tracing::warn!(%error, "exporting the last spans failed"),
     }
 }

@@ -17,6 +17,7 @@ pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 pub mod pieces;
+pub mod queues;
 pub mod record;
 pub mod redis;
 pub mod shard;

@@ -72,7 +72,7 @@ async fn followed(shard: &Shard, leases: &[ExpiredLease], spans: &Spans) -> Vec<
         let course = course.filter(|course| course.lease == overdue.token)?;
         let followed = spans.trace(overdue.id, &course.queue, &course.labels)?;
         let LeaseDetails { worker, attempt, begun, lease_until: until, .. } = course;
-        let stretch = TaskSpan::Execution { worker, attempt, end: ExecutionOutcome::LeaseExpired };
+        let stretch = TaskSpan::Execution { worker, attempt, outcome: ExecutionOutcome::LeaseExpired };
         Some((followed, stretch, system_time(begun), system_time(until)))
     };
     leases.iter().zip(details).map(to_span).collect()

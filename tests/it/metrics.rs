@@ -316,7 +316,7 @@ async fn ended_lease_is_not_released_as_undelivered() {
         max: 1,
         lease_ms: 600_000,
         worker: "w".into(),
-        claim: None,
+        claim_digest: None,
     };
     let mut deliveries = Vec::new();
     // Of one key, so of one shard: the second goes the way that the first has opened.

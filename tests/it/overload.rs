@@ -132,14 +132,14 @@ async fn waiting_requests_are_counted() {
         max: 1,
         lease_ms: 1000,
         worker: "w".into(),
-        claim: None,
+        claim_digest: None,
     };
     {
         let mut waiting = std::pin::pin!(dispatch.claim(request.clone(), Duration::from_secs(60)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 0));
+        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().rejected()), (1, 0));
         dispatch.claim(request, Duration::from_secs(60)).await.expect_err("the limit is 1");
-        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().refused()), (1, 1));
+        assert_eq!((dispatch.poll_limit().waiting(), dispatch.poll_limit().rejected()), (1, 1));
     }
     assert_eq!(dispatch.poll_limit().waiting(), 0, "a dropped claim returns its permit");
     stop.cancel();

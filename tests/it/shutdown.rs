@@ -170,3 +170,23 @@ async fn http2_connection_beyond_its_age_gets_goaway() {
     connection.await.unwrap().expect("an orderly end");
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn claim_whose_redis_call_hangs_ends_as_stopping_in_a_stopping_server() {
+    let mut fixture = Fixture::start().await;
+    let mut waiting = Raw::connect(fixture.http.address).await;
+    fixture.redis.freeze();
+    waiting.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
+    let in_flight = || async { fixture.http.get("/metrics").await.text.contains("slotwheel_waiting_requests 1\n") };
+    fixture.until(|| async { in_flight().await.then_some(()) }).await;
+
+    fixture.tell_to_stop();
+    let answer = waiting.answer().await.unwrap();
+
+    let problem = answer.expect(503);
+    assert_eq!((&problem["code"], answer.header("connection")), (&json!("stopping"), Some("close")));
+    fixture.redis.thaw();
+    drop(waiting);
+    fixture.stop_servers().await;
+    fixture.end().await;
+}

@@ -117,7 +117,7 @@ impl Families {
         let help = "Requests that wait for tasks, for a task's end or for events.";
         encoder.gauge("slotwheel_waiting_requests", help, None, to_i64(limit.waiting()))?;
         let help = "Requests that could not wait because the limit of waiting requests was reached.";
-        encoder.counter("slotwheel_waiting_requests_rejected", help, limit.refused())
+        encoder.counter("slotwheel_waiting_requests_rejected", help, limit.rejected())
     }
 
     fn tasks(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
@@ -136,7 +136,12 @@ impl Families {
             "slotwheel_batch_items",
             "Items of concurrent requests that were sent in one script call, by operation.",
             None,
-            self.api.dispatch.batch_items().into_iter().map(|(operation, sizes)| ([("operation", operation)], sizes)),
+            self.api
+                .dispatch
+                .ops()
+                .batch_items()
+                .into_iter()
+                .map(|(operation, sizes)| ([("operation", operation)], sizes)),
         )?;
         encoder.all_counters(metrics.counters.read())?;
         encoder.counters(

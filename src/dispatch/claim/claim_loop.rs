@@ -1,4 +1,4 @@
-//! One per shard: looks in it for those who wait, as long as there is anybody to serve. Its calls never overlap.
+//! The claim loop, one per shard: claims tasks for waiters as long as there are any. Its calls never overlap.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::store::ops::claim::{ClaimCall, ClaimReply};
 use crate::store::ops::expire_tasks::expire_tasks;
 use crate::store::{Caller, Shard};
 
-/// How long a call whose outcome is not known rests before it is sent again.
+/// Pause before a call of unknown outcome is sent again, and between checks of an open circuit breaker.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Ends after `stop`.
-pub(in crate::dispatch) async fn run(
+/// Runs until `stop`.
+pub(super) async fn run(
     shard: Shard,
     waiters: Arc<Waiters>,
     releaser: Arc<UndeliveredReleaser>,
@@ -26,7 +26,7 @@ pub(in crate::dispatch) async fn run(
 ) {
     let mut caller = Caller::new();
     loop {
-        // Who can come into the line without waiting is looked for in the same call.
+        // Claims that this process can read without waiting join the same call.
         yield_now().await;
         let Some(batch) = waiters.take_batch(shard.index) else {
             tokio::select! {
@@ -34,7 +34,7 @@ pub(in crate::dispatch) async fn run(
                 () = stop.cancelled() => return,
             }
         };
-        // A claim that is not sent need not be resolved later. The shard's pulse finds out when it is back.
+        // A claim that was never sent has no outcome to resolve. The dataset heartbeat closes the breaker again.
         if let Err(error) = shard.breaker.check() {
             waiters.fail_batch(shard.index, &batch, &error);
             while shard.breaker.check().is_err() {
@@ -50,12 +50,12 @@ pub(in crate::dispatch) async fn run(
         let claim = ClaimCall::new(&shard, &mut caller, &batch.queues, &batch.requests);
         match claim.send().await {
             Ok(reply) => {
-                let expired = reply.passed_expired;
+                let passed_expired = reply.passed_expired;
                 metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
-                let served = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
-                metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served);
-                if expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
-                    tracing::debug!(%error, "expired tasks are left to upkeep");
+                let served_count = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
+                metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served_count);
+                if passed_expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
+                    tracing::debug!(%error, shard = shard.index, "expiring tasks failed; upkeep does it later");
                 }
             }
             Err(error) => {
@@ -71,7 +71,7 @@ pub(in crate::dispatch) async fn run(
     }
 }
 
-/// Returns how many were served.
+/// Delivers the tasks of a call and returns the waiters without one. Returns the number of waiters served.
 fn deliver_reply(
     shard: usize,
     waiters: &Waiters,
@@ -96,8 +96,8 @@ fn deliver_reply(
     served_count
 }
 
-/// Sends a call that may have run until it is answered, and gives back what it got: those who wanted it were told that
-/// there is nothing. `None`: the server stops first, and leases that nobody knows of run out.
+/// Sends a call of unknown outcome until Redis answers it, and releases the tasks it claimed: their waiters have ended.
+/// Returns `None` if the server stops first. The leases of such a call expire.
 async fn resend_until_answered(
     claim: &ClaimCall<'_>,
     releaser: &Arc<UndeliveredReleaser>,
@@ -115,7 +115,7 @@ async fn resend_until_answered(
             }
             Err(error) if error.is_outage() => {}
             Err(error) => {
-                tracing::error!(%error, "a claim could not be resolved");
+                tracing::error!(%error, "resolving a claim of unknown outcome failed");
                 return Some(());
             }
         }

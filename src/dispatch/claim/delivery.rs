@@ -1,7 +1,8 @@
-//! Tasks on their way to a client. Until it has taken them they are on loan: dropped, they go back.
+//! Claimed tasks on their way to a client. Until the client has received them, dropping them releases them.
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatch::batched_ops;
@@ -13,7 +14,7 @@ use crate::store::Store;
 use crate::store::ops::release::Release;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 
-/// Gives tasks back for those who can no longer take them.
+/// Releases tasks that no client received.
 #[derive(Debug)]
 pub(in crate::dispatch) struct UndeliveredReleaser {
     releases: Batcher<batched_ops::Release>,
@@ -22,36 +23,38 @@ pub(in crate::dispatch) struct UndeliveredReleaser {
 }
 
 impl UndeliveredReleaser {
-    pub(in crate::dispatch) fn new(store: &Store, metrics: &Arc<Metrics>, tasks: &TaskTracker) -> Arc<Self> {
-        Arc::new(UndeliveredReleaser {
-            releases: Batcher::new(store, tasks),
-            metrics: metrics.clone(),
-            tasks: tasks.clone(),
-        })
+    pub(super) fn new(
+        store: &Store,
+        metrics: &Arc<Metrics>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        let releases = Batcher::new(store, tasks, stop);
+        Arc::new(UndeliveredReleaser { releases, metrics: metrics.clone(), tasks: tasks.clone() })
     }
 
     fn release_all(self: &Arc<Self>, undelivered: Vec<ClaimedTask>) {
         for task in undelivered {
             let releaser = self.clone();
             self.tasks.spawn(async move {
-                let lease = LeaseRef { id: task.id, lease: Some(task.lease) };
-                match releaser.releases.send(task.id.slot(), Release { held: lease, delay_ms: 0 }).await {
+                let held = LeaseRef { id: task.id, lease: Some(task.lease) };
+                match releaser.releases.send(Release { held, delay_ms: 0 }).await {
                     Ok(LeaseEnd::Done { .. }) => {
                         releaser.metrics.counters.undelivered_leases_released.inc();
-                        tracing::debug!(task = %task.id, "given back: nobody took it");
+                        tracing::debug!(task = %task.id, "undelivered task released");
                     }
                     Ok(LeaseEnd::LeaseLost(_) | LeaseEnd::Unknown) => {
-                        tracing::debug!(task = %task.id, "nobody took it, and its lease has ended already");
+                        tracing::debug!(task = %task.id, "undelivered task not released: its lease has ended");
                     }
-                    // Its lease will run out.
-                    Err(error) => tracing::warn!(task = %task.id, %error, "a task could not be given back"),
+                    // The lease expires.
+                    Err(error) => tracing::warn!(task = %task.id, %error, "releasing an undelivered task failed"),
                 }
             });
         }
     }
 }
 
-/// Claimed tasks. Dropped before [`Delivery::take`], they are given back at once, uncounted.
+/// Claimed tasks. Dropping them before [`Delivery::mark_delivered`] releases them without counting an attempt.
 #[derive(Debug, Default)]
 pub struct Delivery {
     tasks: Vec<ClaimedTask>,
@@ -60,12 +63,13 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(in crate::dispatch) fn new(tasks: Vec<ClaimedTask>, releaser: &Arc<UndeliveredReleaser>) -> Self {
+    pub(super) fn new(tasks: Vec<ClaimedTask>, releaser: &Arc<UndeliveredReleaser>) -> Self {
         Delivery { tasks, releaser: Some(releaser.clone()), wait_spans: None }
     }
 
-    /// What an earlier claim got: another answer with the same may be under way, so it is not taken from under it.
-    pub(in crate::dispatch) fn resumed(tasks: Vec<ClaimedTask>) -> Self {
+    /// Tasks that an earlier claim of the same id leased. Dropping them releases nothing, because another response may
+    /// carry them.
+    pub(super) fn resumed(tasks: Vec<ClaimedTask>) -> Self {
         Delivery { tasks, releaser: None, wait_spans: None }
     }
 
@@ -74,13 +78,13 @@ impl Delivery {
         &self.tasks
     }
 
-    /// With the waits that end when it is taken.
-    pub(in crate::dispatch) fn set_wait_spans(&mut self, wait_spans: Option<Box<WaitSpans>>) {
+    /// Sets the spans to send on delivery.
+    pub(super) fn set_wait_spans(&mut self, wait_spans: Option<Box<WaitSpans>>) {
         self.wait_spans = wait_spans;
     }
 
-    /// The client has them.
-    pub fn take(&mut self) {
+    /// Records that the client has received the tasks.
+    pub fn mark_delivered(&mut self) {
         self.releaser = None;
         if let Some(wait_spans) = self.wait_spans.take() {
             wait_spans.send();

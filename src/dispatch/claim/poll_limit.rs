@@ -1,9 +1,11 @@
-//! How many requests wait, and how many may: each holds a connection, memory, and a place in line.
+//! The limit of waiting requests. Each one holds a connection and memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Places for those who wait.
+use crate::store::Error;
+
+/// Counts waiting requests and bounds their number.
 #[derive(Debug)]
 pub struct PollLimit {
     max_waiting: usize,
@@ -11,34 +13,51 @@ pub struct PollLimit {
     rejected: AtomicU64,
 }
 
-/// A place; given up when it is dropped, however the wait ended.
+/// The right to wait. Dropping it returns it, however the wait ended.
 #[derive(Debug)]
 pub(in crate::dispatch) struct PollPermit(Arc<PollLimit>);
 
+/// Why a waiting request ends without a result.
+#[derive(Clone, Debug)]
+pub enum Rejection {
+    /// The limit of waiting requests is reached, and nothing was ready.
+    TooManyWaiting,
+    /// The store returned an error.
+    Store(Error),
+}
+
+impl From<Error> for Rejection {
+    fn from(error: Error) -> Self {
+        Rejection::Store(error)
+    }
+}
+
 impl PollLimit {
+    /// A limit of `max_waiting` requests.
     pub(in crate::dispatch) fn new(max_waiting: usize) -> Arc<Self> {
         Arc::new(PollLimit { max_waiting, waiting: AtomicUsize::new(0), rejected: AtomicU64::new(0) })
     }
 
-    /// A place, if one is free.
+    /// Returns a permit, or `None` at the limit.
     pub(in crate::dispatch) fn try_acquire(self: &Arc<Self>) -> Option<PollPermit> {
         let increment = |waiting: usize| (waiting < self.max_waiting).then_some(waiting + 1);
         let acquired = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok();
         acquired.then(|| PollPermit(self.clone()))
     }
 
-    /// Somebody who wanted to wait is told to come back later.
-    pub(in crate::dispatch) fn count_rejection(&self) {
+    /// Counts a request that found no permit, and returns its rejection.
+    pub(in crate::dispatch) fn reject(&self) -> Rejection {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+        Rejection::TooManyWaiting
     }
 
-    /// How many wait.
+    /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// How many were told to come back later.
-    pub fn refused(&self) -> u64 {
+    /// Requests rejected so far because the limit was reached.
+    pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 }

@@ -1,70 +1,45 @@
-//! The line of those who wait: who they are, which of them a pump has taken out, and where there is something for whom.
-//! No lock, no channel is waited for here: each function is one step.
+//! The queue of waiting claims: all waiters in order of arrival, the waiters in a running call, and the shards known to
+//! have ready tasks. Each function is one synchronous step, without a lock or a channel.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
-use super::delivery::Delivery;
-use super::waiters::ClaimRequest;
+use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::digest::Digest;
 use crate::domain::queue::QueueName;
-use crate::store::{Error, Result};
+use crate::store::Error;
 
 /// Waiters in one call.
 const MAX_BATCH_WAITERS: usize = 100;
-/// Those of a queue that has something who are looked for first: as a rule it has something for one of them.
+/// Waiters of a ready queue in the first call after a wake-up. Usually the queue has one task.
 const INITIAL_BATCH_LIMIT: usize = 4;
 
-/// Where a waiter's answer goes.
-pub(in crate::dispatch) type ReplySender = oneshot::Sender<Result<Delivery>>;
-
-pub(in crate::dispatch) struct Waiter {
-    pub(in crate::dispatch) request: Arc<ClaimRequest>,
-    pub(in crate::dispatch) reply: ReplySender,
-    /// Shards that have not been looked in yet.
-    pub(in crate::dispatch) unchecked_shards: BTreeSet<usize>,
-    /// Shards that could not be looked in.
-    pub(in crate::dispatch) failed_shards: BTreeMap<usize, Error>,
-    /// Whether it rests when there is nothing for it.
-    pub(in crate::dispatch) is_long_poll: bool,
-}
-
-impl Waiter {
-    /// Ends its wait: it gets nothing, and is told why if that is because somewhere could not be looked.
-    pub(in crate::dispatch) fn finish_empty(mut self) {
-        let result = self.failed_shards.pop_first().map_or(Ok(Delivery::default()), |(_, error)| Err(error));
-        // Whoever waited may have gone.
-        let _ = self.reply.send(result);
-    }
-}
-
+/// The waiters and where tasks are ready for them.
 #[derive(Default)]
-pub(in crate::dispatch) struct WaitQueue {
+pub(super) struct WaitQueue {
     shard_count: usize,
     last_id: u64,
-    /// All, also those that are taken out.
-    pub(in crate::dispatch) waiters: HashMap<u64, Waiter>,
-    /// Those that a pump has taken out.
-    pub(in crate::dispatch) in_flight: HashSet<u64>,
-    /// By queue, those that are not taken out.
+    /// All waiters, by id. Ids grow in order of arrival.
+    pub(super) waiters: HashMap<u64, Waiter>,
+    /// Waiters in a running call.
+    pub(super) in_flight: HashSet<u64>,
+    /// By queue: the waiters in no call.
     idle_by_queue: HashMap<QueueName, BTreeSet<u64>>,
-    /// Those that are not taken out and have shards to be looked for in.
+    /// Waiters in no call that have unchecked shards.
     unchecked: BTreeSet<u64>,
-    /// How many wait for a queue at all.
-    pub(in crate::dispatch) waiters_per_queue: HashMap<QueueName, usize>,
-    /// By claim id: the last one that came with it.
+    /// Number of waiters, those in a call included.
+    pub(super) waiters_per_queue: HashMap<QueueName, usize>,
+    /// The latest waiter of each claim id.
     by_claim_digest: HashMap<Digest, u64>,
-    /// Where there is something to claim, and of which priority.
+    /// By queue: the shards known to have ready tasks, with their highest priority.
     ready_shards: HashMap<QueueName, BTreeMap<usize, u8>>,
-    /// Per shard: queues that were hinted at while its call was under way.
+    /// By shard: queues with a wake-up since the shard's call began.
     woken_queues: HashMap<usize, HashSet<QueueName>>,
-    /// Per shard: how many of a queue that has something the next call looks for.
+    /// By shard: waiters of a ready queue that the next call takes.
     batch_limits: Vec<usize>,
-    /// Shards that are away.
-    pub(in crate::dispatch) unavailable_shards: BTreeMap<usize, Error>,
-    pub(in crate::dispatch) stopping: bool,
+    /// Unavailable shards, with the error.
+    pub(super) unavailable_shards: BTreeMap<usize, Error>,
+    pub(super) stopping: bool,
 }
 
 impl std::fmt::Debug for WaitQueue {
@@ -74,18 +49,20 @@ impl std::fmt::Debug for WaitQueue {
 }
 
 impl WaitQueue {
-    pub(in crate::dispatch) fn new(shard_count: usize) -> Self {
+    pub(super) fn new(shard_count: usize) -> Self {
         WaitQueue { shard_count, batch_limits: vec![INITIAL_BATCH_LIMIT; shard_count], ..WaitQueue::default() }
     }
 
-    /// A new waiter at the end. One that came earlier with the same claim id is answered: its client asks anew.
-    pub(in crate::dispatch) fn add(&mut self, request: ClaimRequest, reply: ReplySender, is_long_poll: bool) -> u64 {
+    /// Adds a waiter at the end and returns its id. An earlier waiter of the same claim id ends: its client has retried.
+    pub(super) fn add(&mut self, request: ClaimRequest, reply: ReplySender, is_long_poll: bool) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
         for queue in &request.queues {
             *self.waiters_per_queue.entry(queue.clone()).or_default() += 1;
         }
-        if let Some(earlier) = request.claim.and_then(|claim_digest| self.by_claim_digest.insert(claim_digest, id)) {
+        if let Some(earlier) =
+            request.claim_digest.and_then(|claim_digest| self.by_claim_digest.insert(claim_digest, id))
+        {
             self.cancel_wait(earlier);
         }
         let failed_shards = self.unavailable_shards.clone();
@@ -96,8 +73,8 @@ impl WaitQueue {
         id
     }
 
-    /// Ends the wait of `id`, or has it end when the pump that looks for it comes back.
-    pub(in crate::dispatch) fn cancel_wait(&mut self, id: u64) {
+    /// Ends a wait now, or once the call that includes it returns.
+    pub(super) fn cancel_wait(&mut self, id: u64) {
         if !self.in_flight.contains(&id) {
             self.remove(id).into_iter().for_each(Waiter::finish_empty);
         } else if let Some(waiter) = self.waiters.get_mut(&id) {
@@ -106,8 +83,8 @@ impl WaitQueue {
         }
     }
 
-    /// Puts it where it is found.
-    pub(in crate::dispatch) fn index(&mut self, id: u64) {
+    /// Makes a waiter available to calls.
+    pub(super) fn index(&mut self, id: u64) {
         let Some(waiter) = self.waiters.get(&id) else { return };
         if !waiter.unchecked_shards.is_empty() {
             self.unchecked.insert(id);
@@ -117,8 +94,8 @@ impl WaitQueue {
         }
     }
 
-    /// Takes it from where it is found.
-    pub(in crate::dispatch) fn deindex(&mut self, id: u64) {
+    /// Hides a waiter from calls.
+    pub(super) fn deindex(&mut self, id: u64) {
         self.unchecked.remove(&id);
         let Some(waiter) = self.waiters.get(&id) else { return };
         for queue in &waiter.request.queues {
@@ -131,12 +108,12 @@ impl WaitQueue {
         }
     }
 
-    /// Takes it out of the line for good.
-    pub(in crate::dispatch) fn remove(&mut self, id: u64) -> Option<Waiter> {
+    /// Removes a waiter.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiter> {
         self.deindex(id);
         self.in_flight.remove(&id);
         let waiter = self.waiters.remove(&id)?;
-        if let Some(claim_digest) = waiter.request.claim
+        if let Some(claim_digest) = waiter.request.claim_digest
             && self.by_claim_digest.get(&claim_digest) == Some(&id)
         {
             self.by_claim_digest.remove(&claim_digest);
@@ -153,24 +130,31 @@ impl WaitQueue {
         Some(waiter)
     }
 
-    /// Whether nothing can come of waiting on: it has been looked for everywhere and does not rest, it cannot be
-    /// looked for anywhere, or its client has gone.
-    pub(in crate::dispatch) fn is_finished(&self, id: u64) -> bool {
+    /// Makes the server's stop the reason of failed waits, now and later.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        let failed = self.waiters.values_mut().flat_map(|waiter| waiter.failed_shards.values_mut());
+        failed.chain(self.unavailable_shards.values_mut()).for_each(|error| *error = Error::Stopping);
+    }
+
+    /// Whether further waiting is pointless: all shards are checked and the waiter does not long-poll, all shards failed,
+    /// or the client has disconnected.
+    pub(super) fn is_finished(&self, id: u64) -> bool {
         self.waiters.get(&id).is_some_and(|waiter| {
             let checked_everywhere = waiter.unchecked_shards.is_empty() && !waiter.is_long_poll;
             checked_everywhere || waiter.failed_shards.len() == self.shard_count || waiter.reply.is_closed()
         })
     }
 
-    /// There is something in the shard.
-    pub(in crate::dispatch) fn set_ready(&mut self, queue: &QueueName, shard: usize, priority: u8) {
+    /// Records that the queue has ready tasks in the shard.
+    pub(super) fn set_ready(&mut self, queue: &QueueName, shard: usize, priority: u8) {
         if self.waiters_per_queue.contains_key(queue) && !self.unavailable_shards.contains_key(&shard) {
             self.ready_shards.entry(queue.clone()).or_default().insert(shard, priority);
         }
     }
 
-    /// There is nothing, unless a hint said otherwise while that was found out.
-    pub(in crate::dispatch) fn clear_ready(&mut self, queue: &QueueName, shard: usize) {
+    /// Records that the queue has no ready task in the shard. A wake-up since the call began takes precedence.
+    pub(super) fn clear_ready(&mut self, queue: &QueueName, shard: usize) {
         if self.woken_queues.get(&shard).is_some_and(|woken| woken.contains(queue)) {
             return;
         }
@@ -182,19 +166,19 @@ impl WaitQueue {
         }
     }
 
-    /// A hint came.
-    pub(in crate::dispatch) fn record_wakeup(&mut self, queue: &QueueName, shard: usize, priority: u8) {
+    /// Records a wake-up.
+    pub(super) fn record_wakeup(&mut self, queue: &QueueName, shard: usize, priority: u8) {
         self.set_ready(queue, shard, priority);
         self.woken_queues.entry(shard).or_default().insert(queue.clone());
     }
 
-    /// A call of the shard begins: hints from before it are seen by it.
-    pub(in crate::dispatch) fn begin_call(&mut self, shard: usize) {
+    /// Begins a call of the shard. It sees the tasks of all earlier wake-ups.
+    pub(super) fn begin_call(&mut self, shard: usize) {
         self.woken_queues.remove(&shard);
     }
 
-    /// The shard is away: nobody waits for it, and whoever has nowhere else to be looked for is to leave.
-    pub(in crate::dispatch) fn mark_unavailable(&mut self, shard: usize, error: &Error) -> Vec<u64> {
+    /// Marks a shard as unavailable. Returns the waiters in no call that have no other shard.
+    pub(super) fn mark_unavailable(&mut self, shard: usize, error: &Error) -> Vec<u64> {
         self.unavailable_shards.insert(shard, error.clone());
         for shards in self.ready_shards.values_mut() {
             shards.remove(&shard);
@@ -208,8 +192,8 @@ impl WaitQueue {
         idle.copied().filter(|id| self.is_finished(*id)).collect()
     }
 
-    /// The shard is back: all are looked for in it again.
-    pub(in crate::dispatch) fn mark_available(&mut self, shard: usize) {
+    /// Marks a shard as available. All waiters check it again.
+    pub(super) fn mark_available(&mut self, shard: usize) {
         if self.unavailable_shards.remove(&shard).is_none() {
             return;
         }
@@ -222,46 +206,46 @@ impl WaitQueue {
         }
     }
 
-    /// Whether this shard is where the queue shows its best priority.
+    /// Whether no shard has a higher priority ready in this queue.
     fn has_best_priority(&self, queue: &QueueName, shard: usize) -> bool {
         self.ready_shards.get(queue).is_some_and(|shards| {
             shards.get(&shard).is_some_and(|priority| shards.values().all(|other| other <= priority))
         })
     }
 
-    /// Whether there is something of the queue in the shard, as far as is known.
-    pub(in crate::dispatch) fn is_ready(&self, queue: &QueueName, shard: usize) -> bool {
+    /// Whether the queue is known to have ready tasks in the shard.
+    pub(super) fn is_ready(&self, queue: &QueueName, shard: usize) -> bool {
         self.ready_shards.get(queue).is_some_and(|shards| shards.contains_key(&shard))
     }
 
-    /// A call has served so many. The next looks for twice as many: a crowd costs a call for nothing little, and a
-    /// flood of tasks finds all who wait within a few calls.
-    pub(in crate::dispatch) fn set_batch_limit(&mut self, shard: usize, served: usize) {
+    /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters, and
+    /// a burst of tasks reaches all waiters within a few calls.
+    pub(super) fn set_batch_limit(&mut self, shard: usize, served: usize) {
         if let Some(limit) = self.batch_limits.get_mut(shard) {
             *limit = (2 * served).clamp(INITIAL_BATCH_LIMIT, MAX_BATCH_WAITERS);
         }
     }
 
-    /// Where the queue that the waiter prefers of those that have something has it.
+    /// The ready shards of the first of the waiter's queues that has any.
     fn preferred_ready_shards(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
         waiter.request.queues.iter().find_map(|queue| self.ready_shards.get(queue))
     }
 
-    /// Where to look for this waiter next: where the queue it prefers shows the best priority, else wherever it has
-    /// not been looked for; `None`: nowhere for now.
-    pub(in crate::dispatch) fn next_shard(&self, id: u64) -> Option<usize> {
+    /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, else an
+    /// unchecked one. `None` if there is none for now.
+    pub(super) fn next_shard(&self, id: u64) -> Option<usize> {
         let waiter = self.waiters.get(&id)?;
         if let Some(shards) = self.preferred_ready_shards(waiter) {
             return shards.iter().max_by_key(|(_, priority)| **priority).map(|(shard, _)| *shard);
         }
-        // Waiters begin at different shards, so that a crowd of them does not move in step.
+        // Waiters start at different shards, which spreads their calls.
         let start = (id % self.shard_count.max(1) as u64) as usize;
         let distance = |shard: &usize| (shard + self.shard_count - start) % self.shard_count;
         waiter.unchecked_shards.iter().copied().min_by_key(distance)
     }
 
-    /// The first of those whose target is this shard, in order of arrival. A shard of equal priority counts as one.
-    pub(in crate::dispatch) fn eligible(&self, shard: usize) -> Vec<u64> {
+    /// The waiters of the shard's next call, in order of arrival. Shards of equal priority all qualify.
+    pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
         let mut ids = BTreeSet::new();
         let limit = self.batch_limits.get(shard).copied().unwrap_or(MAX_BATCH_WAITERS);
         for queue in self.ready_shards.keys().filter(|queue| self.has_best_priority(queue, shard)) {
@@ -273,7 +257,7 @@ impl WaitQueue {
             };
             ids.extend(idle.iter().filter(prefers_queue).take(limit));
         }
-        // New ones for whose queues something is known stand in line with those above.
+        // New waiters with a known ready shard are among those above.
         let has_no_known_shard =
             |id: &&u64| self.waiters.get(id).is_some_and(|waiter| self.preferred_ready_shards(waiter).is_none());
         let unchecked = self.unchecked.iter().filter(has_no_known_shard);
@@ -284,7 +268,11 @@ impl WaitQueue {
 
 #[cfg(test)]
 mod tests {
-    use crate::dispatch::claim::wait_queue::*;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::dispatch::claim::delivery::Delivery;
+    use crate::store::Result;
 
     fn queue(name: &str) -> QueueName {
         QueueName::parse(name).unwrap()
@@ -293,7 +281,7 @@ mod tests {
     fn add_waiter(wait_queue: &mut WaitQueue, queues: &[&str]) -> (u64, oneshot::Receiver<Result<Delivery>>) {
         let (reply, reply_receiver) = oneshot::channel();
         let queues = queues.iter().map(|name| queue(name)).collect();
-        let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim: None };
+        let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim_digest: None };
         (wait_queue.add(request, reply, true), reply_receiver)
     }
 
@@ -329,9 +317,9 @@ mod tests {
     fn batch_limit_starts_small_and_doubles_after_full_batches() {
         let mut wait_queue = WaitQueue::new(1);
         let (ids, _replies): (Vec<u64>, Vec<_>) = (0..300).map(|_| add_waiter(&mut wait_queue, &["q"])).unzip();
-        assert_eq!(wait_queue.eligible(0), ids[..100], "new ones are all looked for");
+        assert_eq!(wait_queue.eligible(0), ids[..100], "a first check includes every waiter");
         wait_queue.set_ready(&queue("q"), 0, 4);
-        assert_eq!(wait_queue.eligible(0), ids[..4], "nobody is overtaken by a new one");
+        assert_eq!(wait_queue.eligible(0), ids[..4], "waiters are served in order of arrival");
         wait_queue.set_batch_limit(0, 4);
         assert_eq!(wait_queue.eligible(0), ids[..8]);
         wait_queue.set_batch_limit(0, 90);
@@ -357,13 +345,28 @@ mod tests {
     fn unavailable_shard_is_not_waited_for() {
         let mut wait_queue = WaitQueue::new(2);
         let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
-        let unavailable = Error::Unavailable("away".into());
+        let unavailable = Error::Unavailable("no answer".into());
         assert!(wait_queue.mark_unavailable(0, &unavailable).is_empty());
         assert_eq!(wait_queue.next_shard(id), Some(1));
-        assert_eq!(wait_queue.mark_unavailable(1, &unavailable), [id], "nowhere is left to look");
+        assert_eq!(wait_queue.mark_unavailable(1, &unavailable), [id], "no shard is left");
         wait_queue.mark_available(0);
         assert_eq!(wait_queue.next_shard(id), Some(0));
         assert!(!wait_queue.is_finished(id));
+    }
+
+    #[test]
+    fn wait_with_a_failed_shard_ends_as_stopping_in_a_stopping_server() {
+        let mut wait_queue = WaitQueue::new(2);
+        let (early, mut early_reply) = add_waiter(&mut wait_queue, &["q"]);
+        wait_queue.mark_unavailable(0, &Error::Unavailable("no answer".into()));
+
+        wait_queue.stop();
+        wait_queue.cancel_wait(early);
+        let (late, mut late_reply) = add_waiter(&mut wait_queue, &["q"]);
+        wait_queue.cancel_wait(late);
+
+        assert!(matches!(early_reply.try_recv(), Ok(Err(Error::Stopping))));
+        assert!(matches!(late_reply.try_recv(), Ok(Err(Error::Stopping))));
     }
 
     #[test]

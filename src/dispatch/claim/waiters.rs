@@ -1,8 +1,8 @@
-//! Who waits for tasks of which queues, in order of arrival, and where there is something for them.
+//! The waiters of this server behind one lock, and the triggers of the claim loops.
 //!
-//! A new waiter is looked for in every shard, one after another: a hint from before it came has passed. After that it
-//! rests until a hint or a sweep says where to look. A pump takes a waiter out while it looks, so one shard at a time
-//! looks for it and it never gets more than it wants; what it did not serve goes back to its own place.
+//! A new waiter is checked in every shard, one after another, because earlier wake-ups have passed. After that it idles
+//! until a wake-up or a poll names a shard. At most one call at a time includes a waiter, so it never gets more tasks
+//! than it requested. A waiter that the call does not serve keeps its position.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,59 +10,48 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
-use super::wait_queue::{WaitQueue, Waiter};
-use crate::domain::digest::Digest;
+use super::wait_queue::WaitQueue;
+use super::waiter::{ClaimRequest, Waiter};
+use crate::dispatch::batcher::closed;
 use crate::domain::queue::QueueName;
 use crate::store::ops::claim::WaiterRequest;
 use crate::store::{Error, Result};
 
-/// What a client asks for.
-#[derive(Clone, Debug)]
-pub struct ClaimRequest {
-    /// In order of preference.
-    pub queues: Vec<QueueName>,
-    /// How many tasks at most.
-    pub max: usize,
-    /// For how long, ms.
-    pub lease_ms: i64,
-    /// Under which name.
-    pub worker: String,
-    /// Of the claim id.
-    pub claim: Option<Digest>,
-}
-
-/// Waiters that a pump has taken out, and the call to make for them.
+/// Waiters taken off the queue, and the call to make for them.
 #[derive(Debug)]
 pub(in crate::dispatch) struct ClaimBatch {
     pub(in crate::dispatch) ids: Vec<u64>,
-    pub(in crate::dispatch) queues: Vec<QueueName>,
-    pub(in crate::dispatch) requests: Vec<WaiterRequest>,
-    /// When the shard's pump first had a reason to make this call.
-    pub(in crate::dispatch) triggered_at: Instant,
+    pub(super) queues: Vec<QueueName>,
+    pub(super) requests: Vec<WaiterRequest>,
+    /// When the call was first triggered.
+    pub(super) triggered_at: Instant,
 }
 
-/// What a shard's pump is told.
+/// The trigger of a shard's claim loop.
 #[derive(Default, Debug)]
 struct ClaimTrigger {
     notify: Notify,
-    /// When it was first told something since it last pulled, in µs since the line began; 0: it was not.
+    /// When it was first triggered since the last batch, in µs since [`Waiters::started`]; 0: not since.
     pending_since_us: AtomicU64,
 }
 
-/// All who wait.
+/// All waiters of this server.
 #[derive(Debug)]
 pub(in crate::dispatch) struct Waiters {
     wait_queue: Mutex<WaitQueue>,
     started: Instant,
     triggers: Vec<ClaimTrigger>,
+    stop: CancellationToken,
 }
 
 impl Waiters {
-    pub(in crate::dispatch) fn new(shards: usize) -> Self {
+    pub(in crate::dispatch) fn new(shards: usize, stop: &CancellationToken) -> Self {
         let triggers = (0..shards).map(|_| ClaimTrigger::default()).collect();
-        Waiters { wait_queue: Mutex::new(WaitQueue::new(shards)), started: Instant::now(), triggers }
+        let wait_queue = Mutex::new(WaitQueue::new(shards));
+        Waiters { wait_queue, started: Instant::now(), triggers, stop: stop.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, WaitQueue> {
@@ -72,25 +61,25 @@ impl Waiters {
     fn trigger(&self, shards: impl IntoIterator<Item = usize>) {
         let now_us = self.elapsed_us();
         for trigger in shards.into_iter().filter_map(|shard| self.triggers.get(shard)) {
-            // Only the first counts.
+            // The delivery is timed from the first trigger.
             let _ = trigger.pending_since_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
             trigger.notify.notify_one();
         }
     }
 
-    /// In µs since the line began, never 0.
+    /// µs since [`Waiters::started`], at least 1.
     fn elapsed_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Returns when there may be something to pull for this shard.
-    pub(in crate::dispatch) async fn triggered(&self, shard: usize) {
+    /// Returns once the shard may have a batch.
+    pub(super) async fn triggered(&self, shard: usize) {
         if let Some(trigger) = self.triggers.get(shard) {
             trigger.notify.notified().await;
         }
     }
 
-    /// A new waiter at the end of the line.
+    /// Adds a waiter at the end of the queue.
     pub(in crate::dispatch) fn register(self: &Arc<Self>, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
         let (reply, reply_receiver) = oneshot::channel();
         let mut wait_queue = self.lock();
@@ -103,7 +92,7 @@ impl Waiters {
         WaitHandle { waiters: self.clone(), id, reply_receiver }
     }
 
-    /// Takes out those for whom this shard is where to look, in order of arrival; `None` if there are none.
+    /// Takes the waiters to check in this shard, in order of arrival. Returns `None` if there are none.
     pub(in crate::dispatch) fn take_batch(&self, shard: usize) -> Option<ClaimBatch> {
         let mut wait_queue = self.lock();
         let triggered_us =
@@ -113,8 +102,8 @@ impl Waiters {
             return None;
         }
         wait_queue.begin_call(shard);
-        let triggered_at =
-            self.started + Duration::from_micros(if triggered_us == 0 { self.elapsed_us() } else { triggered_us });
+        let triggered_us = if triggered_us == 0 { self.elapsed_us() } else { triggered_us };
+        let triggered_at = self.started + Duration::from_micros(triggered_us);
         let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at };
         let mut queue_indexes = HashMap::new();
         for id in ids {
@@ -129,15 +118,16 @@ impl Waiters {
                     batch.queues.len() - 1
                 }));
             }
-            let ClaimRequest { max, lease_ms, ref worker, claim, .. } = *waiter.request;
-            batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_digest: claim, queues });
+            let ClaimRequest { max, lease_ms, ref worker, claim_digest, .. } = *waiter.request;
+            batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_digest, queues });
             batch.ids.push(id);
             wait_queue.in_flight.insert(id);
         }
         Some(batch)
     }
 
-    /// Waiter `id`, which is taken out, gets its tasks. If it has gone, they go back as the delivery is dropped.
+    /// Delivers tasks to a waiter of the running call. If its client has disconnected, dropping the delivery releases
+    /// them.
     pub(in crate::dispatch) fn deliver(&self, id: u64, delivery: Delivery) {
         let waiter = self.lock().remove(id);
         if let Some(waiter) = waiter {
@@ -145,8 +135,8 @@ impl Waiters {
         }
     }
 
-    /// A call has come back: those whom it did not serve go back to their places. `cut`: a limit ended it, so it has
-    /// not looked for all of them.
+    /// Returns the unserved waiters of a call to their positions. `fronts` has the highest ready priority that the call
+    /// left, by index of the queue. `is_truncated`: a limit ended the call before it had checked for every waiter.
     pub(in crate::dispatch) fn return_batch(
         &self,
         shard: usize,
@@ -172,26 +162,27 @@ impl Waiters {
         });
     }
 
-    /// A call has failed: those it was for are looked for elsewhere, and told when there is nowhere else. A shard that
-    /// is away is not looked in until [`Waiters::up`].
-    pub(in crate::dispatch) fn fail_batch(&self, shard: usize, batch: &ClaimBatch, error: &Error) {
+    /// Returns the waiters of a failed call. They go on in other shards; a waiter without one ends with the error. After
+    /// an outage, the shard is left out until [`Waiters::mark_available`].
+    pub(super) fn fail_batch(&self, shard: usize, batch: &ClaimBatch, error: &Error) {
         let mut wait_queue = self.lock();
+        let reason = if wait_queue.stopping { &Error::Stopping } else { error };
         let mut finished_ids = Vec::new();
         if error.is_outage() {
-            finished_ids = wait_queue.mark_unavailable(shard, error);
+            finished_ids = wait_queue.mark_unavailable(shard, reason);
         } else {
             batch.queues.iter().for_each(|queue| wait_queue.clear_ready(queue, shard));
         }
         let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
         self.return_waiters(wait_queue, shard, batch, |waiter| {
             waiter.unchecked_shards.remove(&shard);
-            waiter.failed_shards.insert(shard, error.clone());
+            waiter.failed_shards.insert(shard, reason.clone());
         });
         finished.into_iter().for_each(Waiter::finish_empty);
     }
 
-    /// The shard answers again. For how long it did not is no part of how long it takes to hand out.
-    pub(in crate::dispatch) fn mark_available(&self, shard: usize) {
+    /// Includes the shard again. Deliveries are timed from now on: the outage does not count.
+    pub(super) fn mark_available(&self, shard: usize) {
         self.lock().mark_available(shard);
         self.triggers.get(shard).into_iter().for_each(|trigger| trigger.pending_since_us.store(0, Ordering::Relaxed));
         self.trigger([shard]);
@@ -204,7 +195,7 @@ impl Waiters {
         batch: &ClaimBatch,
         update: impl Fn(&mut Waiter),
     ) {
-        // There may be more for others of this shard.
+        // The shard may have tasks for waiters outside this call.
         let mut shards_to_trigger = BTreeSet::from([shard]);
         let mut finished = Vec::new();
         for id in &batch.ids {
@@ -224,7 +215,7 @@ impl Waiters {
         finished.into_iter().for_each(Waiter::finish_empty);
     }
 
-    /// A script said that the queue has something of this priority.
+    /// Handles a wake-up: the queue has a ready task of this priority.
     pub(in crate::dispatch) fn on_wakeup(&self, shard: usize, queue: &QueueName, priority: u8) {
         let mut wait_queue = self.lock();
         if wait_queue.waiters_per_queue.contains_key(queue) {
@@ -233,8 +224,8 @@ impl Waiters {
         }
     }
 
-    /// A sweep found that of `queues` exactly those in `found` have something in this shard.
-    pub(in crate::dispatch) fn apply_poll(&self, shard: usize, queues: &[QueueName], ready: Vec<(QueueName, u8)>) {
+    /// Applies a poll of `queues`: exactly those in `ready` have ready tasks in the shard.
+    pub(super) fn apply_poll(&self, shard: usize, queues: &[QueueName], ready: Vec<(QueueName, u8)>) {
         let mut wait_queue = self.lock();
         let priorities: HashMap<QueueName, u8> = ready.into_iter().collect();
         for queue in queues {
@@ -246,35 +237,31 @@ impl Waiters {
         self.trigger([shard]);
     }
 
-    /// The queues that somebody waits for.
-    pub(in crate::dispatch) fn queues(&self) -> Vec<QueueName> {
+    /// Queues that have waiters.
+    pub(super) fn queues(&self) -> Vec<QueueName> {
         self.lock().waiters_per_queue.keys().cloned().collect()
     }
 
-    /// Who waits.
+    /// Workers that wait.
     pub(in crate::dispatch) fn workers(&self) -> Vec<String> {
         self.lock().waiters.values().map(|waiter| waiter.request.worker.clone()).collect()
     }
 
-    /// Why a shard is left out, if one is.
-    pub(in crate::dispatch) fn unavailable_error(&self) -> Option<Error> {
+    /// The error of an unavailable shard, if there is one.
+    pub(super) fn unavailable_error(&self) -> Option<Error> {
         self.lock().unavailable_shards.values().next().cloned()
     }
 
-    /// All get an empty answer, and so does whoever comes later.
-    pub(in crate::dispatch) fn finish_all(&self) {
+    /// Ends all waits, and those that begin later: empty, or as stopping if a shard failed.
+    pub(super) fn finish_all(&self) {
         let mut wait_queue = self.lock();
-        wait_queue.stopping = true;
+        wait_queue.stop();
         let ids: Vec<u64> = wait_queue.waiters.keys().copied().collect();
         ids.into_iter().for_each(|id| wait_queue.cancel_wait(id));
     }
-
-    pub(in crate::dispatch) fn is_stopping(&self) -> bool {
-        self.lock().stopping
-    }
 }
 
-/// A place in the line. Dropped, it is given up.
+/// A registered wait. Dropping it ends the wait.
 #[derive(Debug)]
 pub(in crate::dispatch) struct WaitHandle {
     waiters: Arc<Waiters>,
@@ -283,16 +270,13 @@ pub(in crate::dispatch) struct WaitHandle {
 }
 
 impl WaitHandle {
-    /// The answer, when it comes.
-    pub(in crate::dispatch) async fn reply(&mut self) -> Result<Delivery> {
-        match (&mut self.reply_receiver).await {
-            Ok(reply) => reply,
-            Err(_) => Err(Error::Unavailable("the server is stopping".into())),
-        }
+    /// Returns the result once there is one.
+    pub(super) async fn reply(&mut self) -> Result<Delivery> {
+        (&mut self.reply_receiver).await.unwrap_or_else(|_| Err(closed(&self.waiters.stop)))
     }
 
-    /// Gives the place up, unless somebody is looking for it right now: then its answer still counts.
-    pub(in crate::dispatch) async fn cancel(mut self) -> Result<Delivery> {
+    /// Ends the wait. A call that includes it finishes first, and its result counts.
+    pub(super) async fn cancel(mut self) -> Result<Delivery> {
         self.waiters.lock().cancel_wait(self.id);
         self.reply().await
     }
@@ -301,7 +285,7 @@ impl WaitHandle {
 impl Drop for WaitHandle {
     fn drop(&mut self) {
         let mut wait_queue = self.waiters.lock();
-        // One that is being looked for stays until the pump comes back: what it gets meets a closed channel.
+        // A waiter in a call stays until the call returns. Its reply then meets a closed channel.
         if !wait_queue.in_flight.contains(&self.id) {
             drop(wait_queue.remove(self.id));
         }

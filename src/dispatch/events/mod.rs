@@ -1,4 +1,4 @@
-//! The feed of task events: one ring buffer per server and its subscriptions.
+//! The feed of task events: a ring buffer per server, and the subscriptions that read it.
 
 pub(super) mod ring_buffer;
 pub(super) mod subscriptions;

@@ -1,51 +1,51 @@
-//! The last events, each with its number. Who reads them has a place in it and nothing else of its own: a slow reader
-//! costs no memory, and is told how many it has missed once they are overwritten.
+//! A ring buffer of the latest task events. A reader keeps only its position, so a slow reader costs no memory. It
+//! receives a gap with the number of events that were overwritten before it read them.
 
 use std::collections::VecDeque;
 
 use crate::domain::queue::QueueName;
 use crate::store::notify::events::TaskEvent;
 
-/// So many are looked at in one go: whoever adds some waits meanwhile.
+/// Events scanned per read. Writers wait during a read.
 const SCAN_LIMIT: usize = 4096;
 
-/// Events, by their numbers, from 1 on.
+/// The buffer. Events are numbered from 1.
 #[derive(Debug)]
 pub(in crate::dispatch) struct EventBuffer {
     capacity: usize,
-    /// `None`: a gap, of which nobody knows how many changes it hides.
+    /// `None`: a gap of unknown length.
     events: VecDeque<Option<TaskEvent>>,
-    /// The number of the first that is kept, or would be.
+    /// Number of the first event kept, or of the next one if none is.
     first_number: u64,
-    /// The number of the last gap that is kept no more.
+    /// Number of the last gap that was overwritten.
     last_evicted_gap: u64,
 }
 
-/// An event, as a reader gets it.
+/// An event as a reader receives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BufferedEvent {
-    /// Who has seen this one has seen all up to it.
+    /// Its number. It covers all earlier ones.
     pub number: u64,
-    /// What it says.
+    /// Its content.
     pub data: EventData,
 }
 
-/// What an event says.
+/// Content of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventData {
-    /// A task has changed.
+    /// A task changed.
     Change(TaskEvent),
-    /// So many changes were missed, of whatever queue; `None`: nobody knows how many.
+    /// Events of any queue were missed: their number, or `None` if it is unknown.
     Gap(Option<u64>),
 }
 
 impl EventBuffer {
-    /// Keeps `most` events.
+    /// Keeps at most `capacity` events.
     pub(in crate::dispatch) fn new(capacity: usize) -> Self {
         EventBuffer { capacity, events: VecDeque::new(), first_number: 1, last_evicted_gap: 0 }
     }
 
-    /// The number of the latest event; 0 before the first.
+    /// Number of the latest event, 0 before the first.
     pub(in crate::dispatch) fn latest_number(&self) -> u64 {
         self.first_number + self.events.len() as u64 - 1
     }
@@ -60,18 +60,18 @@ impl EventBuffer {
         self.events.push_back(event);
     }
 
-    /// These happened.
+    /// Appends events.
     pub(in crate::dispatch) fn push_all(&mut self, events: Vec<TaskEvent>) {
         events.into_iter().for_each(|event| self.push(Some(event)));
     }
 
-    /// Some may have happened that are not known.
+    /// Appends a gap: events may have been missed.
     pub(in crate::dispatch) fn push_gap(&mut self) {
         self.push(None);
     }
 
-    /// At most `limit` events behind number `seen` that are about `queues` (none: about any), and how far that is. There
-    /// may be more even if these are none: until that is the latest.
+    /// Returns at most `limit` events of `queues` (empty: all) after a number, and the number read up to. There may be
+    /// more events, even after an empty read, unless that number is the latest.
     pub(in crate::dispatch) fn read_after(
         &self,
         after_number: u64,
@@ -81,7 +81,7 @@ impl EventBuffer {
         let mut events = Vec::new();
         let mut number = after_number.max(self.first_number - 1);
         if number > after_number {
-            // Among those that are gone there may be a gap.
+            // The number is unknown if a gap was overwritten among them.
             let count = (self.last_evicted_gap <= after_number).then_some(number - after_number);
             events.push(BufferedEvent { number, data: EventData::Gap(count) });
         }
@@ -93,7 +93,7 @@ impl EventBuffer {
             number += 1;
             let data = match event {
                 None => {
-                    // One gap after another is one gap.
+                    // Consecutive gaps are one gap.
                     events.pop_if(|last: &mut BufferedEvent| last.data == EventData::Gap(None));
                     EventData::Gap(None)
                 }
@@ -110,7 +110,7 @@ impl EventBuffer {
 
 #[cfg(test)]
 mod tests {
-    use crate::dispatch::events::ring_buffer::*;
+    use super::*;
     use crate::domain::id::TaskId;
     use crate::domain::state::State;
     use crate::domain::time::TimestampMs;
@@ -125,33 +125,33 @@ mod tests {
     proptest! {
         #[test]
         fn reader_gets_every_event_or_a_gap_with_its_count(
-            // How much comes (0: a gap), and whether the reader reads then, and how much at once.
+            // Events appended (0: a gap), whether the reader reads then, and the limit of its reads.
             steps in proptest::collection::vec((0u64..12, any::<bool>(), 1usize..6), 1..60),
         ) {
-            let mut ring = EventBuffer::new(8);
-            // What happened, by number less 1; `None`: a gap.
+            let mut buffer = EventBuffer::new(8);
+            // All events, by number less 1; `None`: a gap.
             let (mut history, mut seen) = (Vec::new(), 0);
             for (count, reads, limit) in steps {
                 if count == 0 {
-                    ring.push_gap();
+                    buffer.push_gap();
                     history.push(None);
                 } else {
                     let events: Vec<TaskEvent> = (0..count).map(|offset| task_event(history.len() as u64 + offset)).collect();
                     history.extend(events.iter().cloned().map(Some));
-                    ring.push_all(events);
+                    buffer.push_all(events);
                 }
-                prop_assert_eq!(ring.latest_number(), history.len() as u64);
-                while reads && seen < ring.latest_number() {
-                    let (events, position) = ring.read_after(seen, &[], limit);
+                prop_assert_eq!(buffer.latest_number(), history.len() as u64);
+                while reads && seen < buffer.latest_number() {
+                    let (events, position) = buffer.read_after(seen, &[], limit);
                     prop_assert!(!events.is_empty() && events.len() <= limit);
                     for event in events {
-                        // Each speaks of all behind the one before it.
+                        // Each event covers all numbers after the previous one.
                         let covered = &history[usize::try_from(seen).unwrap()..usize::try_from(event.number).unwrap()];
                         let gaps = covered.iter().filter(|entry| entry.is_none()).count();
                         match event.data {
                             EventData::Change(received) => prop_assert_eq!(covered, [Some(received)]),
                             EventData::Gap(Some(count)) => prop_assert_eq!((covered.len() as u64, gaps), (count, 0)),
-                            EventData::Gap(None) if seen + 1 < ring.first_number => prop_assert!(gaps > 0),
+                            EventData::Gap(None) if seen + 1 < buffer.first_number => prop_assert!(gaps > 0),
                             EventData::Gap(None) => prop_assert!(gaps > 0 && gaps == covered.len()),
                         }
                         seen = event.number;
@@ -164,30 +164,30 @@ mod tests {
 
     #[test]
     fn evicted_gap_is_reported_only_to_readers_before_it() {
-        let mut ring = EventBuffer::new(2);
-        ring.push_gap();
-        ring.push_all((2..5).map(task_event).collect());
-        let data = |seen| ring.read_after(seen, &[], 1).0[0].data.clone();
+        let mut buffer = EventBuffer::new(2);
+        buffer.push_gap();
+        buffer.push_all((2..5).map(task_event).collect());
+        let data = |seen| buffer.read_after(seen, &[], 1).0[0].data.clone();
         assert_eq!(data(0), EventData::Gap(None));
         assert_eq!(data(1), EventData::Gap(Some(1)));
     }
 
     #[test]
     fn events_of_other_queues_are_skipped() {
-        let mut ring = EventBuffer::new(8);
-        ring.push_all((1..6).map(task_event).collect());
-        let (events, seen) = ring.read_after(0, &[QueueName::parse("even").unwrap()], 100);
+        let mut buffer = EventBuffer::new(8);
+        buffer.push_all((1..6).map(task_event).collect());
+        let (events, seen) = buffer.read_after(0, &[QueueName::parse("even").unwrap()], 100);
         assert_eq!((events.iter().map(|event| event.number).collect::<Vec<_>>(), seen), (vec![2, 4], 5));
     }
 
     #[test]
     fn one_read_is_bounded_and_the_next_continues() {
-        let mut ring = EventBuffer::new(3 * SCAN_LIMIT);
-        ring.push_all(vec![task_event(1); 2 * SCAN_LIMIT]);
-        ring.push_all(vec![task_event(2)]);
+        let mut buffer = EventBuffer::new(3 * SCAN_LIMIT);
+        buffer.push_all(vec![task_event(1); 2 * SCAN_LIMIT]);
+        buffer.push_all(vec![task_event(2)]);
         let (even, scanned) = ([QueueName::parse("even").unwrap()], SCAN_LIMIT as u64);
-        assert_eq!(ring.read_after(0, &even, 1), (vec![], scanned));
-        assert_eq!(ring.read_after(scanned, &even, 1), (vec![], 2 * scanned));
-        assert_eq!(ring.read_after(2 * scanned, &even, 1).0.len(), 1);
+        assert_eq!(buffer.read_after(0, &even, 1), (vec![], scanned));
+        assert_eq!(buffer.read_after(scanned, &even, 1), (vec![], 2 * scanned));
+        assert_eq!(buffer.read_after(2 * scanned, &even, 1).0.len(), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! Tells those who listen what becomes of tasks.
+//! Subscriptions to task events.
 //!
-//! While somebody listens here, scripts are asked to report what they change, and what they report goes into one ring
-//! from which all who listen read; what comes of a slow reader is its own affair. When nobody has listened for a
-//! while, it ends: scripts report no more once nobody asks them to. What was missed is told to each who may have
-//! missed it, never passed over in silence.
+//! While there are subscriptions, this server keeps events enabled in Redis: scripts then publish each transition. All
+//! subscriptions read one buffer, so a slow reader delays only itself. Some time after the last subscription ends, the
+//! server stops enabling events, and scripts stop publishing them. A subscription that may have missed events receives
+//! a gap: loss is never silent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,74 +14,75 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ring_buffer::{BufferedEvent, EventBuffer, EventData};
-use crate::dispatch::batcher::with_request_timeout;
+use crate::dispatch::batcher::{closed, with_request_timeout};
 use crate::dispatch::claim::poll_limit::PollPermit;
 use crate::domain::queue::QueueName;
 use crate::store::notify::events;
 use crate::store::notify::events::EventMessage;
 use crate::store::ops::enable_events::enable_events;
-use crate::store::{Caller, Error, Result, Shard, Store};
+use crate::store::{Caller, Result, Shard, Store};
 
-/// How often scripts are asked to go on reporting; well below the time for which they then do.
+/// Interval at which events are enabled again, well below the time for which Redis keeps them enabled.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon where that went wrong.
+/// Pause after enabling them failed.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// How long changes are still heard when nobody listens: who comes back in this time has missed nothing.
+/// Time for which the feed outlives the last subscription. A client that reconnects within it misses nothing.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
-/// Events that a reader gets at once.
+/// Events returned at once.
 const READ_LIMIT: usize = 64;
-/// How long somebody rests after events none of which were for it, so that those for others do not wake it each time.
+/// Pause after events of other queues only, so that not each of them wakes the subscription.
 const COALESCE_DELAY: Duration = Duration::from_millis(20);
 
-/// What is heard, and by whom.
+/// The feed of this server, and its subscriptions.
 #[derive(Debug)]
 pub(in crate::dispatch) struct Subscriptions {
     store: Store,
-    /// Names this run of this server: numbers of events mean nothing elsewhere.
+    /// Identifies this run of this server. Event numbers are valid within one run.
     run_id: u64,
     feed: watch::Sender<Feed>,
-    /// So many events are kept.
+    /// Events kept.
     capacity: usize,
-    /// Somebody has come to listen.
+    /// Notified by each new subscription.
     subscriber_arrived: Notify,
     stop: CancellationToken,
 }
 
+/// The events received, and how far receiving them is set up.
 #[derive(Debug)]
 struct Feed {
     buffer: EventBuffer,
-    /// In so many shards scripts report, and it is heard.
+    /// Shards that are subscribed and have events enabled.
     enabled_shards: usize,
 }
 
-/// One who listens. It counts among those who wait until it is dropped.
+/// A subscription to task events. It counts as a waiting request until it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     feed: watch::Receiver<Feed>,
     run_id: u64,
     queues: Vec<QueueName>,
     seen_number: u64,
-    /// The number of the last place that it was told.
+    /// The number of the last cursor that the client received.
     last_cursor_sent: u64,
-    /// It is told its place after so many events of which none is for it: so it finds it again when it comes back.
+    /// Events of other queues after which the client receives its cursor. It can then resume before they are overwritten.
     cursor_interval: u64,
-    /// It was told of events that this server does not have.
+    /// The client resumed from a cursor of another run, or of an event that this run has not had.
     cursor_unknown: bool,
     stop: CancellationToken,
     _permit: PollPermit,
 }
 
-/// Where in the course of events somebody has been.
+/// A position in the events of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cursor {
-    /// The run of a server.
+    /// The run of the server.
     pub run_id: u64,
     /// The number of the last event seen.
     pub number: u64,
 }
 
 impl Subscriptions {
-    /// Of at most `most` events; hears until `stop`, as long as somebody listens.
+    /// Keeps at most `capacity` events. Ends at `stop`.
     pub(in crate::dispatch) fn new(store: &Store, capacity: usize, stop: &CancellationToken) -> Arc<Self> {
         let feed = watch::Sender::new(Feed { buffer: EventBuffer::new(capacity), enabled_shards: 0 });
         let run_id = rand::random();
@@ -95,7 +96,7 @@ impl Subscriptions {
         })
     }
 
-    /// Ends after `stop`.
+    /// Receives events while there are subscriptions. Runs until `stop`.
     pub(in crate::dispatch) async fn run(self: Arc<Self>) {
         loop {
             tokio::select! {
@@ -114,22 +115,22 @@ impl Subscriptions {
         }
     }
 
-    /// Hears all shards until it is dropped.
+    /// Receives the events of all shards until it is dropped.
     async fn receive(self: &Arc<Self>) {
         let subscribed = Arc::new(Notify::new());
         let on_message = {
             let (subscriptions, subscribed) = (self.clone(), subscribed.clone());
             move |message| {
-                subscriptions.feed.send_modify(|heard| match message {
-                    EventMessage::Events(task_events) => heard.buffer.push_all(task_events),
+                subscriptions.feed.send_modify(|feed| match message {
+                    EventMessage::Events(task_events) => feed.buffer.push_all(task_events),
                     EventMessage::Gap => {
-                        heard.buffer.push_gap();
+                        feed.buffer.push_gap();
                         subscribed.notify_one();
                     }
                 });
             }
         };
-        // Heard first, reported then: so nothing is reported that nobody hears.
+        // Enabled only once subscribed: no event is published before that.
         let enabling = async {
             subscribed.notified().await;
             join_all(self.store.shards().iter().map(|shard| self.keep_enabled(shard))).await;
@@ -137,7 +138,7 @@ impl Subscriptions {
         join(events::subscribe(&self.store, on_message), enabling).await;
     }
 
-    /// Has the shard's scripts report until it is dropped.
+    /// Keeps events enabled in a shard until it is dropped.
     async fn keep_enabled(&self, shard: &Shard) {
         let mut caller = Caller::new();
         let mut known_period: Option<String> = None;
@@ -146,7 +147,7 @@ impl Subscriptions {
                 Ok(period) => {
                     match &known_period {
                         None => self.feed.send_modify(|feed| feed.enabled_shards += 1),
-                        // They have ceased meanwhile, whoever made them begin again.
+                        // Events were disabled in between, whichever server enabled them again.
                         Some(previous) if *previous != period => self.feed.send_modify(|feed| feed.buffer.push_gap()),
                         Some(_) => {}
                     }
@@ -154,15 +155,18 @@ impl Subscriptions {
                     sleep(REFRESH_INTERVAL).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, shard = shard.index, "changes may go unreported");
+                    tracing::debug!(%error, shard = shard.index, "enabling events failed");
                     sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Somebody listens to changes in `queues` (none: in all), behind `mark` if it has one. Whatever happens after this
-    /// has returned is told.
+    /// Subscribes to the events of `queues` (empty: all), after `cursor` if there is one. Every event after the return is
+    /// delivered.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within the deadline of a request.
     pub(in crate::dispatch) async fn subscribe(
         &self,
         permit: PollPermit,
@@ -175,8 +179,7 @@ impl Subscriptions {
         let latest = with_request_timeout(async {
             tokio::select! {
                 enabled = feed.wait_for(|feed| feed.enabled_shards == shards) => {
-                    let stopping = |_| Error::Unavailable("the server is stopping".into());
-                    enabled.map(|feed| feed.buffer.latest_number()).map_err(stopping)
+                    enabled.map(|feed| feed.buffer.latest_number()).map_err(|_| closed(&self.stop))
                 }
                 () = self.stop.cancelled() => Ok(0),
             }
@@ -198,8 +201,8 @@ impl Subscriptions {
     }
 }
 
-/// Returns when nobody has listened for a while. Whoever comes says so by `wanted`: since it last was quiet, somebody may
-/// have been here and gone.
+/// Returns once there has been no subscription for [`IDLE_GRACE`]. A subscription may come and end between two checks:
+/// `subscriber_arrived` tells.
 async fn wait_until_idle(feed: &watch::Sender<Feed>, subscriber_arrived: &Notify) {
     loop {
         feed.closed().await;
@@ -211,13 +214,13 @@ async fn wait_until_idle(feed: &watch::Sender<Feed>, subscriber_arrived: &Notify
 }
 
 impl Subscription {
-    /// Where it is.
+    /// The position behind the events returned so far.
     pub fn cursor(&self) -> Cursor {
         Cursor { run_id: self.run_id, number: self.seen_number }
     }
 
-    /// The next events, as many as are there, within bounds; none if there are none for so long, or if its place is to
-    /// be told. `None`: the server stops. It may be dropped without harm.
+    /// Returns the next events, up to a limit. Returns none after `max_wait`, or when the client should receive its
+    /// cursor. Returns `None` when the server stops. Cancel safe.
     pub async fn next(&mut self, max_wait: Duration) -> Option<Vec<BufferedEvent>> {
         if std::mem::take(&mut self.cursor_unknown) {
             return Some(vec![BufferedEvent { number: self.seen_number, data: EventData::Gap(None) }]);
@@ -233,7 +236,7 @@ impl Subscription {
         }
     }
 
-    /// The next events that are for it; none if its place is to be told.
+    /// Returns the next events of its queues, or none when the client should receive its cursor.
     async fn read_events(&mut self) -> Vec<BufferedEvent> {
         loop {
             let (events, seen_number, latest) = {
@@ -253,7 +256,7 @@ impl Subscription {
                 sleep(COALESCE_DELAY).await;
             }
             if self.feed.changed().await.is_err() {
-                // The server is gone, and with it whoever would tell it so.
+                // The feed has ended with the server. `next` returns at its stop.
                 std::future::pending::<()>().await;
             }
         }
@@ -267,8 +270,8 @@ mod tests {
     use tokio::task::yield_now;
     use tokio::time::Instant;
 
+    use super::*;
     use crate::dispatch::claim::poll_limit::PollLimit;
-    use crate::dispatch::events::subscriptions::*;
     use crate::domain::id::TaskId;
     use crate::domain::state::State;
     use crate::domain::time::TimestampMs;
@@ -279,7 +282,7 @@ mod tests {
         TaskEvent { id, queue, from: None, to: Some(State::Ready), at: TimestampMs(0) }
     }
 
-    /// Of changes in queue `own`, from the first on.
+    /// Subscribes to queue `own`, from the first event.
     fn subscribe_to_own(feed: &watch::Sender<Feed>) -> Subscription {
         Subscription {
             feed: feed.subscribe(),
@@ -333,7 +336,7 @@ mod tests {
             subscriber_arrived.notify_one();
             subscribe_to_own(&feed)
         };
-        // One after another, and each for a second; between two of them it is quiet for most of the time that is allowed.
+        // Subscriptions of one second, with pauses just below the grace.
         let subscribers = async {
             drop(arrive());
             for _ in 0..3 {

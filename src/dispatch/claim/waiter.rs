@@ -1,0 +1,57 @@
+//! A waiting claim: the request, the receiver of its result, and the shards that it has still to check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::delivery::Delivery;
+use crate::domain::digest::Digest;
+use crate::domain::queue::QueueName;
+use crate::store::{Error, Result};
+
+/// A claim: which tasks a worker wants, and how many.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// Queues, in order of preference.
+    pub queues: Vec<QueueName>,
+    /// Tasks at most.
+    pub max: usize,
+    /// Length of the lease, ms.
+    pub lease_ms: i64,
+    /// Name of the worker.
+    pub worker: String,
+    /// Digest of the claim id.
+    pub claim_digest: Option<Digest>,
+}
+
+impl ClaimRequest {
+    /// Digest of a claim id. `kind` separates ids chosen by clients from ids derived from completed leases.
+    pub fn digest_of_id(kind: &str, id: &[u8]) -> Digest {
+        Digest::of(&[b"claim", kind.as_bytes(), id])
+    }
+}
+
+/// Receives the result of a wait.
+pub(super) type ReplySender = oneshot::Sender<Result<Delivery>>;
+
+/// A waiting claim.
+pub(super) struct Waiter {
+    pub(super) request: Arc<ClaimRequest>,
+    pub(super) reply: ReplySender,
+    /// Shards that no call has checked for this waiter yet.
+    pub(super) unchecked_shards: BTreeSet<usize>,
+    /// Shards whose call failed, with the error.
+    pub(super) failed_shards: BTreeMap<usize, Error>,
+    /// Whether it goes on waiting once all shards are checked.
+    pub(super) is_long_poll: bool,
+}
+
+impl Waiter {
+    /// Ends the wait without a task: with an error if a shard failed.
+    pub(super) fn finish_empty(mut self) {
+        let result = self.failed_shards.pop_first().map_or(Ok(Delivery::default()), |(_, error)| Err(error));
+        // The client may have disconnected.
+        let _ = self.reply.send(result);
+    }
+}

@@ -1,0 +1,175 @@
+//! Submits under an Idempotency-Key: a task is stored once, however often its submit is sent.
+//!
+//! A submit opens the key's record, which names the task's id, then stores the task under that id, then completes the
+//! record with the outcome. A retry finds the record. If it is complete, the retry returns the same outcome. If it is
+//! open, the retry stores the task under the same id, and storing it twice has no effect.
+
+use tokio::time::Instant;
+
+use super::batched_ops::BatchedOps;
+use super::task_spans::TaskTracer;
+use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
+use crate::domain::state::State;
+use crate::domain::task::{NewTask, Task};
+use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
+use crate::store::ops::submit::Submitted;
+use crate::store::{self, Error, Store, views};
+
+/// An Idempotency-Key and the request body that came with it, as digests.
+#[derive(Clone, Copy, Debug)]
+pub struct IdempotencyKey {
+    key: Digest,
+    body: Digest,
+}
+
+impl IdempotencyKey {
+    /// Digests of a key and its body. All clients share one space of keys: requests are not authenticated.
+    pub fn new(key: &str, body: &[u8]) -> Self {
+        IdempotencyKey { key: Digest::of(&[b"", key.as_bytes()]), body: Digest::of(&[body]) }
+    }
+}
+
+/// A task to submit, and the Idempotency-Key under which it is stored once.
+pub type Submission = (NewTask, Option<IdempotencyKey>);
+
+/// The outcome of a submit.
+#[derive(Debug)]
+pub struct SubmitOutcome {
+    /// The task as it is now.
+    pub task: Task,
+    /// Whether the submit, or its first sending, created the task. Otherwise the task held the dedupe key before.
+    pub is_created: bool,
+    /// Whether the task has been deleted since. `task` then has only the data of the submit.
+    pub is_deleted: bool,
+}
+
+/// Why a submit has no outcome.
+#[derive(Clone, Debug)]
+pub enum SubmitError {
+    /// The Idempotency-Key came with another body before.
+    BodyMismatch,
+    /// `run_at` is too far from Redis' clock.
+    RunAtTooFar,
+    /// The store returned an error.
+    Store(Error),
+}
+
+impl From<Error> for SubmitError {
+    fn from(error: Error) -> Self {
+        SubmitError::Store(error)
+    }
+}
+
+impl SubmitOutcome {
+    /// Status in the record of a submit that created its task, as `POST /tasks` returns it.
+    const CREATED: u16 = 201;
+    /// The same for a submit that found a task.
+    const EXISTING: u16 = 200;
+
+    fn status(&self) -> u16 {
+        if self.is_created { Self::CREATED } else { Self::EXISTING }
+    }
+}
+
+/// Submits tasks. Returns their outcomes in order.
+pub(super) async fn submit(
+    store: &Store,
+    ops: &BatchedOps,
+    task_tracer: &TaskTracer,
+    submissions: Vec<Submission>,
+) -> Vec<Result<SubmitOutcome, SubmitError>> {
+    let mut opened = open_records(ops, &submissions).await.into_iter();
+    let mut pending = Vec::with_capacity(submissions.len());
+    // In order; `None` for a pending submission.
+    let mut outcomes = Vec::with_capacity(submissions.len());
+    for (mut task, idempotency_key) in submissions {
+        outcomes.push(match idempotency_key.and_then(|_| opened.next()) {
+            None => {
+                pending.push((task, idempotency_key));
+                None
+            }
+            Some(Ok(IdempotencyOutcome::Open(id))) => {
+                task.id = id;
+                task.slot = id.slot();
+                pending.push((task, idempotency_key));
+                None
+            }
+            Some(Ok(IdempotencyOutcome::Completed(id, status))) => {
+                Some(existing_task(store, task, id, status == SubmitOutcome::CREATED).await)
+            }
+            Some(Ok(IdempotencyOutcome::BodyMismatch)) => Some(Err(SubmitError::BodyMismatch)),
+            Some(Err(error)) => Some(Err(error.into())),
+        });
+    }
+    let mut submitted = submit_pending(store, ops, task_tracer, pending).await.into_iter();
+    outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| submitted.next())).collect()
+}
+
+async fn open_records(ops: &BatchedOps, submissions: &[Submission]) -> Vec<store::Result<IdempotencyOutcome>> {
+    let records = submissions.iter().filter_map(|(task, idempotency_key)| {
+        let IdempotencyKey { key, body } = (*idempotency_key)?;
+        Some(IdempotencyRecord { key, body, task_id: task.id, status: None })
+    });
+    ops.idempotency.send_all(records.collect()).await
+}
+
+async fn submit_pending(
+    store: &Store,
+    ops: &BatchedOps,
+    task_tracer: &TaskTracer,
+    pending: Vec<Submission>,
+) -> Vec<Result<SubmitOutcome, SubmitError>> {
+    let (tasks, keys): (Vec<NewTask>, Vec<Option<IdempotencyKey>>) = pending.into_iter().unzip();
+    let started = Instant::now();
+    let replies = ops.submit.send_all(tasks).await;
+    task_tracer.send_submits(started, &replies);
+    let (mut outcomes, mut records) = (Vec::with_capacity(replies.len()), Vec::new());
+    for (reply, idempotency_key) in replies.into_iter().zip(keys) {
+        let outcome = match reply {
+            Ok((task, submitted)) => outcome(store, task, submitted).await,
+            Err(error) => Err(error.into()),
+        };
+        if let (Some(IdempotencyKey { key, body }), Ok(outcome)) = (idempotency_key, &outcome) {
+            records.push(IdempotencyRecord { key, body, task_id: outcome.task.id, status: Some(outcome.status()) });
+        }
+        outcomes.push(outcome);
+    }
+    for error in ops.idempotency.send_all(records).await.into_iter().filter_map(Result::err) {
+        // The task is stored. A retry finds the record open, and the task under its id.
+        tracing::warn!(%error, "completing the record of an Idempotency-Key failed");
+    }
+    outcomes
+}
+
+async fn outcome(store: &Store, task: NewTask, submitted: Submitted) -> Result<SubmitOutcome, SubmitError> {
+    match submitted {
+        Submitted::Created { state, at, run_at, expires_at } => {
+            let task = task.into_task(state, at, run_at, expires_at);
+            Ok(SubmitOutcome { task, is_created: true, is_deleted: false })
+        }
+        Submitted::TooFar => Err(SubmitError::RunAtTooFar),
+        Submitted::AlreadyStored => {
+            let id = task.id;
+            existing_task(store, task, id, true).await
+        }
+        Submitted::Existing(holder) | Submitted::Replaced(holder) => existing_task(store, task, holder, false).await,
+    }
+}
+
+/// Reads the task under `id`. If it has been deleted, its data are those of the submit.
+async fn existing_task(
+    store: &Store,
+    submitted: NewTask,
+    id: TaskId,
+    is_created: bool,
+) -> Result<SubmitOutcome, SubmitError> {
+    // Boxed: most submits create their task and hold no room for it.
+    Ok(match Box::pin(views::tasks::task(store, id)).await? {
+        Some(task) => SubmitOutcome { task, is_created, is_deleted: false },
+        None => {
+            let task = NewTask { id, ..submitted }.into_task(State::Ready, id.created_at(), None, None);
+            SubmitOutcome { task, is_created, is_deleted: true }
+        }
+    })
+}
