@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The two ends of the demo, which demo.sh runs; standard library only.
+"""Submitter and check of the demo, which demo.sh runs; standard library only.
 
     demo.py submit URL DIRECTORY LINKS        one task for each regular file under DIRECTORY
-    demo.py check  URL LINKS DIGESTS COUNTS   compares the results with what sha256sum and wc say
+    demo.py check  URL LINKS DIGESTS COUNTS   compares the results with those of sha256sum and wc
 
-LINKS is a directory where each file gets a link with a number for a name: tools that print names can then be read
-whatever the files are called. File names are bytes here, as they are to the system.
+LINKS is a directory with a numbered link to each file, so that the output of tools that print names is easy to parse.
+File names are bytes here, as they are to the system.
 """
 
 import base64
@@ -24,12 +24,12 @@ from datetime import datetime
 
 QUEUE = "demo"
 BATCH = 1000
-BATCH_BYTES = 4 << 20  # half of what the server takes
+BATCH_BYTES = 4 << 20  # half of the server's limit
 
 
 def call(url, body=None):
-    """One request, repeated for a minute while the server is away. Submits carry keys that make this safe."""
-    # Text as it is, not as \u escapes: worker.sh does not join the pairs of escapes of what is outside the BMP.
+    """Sends a request, and repeats it for a minute while it fails. Submits have keys that make this safe."""
+    # Unescaped text: worker.sh does not join the pairs of \u escapes of characters outside the BMP.
     data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     deadline = time.monotonic() + 60
@@ -47,7 +47,7 @@ def call(url, body=None):
 
 
 def name_of(path):
-    """A path as fields of a payload."""
+    """Returns a path as fields of a payload."""
     try:
         return {"path": path.decode()}
     except UnicodeDecodeError:
@@ -61,7 +61,7 @@ def path_of(payload):
 
 
 def key_of(directory):
-    """A directory as a routing key, which is text of at most 256 bytes."""
+    """Returns a directory as a routing key, a text of at most 256 bytes."""
     key = directory.decode(errors="backslashreplace")
     return key if len(key.encode()) <= 256 else str(uuid.uuid5(uuid.NAMESPACE_URL, key))
 
@@ -87,7 +87,7 @@ def submit(url, directory, links):
     def flush():
         for result in call(f"{url}/tasks/batch", {"tasks": batch})["results"] if batch else []:
             if result["status"] != 201:
-                sys.exit(f"a task was not taken: {result}")
+                sys.exit(f"a task was rejected: {result}")
         batch.clear()
 
     for path in regular_files(os.fsencode(os.path.abspath(directory)), left_out):
@@ -95,7 +95,7 @@ def submit(url, directory, links):
             "queue": QUEUE,
             "key": key_of(os.path.dirname(path)),
             "payload": name_of(path),
-            # The submit may be repeated after an answer that got lost.
+            # The submit may be repeated after a lost response.
             "idempotency_key": f"{run}-{total}",
         }
         os.symlink(path, os.path.join(links, f"{total:07}"))
@@ -124,7 +124,7 @@ def tasks_in(url, state):
 
 
 def expected(links, digests, counts):
-    """path → (digest, lines), from the lines `DIGEST  NUMBER` of sha256sum and `LINES NUMBER` of wc."""
+    """Returns path → (digest, lines), from the lines `DIGEST  NUMBER` of sha256sum and `LINES NUMBER` of wc."""
 
     def column(file):
         with open(file) as lines:
@@ -141,7 +141,7 @@ def seconds(time_text):
 def check(url, links, digests, counts):
     right = expected(links, digests, counts)
     missing, wrong = set(right), []
-    workers, slots, handed_out, errors = Counter(), Counter(), 0, []
+    workers, slots, deliveries, errors = Counter(), Counter(), 0, []
     submitted, finished = [], []
     for task in tasks_in(url, "completed"):
         path, result = path_of(task["payload"]), task["result"]
@@ -151,7 +151,7 @@ def check(url, links, digests, counts):
         workers[result["worker"]] += 1
         slots[task["slot"]] += 1
         errors += task["errors"]
-        handed_out += task["acquired"]
+        deliveries += task["acquired"]
         submitted.append(seconds(task["created_at"]))
         finished.append(seconds(task["finished_at"]))
 
@@ -164,7 +164,7 @@ def check(url, links, digests, counts):
         spread = sorted(slots.values())
         print(f"\nslots used: {len(spread)} of 16384; tasks in a slot: least {spread[0]}, ", end="")
         print(f"median {statistics.median(spread):g}, most {spread[-1]}")
-        print(f"handed out {handed_out} times, {len(errors)} attempts failed or ran out")
+        print(f"delivered {deliveries} times, {len(errors)} attempts failed or had their lease expire")
         for error in errors[:10]:
             print(f"    {error['worker']}: {error['type']}: {error['message']!r}")
         print(f"{done} tasks in {taken:.1f} s, {done / max(taken, 0.001):.0f} a second\n")

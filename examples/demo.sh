@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The demo: one task for each file of a directory, three workers in three languages, every result checked.
+# The demo: one task per file of a directory, three workers in three languages, every result checked.
 #
-#     examples/demo.sh [DIRECTORY]        or DEMO_DIR; /usr/share/doc if neither is given
+#     examples/demo.sh [DIRECTORY]        or DEMO_DIR; by default /usr/share/doc
 #
-# SLOTWHEEL_BIN is the server to run, target/release/slotwheel if not given. It gets a free port and a temporary
-# directory. The exit code is 0 if every digest and line count is there and right.
+# SLOTWHEEL_BIN is the server to run, by default target/release/slotwheel. It gets a free port and a temporary
+# directory. The exit code is 0 if every digest and line count is present and correct.
 set -u
 
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,8 +22,8 @@ done
 [[ -x $bin ]] || die "there is no server at $bin; build it, or name another one with SLOTWHEEL_BIN"
 [[ -d $directory ]] || die "$directory is not a directory"
 
-# start LOG COMMAND...: runs it in a process group of its own, so that Ctrl-C reaches this script alone, which then
-# stops everything in order. Its process id is $started.
+# start LOG COMMAND...: runs the command in its own process group, so that Ctrl-C reaches only this script, which then
+# stops everything in order. The process id is $started.
 start() {
     local log=$1
     shift
@@ -70,7 +70,7 @@ cleanup() {
         stop "$worker"
     done
     if [[ $server ]]; then
-        # A server that was killed has left its Redis running: the next one takes it over, and stops it.
+        # A killed server leaves its Redis running: the next server adopts it, and stops it.
         alive "$server" || start_server >/dev/null
         stop "$server"
     fi
@@ -78,7 +78,7 @@ cleanup() {
     exit "$code"
 }
 
-# count STATE: how many tasks of $queue are in it.
+# count STATE: prints the number of tasks of $queue in that state.
 count() {
     local field="\"$1\":([0-9]+)"
     [[ $queue =~ $field ]] && echo "${BASH_REMATCH[1]}"
@@ -90,7 +90,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Settings from the environment, a Redis for one, are not for the demo.
+# The demo ignores settings from the environment, such as a Redis.
 unset "${!SLOTWHEEL_@}"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export SLOTWHEEL_URL=http://127.0.0.1:$port
@@ -108,7 +108,7 @@ total=
 while :; do
     sleep 1
     alive "$server" || {
-        echo "the server has ended; starting it again"
+        echo "the server has exited; restarting it"
         start_server
     }
     if [[ $submit ]] && ! alive "$submit"; then

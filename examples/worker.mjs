@@ -3,8 +3,8 @@
 //
 //     SLOTWHEEL_URL=http://127.0.0.1:8080 node examples/worker.mjs [queue]
 //
-// It works on several tasks at once, one in each of its lanes; the report on a task brings the lane's next one in the
-// same round trip. To make it yours, change `work`.
+// It runs `concurrency` tasks at once. The completion of a task also claims the next one. To make it yours, change
+// `work`.
 
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -13,13 +13,13 @@ import { hostname } from 'node:os'
 const url = (process.env.SLOTWHEEL_URL ?? 'http://127.0.0.1:8080').replace(/\/+$/, '')
 const queue = process.argv[2] ?? 'default'
 const worker = `node-${hostname()}-${process.pid}`
-const lanes = 4
+const concurrency = 4
 const leaseMs = 30_000
 const waitMs = 20_000
 
-// The work itself: returns the result, or throws if the attempt has failed. `signal` is aborted once the task is
-// cancelled or lost, or the worker is to stop. Work that keeps the event loop busy for long keeps heartbeats from
-// being sent: it belongs in a worker thread.
+// The work itself: returns the result, or throws if the attempt has failed. `signal` is aborted if the task is
+// cancelled, its lease is lost, or the worker stops. Work that blocks the event loop delays heartbeats: run it in a
+// worker thread.
 async function work(payload, signal) {
   const path = payload.path_base64 ? Buffer.from(payload.path_base64, 'base64') : payload.path
   const hash = createHash('sha256')
@@ -31,16 +31,16 @@ async function work(payload, signal) {
   return { sha256: hash.digest('hex'), lines, worker }
 }
 
-let stopping = null // when the worker was told to stop
-const held = new Map() // id → { task, abort } of what is being worked on
-const polls = new Set() // long polls under way
-const naps = new Set() // pauses under way
-let away = false // the server, as far as is known
+let stopping = null // time of the signal to stop
+const held = new Map() // id → { task, abort } of tasks in work
+const polls = new Set() // long polls in progress
+const naps = new Set() // pauses in progress
+let unavailable = false // whether requests to the server fail
 let completed = 0
 
 const log = (text) => console.error(`${worker}: ${text}`)
 
-// One try. Throws if there is no answer.
+// Sends a request once. Throws if there is no response.
 async function send(path, body) {
   const claim = body.claim ?? body
   const polling = 'wait_ms' in claim
@@ -63,41 +63,41 @@ async function send(path, body) {
   }
 }
 
-// Sends the same body until there is an answer: its status and, if that is 200, what it says. This is safe: the server
-// answers a report or a claim that it has seen as it did the first time.
+// Repeats a request until it gets a response. Returns the status and, if that is 200, the body. Repeating is safe: the
+// server answers a repeated report or claim as it did the first time.
 async function request(path, body) {
   for (let tries = 0; ; tries++) {
     let retryAfter = 0
-    let why
+    let reason
     try {
-      const answer = await send(path, body)
-      const { status, text } = answer
+      const response = await send(path, body)
+      const { status, text } = response
       if (status < 500 && status !== 408 && status !== 429) {
-        if (away) log('the server is back')
-        away = false
-        if (status !== 200) log(`${path} is refused: ${status} ${text}`)
-        return { status, answer: status === 200 ? JSON.parse(text) : null }
+        if (unavailable) log('the server is available again')
+        unavailable = false
+        if (status !== 200) log(`${path} rejected: ${status} ${text}`)
+        return { status, body: status === 200 ? JSON.parse(text) : null }
       }
-      retryAfter = answer.retryAfter
-      why = `status ${status}`
+      retryAfter = response.retryAfter
+      reason = `status ${status}`
     } catch (error) {
-      why = error.cause?.code ?? error.message
+      reason = error.cause?.code ?? error.message
     }
-    if (stopping && Date.now() > stopping + 5_000) throw new ServerAway()
-    // An idle connection may have been closed meanwhile: at first try again at once.
+    if (stopping && Date.now() > stopping + 5_000) throw new ServerUnavailable()
+    // The server may have closed an idle connection: repeat the first time without a pause.
     if (tries > 0 || retryAfter) {
       const backoff = stopping ? 500 : Math.min(10_000, 500 * 2 ** tries)
       const least = retryAfter ? retryAfter * 1000 + Math.random() * 500 : 0
       await sleep(Math.max(backoff * (0.5 + Math.random() / 2), least))
     }
-    if (tries > 0 && !away && !stopping) {
-      away = true
-      log(`${path} gets no answer (${why}); trying again until it does`)
+    if (tries > 0 && !unavailable && !stopping) {
+      unavailable = true
+      log(`${path} failed (${reason}); repeating it`)
     }
   }
 }
 
-class ServerAway extends Error {}
+class ServerUnavailable extends Error {}
 
 // A pause that a signal ends.
 const sleep = (ms) =>
@@ -107,23 +107,24 @@ const sleep = (ms) =>
     naps.add(nap)
   })
 
-// claim_id makes it safe to repeat the call: if the answer got lost, the next one brings the same task.
+// claim_id makes the claim safe to repeat: if a response is lost, the next one has the same task.
 const claimRequest = () => ({
   queues: [queue],
   worker,
+  concurrency,
   lease_ms: leaseMs,
   wait_ms: waitMs,
   claim_id: randomUUID(),
 })
 
-// Waits for a task; undefined if there was none in time.
+// Claims a task; undefined if none was ready in time.
 async function claim() {
-  const { status, answer } = await request('/claim', claimRequest())
-  if (status !== 200) process.exit(1) // wrong URL or queue: trying again would not help
-  return answer.tasks[0]
+  const { status, body } = await request('/claim', claimRequest())
+  if (status !== 200) process.exit(1) // wrong URL or queue: repeating would not help
+  return body.tasks[0]
 }
 
-// Works on a task and reports; returns the next task, if the report brought one.
+// Works on a task and reports its outcome. Returns the next task, if the completion claimed one.
 async function perform(task) {
   const proof = { id: task.id, lease: task.lease }
   const abort = new AbortController()
@@ -145,43 +146,43 @@ async function perform(task) {
   } finally {
     held.delete(task.id)
   }
-  const { status, answer } = await request(verb, report)
+  const { status, body } = await request(verb, report)
   if (verb === '/complete') {
     if (status === 200) {
       completed++
-      return answer.tasks[0]
+      return body.tasks[0]
     }
-    // 404 and 409 mean: too late. Any other: the result will not do, now or later.
+    // 404 and 409: the report is too late. Any other status: the server rejects this result.
     if (status !== 404 && status !== 409) {
-      const error = { type: 'ResultRefused', message: `the server answered ${status} to the result` }
+      const error = { type: 'ResultRejected', message: `the server rejected the result: ${status}` }
       await request('/fail', { ...proof, error, retry: false })
     }
   }
 }
 
-// Through a Buffer, since half a surrogate pair is not JSON that the server takes.
+// A Buffer replaces unpaired surrogates, which the server rejects.
 const describe = (error) => ({
   type: error.code ?? error.name,
   message: Buffer.from(String(error.message).slice(0, 1000)).toString(),
 })
 
-// Every third of a lease, so that two beats may get lost.
+// Runs every third of a lease, so that two heartbeats may be lost.
 async function heartbeat() {
-  const beating = [...held.values()]
-  if (beating.length === 0) return
-  const tasks = beating.map(({ task }) => ({ id: task.id, lease: task.lease, lease_ms: leaseMs }))
+  const leased = [...held.values()]
+  if (leased.length === 0) return
+  const tasks = leased.map(({ task }) => ({ id: task.id, lease: task.lease, lease_ms: leaseMs }))
   const { status, text } = await send('/heartbeat', { worker, tasks })
   if (status !== 200) return
-  JSON.parse(text).tasks.forEach((beat, i) => {
-    const reported = held.get(beat.id) !== beating[i] // meanwhile
-    if (!reported && (beat.problem || beat.cancel_requested)) {
-      log(`${beat.id} is cancelled or lost; leaving it`)
-      beating[i].abort.abort()
+  JSON.parse(text).tasks.forEach((result, i) => {
+    const reported = held.get(result.id) !== leased[i] // since the heartbeat was sent
+    if (!reported && (result.problem || result.cancel_requested)) {
+      log(`${result.id} is cancelled or its lease is lost; abandoning it`)
+      leased[i].abort.abort()
     }
   })
 }
 
-async function lane() {
+async function runTasks() {
   let task
   while (!stopping) task = task ? await perform(task) : await claim()
   if (task) await request('/release', { id: task.id, lease: task.lease })
@@ -197,12 +198,12 @@ process.on('SIGTERM', stop)
 process.on('SIGINT', stop)
 setInterval(() => heartbeat().catch(() => {}), leaseMs / 3)
 
-log(`working on queue ${queue} at ${url}`)
+log(`claiming from queue ${queue} at ${url}`)
 const giveUp = (error) => {
-  if (!(error instanceof ServerAway)) throw error
-  away = true
+  if (!(error instanceof ServerUnavailable)) throw error
+  unavailable = true
 }
-await Promise.all(Array.from({ length: lanes }, () => lane().catch(giveUp)))
-if (away) log('the server is away; what this worker holds comes back when its lease runs out')
+await Promise.all(Array.from({ length: concurrency }, () => runTasks().catch(giveUp)))
+if (unavailable) log('the server is unavailable; the tasks of this worker return when their leases expire')
 log(`stopped; ${completed} tasks completed`)
 process.exit(0)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A Slotwheel worker in Python (3.9 or later), with nothing but the standard library.
+"""A Slotwheel worker in Python (3.9 or later), with the standard library only.
 
     SLOTWHEEL_URL=http://127.0.0.1:8080 python3 examples/worker.py [queue]
 
-It takes one task at a time; the report on a task brings the next one in the same round trip. To make it yours, change
-`work`. For more at once run more of these: a process for each is also what Python needs to use more than one core.
+It runs one task at a time. The completion of a task also claims the next one. To make it yours, change `work`. To run
+more tasks at once, run more processes, which Python needs anyway to use more than one core.
 """
 
 import base64
@@ -27,15 +27,15 @@ WORKER = f"python-{socket.gethostname()}-{os.getpid()}"
 LEASE_MS = 30_000
 WAIT_MS = 20_000
 
-stopping = None  # when the worker was told to stop
-current = None  # the task being worked on
+stopping = None  # time of the signal to stop
+current = None  # the task in work
 completed = 0
 
 
 def work(payload, check):
     """The work itself: returns the result, or raises if the attempt has failed.
 
-    Call `check` now and then: it raises Abandon once the task is cancelled or lost, or the worker is to stop.
+    Call `check` now and then: it raises Abandon if the task is cancelled, its lease is lost, or the worker stops.
     """
     if "path_base64" in payload:
         path = base64.b64decode(payload["path_base64"])
@@ -51,11 +51,11 @@ def work(payload, check):
 
 
 class Abandon(Exception):
-    """There is no point in going on with this task."""
+    """The task is cancelled, its lease is lost, or the worker stops."""
 
 
-class ServerAway(Exception):
-    """There was no answer in the time left after a signal."""
+class ServerUnavailable(Exception):
+    """A request got no response within the time left after a signal."""
 
 
 def log(text):
@@ -73,7 +73,7 @@ class Server:
         self.polling = False
 
     def send(self, path, body):
-        """One try: the status, Retry-After in seconds, and the text of the answer."""
+        """Sends a request once. Returns the status, Retry-After in seconds, and the body."""
         try:
             if self.connection.sock is None:
                 self.connection.connect()
@@ -94,9 +94,9 @@ class Server:
         return response.status, int(retry_after) if retry_after.isdecimal() else 0, text
 
     def request(self, path, body):
-        """Sends the same body until there is an answer: its status and, if that is 200, what it says.
+        """Repeats a request until it gets a response. Returns the status and, if that is 200, the body.
 
-        This is safe: the server answers a report or a claim that it has seen as it did the first time.
+        Repeating is safe: the server answers a repeated report or claim as it did the first time.
         """
         tries = 0
         while True:
@@ -104,26 +104,26 @@ class Server:
                 status, retry_after, text = self.send(path, body)
                 if status < 500 and status not in (408, 429):
                     if tries > 1:
-                        log("the server is back")
+                        log("the server is available again")
                     if status != 200:
-                        log(f"{path} is refused: {status} {text.decode(errors='replace')}")
+                        log(f"{path} rejected: {status} {text.decode(errors='replace')}")
                     return status, json.loads(text) if status == 200 else None
-                why = f"status {status}"
+                reason = f"status {status}"
             except (OSError, http.client.HTTPException) as error:
-                retry_after, why = 0, repr(error)
+                retry_after, reason = 0, repr(error)
             if stopping and time.monotonic() > stopping + 5:
-                raise ServerAway
-            # An idle connection may have been closed meanwhile: at first try again at once.
+                raise ServerUnavailable
+            # The server may have closed an idle connection: repeat the first time without a pause.
             if tries > 0 or retry_after:
                 backoff = 0.5 if stopping else min(10, 0.5 * 2 ** min(tries, 10))
                 least = retry_after + random.random() / 2 if retry_after else 0
                 sleep(max(random.uniform(backoff / 2, backoff), least))
             if tries == 1:
-                log(f"{path} gets no answer ({why}); trying again until it does")
+                log(f"{path} failed ({reason}); repeating it")
             tries += 1
 
     def interrupt(self):
-        """Ends a long poll that is under way; `send` then fails and is tried again, without waiting."""
+        """Ends a long poll in progress; `send` then fails, and the claim is repeated without waiting."""
         if self.polling and self.connection.sock:
             try:
                 self.connection.sock.shutdown(socket.SHUT_RDWR)
@@ -132,14 +132,14 @@ class Server:
 
 
 def sleep(seconds):
-    """In small steps, since a signal handler does not end time.sleep."""
+    """Sleeps in small steps, because a signal handler does not end time.sleep."""
     stopped, until = stopping, time.monotonic() + seconds
     while stopping == stopped and time.monotonic() < until:
         time.sleep(0.1)
 
 
 def claim_request():
-    # claim_id makes it safe to repeat the call: if the answer got lost, the next one brings the same task.
+    # claim_id makes the claim safe to repeat: if a response is lost, the next one has the same task.
     return {
         "queues": [QUEUE],
         "worker": WORKER,
@@ -150,11 +150,11 @@ def claim_request():
 
 
 def claim(server):
-    """Waits for a task; None if there was none in time."""
-    status, answer = server.request("/claim", claim_request())
+    """Claims a task; None if none was ready in time."""
+    status, body = server.request("/claim", claim_request())
     if status != 200:
-        sys.exit(1)  # wrong URL or queue: trying again would not help
-    return first(answer["tasks"])
+        sys.exit(1)  # wrong URL or queue: repeating would not help
+    return first(body["tasks"])
 
 
 def first(tasks):
@@ -162,7 +162,7 @@ def first(tasks):
 
 
 def perform(server, task):
-    """Works on a task and reports; returns the next task, if the report brought one."""
+    """Works on a task and reports its outcome. Returns the next task, if the completion claimed one."""
     global current, completed
     proof = {"id": task["id"], "lease": task["lease"]}
 
@@ -182,25 +182,26 @@ def perform(server, task):
         verb, report = "/complete", {**proof, "result": result, "claim": claim_request()}
     finally:
         current = None
-    status, answer = server.request(verb, report)
+    status, body = server.request(verb, report)
     if verb == "/complete":
         if status == 200:
             completed += 1
-            return first(answer["tasks"])
-        if status not in (404, 409):  # those mean: too late. Any other: the result will not do, now or later
-            error = {"type": "ResultRefused", "message": f"the server answered {status} to the result"}
+            return first(body["tasks"])
+        # 404 and 409: the report is too late. Any other status: the server rejects this result.
+        if status not in (404, 409):
+            error = {"type": "ResultRejected", "message": f"the server rejected the result: {status}"}
             server.request("/fail", {**proof, "error": error, "retry": False})
     return None
 
 
 def describe(error):
-    # Text from outside, such as file names, may hold what JSON cannot carry.
+    # External text, such as file names, may contain characters that JSON cannot represent.
     message = str(error)[:1000].encode(errors="replace").decode()
     return {"type": type(error).__name__, "message": message}
 
 
 def heartbeats():
-    """Runs beside the work. Beats every third of a lease, so that two beats may get lost."""
+    """Extends the lease beside the work, every third of a lease, so that two heartbeats may be lost."""
     server = Server()
     while True:
         time.sleep(LEASE_MS / 3000)
@@ -213,9 +214,9 @@ def heartbeats():
         except (OSError, http.client.HTTPException):
             continue
         if status == 200:
-            beat = json.loads(text)["tasks"][0]
-            if task is current and (beat["problem"] or beat["cancel_requested"]):
-                log(f"{task['id']} is cancelled or lost; leaving it")
+            result = json.loads(text)["tasks"][0]
+            if task is current and (result["problem"] or result["cancel_requested"]):
+                log(f"{task['id']} is cancelled or its lease is lost; abandoning it")
                 task["abandon"] = True
 
 
@@ -231,7 +232,7 @@ def main():
     signal.signal(signal.SIGINT, stop)
     threading.Thread(target=heartbeats, daemon=True).start()
 
-    log(f"working on queue {QUEUE} at {URL}")
+    log(f"claiming from queue {QUEUE} at {URL}")
     task = None
     try:
         while not stopping:
@@ -241,8 +242,8 @@ def main():
                 task = perform(server, task)
         if task:
             server.request("/release", {"id": task["id"], "lease": task["lease"]})
-    except ServerAway:
-        log("the server is away; what this worker holds comes back when its lease runs out")
+    except ServerUnavailable:
+        log("the server is unavailable; the task of this worker returns when its lease expires")
     log(f"stopped; {completed} tasks completed")
 
 

@@ -3,12 +3,12 @@
 #
 #     SLOTWHEEL_URL=http://127.0.0.1:8080 examples/worker.sh [queue]
 #
-# It takes one task at a time: claim, work, report. To make it yours, change `work`.
+# It runs one task at a time: claim, work, report. To make it yours, change `work`.
 #
 # It reads JSON with a regular expression. Inside a JSON string every quote has a backslash before it, so the text
-# "lease":" can only be the name of a field, never a part of somebody's text. What the expression does not see is
-# depth: it takes the first field of a name. That is right as long as payloads have no `id` and no `lease` of their own;
-# for other payloads use a parser, such as jq.
+# "lease":" can only be the name of a field, never a part of a string. The expression ignores depth: it takes the first
+# field of a name. That is correct if payloads have no fields `id` and `lease`; for other payloads use a parser, such as
+# jq.
 set -u
 
 url=${SLOTWHEEL_URL:-http://127.0.0.1:8080}
@@ -18,8 +18,8 @@ worker=shell-$HOSTNAME-$$
 lease_ms=30000
 wait_ms=20000
 
-# The work itself. Its input is the claimed task in $answer; what it prints is the result, as JSON. If it returns
-# non-zero the attempt has failed, and what it wrote to stderr is the message.
+# The work itself. Its input is the claimed task in $answer; its output is the result, as JSON. If it returns non-zero
+# the attempt has failed, and its stderr is the message.
 work() {
     local path digest lines
     if string path_base64; then
@@ -43,11 +43,11 @@ string() {
     [[ $answer =~ $field ]] && REPLY=${BASH_REMATCH[1]}
 }
 
-# Undoes JSON's escapes in $REPLY. Outside ASCII, \u works in a UTF-8 locale, and surrogate pairs are not joined;
-# demo.py sends such text as it is.
+# Decodes JSON's escapes in $REPLY. Outside ASCII, \u works in a UTF-8 locale, and surrogate pairs are not joined;
+# demo.py sends such text unescaped.
 unescape() {
     local quote='"' slash=/
-    REPLY=${REPLY//\\\\/\\0134} # pairs first, as what printf reads as one backslash: those left begin an escape
+    REPLY=${REPLY//\\\\/\\0134} # pairs first, as printf prints one backslash; the others begin an escape
     REPLY=${REPLY//\\$quote/$quote}
     REPLY=${REPLY//\\$slash/$slash}
     printf -v REPLY %b "$REPLY"
@@ -55,7 +55,7 @@ unescape() {
 
 log() { printf '%s: %s\n' "$worker" "$*" >&2; }
 
-# join PID: waits for a child also if signals come in between.
+# join PID: waits for a child, even if signals arrive.
 join() {
     local code
     wait "$1"
@@ -67,7 +67,7 @@ join() {
     return "$code"
 }
 
-# send PATH BODY: one try. Leaves the status in $status, 000 if there was no answer, and the body in $answer.
+# send PATH BODY: sends a request once. Sets $status, 000 without a response, and the body in $answer.
 # curl runs in the background because bash handles a signal only between commands or in `wait`.
 send() {
     : >"$tmp/head"
@@ -76,16 +76,15 @@ send() {
     curl=$!
     [[ $polling && $stopping ]] && kill "$curl"
     status=000 answer=
-    # curl fails also when the answer breaks off.
+    # curl also fails if the response is incomplete.
     if join "$curl" 2>/dev/null; then
         read -r status <"$tmp/status"
         IFS= read -r -d '' answer <"$tmp/body"
     fi
 }
 
-# request PATH BODY: sends the same body until there is an answer. That is safe: the server answers a report or a
-# claim that it has seen as it did the first time. Fails when the worker is told to stop first; a report then gets
-# 5 more seconds.
+# request PATH BODY: repeats a request until it gets a response. Repeating is safe: the server answers a repeated report
+# or claim as it did the first time. Fails if a signal to stop arrives first; a report then has 5 more seconds.
 request() {
     local tries=0 pause after
     while :; do
@@ -93,21 +92,21 @@ request() {
         case $status in
             000 | 408 | 429 | 5??) ;;
             *)
-                ((tries > 1)) && log "the server is back"
+                ((tries > 1)) && log "the server is available again"
                 return 0
                 ;;
         esac
         if [[ $stopping ]] && { [[ $polling ]] || ((SECONDS > stopping + 5)); }; then
             return 1
         fi
-        # From half a second to 10 seconds, doubling, the half of it random; and not before Retry-After.
+        # From half a second to 10 seconds, doubling, half of it random, and at least Retry-After.
         pause=$((500 << (tries < 5 ? tries : 5)))
         ((pause > 10000)) && pause=10000
         [[ $stopping ]] && pause=500
         pause=$((pause / 2 + RANDOM % (pause / 2)))
         after=$(sed -n 's/^[Rr]etry-[Aa]fter: *\([0-9]\{1,4\}\).*/\1/p' "$tmp/head")
         ((${after:-0} * 1000 > pause)) && pause=$((after * 1000 + RANDOM % 500))
-        ((tries == 1)) && log "$1 gets no answer (status $status); trying again until it does"
+        ((tries == 1)) && log "$1 failed (status $status); repeating it"
         tries=$((tries + 1))
         sleep "$(printf '%d.%03d' $((pause / 1000)) $((pause % 1000)))" &
         nap=$!
@@ -116,20 +115,20 @@ request() {
     done
 }
 
-# Waits for a task. True if there is one: $id, $lease, and all of it in $answer.
+# Claims a task. Succeeds if there is one: $id, $lease, and the whole task in $answer.
 claim() {
     local ask
-    # claim_id makes it safe to repeat the call: if the answer got lost, the next one brings the same task.
+    # claim_id makes the claim safe to repeat: if a response is lost, the next one has the same task.
     ask="\"queues\":[\"$queue\"],\"worker\":\"$worker\",\"lease_ms\":$lease_ms,\"claim_id\":\"$worker-$RANDOM$RANDOM\""
     polling=1
     request /claim "{$ask,\"wait_ms\":$wait_ms}"
     polling=
-    # Stopped while waiting: was there a task in the answer that did not arrive?
+    # Stopped while waiting: the response that did not arrive may have had a task.
     [[ $stopping && $status != 200 ]] && request /claim "{$ask}"
     case $status in
         200) ;;
         4??)
-            log "the server refuses to be asked for work: $status $answer"
+            log "/claim rejected: $status $answer"
             exit 1
             ;;
         *) return 1 ;;
@@ -139,17 +138,17 @@ claim() {
     string lease && lease=$REPLY
 }
 
-# report VERB [FIELDS]: reports on the task held. False if the server does not want it.
+# report VERB [FIELDS]: reports the outcome of the claimed task. Fails if the server rejects the report.
 report() {
     request "/$1" "{\"id\":\"$id\",\"lease\":\"$lease\"${2:+,$2}}" || {
-        log "no answer to /$1 for $id; its lease will run out"
+        log "no response to /$1 for $id; its lease will expire"
         return 0
     }
     case $status in
         200) [[ $1 != complete ]] || completed=$((completed + 1)) ;;
-        404 | 409) log "/$1 came too late for $id: $answer" ;;
+        404 | 409) log "/$1 is too late for $id: $answer" ;;
         *)
-            log "/$1 for $id is refused: $status $answer"
+            log "/$1 for $id rejected: $status $answer"
             return 1
             ;;
     esac
@@ -158,30 +157,30 @@ report() {
 # fail TYPE MESSAGE [FIELDS]
 fail() {
     local message
-    # Printable ASCII only, so that no byte of it can break the JSON.
+    # Printable ASCII only, so that no byte can break the JSON.
     message=$(printf %s "$2" | LC_ALL=C tr -cd '[:print:]' | cut -c 1-1000 | sed 's/["\\]/\\&/g')
     report fail "\"error\":{\"type\":\"$1\",\"message\":\"$message\"}${3:+,$3}"
 }
 
-# Works on the task held, and reports.
+# Works on the claimed task, and reports its outcome.
 perform() {
     local code
     : >"$tmp/abandon"
     echo "$id $lease" >"$tmp/held"
     work </dev/null >"$tmp/result" 2>"$tmp/error" &
     job=$!
-    # A signal that came before $job was known has ended nothing.
+    # A signal that arrived before $job was set has ended no job.
     [[ $stopping || -s $tmp/abandon ]] && abandon
     join "$job" 2>/dev/null
     code=$?
     job=
     : >"$tmp/held"
     if [[ -s $tmp/abandon ]]; then
-        log "$id is cancelled or lost; leaving it"
+        log "$id is cancelled or its lease is lost; abandoning it"
         report release
     elif ((code == 0)); then
         report complete "\"result\":$(<"$tmp/result")" ||
-            fail ResultRefused "$answer" '"retry":false'
+            fail ResultRejected "$answer" '"retry":false'
     elif [[ $stopping ]]; then
         report release
     else
@@ -190,8 +189,8 @@ perform() {
     fi
 }
 
-# Runs beside the work for as long as the worker lives. Beats for the task held, every third of a lease, so that two
-# beats may get lost. Ends with the worker, however that ended: nobody must keep the lease of a dead worker.
+# Extends the lease of the task in work, every third of a lease, so that two heartbeats may be lost. Ends with the
+# worker, however that ended, so that the lease of a dead worker expires.
 heartbeats() {
     local held=$tmp/held abandon=$tmp/abandon id lease task
     tmp=$tmp/heartbeat
@@ -201,13 +200,13 @@ heartbeats() {
         task="{\"id\":\"$id\",\"lease\":\"$lease\",\"lease_ms\":$lease_ms}"
         send /heartbeat "{\"worker\":\"$worker\",\"tasks\":[$task]}"
         if [[ $answer == *'"cancel_requested":true'* || $answer == *'"code":"lease_lost"'* ]]; then
-            # Perhaps the task was reported meanwhile, and another one is held.
+            # The task may have been reported since, and another one claimed.
             [[ "$id $lease" == "$(<"$held")" ]] && echo yes >"$abandon" && kill -USR1 $$
         fi
     done
 }
 
-# On a signal: no waiting for tasks any more; the task held is abandoned and handed back.
+# On a signal: ends the long poll, abandons the task in work and releases it.
 stop() {
     stopping=${stopping:-$SECONDS}
     [[ $polling && $curl ]] && kill "$curl" 2>/dev/null
@@ -221,14 +220,13 @@ mkdir "$tmp/heartbeat"
 : >"$tmp/held"
 trap stop TERM INT
 trap abandon USR1
-# Each background job becomes a process group of its own: it can be ended with its children, and Ctrl-C reaches this
-# shell alone.
+# Each background job gets its own process group: it can be ended with its children, and Ctrl-C reaches this shell only.
 set -m
 heartbeats </dev/null &
 beats=$!
 trap 'kill -- "-$beats"; wait "$beats" 2>/dev/null; rm -rf "$tmp"' EXIT
 
-log "working on queue $queue at $url"
+log "claiming from queue $queue at $url"
 completed=0
 while [[ ! $stopping ]]; do
     claim || continue
