@@ -112,8 +112,8 @@ fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
         return format!("id: {}\n\n", encode_event_id(cursor));
     }
     let mut text = String::new();
-    for BufferedEvent { number, data: told } in events {
-        let (name, data) = match told {
+    for BufferedEvent { number, data: event } in events {
+        let (name, data) = match event {
             EventData::Change(TaskEvent { id, queue, from, to, at }) => {
                 let (from, state) = (from.map(State::as_str), to.map(State::as_str));
                 let change = TaskEventJson { id: AsText(*id), queue: queue.as_str(), from, state, at: AsText(*at) };

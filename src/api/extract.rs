@@ -265,8 +265,8 @@ pub(super) fn parse_wait(
     headers: &HeaderMap,
 ) -> Result<(Duration, Option<HeaderValue>), Problem> {
     let from_ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
-    if let Some(asked) = wait_ms {
-        return Ok((from_ms(asked), None));
+    if let Some(wait_ms) = wait_ms {
+        return Ok((from_ms(wait_ms), None));
     }
     for header in headers.get_all("prefer") {
         let text = header.to_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The problems with which the HTTP server's rejections are answered.
+//! The problems of the HTTP server's rejections.
 
 use axum::http::Response;
 use axum::response::IntoResponse as _;

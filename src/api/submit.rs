@@ -22,12 +22,12 @@ use crate::domain::retry::{Backoff, BackoffKind, Jitter};
 use crate::domain::slot::{Shards, Slot};
 use crate::domain::task::{Attributes, Dedupe, DedupeMode, NewTask, StartTime};
 
-/// The HTTP status of a submit.
+/// Returns the HTTP status of a submit.
 pub(super) fn status(outcome: &SubmitOutcome) -> StatusCode {
     if outcome.is_created { StatusCode::CREATED } else { StatusCode::OK }
 }
 
-/// A submit as JSON. A task that has been deleted since has no state.
+/// Returns the response to a submit. If the task has been deleted since, its state is null.
 pub(super) fn submitted_task(outcome: &SubmitOutcome) -> SubmittedTaskJson<'_> {
     let mut task = TaskJson::from(&outcome.task);
     if outcome.is_deleted {
@@ -49,7 +49,7 @@ pub(super) async fn submit(
     }
     let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey::new(&key, body.bytes()));
     let outcome = api.dispatch.submit(vec![(task, idempotency)]).await.pop();
-    let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "a submit had no outcome"))??;
+    let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "the submit has no result"))??;
     let mut response = response::json(status(&outcome), &submitted_task(&outcome));
     if outcome.is_created
         && let Ok(location) = HeaderValue::from_str(&format!("/tasks/{}", outcome.task.id))
