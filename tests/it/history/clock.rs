@@ -1,21 +1,21 @@
-//! One clock for a history: Redis'. A moment of a process' own clock is known on it as a span, as wide as the readings
-//! that the process took leave open.
+//! One clock for a history: Redis' clock. A moment of a process' own clock maps to an interval, as wide as the process'
+//! clock readings leave open.
 
 use std::collections::HashMap;
 
 use super::event::ClockReading;
 
-/// When something happened, in µs of Redis' clock: not before `from`, not after `to`.
+/// The time of an event, in µs of Redis' clock: not before `from`, not after `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub from: i64,
     pub to: i64,
 }
 
-/// By process: the least and the greatest that Redis' clock may be ahead of its own.
+/// For each process the smallest and the largest offset of Redis' clock from its own.
 ///
-/// Both are clocks of one machine, so one reading is good for all of a run, but for a step of the system's clock: a
-/// process that reads twice takes both readings together, and what lies between them is not held against anybody.
+/// Both clocks belong to one machine, so one reading is valid for a whole run, except after a step of the system clock.
+/// A process that reads the clock twice takes both readings together; times between them count against no task.
 #[derive(Debug, Default)]
 pub struct Clocks(HashMap<String, (i64, i64)>);
 
@@ -27,7 +27,7 @@ impl Clocks {
         *known = (known.0.min(least), known.1.max(most));
     }
 
-    /// A process that has read no clock uses Redis': so do texts written by hand.
+    /// A process without a clock reading uses Redis' clock, as hand-written histories do.
     pub fn moment(&self, process: &str, at: i64) -> Moment {
         let (least, most) = self.0.get(process).copied().unwrap_or_default();
         Moment { from: at + least, to: at + most }

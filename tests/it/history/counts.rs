@@ -7,9 +7,9 @@ use super::facts::{Facts, Verb};
 
 const ENDED: [&str; 4] = ["completed", "dead", "cancelled", "expired"];
 
-/// Guarantees: at every sample a queue's tasks add up to what was submitted; as many were submitted, and completed, as
-/// clients know of by then, and no more than they had sent; and in the end the counts are those of the tasks that are
-/// there.
+/// Guarantees: at every sample, a queue's tasks add up to its submits. The numbers of submitted and completed tasks are
+/// at least those that clients had seen by then, and at most those that clients had sent. At the end, the counts are
+/// those of the existing tasks.
 pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
     let mut bounds: HashMap<&str, [Times; 2]> = HashMap::new();
     for submitted in facts.submitted.values() {
@@ -18,7 +18,7 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
         stored.sent.push(submitted.first);
         stored.known.extend(submitted.by);
     }
-    let mut there: HashMap<&str, HashMap<&str, i64>> = HashMap::new();
+    let mut existing: HashMap<&str, HashMap<&str, i64>> = HashMap::new();
     for task in facts.tasks.values() {
         facts.work.step();
         let completions = task.leases.iter().flat_map(|lease| &lease.reports);
@@ -27,7 +27,7 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
         completed.sent.extend(completions.clone().map(|report| report.first).min());
         completed.known.extend(completions.filter_map(|report| report.accepted).min());
         if let Some(read) = task.read {
-            *there.entry(task.queue).or_default().entry(read.state.as_str()).or_default() += 1;
+            *existing.entry(task.queue).or_default().entry(read.state.as_str()).or_default() += 1;
         }
     }
     for times in bounds.values_mut().flatten() {
@@ -41,7 +41,7 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
             sample.counts;
         let sum = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
         if submitted != sum {
-            found.push(format!("{} at {}: {submitted} submitted, {sum} there", sample.queue, sample.from));
+            found.push(format!("{} at {}: {submitted} submitted, sum of states {sum}", sample.queue, sample.from));
         }
         if let Some([stored, done]) = bounds.get(sample.queue) {
             for (what, count, gone, times) in
@@ -55,11 +55,11 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
             }
         }
         if facts.read.get(sample.queue).is_some_and(|read| *read < sample.from) {
-            let there = there.get(sample.queue);
-            let of = |state: &str| there.and_then(|states| states.get(state)).copied().unwrap_or_default();
+            let existing = existing.get(sample.queue);
+            let of = |state: &str| existing.and_then(|states| states.get(state)).copied().unwrap_or_default();
             for (state, count) in ENDED.into_iter().zip([completed, dead, cancelled, expired]) {
                 if count != of(state) {
-                    found.push(format!("{}: counts {count} {state} and has {}", sample.queue, of(state)));
+                    found.push(format!("{}: counted {count} {state}, found {}", sample.queue, of(state)));
                 }
             }
         }
@@ -67,7 +67,7 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
     found
 }
 
-/// When tasks can first have come, and when they were known to have.
+/// Earliest times of an event, and times by which it was known.
 #[derive(Default)]
 struct Times {
     sent: Vec<i64>,

@@ -1,12 +1,12 @@
-//! The lines of a history: what a client did and what it was told, one JSON object a line.
+//! The lines of a history: the calls of a client and their replies, one JSON object per line.
 //!
-//! An operation is what a client wants; it may be sent several times under one `op`, each sending with a number of its
-//! own (`attempt`). Each sending has an `invoke`, written before its first byte leaves, and at most one end: `ok`, `fail`
-//! (refused: it had no effect), or `unknown` (no answer, or one that says that nobody knows). A sending without an end
-//! is unknown too: its process was killed.
+//! An operation may be sent several times under one `op`; each request has its own number (`attempt`). Each request has
+//! an `invoke`, written before its first byte is sent, and at most one end: `ok`, `fail` (rejected: no effect), or
+//! `unknown` (no reply, or one that leaves the effect open). A request without an end is unknown too: its process was
+//! killed.
 //!
-//! `at` is the process' own monotonic clock in µs. A `clock` line says what Redis' clock was at that moment, and how
-//! exactly that is known; through it the times of all processes, and those in answers, are times of one clock.
+//! `at` is the process' own monotonic clock in µs. A `clock` line has the reading of Redis' clock at that moment and
+//! its error bound. With it, the times of all processes and those in replies are times of one clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct Event {
     /// µs on the process' monotonic clock.
     pub at: i64,
-    /// ms since 1970 on the system's clock: for people who compare with logs.
+    /// ms since 1970 of the system clock, to compare with logs.
     #[serde(default)]
     pub wall: i64,
-    /// Whose clock `at` is of.
+    /// The process whose clock `at` is.
     #[serde(default)]
     pub process: String,
     #[serde(default)]
@@ -34,10 +34,10 @@ pub struct Event {
     pub invoke: Option<Call>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ok: Option<Answer>,
-    /// The code of the refusal.
+    /// The problem code of the rejection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
-    /// What came instead of an answer.
+    /// The failure in place of a reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
 }
@@ -53,7 +53,7 @@ pub struct ClockReading {
     pub within_us: i64,
 }
 
-/// What is asked.
+/// A call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
@@ -66,7 +66,7 @@ pub enum Call {
         #[serde(default)]
         claim_id: bool,
     },
-    /// With `lease_ms`, a claim follows.
+    /// With `lease_ms`, the completion also claims.
     Complete {
         id: String,
         token: String,
@@ -84,7 +84,7 @@ pub enum Call {
         id: String,
         token: String,
     },
-    /// For as long as the claim asked for.
+    /// Extends by the lease duration of the claim.
     Heartbeat {
         id: String,
         token: String,
@@ -96,7 +96,7 @@ pub enum Call {
     Counts {
         queue: String,
     },
-    /// All tasks of a queue, when all has ended.
+    /// All tasks of a queue, at the end of the run.
     Tasks {
         queue: String,
     },
@@ -109,22 +109,22 @@ fn yes() -> bool {
 /// A task as it was submitted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Item {
-    /// What its payload says: no two items have one name. Under it the task is known again wherever it turns up.
+    /// The content of its payload, unique per item. It identifies the task in every reply.
     pub name: String,
     #[serde(default)]
     pub priority: u8,
     #[serde(default)]
     pub delay_ms: i64,
-    /// `keep` without a window.
+    /// Dedupe key of mode `keep`, without a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe: Option<String>,
 }
 
-/// What is answered.
+/// A reply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// One for each item.
+    /// One outcome per item.
     Submitted(Vec<Outcome>),
     Claimed(Vec<Claimed>),
     Ended {
@@ -132,7 +132,7 @@ pub enum Answer {
         /// ms of Redis' clock.
         #[serde(default)]
         run_at: Option<i64>,
-        /// What the claim behind a completion got.
+        /// Tasks claimed by a completion with `lease_ms`.
         #[serde(default)]
         tasks: Vec<Claimed>,
     },
@@ -146,7 +146,7 @@ pub enum Answer {
     Tasks(Vec<Read>),
 }
 
-/// What became of an item of a submit.
+/// The outcome of one submitted item.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -155,7 +155,7 @@ pub enum Outcome {
         #[serde(default)]
         slot: u16,
     },
-    /// Its dedupe key was held by this task.
+    /// The existing task that holds the dedupe key.
     Kept {
         id: String,
     },
@@ -163,12 +163,12 @@ pub enum Outcome {
     Unknown(String),
 }
 
-/// A task handed out. Times are ms of Redis' clock.
+/// A claimed task. Times are ms of Redis' clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claimed {
     pub id: String,
     pub name: String,
-    /// Of the token, a digest.
+    /// A digest of the token.
     pub token: String,
     pub until: i64,
     pub attempt: u32,
@@ -189,7 +189,7 @@ pub struct Counts {
     pub removed: i64,
 }
 
-/// A task as it stands at the end. Times are ms of Redis' clock.
+/// A task as read at the end. Times are ms of Redis' clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Read {
     pub id: String,

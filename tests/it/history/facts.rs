@@ -1,11 +1,11 @@
-//! What a history tells, by task: submits, leases, reports, and how it stood at the end.
+//! The facts of a history by task: submits, leases, reports, and the final state.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::clock::Moment;
 use super::event::{Answer, Call, Claimed, Counts, Event, Item, Outcome, Read};
-use super::requests::{End, Sending, Sendings};
+use super::requests::{End, Request, Requests};
 
 /// Counts the checker's steps, so that a test can say how they grow.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ impl Work {
         self.0.get()
     }
 
-    /// Sorts; each look at an element is a step.
+    /// Sorts `list`; each comparison key that is computed counts as a step.
     pub fn sort<T, K: Ord>(&self, list: &mut [T], key: impl Fn(&T) -> K) {
         list.sort_by_key(|element| {
             self.step();
@@ -34,20 +34,20 @@ impl Work {
 pub struct Submitted<'a> {
     pub item: &'a Item,
     pub queue: &'a str,
-    /// It was not stored before.
+    /// Earliest time at which it can have been stored.
     pub first: i64,
-    /// It was stored by then, if it is known to be; in µs like all times here.
+    /// Time by which it was stored, if known. In µs, like all times here.
     pub by: Option<i64>,
-    /// Every sending of it was refused.
+    /// Every request with it was rejected.
     pub refused: bool,
-    /// It came with others in one call that was sent once: the call, and its place.
+    /// Its call and its index there, if the call was sent once.
     pub batch: Option<(usize, usize)>,
     pub slot: u16,
-    /// Ids that it was answered with, as new.
+    /// Ids returned for it as new tasks.
     pub ids: Vec<&'a str>,
 }
 
-/// A submit that was answered with another's task.
+/// A submit that returned an existing task.
 #[derive(Debug)]
 pub struct Kept<'a> {
     pub id: &'a str,
@@ -57,7 +57,7 @@ pub struct Kept<'a> {
     pub to: i64,
 }
 
-/// What a worker did with a token.
+/// The kind of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Verb {
     Complete,
@@ -66,44 +66,45 @@ pub enum Verb {
     Heartbeat,
 }
 
-/// One operation with a token; its sendings taken together.
+/// One operation with a token; all its requests together.
 #[derive(Debug)]
 pub struct Report<'a> {
     pub verb: Verb,
-    /// Not before this.
+    /// Earliest time of its effect.
     pub first: i64,
-    /// It was accepted, by then.
+    /// Time by which it was accepted.
     pub accepted: Option<i64>,
-    /// Each sending was refused.
+    /// Every request was rejected.
     pub refused: bool,
-    /// Sendings that may have taken effect although nobody was told.
+    /// Requests without a reply: each may have taken effect.
     pub unknown: u32,
     pub result: Option<&'a str>,
     pub run_at: Option<i64>,
     pub retry: bool,
 }
 
-/// A lease that a client was told of.
+/// A lease that a client has seen.
 #[derive(Debug)]
 pub struct Lease<'a> {
     pub token: &'a str,
     pub granted: Moment,
-    /// As last answered; heartbeats only move it on.
+    /// Its end by the latest reply; heartbeats only extend it.
     pub until: i64,
     pub lease_us: i64,
-    /// The server may have taken it back: it was given to a sending whose answer never came, and was found again by a
-    /// repetition while that server may still have been about to give back what it could not deliver.
+    /// The server may have released it: it was granted to a request whose reply was lost, and returned to a repeated
+    /// request while that server may still have been releasing the undelivered lease.
     pub revocable: bool,
-    /// As the claim showed it.
+    /// The attempt number of the claim's reply.
     pub attempt: u32,
     pub reports: Vec<Report<'a>>,
 }
 
 impl Lease<'_> {
-    /// The span in which it certainly lived. It begins when the grant had certainly happened. It ends, for a lease that
-    /// only its worker or time can end, with the first of: its end by Redis' clock, as far as answers have moved it; the
-    /// first sending of a report that ends it. Beyond that, and for others, with the last sending of a report that was
-    /// accepted: then it lived still.
+    /// The interval in which the lease certainly was live. It begins when the grant had certainly happened.
+    ///
+    /// It ends with the first of: its end by Redis' clock, as extended by replies; the first request of a report that
+    /// ends it. An accepted report proves that the lease was live when the report was last sent; for a revocable lease
+    /// that is the only proof.
     pub fn certain(&self) -> (i64, i64) {
         let proved = self.reports.iter().filter(|report| report.accepted.is_some()).map(|report| report.first).max();
         let ending =
@@ -112,26 +113,26 @@ impl Lease<'_> {
         (self.granted.to, proved.unwrap_or(i64::MIN).max(assumed))
     }
 
-    /// From then on it has run out, even if every heartbeat whose answer is missing prolonged it.
-    pub fn ran_out(&self) -> i64 {
+    /// Time at which it certainly had expired, even if each heartbeat without a reply extended it.
+    pub fn expired_at(&self) -> i64 {
         let beats = self.reports.iter().filter(|report| report.verb == Verb::Heartbeat);
         self.until + beats.map(|beat| i64::from(beat.unknown) * self.lease_us).sum::<i64>()
     }
 }
 
-/// All that is known of a task.
+/// All facts of a task.
 #[derive(Debug, Default)]
 pub struct Task<'a> {
     pub id: &'a str,
     pub queue: &'a str,
-    /// Names under which it was seen.
+    /// Names in replies about this id.
     pub names: Vec<&'a str>,
-    /// By the grant.
+    /// Ordered by grant.
     pub leases: Vec<Lease<'a>>,
     pub read: Option<&'a Read>,
 }
 
-/// A queue's counts as they were asked for.
+/// The counts of a queue, as returned between `from` and `to`.
 #[derive(Debug)]
 pub struct Sample<'a> {
     pub queue: &'a str,
@@ -147,27 +148,27 @@ pub struct Facts<'a> {
     pub submitted: HashMap<&'a str, Submitted<'a>>,
     pub kept: Vec<Kept<'a>>,
     pub tasks: BTreeMap<&'a str, Task<'a>>,
-    /// Tokens that were given out by more than one claim.
+    /// Tokens granted by more than one claim.
     pub reused: Vec<String>,
     pub samples: Vec<Sample<'a>>,
-    /// When a queue was read whole for the last time, by then.
+    /// By queue, the time by which its final list of tasks was read.
     pub read: BTreeMap<&'a str, i64>,
     pub unknown: usize,
 }
 
 impl<'a> Facts<'a> {
     pub fn of(events: &'a [Event]) -> Self {
-        let sendings = Sendings::of(events);
-        let mut facts = Facts { broken: sendings.broken, ..Facts::default() };
+        let requests = Requests::of(events);
+        let mut facts = Facts { broken: requests.broken, ..Facts::default() };
         let mut tokens: HashMap<&str, (&str, usize)> = HashMap::new();
-        for sending in &sendings.all {
+        for request in &requests.all {
             facts.work.step();
-            facts.unknown += usize::from(matches!(sending.end, End::Unknown));
-            facts.submit(sending);
-            facts.claim(sending, &mut tokens);
-            facts.read(sending);
+            facts.unknown += usize::from(matches!(request.end, End::Unknown));
+            facts.submit(request);
+            facts.claim(request, &mut tokens);
+            facts.read(request);
         }
-        facts.reports(&sendings.all, &tokens);
+        facts.reports(&requests.all, &tokens);
         let Facts { work, tasks, .. } = &mut facts;
         for task in tasks.values_mut() {
             work.sort(&mut task.leases, |lease| (lease.granted.to, lease.granted.from));
@@ -182,20 +183,20 @@ impl<'a> Facts<'a> {
         task
     }
 
-    fn submit(&mut self, sending: &Sending<'a>) {
-        let Call::Submit { queue, items } = sending.call else { return };
-        let outcomes = match sending.end {
+    fn submit(&mut self, request: &Request<'a>) {
+        let Call::Submit { queue, items } = request.call else { return };
+        let outcomes = match request.end {
             End::Ok(_, Answer::Submitted(outcomes)) => outcomes.as_slice(),
             _ => &[],
         };
         for (place, item) in items.iter().enumerate() {
             self.work.step();
             let outcome = outcomes.get(place);
-            let refused = matches!(sending.end, End::Refused) || matches!(outcome, Some(Outcome::Fail(_)));
+            let refused = matches!(request.end, End::Refused) || matches!(outcome, Some(Outcome::Fail(_)));
             let known = self.submitted.entry(&item.name).or_insert_with(|| Submitted {
                 item,
                 queue,
-                first: sending.first.from,
+                first: request.first.from,
                 by: None,
                 refused: true,
                 batch: None,
@@ -203,12 +204,12 @@ impl<'a> Facts<'a> {
                 ids: Vec::new(),
             });
             known.refused &= refused;
-            let End::Ok(at, _) = sending.end else { continue };
+            let End::Ok(at, _) = request.end else { continue };
             match outcome {
                 Some(Outcome::Created { id, slot }) => {
                     known.by = Some(known.by.map_or(at.to, |by| by.min(at.to)));
                     known.slot = *slot;
-                    known.batch = (!sending.repeated).then_some((sending.op, place));
+                    known.batch = (!request.repeated).then_some((request.op, place));
                     if !known.ids.contains(&id.as_str()) {
                         known.ids.push(id);
                     }
@@ -216,7 +217,7 @@ impl<'a> Facts<'a> {
                 }
                 Some(Outcome::Kept { id }) => {
                     let key = item.dedupe.as_deref().unwrap_or_default();
-                    self.kept.push(Kept { id, queue, key, from: sending.first.from, to: at.to });
+                    self.kept.push(Kept { id, queue, key, from: request.first.from, to: at.to });
                     self.task(id, None);
                 }
                 _ => {}
@@ -224,32 +225,33 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn claim(&mut self, sending: &Sending<'a>, tokens: &mut HashMap<&'a str, (&'a str, usize)>) {
-        let (lease_ms, claimed): (i64, &'a [Claimed]) = match (sending.call, sending.end) {
+    fn claim(&mut self, request: &Request<'a>, tokens: &mut HashMap<&'a str, (&'a str, usize)>) {
+        let (lease_ms, claimed): (i64, &'a [Claimed]) = match (request.call, request.end) {
             (Call::Claim { lease_ms, .. }, End::Ok(_, Answer::Claimed(tasks))) => (*lease_ms, tasks),
             (Call::Complete { lease_ms: Some(ms), .. }, End::Ok(_, Answer::Ended { tasks, .. })) => (*ms, tasks),
             _ => return,
         };
-        let End::Ok(at, _) = sending.end else { return };
+        let End::Ok(at, _) = request.end else { return };
         let mut reused = Vec::new();
         for Claimed { id, name, token, until, attempt } in claimed {
             let task = self.task(id, Some(name));
             if let Some((before, op)) = tokens.get(token.as_str()) {
-                if (*before, *op) != (id.as_str(), sending.op) {
-                    reused.push(format!("{token} was given for {before} and for {id}"));
+                if (*before, *op) != (id.as_str(), request.op) {
+                    reused.push(format!("{token} was granted for {before} and for {id}"));
                 }
                 continue;
             }
-            tokens.insert(token, (id, sending.op));
-            // Scripts read Redis' clock in whole ms; `until` is a lease after that, or later once heartbeats moved it.
+            tokens.insert(token, (id, request.op));
+            // Scripts read Redis' clock in whole ms; `until` is one lease after that, or later if heartbeats extended
+            // it.
             let begin = (until - lease_ms) * 1000;
-            let known = if sending.repeated { i64::MIN } else { begin };
+            let known = if request.repeated { i64::MIN } else { begin };
             task.leases.push(Lease {
                 token,
-                granted: Moment { from: sending.first.from.max(known), to: at.to.min(begin + 1000) },
+                granted: Moment { from: request.first.from.max(known), to: at.to.min(begin + 1000) },
                 until: until * 1000,
                 lease_us: lease_ms * 1000,
-                revocable: sending.repeated,
+                revocable: request.repeated,
                 attempt: *attempt,
                 reports: Vec::new(),
             });
@@ -257,10 +259,10 @@ impl<'a> Facts<'a> {
         self.reused.extend(reused);
     }
 
-    fn read(&mut self, sending: &Sending<'a>) {
-        match (sending.call, sending.end) {
+    fn read(&mut self, request: &Request<'a>) {
+        match (request.call, request.end) {
             (Call::Counts { queue }, End::Ok(at, Answer::Counts(counts))) => {
-                self.samples.push(Sample { queue, from: sending.invoked.from, to: at.to, counts: *counts });
+                self.samples.push(Sample { queue, from: request.invoked.from, to: at.to, counts: *counts });
             }
             (Call::Tasks { queue }, End::Ok(at, Answer::Tasks(tasks))) => {
                 self.read.insert(queue, at.to);
@@ -274,30 +276,30 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn reports(&mut self, sendings: &[Sending<'a>], tokens: &HashMap<&'a str, (&'a str, usize)>) {
+    fn reports(&mut self, requests: &[Request<'a>], tokens: &HashMap<&'a str, (&'a str, usize)>) {
         let mut ops: HashMap<usize, (&str, &str, Report<'a>)> = HashMap::new();
-        for sending in sendings {
+        for request in requests {
             self.work.step();
-            let (verb, id, token, result, retry) = match sending.call {
+            let (verb, id, token, result, retry) = match request.call {
                 Call::Complete { id, token, result, .. } => (Verb::Complete, id, token, Some(result.as_str()), true),
                 Call::Fail { id, token, retry } => (Verb::Fail, id, token, None, *retry),
                 Call::Release { id, token } => (Verb::Release, id, token, None, true),
                 Call::Heartbeat { id, token } => (Verb::Heartbeat, id, token, None, true),
                 _ => continue,
             };
-            let first = sending.first.from;
+            let first = request.first.from;
             let fresh =
                 || Report { verb, first, accepted: None, refused: true, unknown: 0, result, run_at: None, retry };
-            let (_, _, report) = ops.entry(sending.op).or_insert_with(|| (id, token, fresh()));
-            report.refused &= matches!(sending.end, End::Refused);
-            match sending.end {
+            let (_, _, report) = ops.entry(request.op).or_insert_with(|| (id, token, fresh()));
+            report.refused &= matches!(request.end, End::Refused);
+            match request.end {
                 End::Ok(at, Answer::Ended { run_at, .. }) => {
                     report.accepted = Some(at.to);
                     report.run_at = run_at.map(|ms| ms * 1000);
                 }
                 End::Ok(at, Answer::Held { until }) => {
                     report.accepted = Some(at.to);
-                    // Kept here until the lease is at hand.
+                    // Kept here until the lease is known.
                     report.run_at = Some(until * 1000);
                 }
                 End::Ok(..) | End::Refused => {}

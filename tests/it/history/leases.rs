@@ -2,10 +2,9 @@
 
 use super::facts::{Facts, Lease, Report, Task, Verb};
 
-/// Guarantees: no two leases of a task lived at one time.
+/// Guarantees: no two leases of a task were live at one time.
 ///
-/// A lease that certainly lived at some moment, and another that certainly lived or was certainly granted at that
-/// moment, are too many.
+/// A violation is a lease that certainly was live at a moment at which another certainly was live or was granted.
 pub(super) fn leases_are_apart(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for task in facts.tasks.values() {
@@ -17,7 +16,7 @@ pub(super) fn leases_are_apart(facts: &Facts<'_>) -> Vec<String> {
                 let (began, ends) = before.certain();
                 if from < ends && (to > from || lease.granted.from >= began) {
                     found.push(format!(
-                        "task {}: the lease {} lived until {ends}, and {} was granted by {from}",
+                        "task {}: the lease {} was live until {ends}, and {} was granted by {from}",
                         task.id, before.token, lease.token
                     ));
                 }
@@ -30,11 +29,11 @@ pub(super) fn leases_are_apart(facts: &Facts<'_>) -> Vec<String> {
     found
 }
 
-/// Guarantees: no task was handed out before its time: the delay of its submit, or the `run_at` that a report was
-/// answered with.
+/// Guarantees: no task was delivered before its time: the end of its submit's delay, or the `run_at` of a report's
+/// reply.
 ///
-/// Scripts read the clock in whole ms, so a delay may end up to 1 ms earlier than it is long.
-pub(super) fn nothing_is_early(facts: &Facts<'_>) -> Vec<String> {
+/// Scripts read the clock in whole ms, so a delay may be up to 1 ms shorter than requested.
+pub(super) fn delays_are_kept(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for task in facts.tasks.values() {
         let submitted = task.names.first().and_then(|name| facts.submitted.get(name));
@@ -53,13 +52,13 @@ pub(super) fn nothing_is_early(facts: &Facts<'_>) -> Vec<String> {
     found
 }
 
-/// Guarantees: no token was given twice, and none was good for a task that it was not given for.
+/// Guarantees: no token was granted twice, and none was accepted for another task than its own.
 pub(super) fn tokens_are_fresh(facts: &Facts<'_>) -> Vec<String> {
     facts.reused.clone()
 }
 
-/// The least and the most that a lease can have added to the attempts: a failure or a lease that ran out is one, a
-/// completion or a release none.
+/// The smallest and largest number of attempts that a lease can have counted: a failure or an expired lease counts one,
+/// a completion or a release none.
 fn counted(lease: &Lease<'_>, task: &Task<'_>) -> (u32, u32) {
     let result = task.read.and_then(|read| read.result.as_deref());
     let is = |verb: Verb| lease.reports.iter().filter(move |report| report.verb == verb);
@@ -73,21 +72,21 @@ fn counted(lease: &Lease<'_>, task: &Task<'_>) -> (u32, u32) {
     if is(Verb::Release).any(accepted) {
         return (0, 0);
     }
-    // Given back by the worker or by the server, or run out.
+    // Released by the worker or by the server, or expired.
     let given_back = lease.revocable || is(Verb::Release).any(|report| report.unknown > 0);
-    // Whether a failure was accepted or the lease ran out before it was makes no difference.
+    // A failure and an expired lease count alike.
     if given_back { (0, 1) } else { (1, 1) }
 }
 
-/// Guarantees: attempts are the executions that failed or ran out, no more and no fewer; a task is dead when they are
-/// used up, or when a failure said so; hand-outs that no client was told of may or may not have been one.
+/// Guarantees: attempts are the executions that failed or whose lease expired. A task is dead if its attempts are used
+/// up, or if a failure was not retryable. A delivery that no client saw may or may not have counted.
 pub(super) fn attempts_are_counted(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for task in facts.tasks.values() {
         let Some(read) = task.read else { continue };
         let seen = u32::try_from(task.leases.len()).expect("a number of leases");
         let Some(unseen) = read.acquired.checked_sub(seen) else {
-            found.push(format!("task {}: handed out {} times, {seen} times seen", task.id, read.acquired));
+            found.push(format!("task {}: delivered {} times, seen {seen} times", task.id, read.acquired));
             continue;
         };
         let (mut least, mut most, mut last) = (0, 0, false);
@@ -111,19 +110,21 @@ pub(super) fn attempts_are_counted(facts: &Facts<'_>) -> Vec<String> {
     found
 }
 
-/// Guarantees: a report whose token was certainly dead when it was first sent was not accepted, and left no result.
+/// Guarantees: a report whose token certainly was dead when the report was first sent was not accepted, and stored no
+/// result.
 ///
-/// A token is certainly dead once its lease has run out (by its last known end, and later by a lease for each heartbeat
-/// that was never answered), once another lease of the task was granted, or once another verb has ended it. The same
-/// verb repeated is answered as before, so what counts is when it was first sent.
+/// A token certainly is dead once its lease has expired (by its last known end, extended by each heartbeat without a
+/// reply), once another lease of the task was granted, or once another kind of report has ended it. A repeated report
+/// gets its first reply, so its first request counts.
 pub(super) fn stale_tokens_change_nothing(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for task in facts.tasks.values() {
         let result = task.read.and_then(|read| read.result.as_deref());
         for (place, lease) in task.leases.iter().enumerate() {
             let next = task.leases.get(place + 1).filter(|next| next.granted.from >= lease.granted.to);
-            let dead = lease.ran_out().min(next.map_or(i64::MAX, |next| next.granted.to));
-            // The first sending of each verb, and the first time that another verb was known to have ended the lease.
+            let dead = lease.expired_at().min(next.map_or(i64::MAX, |next| next.granted.to));
+            // The first request of each kind, and the earliest time at which another kind was known to have ended the
+            // lease.
             let ended_by = |verb: Verb| {
                 let others = lease.reports.iter().filter(|other| other.verb != verb && other.verb != Verb::Heartbeat);
                 others.filter_map(|other| other.accepted).min().unwrap_or(i64::MAX)
@@ -142,7 +143,7 @@ pub(super) fn stale_tokens_change_nothing(facts: &Facts<'_>) -> Vec<String> {
                 if first > dead.min(ended_by(report.verb)) {
                     found.push(format!("task {}: {:?} with {} was too late", task.id, report.verb, lease.token));
                 } else if report.refused {
-                    found.push(format!("task {}: a refused completion with {} left its result", task.id, lease.token));
+                    found.push(format!("task {}: a rejected completion with {} stored its result", task.id, lease.token));
                 }
             }
         }

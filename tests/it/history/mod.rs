@@ -1,11 +1,11 @@
-//! Checks recorded histories: whether what clients were told can be true of a dispatcher that keeps its promises.
+//! Checks recorded histories: whether the replies to clients are possible for a dispatcher that keeps its guarantees.
 //!
-//! Only what is certain counts. Each event has the moment of its sending and of its answer, and what it did happened
-//! somewhere between; what was never answered happened at any later time, or never. A finding means that no order of
-//! all that would have been right; what might have been right is none.
+//! Only certain facts count. Each event has the times of its request and of its reply; its effect happened at some time
+//! between. A request without a reply took effect at any later time, or never. A finding means that no order of all
+//! effects is correct.
 //!
-//! Every check sorts and hashes, no more: twice the history is about twice the work (`growing`). Every check has a
-//! history that it alone refuses, and its neighbour that is sound (`refusing`).
+//! Every check only sorts and hashes, so twice the history takes about twice the work (`scaling`). Every check has a
+//! history that it alone rejects, and a valid neighbour of it (`violations`).
 
 pub mod clock;
 mod counts;
@@ -23,7 +23,7 @@ use std::io::BufRead;
 use event::Event;
 use facts::Facts;
 
-/// What must hold.
+/// The invariants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Invariant {
     Lost,
@@ -42,36 +42,36 @@ pub enum Invariant {
 
 type Check = fn(&Facts<'_>) -> Vec<String>;
 
-/// The invariants, and what checks each.
+/// The invariants and their checks.
 pub const CHECKS: [(Invariant, Check); 12] = [
-    (Invariant::Lost, tasks::nothing_is_lost),
+    (Invariant::Lost, tasks::tasks_are_not_lost),
     (Invariant::CompletedOnce, tasks::completed_once),
     (Invariant::LeasesApart, leases::leases_are_apart),
-    (Invariant::NotEarly, leases::nothing_is_early),
+    (Invariant::NotEarly, leases::delays_are_kept),
     (Invariant::Attempts, leases::attempts_are_counted),
     (Invariant::Order, order::slots_are_in_order),
     (Invariant::TokensFresh, leases::tokens_are_fresh),
     (Invariant::StaleTokens, leases::stale_tokens_change_nothing),
     (Invariant::Conservation, counts::counts_add_up),
-    (Invariant::Submitted, tasks::all_was_submitted),
+    (Invariant::Submitted, tasks::content_was_submitted),
     (Invariant::Dedupe, tasks::dedupe_keys_are_held),
     (Invariant::Unknown, tasks::unknown_stays_unknown),
 ];
 
-/// What is wrong with a history.
+/// One violation of an invariant.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub invariant: Invariant,
     pub text: String,
 }
 
-/// What a check saw.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub findings: Vec<Finding>,
-    /// Sendings whose outcome nobody knows.
+    /// Requests with an unknown outcome.
     pub unknown: usize,
-    /// Tasks, and leases of them that a client was told of.
+    /// Tasks, and leases seen by clients.
     pub tasks: usize,
     pub leases: usize,
     /// Steps of the checker.

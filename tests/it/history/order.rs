@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use super::facts::{Facts, Submitted, Task};
 
-/// A task that was ready at once: when it was stored, and when it was first handed out.
+/// A task that was ready at once: the times of its submit and of its first delivery.
 struct Place<'a> {
     id: &'a str,
     submitted: (i64, i64),
     batch: Option<(usize, usize)>,
     granted: (i64, i64),
-    /// Every hand-out was seen: nobody had it before the first that is known.
+    /// Every delivery was seen, so the first known one is the first.
     certain: bool,
 }
 
@@ -22,16 +22,16 @@ fn place<'a>(task: &Task<'a>, submitted: &Submitted<'a>) -> Option<Place<'a>> {
         submitted: (submitted.first, submitted.by?),
         batch: submitted.batch,
         granted: (first.granted.from, first.granted.to),
-        // One that waited for its time took its place when that came.
+        // A delayed task takes its position when it becomes ready.
         certain: seen && first.attempt == 1 && submitted.item.delay_ms == 0,
     })
 }
 
-/// Guarantees: within a slot and a priority tasks are first handed out in the order of their submits.
+/// Guarantees: within a slot and a priority, tasks are first delivered in the order of their submits.
 ///
-/// Of two tasks the order is known if one's submit was answered before the other's was sent, or if both came in one
-/// batch. The later one may not have been handed out, for certain, before the earlier one was for the first time. Those
-/// with hand-outs that nobody saw are left out: they may have had their turn before.
+/// The order of two tasks is known if one submit was answered before the other was sent, or if both came in one batch.
+/// The later task must not certainly have been delivered before the first delivery of the earlier one. Tasks with
+/// unseen deliveries are left out: their turn may have come before.
 pub(super) fn slots_are_in_order(facts: &Facts<'_>) -> Vec<String> {
     let mut slots: HashMap<(&str, u8, u16), Vec<Place<'_>>> = HashMap::new();
     for task in facts.tasks.values() {
@@ -42,15 +42,15 @@ pub(super) fn slots_are_in_order(facts: &Facts<'_>) -> Vec<String> {
     }
     let mut found = Vec::new();
     for places in slots.values_mut() {
-        singly(facts, places, &mut found);
-        in_batches(facts, places, &mut found);
+        check_single_submits(facts, places, &mut found);
+        check_batches(facts, places, &mut found);
     }
     found
 }
 
-/// Goes through the submits by their sending, and through their answers beside it: the latest first hand-out of all
-/// that were answered by then is the one that a task must not have come before.
-fn singly(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<String>) {
+/// Visits submits in the order of their requests, and in parallel those that were answered by then. A task must not
+/// have been delivered before the latest first delivery of the answered ones.
+fn check_single_submits(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<String>) {
     facts.work.sort(places, |place| place.submitted.0);
     let mut answered: Vec<usize> = (0..places.len()).filter(|at| places[*at].certain).collect();
     facts.work.sort(&mut answered, |at| places[*at].submitted.1);
@@ -64,11 +64,11 @@ fn singly(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<String>) 
                 latest = Some(&places[earlier]);
             }
         }
-        report(latest, place, found);
+        compare(latest, place, found);
     }
 }
 
-fn in_batches(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<String>) {
+fn check_batches(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<String>) {
     facts.work.sort(places, |place| place.batch);
     let mut latest: Option<&Place<'_>> = None;
     for place in places.iter().filter(|place| place.batch.is_some()) {
@@ -76,17 +76,17 @@ fn in_batches(facts: &Facts<'_>, places: &mut [Place<'_>], found: &mut Vec<Strin
         if latest.is_some_and(|latest| latest.batch.map(|(op, _)| op) != place.batch.map(|(op, _)| op)) {
             latest = None;
         }
-        report(latest, place, found);
+        compare(latest, place, found);
         if place.certain && latest.is_none_or(|latest| latest.granted.0 < place.granted.0) {
             latest = Some(place);
         }
     }
 }
 
-fn report(earlier: Option<&Place<'_>>, place: &Place<'_>, found: &mut Vec<String>) {
+fn compare(earlier: Option<&Place<'_>>, place: &Place<'_>, found: &mut Vec<String>) {
     if let Some(earlier) = earlier
         && place.granted.1 < earlier.granted.0
     {
-        found.push(format!("task {} was handed out before {}, which had come before it", place.id, earlier.id));
+        found.push(format!("task {} was delivered before {}, which was submitted before it", place.id, earlier.id));
     }
 }

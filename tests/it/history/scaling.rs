@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{check, read};
 
-/// A day's work without trouble: `tasks` tasks, each submitted, claimed and completed, of which every fifth fails first.
+/// A history without faults: `tasks` tasks, each submitted, claimed and completed; every fifth fails first.
 fn healthy(tasks: u64) -> String {
     let mut text = String::new();
     let mut reads = Vec::new();

@@ -1,11 +1,11 @@
-//! Tasks: what was submitted, what became of it, who held which dedupe key.
+//! Tasks: submitted, ended, deduplicated.
 
 use std::collections::HashMap;
 
 use super::facts::{Facts, Verb};
 
-/// Guarantees: a task whose submit was accepted is there in the end, and has ended.
-pub(super) fn nothing_is_lost(facts: &Facts<'_>) -> Vec<String> {
+/// Guarantees: a task whose submit was accepted exists at the end, and has ended.
+pub(super) fn tasks_are_not_lost(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for (name, submitted) in &facts.submitted {
         facts.work.step();
@@ -14,20 +14,20 @@ pub(super) fn nothing_is_lost(facts: &Facts<'_>) -> Vec<String> {
         }
         for id in &submitted.ids {
             if facts.tasks.get(id).is_none_or(|task| task.read.is_none()) {
-                found.push(format!("task {id}, submitted as {name}, is gone"));
+                found.push(format!("task {id}, submitted as {name}, is missing"));
             }
         }
     }
     for read in facts.tasks.values().filter_map(|task| task.read) {
         facts.work.step();
         if matches!(read.state.as_str(), "scheduled" | "ready" | "leased") {
-            found.push(format!("task {} is {} for ever", read.id, read.state));
+            found.push(format!("task {} never ends: it is {}", read.id, read.state));
         }
     }
     found
 }
 
-/// Guarantees: of each task one completion was accepted at most, its result stands, and the task was not handed out
+/// Guarantees: at most one completion of a task was accepted, its result is stored, and the task was not delivered
 /// after it.
 pub(super) fn completed_once(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
@@ -58,8 +58,8 @@ pub(super) fn completed_once(facts: &Facts<'_>) -> Vec<String> {
     found
 }
 
-/// Guarantees: whatever was handed out or read was submitted as it is: payloads, and results, are those that were sent.
-pub(super) fn all_was_submitted(facts: &Facts<'_>) -> Vec<String> {
+/// Guarantees: delivered and read tasks have the payloads and results that clients sent.
+pub(super) fn content_was_submitted(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for task in facts.tasks.values() {
         facts.work.step();
@@ -67,28 +67,28 @@ pub(super) fn all_was_submitted(facts: &Facts<'_>) -> Vec<String> {
             match facts.submitted.get(name) {
                 Some(submitted) if submitted.queue == task.queue || task.queue.is_empty() => {}
                 Some(submitted) => found.push(format!("task {}: {name} was for {}", task.id, submitted.queue)),
-                None => found.push(format!("task {}: nobody submitted {name}", task.id)),
+                None => found.push(format!("task {}: {name} was never submitted", task.id)),
             }
         }
         if task.names.len() > 1 {
-            found.push(format!("task {} is {:?} at once", task.id, task.names));
+            found.push(format!("task {} has several names: {:?}", task.id, task.names));
         }
         if let Some(result) = task.read.and_then(|read| read.result.as_deref()) {
             let mut reports = task.leases.iter().flat_map(|lease| &lease.reports);
             if !reports.any(|report| report.result == Some(result)) {
-                found.push(format!("task {}: nobody sent the result {result}", task.id));
+                found.push(format!("task {}: the result {result} was never sent", task.id));
             }
         }
     }
     found
 }
 
-/// From when until when a task held its key, in ms, and which.
+/// Start and end of a task's hold on its key, in ms, and the task's id.
 type Holder<'a> = (i64, i64, &'a str);
 
-/// Guarantees: a dedupe key is held from its task's submit to its end, both by Redis' clock and to the ms: of two tasks
-/// with one key the second began when the first had ended; and whoever was answered with the holder was answered at a
-/// time at which it may have held the key.
+/// Guarantees: a dedupe key is held from its task's submit to its end, by Redis' clock and exact to the ms. Of two
+/// tasks with one key, the second was created after the first had ended. A submit that returned the holder did so while
+/// that task may have held the key.
 pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut held: HashMap<(&str, &str), Vec<Holder<'_>>> = HashMap::new();
@@ -108,7 +108,7 @@ pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
             facts.work.step();
             let ((_, ended, first), (began, _, second)) = (pair[0], pair[1]);
             if began < ended {
-                found.push(format!("{key} of {queue}: held by {first}, and {second} was made"));
+                found.push(format!("{key} of {queue}: held by {first} when {second} was created"));
             }
         }
     }
@@ -116,20 +116,19 @@ pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
         facts.work.step();
         let Some((key, from, to)) = of.get(kept.id) else {
             if facts.tasks.get(kept.id).is_some_and(|task| task.read.is_some()) {
-                found.push(format!("{} of {}: answered with {}, which has no key", kept.key, kept.queue, kept.id));
+                found.push(format!("{} of {}: returned {}, which has no key", kept.key, kept.queue, kept.id));
             }
             continue;
         };
-        // The last ms of a task may be the first of what comes after it.
+        // The last ms of a task may be the first of its successor.
         if *key != kept.key || from * 1000 > kept.to || (to + 1) * 1000 < kept.from {
-            found.push(format!("{} of {}: answered with {}, which did not hold it", kept.key, kept.queue, kept.id));
+            found.push(format!("{} of {}: returned {}, which did not hold it", kept.key, kept.queue, kept.id));
         }
     }
     found
 }
 
-/// Guarantees: what is not known to have happened happened once or not at all, and what was refused did not happen; no
-/// sending has two ends.
+/// Guarantees: an unknown operation took effect at most once, a rejected one did not, and no request has two ends.
 pub(super) fn unknown_stays_unknown(facts: &Facts<'_>) -> Vec<String> {
     let mut found = facts.broken.clone();
     let mut made: HashMap<&str, &str> = HashMap::new();
@@ -140,7 +139,7 @@ pub(super) fn unknown_stays_unknown(facts: &Facts<'_>) -> Vec<String> {
                 found.push(format!("{name} became {other} and {}", task.id));
             }
             if facts.submitted.get(name).is_some_and(|submitted| submitted.refused) {
-                found.push(format!("{name} was refused and is task {}", task.id));
+                found.push(format!("{name} was rejected and is task {}", task.id));
             }
         }
     }

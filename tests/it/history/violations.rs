@@ -1,7 +1,7 @@
-//! For each invariant a history that breaks it and nothing else, and its neighbour, one word away, that breaks none.
+//! For each invariant: a history that breaks it alone, and a neighbour, one word different, that breaks none.
 //!
-//! No clock is read in these: their processes' clocks are Redis'. A claim at 1003 ms with a lease of 1 s is answered
-//! with `until` 2003.
+//! These histories have no clock readings: the processes' clocks are Redis' clock. A claim at 1003 ms with a lease of 1
+//! s returns `until` 2003.
 
 use std::collections::BTreeSet;
 
@@ -23,16 +23,16 @@ const READ: &str = r#"
 {"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
 {"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"completed","attempts":0,"max_attempts":5,"acquired":1,"result":"r","created_at":1001,"finished_at":1007}]}}"#;
 
-/// The history is refused for this and for nothing else; with `bad` put right it is not refused.
+/// Asserts that the history breaks this invariant alone, and that it is valid with `good` in place of `bad`.
 #[track_caller]
 fn only(invariant: Invariant, history: &[&str], bad: &str, good: &str) {
     let history = history.concat();
-    assert_eq!(history.matches(bad).count(), 1, "{bad} stands there once");
+    assert_eq!(history.matches(bad).count(), 1, "{bad} must occur once");
     let found: Vec<_> = check(&read(history.as_bytes())).findings;
     let broken: BTreeSet<Invariant> = found.iter().map(|finding| finding.invariant).collect();
     assert_eq!(broken, BTreeSet::from([invariant]), "{found:#?}");
     let found = check(&read(history.replace(bad, good).as_bytes())).findings;
-    assert!(found.is_empty(), "the neighbour: {found:#?}");
+    assert!(found.is_empty(), "the valid neighbour: {found:#?}");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn two_completions_are_rejected() {
         .replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""ok":{"ended":{"state":"completed","run_at":null}}"#);
     let read = READ.replace(r#""acquired":1"#, r#""acquired":2"#).replace(r#""result":"r""#, r#""result":"s""#);
     let read = read.replace(r#""attempts":0"#, r#""attempts":1"#);
-    // The first lease ran out if its completion was refused; the attempts are told as if it had.
+    // The first lease expired if its completion was rejected; the attempts are those of that case.
     let found = check(&super::read([SUBMIT, CLAIM, &first, second, &read].concat().as_bytes())).findings;
     assert!(found.iter().any(|finding| finding.invariant == Invariant::CompletedOnce), "{found:#?}");
     let attempts = second.replace(r#""attempt":2"#, r#""attempt":1"#);
@@ -161,9 +161,9 @@ fn task_overtaken_in_its_slot_is_rejected() {
 {"at":1016000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"t","until":2014,"attempt":1}]}}
 {"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
 {"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1001,"finished_at":2014},{"id":"B","name":"b","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1004,"finished_at":2011}]}}"#;
-    // One call of the script may have served both.
+    // One script call may have served both.
     only(Invariant::Order, &[tasks], r#""until":2014"#, r#""until":2011"#);
-    // Another slot is another line.
+    // Another slot has its own order.
     only(Invariant::Order, &[tasks], r#"{"id":"B","slot":7}"#, r#"{"id":"B","slot":8}"#);
 }
 
@@ -254,7 +254,7 @@ fn invented_payload_is_rejected() {
 #[test]
 fn invented_result_is_rejected() {
     let read = READ.replace(r#""result":"r""#, r#""result":"s""#);
-    // Nothing is known of what the completion came to.
+    // The outcome of the completion is unknown.
     let unknown = COMPLETE.replace(r#""ok":{"ended":{"state":"completed"}}"#, r#""unknown":"no answer""#);
     let read = read.replace(r#""attempts":0"#, r#""attempts":1"#);
     let history = [SUBMIT, CLAIM, &unknown, &read];
@@ -316,7 +316,7 @@ fn unknown_outcome_that_is_seen_later_is_accepted() {
 {"at":1007500,"client":"w","op":9,"unknown":"no answer"}
 {"at":1008500,"client":"w","op":9,"attempt":1,"fail":"already_ended"}"#;
     let second = r#""client":"w","op":9,"attempt":1,"fail""#;
-    // A sending of its own may be answered.
+    // Another request of it may be answered.
     let sent = "\"client\":\"w\",\"op\":9,\"attempt\":2,\"invoke\":{\"cancel\":{\"id\":\"A\"}}}\n{\"at\":1008600,\"client\":\"w\",\"op\":9,\"attempt\":2,\"fail\"";
     only(Invariant::Unknown, &[SUBMIT, CLAIM, COMPLETE, later, READ], second, sent);
 }

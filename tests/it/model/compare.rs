@@ -1,5 +1,5 @@
-//! What the model says, in the words of the API. Times stand as the model's milliseconds; what the server says is turned
-//! into those where it fits.
+//! Compares replies of the API with those of the model. Expected times are the model's milliseconds; actual times that
+//! match are converted to those.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const SLACK: i64 = 20_000;
 
 /// The server's words for what the model names.
 pub(super) struct Names {
-    /// Redis' clock when the model's was at zero.
+    /// Redis' clock when the model's was zero.
     pub(super) epoch: i64,
     ids: BTreeMap<Name, Value>,
     tokens: BTreeMap<(Name, u32), Value>,
@@ -43,7 +43,7 @@ impl Names {
         self.tokens.get(&(name, nth)).expect("a token that was answered")
     }
 
-    /// A task as it is shown; a new one's id is taken from `seen`.
+    /// The JSON of a task; the id of a new task is taken from `seen`.
     pub(super) fn task(&mut self, task: &Task, seen: &Value) -> Value {
         let errors = task.errors.values().map(|failure| {
             let (message, details) = match failure.kind {
@@ -76,14 +76,14 @@ impl Names {
         shown
     }
 
-    /// What tasks and claimed tasks show alike.
+    /// Fields common to tasks and claimed tasks.
     fn content(&mut self, task: &Task, seen: &Value) -> Value {
         let spec = &task.spec;
         json!({
             "id": known(&mut self.ids, task.name, &seen["id"]),
             "queue": spec.queue,
             "key": spec.key,
-            "slot": Slot::of_key(task.place().as_bytes()).number(),
+            "slot": Slot::of_key(task.slot_key().as_bytes()).number(),
             "priority": spec.priority,
             "payload": {"n": spec.payload},
             "max_attempts": spec.max_attempts,
@@ -96,7 +96,7 @@ impl Names {
         })
     }
 
-    /// A task as its worker gets it; a new lease's token is taken from `seen`.
+    /// The JSON of a claimed task; the token of a new lease is taken from `seen`.
     fn claimed_task(&mut self, task: &Task, seen: &Value) -> Value {
         let mut shown = self.content(task, seen);
         shown["attempt"] = json!(task.attempts + 1);
@@ -109,7 +109,7 @@ impl Names {
         json!({"id": self.id(name), "state": ended.state.as_str(), "run_at": ended.run_at})
     }
 
-    /// How the answer differs from the model's.
+    /// How the reply differs from the model's.
     pub(super) fn judge(&mut self, call: &Call, answer: &Answer, wanted: &Reply) -> Vec<String> {
         let mut seen = answer.json();
         let submits = matches!(call, Call::Submit(..) | Call::SubmitBatch(_));
@@ -137,7 +137,7 @@ impl Names {
         differences
     }
 
-    /// Status and body as the model says; `seen` is brought to what the model knows.
+    /// Status and body of the model; `seen` is converted to the model's ids, tokens and times.
     fn wanted(&mut self, reply: &Reply, submits: bool, seen: &mut Value) -> (u16, Value) {
         match reply {
             Reply::Task(status, task) => {
@@ -153,11 +153,11 @@ impl Names {
             }
             Reply::Batch(_) => unreachable!("a batch has no batches"),
             Reply::Claimed(claimed) => (200, json!({"tasks": self.claimed(Some(claimed), &mut seen["tasks"])})),
-            Reply::Moved(name, ended) => (200, self.moved(*name, ended)),
+            Reply::Transitioned(name, ended) => (200, self.moved(*name, ended)),
             Reply::Completed(results, then) => {
                 let tasks = self.claimed(then.as_ref(), &mut seen["tasks"]);
                 let results: Vec<Value> = match seen.get("results") {
-                    // One that is not of a batch.
+                    // A single item, not one of a batch.
                     None => {
                         let state = results[0].as_ref().map_or("refused", |state| state.as_str());
                         return (200, json!({"id": seen["id"], "state": state, "tasks": tasks}));
@@ -176,7 +176,7 @@ impl Names {
                 }
                 (200, json!({"results": results, "tasks": tasks}))
             }
-            Reply::Beats(beats) => {
+            Reply::Heartbeats(beats) => {
                 for beat in seen["tasks"].as_array_mut().into_iter().flatten() {
                     beat.as_object_mut().expect("an object").remove("id");
                     if !beat["problem"].is_null() {
@@ -202,7 +202,7 @@ impl Names {
         }
     }
 
-    /// Claimed tasks as the model says; null where nothing was claimed. Those that were claimed before come in any order.
+    /// Claimed tasks of the model; null if the request claimed none. Tasks of a repeated claim come in any order.
     fn claimed(&mut self, claimed: Option<&Claimed>, seen: &mut Value) -> Value {
         let Some(Claimed { tasks, ordered }) = claimed else { return Value::Null };
         if !ordered && let Some(list) = seen.as_array_mut() {
@@ -222,7 +222,7 @@ impl Names {
         tasks.collect()
     }
 
-    /// What differs, as lines; none: they agree.
+    /// The differences, one per line; empty if both agree.
     pub(super) fn differences(&self, what: &str, seen: &Value, wanted: &Value) -> Vec<String> {
         let mut found = Vec::new();
         self.compare(what, seen, wanted, &mut found);

@@ -1,4 +1,5 @@
-//! What traces bring about, by the model alone: a comparison says nothing of what never happens.
+//! Outcomes that random traces reach, by the model alone: a comparison proves nothing about an outcome that never
+//! occurs.
 
 use std::collections::BTreeSet;
 
@@ -21,12 +22,12 @@ fn outcome(reply: &Reply) -> Vec<String> {
         Reply::Gone(status, _) => vec![format!("{status} gone")],
         Reply::Batch(items) => items.iter().flat_map(outcome).collect(),
         Reply::Claimed(claimed) => vec![claims(claimed)],
-        Reply::Moved(_, ended) => vec![format!("{}{}", ended.state, if ended.repeated { " again" } else { "" })],
+        Reply::Transitioned(_, ended) => vec![format!("{}{}", ended.state, if ended.repeated { " again" } else { "" })],
         Reply::Completed(results, then) => {
             let results = results.iter().map(|result| word(&result.clone().map(|state| state.to_string())));
             results.chain(then.as_ref().map(|claimed| format!("then {}", claims(claimed)))).collect()
         }
-        Reply::Beats(beats) => {
+        Reply::Heartbeats(beats) => {
             let flag = |cancel: bool| if cancel { "held and called off".to_owned() } else { "held".to_owned() };
             beats.iter().map(|beat| word(&beat.clone().map(|(_, cancel)| flag(cancel)))).collect()
         }

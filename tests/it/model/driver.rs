@@ -1,5 +1,5 @@
-//! Plays a trace to two servers on one Redis, behind a proxy that can lose replies, and holds what they say and what can
-//! be read back against the model.
+//! Plays a trace against two servers on one Redis, behind a proxy that can lose replies, and compares replies and final
+//! state with the model.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,8 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::compare::{Names, queue};
 use super::generate::{Stop, Trace};
 use super::http_requests::{proof, send};
-use super::steps::{Ask, Call, Fault, Name, QUEUES, Step};
-use super::{AGAIN, Model};
+use super::steps::{Call, ClaimSpec, Fault, Name, QUEUES, Step};
+use super::{DUPLICATE_DELAY, Model};
 use crate::support::poll::INTERVAL;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
@@ -67,7 +67,7 @@ struct Player {
     servers: Vec<Http>,
     proxy: Option<Proxy>,
     names: Names,
-    /// By how much the test has moved the clock.
+    /// Offset by which the test has advanced the clock.
     moved: i64,
 }
 
@@ -87,9 +87,9 @@ impl StateMachineTest for System {
     }
 
     fn teardown(mut system: System, mut trace: Trace) {
-        // In the end all that is ready is taken: the whole order of each queue.
+        // At the end every ready task is claimed: that shows the whole order of each queue.
         for queue in QUEUES {
-            let all = Ask { queues: vec![queue], max: 100, lease: 1, worker: "ann", claim_id: None };
+            let all = ClaimSpec { queues: vec![queue], max: 100, lease: 1, worker: "ann", claim_id: None };
             for call in [Call::Resume(queue), Call::Claim(all)] {
                 let step = Step::Send { call, server: 0, fault: Fault::Nothing };
                 trace = Trace::apply(trace, &step);
@@ -107,17 +107,17 @@ fn clock() -> i64 {
 
 impl Player {
     async fn start() -> Self {
-        // Nothing that was answered is lost when Redis is killed.
+        // A kill of Redis loses no acknowledged write.
         let redis = OwnRedis::with(&["--appendfsync", "always"]).await;
         let (mut url, mut proxy) = (redis.url.clone(), None);
-        // A Cluster's client speaks to the address that the node announces, past any proxy.
+        // A Cluster client connects to the address that the node announces, past any proxy.
         if Flavour::of_this_run() != Flavour::Cluster {
             let passing = Proxy::start(url.trim_start_matches("unix://").to_owned()).await;
             url = passing.url.clone();
             proxy = Some(passing);
         }
         let mut fixture = Fixture::on(redis, url, |written| {
-            // Order is that of a shard.
+            // Order holds within a shard.
             written.shards = Some(1);
             written.poll_interval_ms = Some(10);
         })
@@ -127,10 +127,10 @@ impl Player {
         Player { fixture, servers, proxy, names, moved: 0 }
     }
 
-    /// Moves Redis' clock to what the model's shows.
+    /// Advances Redis' clock to the model's.
     fn set_clock(&mut self, now: i64) {
         let ahead = self.names.epoch + now - (clock() + self.moved);
-        assert!(ahead > -AGAIN / 2, "this machine is too slow for the model's clock, by {} ms", -ahead);
+        assert!(ahead > -DUPLICATE_DELAY / 2, "this machine is too slow for the model's clock, by {} ms", -ahead);
         if ahead > 0 {
             self.fixture.advance(ahead);
             self.moved += ahead;
@@ -157,8 +157,8 @@ impl Player {
                         answer.status,
                         answer.text
                     );
-                    // What it brought about by itself belongs to this time, and not to the duplicate's.
-                    self.settle(model).await;
+                    // Transitions caused by time belong here, not to the duplicate.
+                    self.await_upkeep(model).await;
                     call = call.again();
                 }
             }
@@ -166,12 +166,12 @@ impl Player {
                 for Stop { model, lost } in &trace.stops {
                     self.set_clock(model.now);
                     for held in lost {
-                        // Whether or not upkeep has seen it yet.
+                        // Upkeep may or may not have run yet.
                         let body = proof(&self.names, held, json!({"result": "too late"}));
                         let (code, _) = self.servers[0].post("/complete", &body).await.problem(409);
                         assert_eq!(code, "lease_lost", "{held:?} has run out");
                     }
-                    self.settle(model).await;
+                    self.await_upkeep(model).await;
                 }
             }
             Step::FlushScripts => {
@@ -191,11 +191,12 @@ impl Player {
 
     async fn reach(&mut self, model: &Model) {
         self.set_clock(model.now);
-        self.settle(model).await;
+        self.await_upkeep(model).await;
     }
 
-    /// Upkeep comes to where the model is. Once it did not, the trace is known to be bad, and shortened with less patience.
-    async fn settle(&mut self, model: &Model) {
+    /// Waits until upkeep has reached the model's state. After the first timeout the trace is known to fail, so
+    /// shrinking waits less.
+    async fn await_upkeep(&mut self, model: &Model) {
         static IMPATIENT: AtomicBool = AtomicBool::new(false);
         let patience = Duration::from_secs(if IMPATIENT.load(Ordering::Relaxed) { 1 } else { 20 });
         let started = Instant::now();
@@ -213,7 +214,7 @@ impl Player {
         }
     }
 
-    /// How every task and queue that was ever named differs from the model's.
+    /// Differences between the model and the server for every task and queue ever named.
     async fn read_back(&mut self, model: &Model) -> Vec<String> {
         let names: Vec<Name> = model.made.iter().copied().collect();
         let paths = names.iter().map(|name| format!("/tasks/{}", text(self.names.id(*name))));
@@ -251,7 +252,7 @@ impl Player {
         differences
     }
 
-    /// The next answer to the script that does this is lost.
+    /// Loses the next reply to this call's script.
     fn lose_reply_to(&self, call: &Call) {
         let Some(proxy) = &self.proxy else { return };
         let script = match call {

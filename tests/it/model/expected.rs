@@ -1,14 +1,14 @@
-//! What each request does, and what it shall be answered.
+//! The effect and the expected reply of each request.
 
 use std::collections::BTreeMap;
 
 use slotwheel::domain::state::State;
 
-use super::steps::{Ask, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
+use super::steps::{ClaimSpec, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
 use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Record, Reply, Task, Verb};
 
 impl Model {
-    /// The task of a live lease, or what the same verb was answered when it ended this one.
+    /// The task of a live lease, or the reply to the same report if it ended this lease.
     fn held(&mut self, held: Held, verb: Option<Verb>) -> Result<Result<Name, Ended>, Problem> {
         let task = self.target(held.0)?;
         let nth = match held.1 {
@@ -27,7 +27,7 @@ impl Model {
     fn target(&mut self, target: Target) -> Result<&mut Task, Problem> {
         let task = match target {
             Target::Task(name) => self.tasks.get_mut(&name),
-            Target::Nobody => None,
+            Target::NoTask => None,
         };
         task.ok_or(Problem(404, "task_not_found", None))
     }
@@ -65,7 +65,7 @@ impl Model {
         }
     }
 
-    /// Into the place of the task that holds the dedupe key, or as a new one.
+    /// Updates the waiting task that holds the dedupe key, or creates a task.
     fn place(&mut self, name: Name, spec: &Spec, run_at: Option<i64>) -> (u16, Name) {
         let now = self.now;
         if let Some((key, mode, window)) = spec.dedupe {
@@ -113,18 +113,18 @@ impl Model {
         (201, name)
     }
 
-    /// A waiting task takes over the content of a submit; debounce also its delay.
+    /// Replaces the content of a waiting task by the submit's; debounce also restarts its delay.
     fn replace(&mut self, name: Name, spec: &Spec, mode: Mode, run_at: Option<i64>) {
         let now = self.now;
         let task = self.task(name);
-        let (was, before) = (task.state, task.entry());
+        let (was, before) = (task.state, task.wheel_entry());
         task.spec = spec.clone();
         task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
         if mode == Mode::Debounce {
             task.run_at = run_at;
             task.state = if run_at.is_some() { State::Scheduled } else { State::Ready };
         }
-        let (state, after) = (task.state, task.entry());
+        let (state, after) = (task.state, task.wheel_entry());
         if was == State::Ready && (state, after) != (was, before) {
             self.vacate(spec.queue, before);
         }
@@ -133,7 +133,7 @@ impl Model {
         }
     }
 
-    fn claim(&mut self, ask: &Ask, id: Option<ClaimId>, again: bool) -> Claimed {
+    fn claim(&mut self, ask: &ClaimSpec, id: Option<ClaimId>, again: bool) -> Claimed {
         let under_id = |task: &&Task| task.lease.as_ref().is_some_and(|lease| lease.claim == id);
         let before: Vec<Task> = self.tasks.values().filter(under_id).cloned().collect();
         if again && !before.is_empty() {
@@ -150,7 +150,7 @@ impl Model {
         Claimed { tasks, ordered: true }
     }
 
-    /// The next task of a queue; its slot goes to the rear of its priority.
+    /// Takes the next task of a queue; its slot moves to the rear of its priority.
     fn take(&mut self, queue: &'static str) -> Option<Name> {
         let paused = self.queue(queue).paused;
         let entry = *self.queue(queue).wheel.first().filter(|_| !paused)?;
@@ -164,7 +164,7 @@ impl Model {
         Some(name)
     }
 
-    fn give(&mut self, name: Name, ask: &Ask, claim: Option<ClaimId>) -> Task {
+    fn give(&mut self, name: Name, ask: &ClaimSpec, claim: Option<ClaimId>) -> Task {
         let now = self.now;
         let task = self.task(name);
         let asked = ask.lease * HOUR;
@@ -187,8 +187,9 @@ impl Model {
         })
     }
 
-    /// Completions, one or a batch, then the claim if any was accepted, under their proofs unless it has an id.
-    fn complete_all(&mut self, items: &[(Held, u8)], then: Option<&Ask>, in_batch: bool) -> Reply {
+    /// Completes one task or a batch, then claims if any completion was accepted. Without a claim id, the proofs
+    /// identify the claim.
+    fn complete_all(&mut self, items: &[(Held, u8)], then: Option<&ClaimSpec>, in_batch: bool) -> Reply {
         let ends: Vec<_> = items.iter().map(|(held, result)| self.complete(*held, *result)).collect();
         let accepted = ends.iter().any(Result::is_ok);
         let repeated = ends.iter().flatten().any(|ended| ended.repeated);
@@ -274,17 +275,17 @@ impl Model {
         Reply::Queue(queue, paused)
     }
 
-    /// A report that ends a lease.
+    /// Ends a lease by a report.
     fn report(&mut self, held: Held, verb: Verb, end: impl FnOnce(&mut Self, Name) -> Ended) -> Result<Reply, Problem> {
         let Target::Task(of) = held.0 else { return Err(Problem(404, "task_not_found", None)) };
         let ended = match self.held(held, Some(verb))? {
             Ok(name) => end(self, name),
             Err(before) => before,
         };
-        Ok(Reply::Moved(of, ended))
+        Ok(Reply::Transitioned(of, ended))
     }
 
-    /// Does what a request asks for; what it shall be answered.
+    /// Applies a request and returns the expected reply.
     pub(super) fn call(&mut self, call: &Call) -> Reply {
         let shown = |task| Reply::Task(200, Box::new(task));
         let reply = match call {
@@ -317,7 +318,7 @@ impl Model {
                 };
                 model.end_lease(name, Verb::Release, state, run_at)
             }),
-            Call::Heartbeat(beats) => Ok(Reply::Beats(
+            Call::Heartbeat(beats) => Ok(Reply::Heartbeats(
                 beats.iter().map(|(held, lease, progress)| self.beat(*held, *lease, *progress)).collect(),
             )),
             Call::Cancel(target) => self.cancel(*target).map(shown),
@@ -327,7 +328,7 @@ impl Model {
             Call::Resume(queue) => Ok(self.set_paused(queue, false)),
             Call::Purge(queue, states) => Ok(Reply::Purged(self.purge(queue, states))),
         };
-        // A task that comes back after its deadline expires at once.
+        // A task that returns after its deadline expires at once.
         self.upkeep();
         reply.unwrap_or_else(Reply::Problem)
     }

@@ -1,5 +1,5 @@
-//! Traces: what may come next, given what the model holds. Most requests are about what is there, with the proof that
-//! holds; the others show a stale, a foreign or no proof, or are an earlier one once more.
+//! Generates traces: the possible next steps for a state of the model. Most requests name existing tasks with a valid
+//! proof; the others have a stale, foreign or missing proof, or repeat an earlier request.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 use slotwheel::domain::state::State;
 
-use super::steps::{Ask, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
-use super::{AGAIN, Model, Reply, Task};
+use super::steps::{ClaimSpec, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
+use super::{DUPLICATE_DELAY, Model, Reply, Task};
 
-/// Time stops here: something has happened by itself.
+/// A point in time at which a transition happened without a request.
 #[derive(Clone)]
 pub(super) struct Stop {
     pub(super) model: Model,
-    /// Leases that have run out since the stop before.
+    /// Leases that expired since the previous stop.
     pub(super) lost: Vec<Held>,
 }
 
-/// The model, and what the last step shall have brought about.
+/// The model, and the expected effect of the last step.
 #[derive(Clone, Default)]
 pub(super) struct Trace {
     pub(super) model: Model,
-    /// The answer to each sending of the request, and the model after it.
+    /// For each request the expected reply and the model after it.
     pub(super) replies: Vec<(Model, Reply)>,
     pub(super) stops: Vec<Stop>,
     next: u16,
     sent: Vec<Call>,
 }
 
-/// For the record of a failed run, which shows the steps.
+/// For the report of a failed run, which lists the steps.
 impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an empty store")
@@ -78,10 +78,10 @@ impl ReferenceStateMachine for Trace {
         };
         let fresh = names.first().is_none_or(|first| model.made.iter().all(|name| name < first));
         fresh
-            && call.helds().iter().all(|Held(target, proof)| {
+            && call.held_leases().iter().all(|Held(target, proof)| {
                 let is_there = match target {
                     Target::Task(name) => made(name),
-                    Target::Nobody => true,
+                    Target::NoTask => true,
                 };
                 let was_given = match proof {
                     Proof::Lease(name, nth) => model.given.contains(&(*name, *nth)),
@@ -98,7 +98,7 @@ impl ReferenceStateMachine for Trace {
             Step::Send { call, fault, .. } => {
                 trace.arrive(call);
                 if *fault == Fault::Twice {
-                    trace.model.now += AGAIN;
+                    trace.model.now += DUPLICATE_DELAY;
                     trace.arrive(&call.again());
                 }
                 trace.sent.push(call.clone());
@@ -133,7 +133,7 @@ impl Trace {
             Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
             _ => Vec::new(),
         };
-        // Each leaves room for its duplicate.
+        // Leaves a name for the duplicate of each.
         self.next = names.iter().map(|name| name.0 + 2).fold(self.next, u16::max);
     }
 }
@@ -164,7 +164,7 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let delay = select(vec![0i64, 0, 0, 1, 2]);
     let then = || weighted(0.5, ask());
     let retryable = |task: &Task| matches!(task.state, State::Dead | State::Cancelled | State::Expired);
-    // What can succeed comes more often.
+    // Requests that can succeed are more frequent.
     let leased = if model.tasks.values().any(|task| task.lease.is_some()) { 5 } else { 1 };
     let ready = if model.queues.values().any(|queue| !queue.paused && !queue.wheel.is_empty()) { 3 } else { 1 };
     let paused = if model.queues.values().any(|queue| queue.paused) { 4 } else { 1 };
@@ -182,7 +182,7 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
         (2 * leased, (held(model), delay).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
         (2 * leased, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
         (leased, target(model, |task| task.lease.is_some()).prop_map(Call::Cancel).boxed()),
-        (2, target(model, Task::waits).prop_map(Call::Cancel).boxed()),
+        (2, target(model, Task::is_waiting).prop_map(Call::Cancel).boxed()),
         (2 * revivable, target(model, retryable).prop_map(Call::Retry).boxed()),
         (2, target(model, |task| task.state.has_ended()).prop_map(Call::Delete).boxed()),
         (1, queue().prop_map(Call::Pause).boxed()),
@@ -213,7 +213,7 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
     (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.45, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
             let (start, expires_in, max_attempts, backoff, max_run) = life;
-            // Dedupe keys stand for queue and key too: they shall meet.
+            // Dedupe keys are also used as queue and routing key names, so that they collide.
             let key = key.filter(|key| dedupe.is_none() || *key == "a");
             Spec {
                 queue,
@@ -233,11 +233,11 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
         .boxed()
 }
 
-fn ask() -> BoxedStrategy<Ask> {
+fn ask() -> BoxedStrategy<ClaimSpec> {
     let queues = select(vec![vec!["q"], vec!["q"], vec!["r"], vec!["q", "r"], vec!["r", "q"]]);
     let id = weighted(0.2, select(vec!["c", "d"]));
     (queues, select(vec![1usize, 1, 1, 2, 3]), 1..4i64, select(vec!["ann", "bob"]), id)
-        .prop_map(|(queues, max, lease, worker, claim_id)| Ask { queues, max, lease, worker, claim_id })
+        .prop_map(|(queues, max, lease, worker, claim_id)| ClaimSpec { queues, max, lease, worker, claim_id })
         .boxed()
 }
 
@@ -247,7 +247,7 @@ fn target(model: &Model, kind: impl Fn(&Task) -> bool) -> BoxedStrategy<Target> 
     let of_kind = named(model.tasks.values().filter(|task| kind(task)).map(|task| task.name).collect());
     let there = named(model.tasks.keys().copied().collect());
     let made = named(model.made.iter().copied().collect());
-    let mut all = vec![(1, Just(Target::Nobody).boxed())];
+    let mut all = vec![(1, Just(Target::NoTask).boxed())];
     for (weight, targets) in [(14, of_kind), (4, there), (1, made)] {
         if !targets.is_empty() {
             all.push((weight, select(targets).boxed()));
@@ -267,9 +267,9 @@ fn held(model: &Model) -> BoxedStrategy<Held> {
     let given: Vec<Proof> = model.given.iter().rev().map(|(name, nth)| Proof::Lease(*name, *nth)).collect();
     let nothing = prop_oneof![Just(Proof::Garbage), Just(Proof::Malformed)];
     let mut all = vec![(1, (any(), nothing).prop_map(|(target, proof)| Held(target, proof)).boxed())];
-    for (weight, helds) in [(14, live), (4, stale)] {
-        if !helds.is_empty() {
-            all.push((weight, select(helds).boxed()));
+    for (weight, held_leases) in [(14, live), (4, stale)] {
+        if !held_leases.is_empty() {
+            all.push((weight, select(held_leases).boxed()));
         }
     }
     if !given.is_empty() {

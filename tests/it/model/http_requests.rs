@@ -1,10 +1,10 @@
-//! Requests, as bodies and paths.
+//! Encodes requests as paths and bodies, and sends them.
 
 use serde_json::{Value, json};
 
 use super::HOUR;
 use super::compare::Names;
-use super::steps::{Ask, Call, Held, Mode, Proof, Retry, Spec, Start, Target};
+use super::steps::{Call, ClaimSpec, Held, Mode, Proof, Retry, Spec, Start, Target};
 use crate::support::{Answer, Http, text};
 
 /// An id and a token that nobody has.
@@ -14,7 +14,7 @@ const GARBAGE: &str = "Q29uZmlkZW50bHkgZmFsc2";
 fn id(names: &Names, target: &Target) -> Value {
     match target {
         Target::Task(name) => names.id(*name).clone(),
-        Target::Nobody => json!(NOBODY),
+        Target::NoTask => json!(NOBODY),
     }
 }
 
@@ -90,13 +90,13 @@ fn joined(mut body: Value, more: Value) -> Value {
     body
 }
 
-fn asked(ask: &Ask) -> Value {
-    let Ask { queues, max, lease, worker, claim_id } = ask;
+fn asked(ask: &ClaimSpec) -> Value {
+    let ClaimSpec { queues, max, lease, worker, claim_id } = ask;
     let body = json!({"queues": queues, "max": max, "lease_ms": lease * HOUR, "worker": worker});
     claim_id.map_or(body.clone(), |id| joined(body, json!({"claim_id": id})))
 }
 
-fn and_claim(body: Value, then: Option<&Ask>) -> Value {
+fn and_claim(body: Value, then: Option<&ClaimSpec>) -> Value {
     then.map_or(body.clone(), |ask| joined(body, json!({"claim": asked(ask)})))
 }
 

@@ -1,11 +1,11 @@
-//! How tasks go on: they wait for their turn, end, and are forgotten; and what happens by itself as time passes.
+//! Transitions of tasks: they wait, end and are deleted; and those caused by time alone.
 
 use std::collections::BTreeSet;
 
 use slotwheel::domain::state::State;
 
 use super::steps::Name;
-use super::{Ended, Failure, HOUR, HOURS, LATER, LATER_BY_HOUR, Model, Queue, STEP, Task, Verb};
+use super::{Ended, Failure, HOUR, HOURS, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Model, Queue, STEP, Task, Verb};
 
 impl Model {
     pub(super) fn task(&mut self, name: Name) -> &mut Task {
@@ -21,41 +21,42 @@ impl Model {
         self.seq
     }
 
-    /// Names of tasks for which `due` gives a time that has come: by time, then by age.
+    /// Names of tasks whose `due` time has come, by time and then by age.
     fn overdue(&self, due: impl Fn(&Task) -> Option<i64>) -> Vec<Name> {
         let found = self.tasks.values().filter_map(|task| Some((due(task).filter(|at| *at <= self.now)?, task.name)));
         found.collect::<BTreeSet<_>>().into_iter().map(|(_, name)| name).collect()
     }
 
-    /// The next step begins.
+    /// Begins the next step.
     pub(super) fn begin(&mut self) {
         self.steps += 1;
         self.now = self.hours * HOUR + self.steps * STEP;
     }
 
-    /// The time after `hours` more.
+    /// The time `hours` later.
     pub(super) fn after(&mut self, hours: i64) -> i64 {
         self.hours += hours;
         self.hours * HOUR + self.steps * STEP
     }
 
-    /// Goes on to when next something happens by itself, and does it; at the latest to `target`, then it answers false.
+    /// Advances to the next transition caused by time, at most to `target`, and applies it. Returns false if there was
+    /// none.
     pub(super) fn pass(&mut self, target: i64) -> bool {
-        let next = self.tasks.values().filter_map(Task::due).min().filter(|at| *at <= target);
-        let late = |at: i64| LATER + at / HOUR % HOURS * LATER_BY_HOUR;
+        let next = self.tasks.values().filter_map(Task::next_due).min().filter(|at| *at <= target);
+        let late = |at: i64| UPKEEP_DELAY + at / HOUR % HOURS * UPKEEP_DELAY_PER_HOUR;
         self.now = next.map_or(target, |at| target.min(at + late(at)));
         self.upkeep();
         next.is_some()
     }
 
-    /// What happens by itself until now.
+    /// Applies the transitions that are due now.
     pub(super) fn upkeep(&mut self) {
         for name in self.overdue(|task| task.lease.as_ref().map(|lease| lease.until)) {
             let task = self.task(name);
             let wait = task.wait_after(task.attempts + 1);
-            self.end_badly(name, Verb::Reap, "lease_expired", Some(wait));
+            self.end_badly(name, Verb::ExpireLease, "lease_expired", Some(wait));
         }
-        for name in self.overdue(|task| task.expires_at.filter(|_| task.waits())) {
+        for name in self.overdue(|task| task.expires_at.filter(|_| task.is_waiting())) {
             self.leave_waiting(name, State::Expired);
             self.conclude(name);
         }
@@ -68,11 +69,11 @@ impl Model {
         }
     }
 
-    /// Becomes ready. Its slot, if it was not on the wheel, comes to the front or the rear of its priority.
+    /// Makes a task ready. If its slot was not on the wheel, it is added at the front or the rear of its priority.
     pub(super) fn enter(&mut self, name: Name, front: bool) {
         let task = self.task(name);
         task.state = State::Ready;
-        let (entry, queue) = (task.entry(), task.spec.queue);
+        let (entry, queue) = (task.wheel_entry(), task.spec.queue);
         let wheel = &mut self.queue(queue).wheel;
         if !wheel.contains(&entry) {
             let behind = |other: &(u8, _)| if front { other.0 <= entry.0 } else { other.0 < entry.0 };
@@ -82,11 +83,11 @@ impl Model {
 
     /// The oldest ready task of a slot.
     pub(super) fn first_of(&self, queue: &str, entry: (u8, &str)) -> Option<Name> {
-        let here = |task: &&Task| task.state == State::Ready && task.spec.queue == queue && task.entry() == entry;
+        let here = |task: &&Task| task.state == State::Ready && task.spec.queue == queue && task.wheel_entry() == entry;
         self.tasks.values().filter(here).min_by_key(|task| task.seq).map(|task| task.name)
     }
 
-    /// A slot without ready tasks leaves the wheel.
+    /// Removes a slot without ready tasks from the wheel.
     pub(super) fn vacate(&mut self, queue: &'static str, entry: (u8, &'static str)) {
         if self.first_of(queue, entry).is_none() {
             self.queue(queue).wheel.retain(|other| *other != entry);
@@ -96,11 +97,11 @@ impl Model {
     pub(super) fn leave_waiting(&mut self, name: Name, state: State) {
         let task = self.task(name);
         task.state = state;
-        let (queue, entry) = (task.spec.queue, task.entry());
+        let (queue, entry) = (task.spec.queue, task.wheel_entry());
         self.vacate(queue, entry);
     }
 
-    /// A task has ended, in whatever state it is.
+    /// Ends a task in the given state.
     pub(super) fn conclude(&mut self, name: Name) {
         let now = self.now;
         let task = self.task(name);
@@ -121,11 +122,11 @@ impl Model {
     pub(super) fn remove(&mut self, name: Name) {
         let task = self.tasks.remove(&name).expect("a task");
         self.free_key(name);
-        self.vacate(task.spec.queue, task.entry());
+        self.vacate(task.spec.queue, task.wheel_entry());
         self.queue(task.spec.queue).removed += 1;
     }
 
-    /// A lease ends, and its task goes on in `state`.
+    /// Ends a lease; its task enters `state`.
     pub(super) fn end_lease(&mut self, name: Name, verb: Verb, state: State, run_at: Option<i64>) -> Ended {
         let task = self.task(name);
         task.lease = None;
@@ -143,7 +144,7 @@ impl Model {
         Ended { state, run_at, repeated: false }
     }
 
-    /// An attempt has failed; after `wait` comes another, if one is left.
+    /// Counts a failed attempt; the next one follows after `wait`, if any is left.
     pub(super) fn end_badly(&mut self, name: Name, verb: Verb, kind: &'static str, wait: Option<i64>) -> Ended {
         let now = self.now;
         let task = self.task(name);

@@ -1,12 +1,12 @@
-//! The whole life of tasks as it shall be, in plain Rust: no I/O, one shard, one thing at a time.
+//! A model of the whole life of tasks in plain Rust: no I/O, one shard, one operation at a time.
 //!
-//! Here is what there is; `life` says how a task goes on, `requests` what each request does and is answered. `calls` are
-//! the words of a trace, `generate` makes traces, `driver` and `send` play one to the server and to this model, and `compare` holds
-//! what both say against each other.
+//! This file has the state; `lifecycle` has the transitions, `expected` the effect and reply of each request. `steps`
+//! are the steps of a trace, `generate` makes traces, `driver` and `http_requests` play one against servers and this
+//! model, and `compare` finds differences.
 //!
-//! Time: each step of a trace takes a minute, all durations are whole hours, and a trace has far fewer steps than an hour
-//! has minutes. Two things fall due together only if one request caused both; what upkeep then does at different hours, it
-//! does at different seconds. So nothing is decided by the milliseconds that really pass.
+//! Time: each step of a trace takes a minute, all durations are whole hours, and a trace has far fewer steps than an
+//! hour has minutes. Two events fall due together only if one request caused both. Upkeep of different hours runs at
+//! different seconds. So real milliseconds never decide an outcome.
 
 mod compare;
 mod coverage;
@@ -24,16 +24,16 @@ use slotwheel::domain::state::State;
 use steps::{Name, Proof, Spec};
 
 const HOUR: i64 = 3_600_000;
-/// What a step takes.
+/// Duration of a step.
 const STEP: i64 = 60_000;
-/// How much later than a request its duplicate comes.
-const AGAIN: i64 = 25_000;
-/// How much later than something falls due upkeep does it, at least.
-const LATER: i64 = 5_000;
-/// How much later still, with each hour that has gone by, until it begins anew. Of two leases that one claim gave, the one
-/// that ends an hour earlier may have an hour longer to wait: then the tasks' order must be the model's to say.
-const LATER_BY_HOUR: i64 = 1_000;
-/// More hours than there are between the ends of two leases that one request gave or prolonged.
+/// Delay between a request and its duplicate.
+const DUPLICATE_DELAY: i64 = 25_000;
+/// Minimum delay between a due time and upkeep.
+const UPKEEP_DELAY: i64 = 5_000;
+/// Additional delay per elapsed hour, modulo `HOURS`. Of two leases of one claim, the one that ends an hour earlier may
+/// have an hour more to wait: then the model must decide the order of the tasks.
+const UPKEEP_DELAY_PER_HOUR: i64 = 1_000;
+/// More hours than lie between the ends of two leases that one request granted or extended.
 const HOURS: i64 = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,13 +41,13 @@ enum Verb {
     Complete,
     Fail,
     Release,
-    Reap,
+    ExpireLease,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum ClaimId {
     Given(&'static str),
-    /// What one completion, or a batch of them, showed as proof.
+    /// The proofs of one completion or of a batch of them.
     After(bool, Vec<Proof>),
 }
 
@@ -67,7 +67,7 @@ struct Failure {
     worker: &'static str,
 }
 
-/// A task as it stands.
+/// A task.
 #[derive(Clone, Debug)]
 struct Task {
     name: Name,
@@ -86,23 +86,23 @@ struct Task {
     finished_at: Option<i64>,
     drop_at: Option<i64>,
     lease: Option<Lease>,
-    /// The last lease that ended: which, by what, and the answer.
+    /// The last ended lease: its number, the report that ended it, and the reply.
     last: Option<(u32, Verb, State, Option<i64>)>,
     errors: BTreeMap<u32, Failure>,
 }
 
 impl Task {
-    /// Whose CRC16 its slot is.
-    fn place(&self) -> &'static str {
+    /// The key whose CRC16 is the slot.
+    fn slot_key(&self) -> &'static str {
         self.spec.key.or(self.spec.dedupe.map(|(key, _, _)| key)).unwrap_or(self.spec.queue)
     }
 
-    /// Where it stands on its queue's wheel when it is ready.
-    fn entry(&self) -> (u8, &'static str) {
-        (self.spec.priority, self.place())
+    /// Its entry in its queue's wheel while it is ready.
+    fn wheel_entry(&self) -> (u8, &'static str) {
+        (self.spec.priority, self.slot_key())
     }
 
-    fn waits(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         matches!(self.state, State::Scheduled | State::Ready)
     }
 
@@ -110,8 +110,8 @@ impl Task {
         self.spec.backoff[(attempt as usize - 1).min(self.spec.backoff.len() - 1)] * HOUR
     }
 
-    /// When something happens to it by itself, if nobody does anything.
-    fn due(&self) -> Option<i64> {
+    /// Time of its next transition without a request.
+    fn next_due(&self) -> Option<i64> {
         match self.state {
             State::Scheduled => self.run_at.into_iter().chain(self.expires_at).min(),
             State::Ready => self.expires_at,
@@ -127,11 +127,11 @@ struct Queue {
     paused: bool,
     submitted: u64,
     removed: u64,
-    /// (priority, slot) of ready tasks, in the order of their turns.
+    /// (priority, slot) of ready tasks, in the order of turns.
     wheel: Vec<(u8, &'static str)>,
 }
 
-/// What came with an Idempotency-Key.
+/// The record of an Idempotency-Key.
 #[derive(Clone, Debug)]
 struct Record {
     body: (Spec, bool),
@@ -157,17 +157,17 @@ struct Claimed {
     ordered: bool,
 }
 
-/// What a request shall be answered.
+/// An expected reply.
 #[derive(Clone, Debug)]
 enum Reply {
     Task(u16, Box<Task>),
-    /// Submitted once, and forgotten since.
+    /// A submitted task that has been deleted since.
     Gone(u16, Name),
     Batch(Vec<Reply>),
     Claimed(Claimed),
-    Moved(Name, Ended),
+    Transitioned(Name, Ended),
     Completed(Vec<Result<State, Problem>>, Option<Claimed>),
-    Beats(Vec<Result<(i64, bool), Problem>>),
+    Heartbeats(Vec<Result<(i64, bool), Problem>>),
     Queue(&'static str, bool),
     Purged(usize),
     Nothing,
@@ -176,7 +176,7 @@ enum Reply {
 
 type DedupeKey = (&'static str, Option<&'static str>, &'static str);
 
-/// Everything that there is.
+/// The whole state.
 #[derive(Clone, Default, Debug)]
 pub struct Model {
     now: i64,
@@ -185,10 +185,10 @@ pub struct Model {
     seq: u64,
     tasks: BTreeMap<Name, Task>,
     queues: BTreeMap<&'static str, Queue>,
-    /// Who holds a dedupe key, and until when at most.
+    /// The holder of each dedupe key, and the end of its window.
     keys: BTreeMap<DedupeKey, (Name, Option<i64>)>,
     records: BTreeMap<&'static str, Record>,
-    /// All tasks that ever were, and all leases.
+    /// All tasks ever created, and all leases ever granted.
     made: BTreeSet<Name>,
     given: BTreeSet<(Name, u32)>,
 }

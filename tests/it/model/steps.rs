@@ -1,36 +1,36 @@
-//! What clients and faults may do in one step, in words short enough to be read as a trace.
+//! Steps of a trace: requests and faults, with a readable debug form.
 
 use std::fmt;
 
 use slotwheel::domain::state::State;
 
-/// The queues there are.
+/// The queues.
 pub const QUEUES: [&str; 2] = ["q", "r"];
 
-/// A task, by the name that its submit gave it. Later ones have greater names.
+/// A task's name, given by its submit. Later tasks have greater names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(pub u16);
 
-/// The task that a request is about.
+/// The task of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Task(Name),
-    /// An id that no task has.
-    Nobody,
+    /// The id of no task.
+    NoTask,
 }
 
-/// What is shown as proof of a lease.
+/// The proof of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Proof {
     /// The token of a task's n-th lease, from 1: live, stale, or another task's.
     Lease(Name, u32),
-    /// A token that was never given.
+    /// A well-formed token that was never granted.
     Garbage,
-    /// No token at all.
+    /// Text that is no token.
     Malformed,
 }
 
-/// What a report is about, and its proof.
+/// The task of a report, and its proof.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Held(pub Target, pub Proof);
 
@@ -38,9 +38,9 @@ pub struct Held(pub Target, pub Proof);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     In(i64),
-    /// A `run_at` long gone.
+    /// A `run_at` in the past.
     Past,
-    /// A `run_at` beyond what is taken.
+    /// A `run_at` beyond the maximum.
     TooFar,
 }
 
@@ -57,24 +57,24 @@ pub struct Spec {
     pub queue: &'static str,
     pub key: Option<&'static str>,
     pub priority: u8,
-    /// Stands in payload, tags and headers.
+    /// Written to payload, tags and headers.
     pub payload: u8,
     pub start: Start,
     pub expires_in: Option<i64>,
     pub max_attempts: u32,
-    /// The n-th wait after the n-th failure; the last one from then on.
+    /// The wait after each failure; the last one repeats.
     pub backoff: Vec<i64>,
-    /// 0: no bound.
+    /// 0: unlimited.
     pub max_run: i64,
     pub retain: Option<i64>,
     pub dedupe: Option<(&'static str, Mode, Option<i64>)>,
-    /// Its Idempotency-Key, a header unless it is an item of a batch.
+    /// The Idempotency-Key: a header, or a field of a batch item.
     pub once: Option<&'static str>,
 }
 
 /// A claim.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Ask {
+pub struct ClaimSpec {
     pub queues: Vec<&'static str>,
     pub max: usize,
     pub lease: i64,
@@ -87,13 +87,13 @@ pub struct Ask {
 pub enum Call {
     Submit(Name, Spec),
     SubmitBatch(Vec<(Name, Spec)>),
-    Claim(Ask),
-    Complete(Held, u8, Option<Ask>),
-    CompleteBatch(Vec<(Held, u8)>, Option<Ask>),
-    /// `retry: false`, or the wait that the worker asks for, if any.
+    Claim(ClaimSpec),
+    Complete(Held, u8, Option<ClaimSpec>),
+    CompleteBatch(Vec<(Held, u8)>, Option<ClaimSpec>),
+    /// `retry: false`, or the worker's own delay, if any.
     Fail(Held, Retry),
     Release(Held, i64),
-    /// Each with the length that the worker asks for, and its progress.
+    /// Each with the worker's lease duration and its progress.
     Heartbeat(Vec<(Held, Option<i64>, Option<u8>)>),
     Cancel(Target),
     Retry(Target),
@@ -110,13 +110,13 @@ pub enum Retry {
     AsSubmitted,
 }
 
-/// What goes wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     Nothing,
-    /// It is sent again when it has been answered.
+    /// The request is sent again after its reply.
     Twice,
-    /// Redis' first answer to it is lost after the script ran.
+    /// Redis' first reply to it is lost after the script ran.
     Lost,
 }
 
@@ -129,14 +129,14 @@ pub enum Step {
         server: usize,
         fault: Fault,
     },
-    /// Time passes, hours.
+    /// Hours pass.
     Advance(i64),
     FlushScripts,
     RestartRedis,
 }
 
 impl Call {
-    /// The same body once more; what it makes has names of its own.
+    /// The same body again; created tasks get new names.
     pub fn again(&self) -> Call {
         let next = |name: &Name| Name(name.0 + 1);
         match self {
@@ -148,8 +148,8 @@ impl Call {
         }
     }
 
-    /// The leases and tasks that it names, which a trace must have brought about before.
-    pub fn helds(&self) -> Vec<Held> {
+    /// The leases and tasks named by the call, which the trace must have created before.
+    pub fn held_leases(&self) -> Vec<Held> {
         match self {
             Call::Complete(held, _, _) | Call::Fail(held, _) | Call::Release(held, _) => vec![*held],
             Call::CompleteBatch(items, _) => items.iter().map(|(held, _)| *held).collect(),
@@ -182,7 +182,7 @@ impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Task(name) => name.fmt(f),
-            Target::Nobody => f.write_str("nobody"),
+            Target::NoTask => f.write_str("no task"),
         }
     }
 }
@@ -216,14 +216,14 @@ impl fmt::Debug for Spec {
     }
 }
 
-impl fmt::Debug for Ask {
+impl fmt::Debug for ClaimSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} for {}h by {}", self.max, self.queues.join(","), self.lease, self.worker)?;
         self.claim_id.map_or(Ok(()), |id| write!(f, " as {id}"))
     }
 }
 
-struct Then<'a>(&'a Option<Ask>);
+struct Then<'a>(&'a Option<ClaimSpec>);
 
 impl fmt::Debug for Then<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
