@@ -1,4 +1,4 @@
-//! What is wrong is refused with its own code and a pointer, stores nothing, and the connection serves on.
+//! Invalid requests get their own problem code and a pointer, and store nothing; the connection stays usable.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -252,7 +252,7 @@ async fn body_over_its_limit_is_rejected_with_any_framing() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("{:x}\r\n{}\r\n", 512 * 1024, "x".repeat(512 * 1024));
     for _ in 0..3 {
-        // It may answer, and close, before all is sent.
+        // The server may respond and close before all is sent.
         let _ = stream.write_all(chunk.as_bytes()).await;
     }
     let mut answer = [0; 12];

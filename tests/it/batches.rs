@@ -1,4 +1,4 @@
-//! Batches: answered in order, each item standing or falling alone.
+//! Batches: answered in order, and each item succeeds or fails alone.
 
 use serde_json::{Value, json};
 

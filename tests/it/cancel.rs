@@ -1,4 +1,4 @@
-//! Cancel, retry, delete: what clients do to tasks.
+//! Cancel, retry and delete.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A completion ends a task once, and may take the next in the same round trip.
+//! A completion ends a task once, and may claim the next in the same round trip.
 
 use serde_json::json;
 
@@ -100,7 +100,7 @@ async fn completion_claims_the_next_task() {
     assert_eq!(answer["state"], "completed");
     assert_eq!(answer["tasks"][0]["payload"], 2);
     let again = fixture.http.post("/complete", &body).await.expect(200);
-    assert_eq!(again, answer, "a repetition gets the same next task");
+    assert_eq!(again, answer, "a repeated completion returns the same next task");
     let none = report_with(&answer["tasks"][0], json!({"claim": {"queues": ["q"]}}));
     assert_eq!(fixture.http.post("/complete", &none).await.expect(200)["tasks"], json!([]));
     fixture.end().await;

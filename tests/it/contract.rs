@@ -1,4 +1,4 @@
-//! openapi.yaml says what there is, no more and no less.
+//! openapi.yaml agrees with the routes, problem codes and bounds of the code.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::contract::CONTRACT;
 fn contract_has_exactly_the_routes_of_the_router() {
     let built: BTreeSet<(String, String)> = route_table()
         .into_iter()
-        // An asset of the page that shows the contract.
+        // An asset of the page for the contract.
         .filter(|(_, path, _)| *path != "/docs/rapidoc.js")
         .map(|(method, path, _)| (method.as_str().to_lowercase(), path.to_owned()))
         .collect();

@@ -1,4 +1,4 @@
-//! A dedupe key is held by one task that has not ended.
+//! Deduplication: a dedupe key is held by one task that has not ended.
 
 use serde_json::{Value, json};
 

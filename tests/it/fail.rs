@@ -1,4 +1,4 @@
-//! A failed attempt is counted, waits, and is tried again until attempts are used up.
+//! Failures: an attempt is counted, the task waits for its backoff, and is retried until its attempts are used up.
 
 use serde_json::{Value, json};
 
@@ -191,7 +191,7 @@ async fn token_is_known_until_the_next_lease_ends() {
     let first = fixture.claim_one("q").await;
     fixture.http.post("/release", &report(&first)).await.expect(200);
     let second = fixture.claim_one("q").await;
-    // The second lease lives, and the first's answer is still known.
+    // The second lease is live, and the reply of the first is still known.
     fixture.http.post("/release", &report(&first)).await.expect(200);
     fixture.http.post("/complete", &report(&second)).await.expect(200);
     assert_eq!(fixture.http.post("/release", &report(&first)).await.problem(409).0, "lease_lost");

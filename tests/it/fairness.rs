@@ -1,4 +1,4 @@
-//! Every key gets its turn, however many tasks another has piled up.
+//! Fairness: every key gets its turn, regardless of the backlog of another.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ async fn ten_keys() -> (Fixture, Vec<String>) {
     (fixture, keys)
 }
 
-/// The ninety are all among the first 200 claimed, and each key's in order.
+/// The ninety tasks are among the first 200 claimed, and in order within each key.
 fn check(claimed: &[Value], keys: &[String]) {
     for key in &keys[1..] {
         let payloads: Vec<i64> = claimed

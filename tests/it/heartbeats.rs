@@ -1,4 +1,4 @@
-//! Heartbeats prolong leases, carry progress, and bring the news of a cancel.
+//! Heartbeats extend leases, store progress, and return a requested cancel.
 
 use serde_json::{Value, json};
 

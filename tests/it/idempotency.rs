@@ -1,4 +1,4 @@
-//! An Idempotency-Key stands for one task, for 24 hours.
+//! An Idempotency-Key identifies one task for 24 hours.
 
 use serde_json::json;
 

@@ -1,10 +1,10 @@
-//! Lists show every task once, page by page, in their order.
+//! Lists have every task once, page by page, in order.
 
 use serde_json::{Value, json};
 
 use crate::support::{Fixture, report, text};
 
-/// All pages of a list.
+/// Reads all pages of a list.
 async fn pages(fixture: &Fixture, query: &str, limit: u32) -> Vec<Value> {
     let mut all = Vec::new();
     let mut path = format!("/tasks?{query}&limit={limit}");

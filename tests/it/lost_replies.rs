@@ -1,4 +1,4 @@
-//! A reply that is lost after the script ran changes no client's answer.
+//! A reply lost after its script ran changes no client's result.
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::script_lab::{queue, want};
 use crate::support::{Fixture, report, report_with, text};
 
-/// What clients see of a life with every verb; ids, tokens and times left out.
+/// Replies to every kind of request in a task's life, without ids, tokens and times.
 async fn life(fixture: &Fixture) -> Vec<Value> {
     let mut seen = Vec::new();
     let mut note = |status: u16, mut body: Value| {
@@ -70,7 +70,7 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
     fixture.advance(1_800_000);
     fixture.until_state(&delayed["id"], "ready").await;
     fixture.advance(1_900_000);
-    // All but the delayed one have a deadline, which has passed: leases run out, and what waits expires.
+    // All but the delayed task have a deadline that has passed: leases expire, and waiting tasks too.
     let settled = |counts: &Value| counts["leased"] == 0 && counts["scheduled"] == 0 && counts["ready"] == 1;
     let counts = fixture
         .until(|| async {
@@ -96,7 +96,7 @@ fn scrub(value: &mut Value, name: &str) {
 #[tokio::test]
 async fn lost_first_reply_of_every_script_changes_no_result() {
     if Flavour::of_this_run() == Flavour::Cluster {
-        // A Cluster's client speaks to the address that the node announces, past any proxy.
+        // A Cluster client connects to the address that the node announces, past any proxy.
         return;
     }
     let plain = Fixture::with_shards(1).await;
@@ -114,13 +114,13 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     }
     lossy.http.get("/stats").await.expect(200);
     Stream::open(&lossy.http, "").await;
-    // What no request brings about: the doctor's scripts.
+    // Scripts that no request calls: those of the doctor.
     let store = lossy.store_at(&proxy.url).await;
     let count = store.shards()[0].keys.shard_counts();
     lossy.redis.ask::<()>(cmd("HINCRBY").arg(count).arg("ready").arg(1)).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
-    // Every script loses one: also that of who was seen, which a server writes each second.
+    // Every script loses its first reply, also the one that a server calls each second to record workers.
     lossy.until(|| async { (proxy.losses() == slotwheel::store::ops::ALL.len()).then_some(()) }).await;
     lossy.end().await;
 }

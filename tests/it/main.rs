@@ -1,7 +1,7 @@
-//! Tests against the real thing: each starts its own redis-server, and its own server in this process.
+//! Integration tests: each starts its own redis-server, and its own server in this process.
 //!
-//! `SLOTWHEEL_TEST_ON` says on what: `single` (or nothing), `cluster` (a one-process Redis Cluster, 16 shards), or `shim`
-//! (a single Redis whose every script is watched while it works).
+//! `SLOTWHEEL_TEST_ON` selects the Redis: `single` (default), `cluster` (a one-process Redis Cluster with 16 shards),
+//! or `shim` (a single Redis; `support/shim.lua` checks every script while it runs).
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

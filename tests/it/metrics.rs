@@ -1,4 +1,4 @@
-//! `/metrics`: well formed, bounded whatever comes, exact about what was done, and there when Redis is not.
+//! `/metrics`: well formed, bounded for any load, exact, and served without Redis.
 
 mod dataset;
 
@@ -29,14 +29,14 @@ pub async fn metrics(fixture: &Fixture) -> Exposition {
     metrics_of(&fixture.http).await
 }
 
-/// What happened to tasks.
+/// Transition counts by label.
 fn transitions(metrics: &Exposition) -> BTreeMap<String, u64> {
     let family = &metrics.0["slotwheel_transitions"];
     let each = family.samples.iter().map(|(_, labels, count)| (labels["transition"].clone(), *count as u64));
     each.filter(|(_, count)| *count > 0).collect()
 }
 
-/// A little of everything.
+/// Makes one request of most kinds.
 pub async fn use_it(fixture: &Fixture) {
     fixture.submit("q", json!(1)).await;
     let task = fixture.claim_one("q").await;
@@ -53,7 +53,8 @@ async fn metrics_formats_are_well_formed_and_agree() {
     let older = fixture.http.get("/metrics").await;
     assert_eq!(older.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let older = Exposition::older(&older.text);
-    // What appears with its first value may have had it between the two: that of the first reading, or of upkeep.
+    // A sample that appears with its first value may have got it between the two readings: from the first reading, or
+    // from upkeep.
     let new = |labels: &Labels| labels.get("route").is_some_and(|route| route == "/metrics");
     let new = |labels: &Labels| new(labels) || labels.contains_key("call") || labels.contains_key("work");
     let all = |metrics: &Exposition| {
@@ -73,7 +74,7 @@ async fn metrics_formats_are_well_formed_and_agree() {
 
     for (name, family) in &open.0 {
         assert!(name.starts_with("slotwheel_") || name == "process_start_time_seconds", "{name}");
-        // Base units, named at the end, and nothing that looks like another one.
+        // Names end with a base unit, and contain no other.
         assert_eq!(
             family.unit.as_deref(),
             ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)),
@@ -94,7 +95,7 @@ async fn transitions_are_counted_once_and_repetitions_not() {
     let fixture = Fixture::start().await;
     assert_eq!(transitions(&metrics(&fixture).await), BTreeMap::new());
 
-    // Submitted: six, two in a batch; one that its dedupe key keeps out.
+    // Submits six tasks, two of them in a batch; another submit is deduplicated.
     let slow = json!({"kind": "fixed", "base_ms": 3_600_000, "jitter": "none"});
     for queue in ["done", "released", "called-off"] {
         fixture.submit(queue, json!(1)).await;
@@ -142,7 +143,8 @@ async fn transitions_are_counted_once_and_repetitions_not() {
     ]);
     assert_eq!(transitions(&metrics(&fixture).await), so_far);
 
-    // What upkeep does: two leases run out, one ends its task and one that is flagged; a delay is over; a deadline is.
+    // Upkeep: two leases expire, one of them ending its task and one with a requested cancel; a delay ends; a deadline
+    // passes.
     let last = fixture.claim_one("last").await;
     let flagged = fixture.claim_one("flagged").await;
     fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&flagged["id"]))).await.expect(200);
@@ -164,7 +166,7 @@ async fn transitions_are_counted_once_and_repetitions_not() {
         ("expired", 1),
         ("retried", 1),
     ]);
-    // The state is seen by others before upkeep has read the answer that it counts.
+    // Other servers see the state before upkeep has read the reply that it counts.
     fixture.until(|| async { (transitions(&metrics(&fixture).await) == all).then_some(()) }).await;
     let metrics = metrics(&fixture).await;
     for work in ["due", "deadline"] {
@@ -195,7 +197,7 @@ async fn requests_are_counted_by_route_and_long_polls_timed_apart() {
     reqwest::Client::new().head(format!("http://{}/livez", fixture.http.address)).send().await.unwrap();
     let cross = [("origin", "https://elsewhere.example"), ("sec-fetch-site", "cross-site")];
     fixture.http.post_with("/release", &cross, b"{}").await.expect(403);
-    // Waits in vain.
+    // Waits without a result.
     let empty = json!({"queues": ["empty"], "wait_ms": 300});
     assert_eq!(fixture.http.post("/claim", &empty).await.expect(200)["tasks"], json!([]));
     fixture.claim_now("q", 1).await;
@@ -221,7 +223,7 @@ async fn requests_are_counted_by_route_and_long_polls_timed_apart() {
             .count(&format!("slotwheel_http_{what}_duration_seconds_{part}"), &[("method", method), ("route", route)])
     };
     assert_eq!(times("request", "POST", "/tasks", "count"), 4.0);
-    // One claim did not want to wait; one waited in vain, and one got its task at once.
+    // One claim did not wait; one waited without a result, and one got its task at once.
     assert_eq!(times("request", "POST", "/claim", "count"), 1.0);
     assert_eq!(times("long_poll", "POST", "/claim", "count"), 2.0);
     assert!(times("long_poll", "POST", "/claim", "sum") >= 0.3);
@@ -255,10 +257,10 @@ async fn calls_are_counted_by_script_and_batch_items_by_operation() {
 
 #[tokio::test]
 async fn wakeups_and_undelivered_leases_are_counted() {
-    // One shard: the first call of the claim is the one that gets the task.
+    // With one shard, the first call of the claim gets the task.
     let fixture = Fixture::with_shards(1).await;
     let heard = |metrics: &Exposition| metrics.count("slotwheel_wakeups_total", &[("kind", "ready")]);
-    // From then on it hears.
+    // The server is subscribed from here on.
     let hears = |metrics: &Exposition| metrics.count("slotwheel_wakeups_total", &[("kind", "gap")]) >= 1.0;
     fixture.until(|| async { hears(&metrics(&fixture).await).then_some(()) }).await;
     let mut raw = Raw::connect(fixture.http.address).await;
@@ -282,7 +284,7 @@ async fn wakeups_and_undelivered_leases_are_counted() {
     fixture.submit("q", json!(1)).await;
     fixture.until(|| async { (heard(&metrics(&fixture).await) >= 1.0).then_some(()) }).await;
 
-    // It goes while its claim is under way, and its task is given back.
+    // The client disconnects during its claim, and its task is released.
     fixture.redis.freeze();
     let mut raw = Raw::connect(fixture.http.address).await;
     raw.send(&post("/claim", r#"{"queues":["q"],"wait_ms":60000}"#)).await;
@@ -319,7 +321,7 @@ async fn ended_lease_is_not_released_as_undelivered() {
         claim_digest: None,
     };
     let mut deliveries = Vec::new();
-    // Of one key, so of one shard: the second goes the way that the first has opened.
+    // Both tasks have one key, so one shard: the second claim uses the connection of the first.
     for number in 0..2 {
         fixture.submit_with(json!({"queue": "q", "payload": number, "key": "k"})).await;
         deliveries.push(dispatch.claim(request.clone(), Duration::from_secs(10)).await.unwrap());
@@ -337,7 +339,7 @@ async fn ended_lease_is_not_released_as_undelivered() {
     fixture.http.post("/complete", &done).await.expect(200);
     let busy = tasks.len();
     drop(late);
-    assert_eq!(tasks.len(), busy + 1, "it is tried");
+    assert_eq!(tasks.len(), busy + 1, "the release is attempted");
     fixture.until(|| async { (tasks.len() == busy).then_some(()) }).await;
     assert_eq!(released(), Some(1));
     stop.cancel();

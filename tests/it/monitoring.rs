@@ -1,4 +1,4 @@
-//! The dashboard, the alerts and the list of families name what `/metrics` shows, with the labels it has.
+//! The dashboard, the alerts and the list of families name existing metrics and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,16 +9,16 @@ use crate::metrics::{metrics, use_it};
 use crate::support::exposition::Exposition;
 use crate::support::{Fixture, text};
 
-/// Added by Prometheus, or of the samples of histograms alone.
+/// Labels added by Prometheus, or of histogram samples alone.
 const COMMON: [&str; 3] = ["job", "instance", "le"];
-/// Labels all of whose values are there from the start.
+/// Labels with all their values present from the start.
 const COMPLETE: [&str; 4] = ["state", "transition", "kind", "reason"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The words in `text` that begin as our metrics do, each with what is asked of labels right behind it.
+/// The metric names in `text`, each with the label matchers right after it.
 fn selectors(text: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -37,7 +37,7 @@ fn selectors(text: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
     found
 }
 
-/// The family whose samples may have this name.
+/// The family of a sample name.
 fn family_of(there: &Exposition, sample: &str) -> Option<String> {
     let suffixes = ["", "_total", "_bucket", "_sum", "_count", "_info"].into_iter();
     let families = suffixes.filter_map(|suffix| sample.strip_suffix(suffix));
@@ -48,7 +48,7 @@ fn family_of(there: &Exposition, sample: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The rows of the list: of each family its type and its labels.
+/// The rows of the list: type and labels of each family.
 fn listed() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut listed = BTreeMap::new();
     let list = read("docs/metrics.md");
@@ -67,7 +67,7 @@ fn listed() -> BTreeMap<String, (String, BTreeSet<String>)> {
     listed
 }
 
-/// The labels by which `text` groups or joins.
+/// The labels in grouping and joining clauses of `text`.
 fn groups(text: &str) -> impl Iterator<Item = &str> {
     let behind = |word| text.split(word).skip(1).filter_map(|behind: &str| behind.split_once(')'));
     let lists =
@@ -75,12 +75,12 @@ fn groups(text: &str) -> impl Iterator<Item = &str> {
     lists.flat_map(|(list, _)| list.split(',')).map(str::trim).filter(|label| !label.is_empty())
 }
 
-/// What is wrong about the metrics that `text` names.
+/// Unknown metrics, labels and label values in `text`.
 fn unknown(there: &Exposition, text: &str) -> Vec<String> {
     let listed = listed();
     let mut wrong = Vec::new();
     let is_label = |label| COMMON.contains(&label) || listed.values().any(|(_, labels)| labels.contains(label));
-    // Prometheus' own.
+    // A metric of Prometheus itself.
     let is_known = |label| is_label(label) || label == "alertname";
     wrong.extend(groups(text).filter(|label| !is_known(label)).map(|label| format!("by {label}")));
     let routes: BTreeSet<&str> = slotwheel::api::route_table().iter().map(|(_, route, _)| *route).collect();

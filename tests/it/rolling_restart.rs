@@ -1,6 +1,6 @@
-//! A rolling restart of three servers under load, as real processes: nothing is lost, and no request fails but by
-//! connections refused while a process is down. On a machine that has more to do than it can, a client may be so late
-//! that its request meets the close of its connection: that is as a refusal, is sent again, and must stay rare.
+//! A rolling restart of three servers under load, as real processes: no task is lost, and no request fails except by a
+//! refused connection while a process is down. On an overloaded machine a request may meet the close of its idle
+//! connection: it is repeated like a refused one, and must stay rare.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::redis::{OwnRedis, free_port};
 use crate::support::{Fixture, Http, text};
 
-/// One of the three, on a port that stays its own.
+/// One of the three servers, on a fixed port.
 struct Replica {
     address: SocketAddr,
     url: String,
@@ -51,7 +51,7 @@ impl Replica {
         self.terminate();
         let child = std::mem::replace(&mut self.child, Command::new("true").spawn().expect("true"));
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("no panic");
-        assert!(ended.expect("an end").status.success(), "an orderly end");
+        assert!(ended.expect("an end").status.success(), "a clean end");
         self.child = Self::spawn(self.address, &self.url);
         self.until_ready().await;
     }
@@ -64,7 +64,7 @@ impl Drop for Replica {
     }
 }
 
-/// A client that goes to the next server where a connection is refused, and counts every other failure.
+/// A client that uses the next server if a connection is refused, and records every other failure.
 struct Client {
     http: reqwest::Client,
     addresses: Vec<SocketAddr>,
@@ -73,7 +73,7 @@ struct Client {
     cut: Arc<AtomicUsize>,
 }
 
-/// Requests that may meet the close of their connection, of some thousands.
+/// Limit of requests that may meet the close of their connection, of some thousands.
 const RARE: usize = 10;
 
 impl Client {
@@ -115,8 +115,8 @@ async fn rolling_restart_of_three_servers_loses_no_task_and_fails_no_request() {
         replicas.push(Replica::start(&url).await);
     }
     let client = Arc::new(Client {
-        // Shorter than the servers' drain: an idle connection is used in time to hear that it is the last time, or it
-        // is closed by the client. Otherwise a request may meet the close of its connection half-way.
+        // Shorter than the servers' drain time: an idle connection is used in time to learn that it closes, or the
+        // client closes it. Otherwise a request may meet the close of its connection.
         http: reqwest::Client::builder().no_proxy().pool_idle_timeout(Duration::from_millis(200)).build().unwrap(),
         addresses: replicas.iter().map(|replica| replica.address).collect(),
         failures: Arc::default(),
@@ -184,8 +184,8 @@ async fn rolling_restart_of_three_servers_loses_no_task_and_fails_no_request() {
     assert!(failures.is_empty(), "{} failed, the first: {}", failures.len(), failures[0]);
     let cut = client.cut.load(Ordering::Relaxed);
     assert!(cut <= RARE, "{cut} requests met the close of their connection");
-    assert!(client.refused.load(Ordering::Relaxed) > 0, "they were down, and somebody noticed");
-    assert_eq!(completed.len(), submitted.len(), "each was completed once");
+    assert!(client.refused.load(Ordering::Relaxed) > 0, "no connection was refused: the servers were never down");
+    assert_eq!(completed.len(), submitted.len(), "each task is completed once");
     assert_eq!(completed.into_iter().collect::<BTreeSet<_>>(), submitted);
     drop(replicas);
     fixture.end().await;

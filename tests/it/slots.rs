@@ -1,4 +1,4 @@
-//! Slots are Redis Cluster's own.
+//! Slots are those of Redis Cluster.
 
 use deadpool_redis::redis::{self, cmd};
 use proptest::prelude::*;

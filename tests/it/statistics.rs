@@ -1,4 +1,4 @@
-//! The throughput model: what is counted, by all servers alike, and what is said where nothing is known.
+//! The throughput model of `/stats`: counters that all servers share, and null for unknown figures.
 
 mod counters;
 
@@ -11,7 +11,7 @@ use slotwheel::store::views::stats::read_window;
 
 use crate::support::{Fixture, report, report_with, text};
 
-/// The figures of the queue over a window that holds all that was done before.
+/// Reads the figures of a queue over a window that contains everything done so far.
 async fn stats(fixture: &Fixture, queue: &str) -> Value {
     fixture.advance(6000);
     fixture.http.get(&format!("/stats?queue={queue}")).await.expect(200)
@@ -28,14 +28,14 @@ async fn transition_is_counted_once_for_its_queue_and_in_total() {
     for queue in ["a", "a", "a", "a", "a", "b"] {
         fixture.submit(queue, json!(1)).await;
     }
-    // One by one: a claim gets what one shard has.
+    // One by one, because a claim returns tasks of one shard.
     let mut tasks = Vec::new();
     for _ in 0..4 {
         tasks.extend(fixture.claim_now("a", 1).await);
     }
     fixture.advance(200);
     fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
-    // Sent again, it counts no more.
+    // A repeated request is not counted.
     fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
     let error = json!({"error": {"type": "t", "message": "m"}, "retry": false});
     fixture.http.post("/fail", &report_with(&tasks[1], error)).await.expect(200);
@@ -57,7 +57,7 @@ async fn transition_is_counted_once_for_its_queue_and_in_total() {
     assert_eq!(counted(a), [5, 4, 1, 1, 1, 1]);
     assert_eq!(counted(b), [1, 0, 0, 0, 0, 0]);
     assert_eq!(counted(all), [6, 4, 1, 1, 1, 1]);
-    // Three for 200 ms and the time of the requests, and the one that ran out for its 60 s, whenever that was seen.
+    // Three leases of 200 ms plus request times, and the expired lease with its 60 s, independent of when upkeep ran.
     let (store, queue) = (fixture.store().await, QueueName::parse("a").unwrap());
     let leased_ms = read_window(&store, Some(&queue), 60).await.unwrap().counters.leased_ms;
     let more = 3 * begun.elapsed().as_millis() as u64;
@@ -78,10 +78,10 @@ async fn lease_and_wait_durations_are_measured_in_redis_time() {
         fixture.advance(250);
         fixture.http.post("/complete", &report(task)).await.expect(200);
     }
-    // Redis' clock goes on between the requests, by this at most.
+    // Upper bound of the time that Redis' clock advanced between the requests.
     let more = begun.elapsed().as_secs_f64() * 1000.0 + 2.0;
     fixture.advance(6000);
-    // Once the server has written whom it has seen.
+    // Waits until the server has written its workers.
     let stats = fixture
         .until(|| async {
             let stats = fixture.http.get("/stats?queue=q").await.expect(200);
@@ -94,7 +94,7 @@ async fn lease_and_wait_durations_are_measured_in_redis_time() {
     assert!((960.0..(1000.0 + more) * 1.0625).contains(&p50), "{stats}");
     let c = stats["c"].as_f64().unwrap();
     assert!((1000.0 / (250.0 + more)..=4.0).contains(&c), "{stats}");
-    // Three in a minute, and one lane.
+    // Three tasks in a minute, at concurrency 1.
     assert!(near(&stats["m"], 0.05) && stats["n"] == 1, "{stats}");
     let s = stats["s"].as_f64().unwrap();
     assert!((0.0124..=0.05 * (0.25 + more / 1000.0)).contains(&s), "{stats}");
@@ -127,10 +127,11 @@ async fn figures_have_their_own_names() {
     let figure = |name: &str| stats[name].as_f64().unwrap_or_else(|| panic!("{name}: {stats}"));
     let counts = ["submitted", "claimed", "completed", "scheduled", "ready", "leased", "target_wait_ms"].map(figure);
     assert_eq!(counts, [10.0, 7.0, 6.0, 1.0, 2.0, 1.0, 3000.0]);
-    // 10 in 900 s, and one lane that ends one in 70 s: the rest follows from these, whose values hang on the machine a little.
+    // 10 tasks in 900 s, at concurrency 1 with 70 s each. All other figures follow from these, which depend on the
+    // machine a little.
     let (m, c) = (figure("m"), figure("c"));
     assert!(near(&stats["m"], 10.0 / 900.0) && (1.0 / 80.0..=1.0 / 70.0).contains(&c), "{stats}");
-    let waiting = erlang::predict_wait(m, 1, c).expect("a lane that keeps up");
+    let waiting = erlang::predict_wait(m, 1, c).expect("a stable queue");
     for (name, wanted) in [
         ("s", m / c),
         ("offered_load", m / c),
@@ -152,7 +153,7 @@ async fn figures_have_their_own_names() {
     fixture.http.post_nothing("/queues/q/pause").await.expect(200);
     for path in [path, "/stats?window_ms=900000"] {
         let paused = fixture.http.get(path).await.expect(200);
-        assert!(paused["time_to_drain_ms"].is_null(), "what is paused does not drain: {paused}");
+        assert!(paused["time_to_drain_ms"].is_null(), "a paused queue does not drain: {paused}");
     }
     fixture.end().await;
 }
@@ -176,7 +177,7 @@ async fn repeated_request_is_not_counted_again() {
     let next = report_with(&claimed["tasks"][0], json!({"claim": claim}));
     let other = fixture.http.post("/complete", &next).await.expect(200);
     assert_eq!(fixture.http.post("/complete", &next).await.expect(200), other);
-    // One that is called off ends as its worker says.
+    // A task with a requested cancel ends by its worker's report.
     let other = &other["tasks"][0];
     fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&other["id"]))).await.expect(200);
     let error = report_with(other, json!({"error": {"type": "t", "message": "m"}}));
@@ -215,17 +216,17 @@ async fn released_task_restarts_its_wait_and_keeps_its_position() {
     let begun = Instant::now();
     fixture.http.post("/release", &report(&task)).await.expect(200);
     let age = async || fixture.http.get("/queues/q").await.expect(200)["oldest_ready_age_ms"].as_i64().unwrap();
-    // Those behind it have waited all the time, and so has it.
+    // The tasks behind it have waited all the time, so its age counts from its first position.
     assert!(age().await >= 600_000);
     let again = fixture.claim_one("q").await;
     let more = begun.elapsed().as_millis() as i64 + 2;
     fixture.advance(40_000);
     fixture.http.post("/release", &report(&again)).await.expect(200);
-    assert!(age().await >= 640_000, "also if it is given back again");
+    assert!(age().await >= 640_000, "also after a second release");
     let stats = stats(&fixture, "q").await;
     let wait = stats["wait_p99_ms"].as_f64().unwrap();
     assert!(stats["claimed"] == 1 && wait <= 1.0625 * more as f64, "{stats}");
-    // What is tried again comes to another place.
+    // A retried task gets a new position.
     let again = fixture.claim_one("q").await;
     let error = json!({"error": {"type": "t", "message": "m"}, "retry_in_ms": 0});
     let begun = Instant::now();

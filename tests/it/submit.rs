@@ -1,4 +1,4 @@
-//! A submit stores what was sent.
+//! A submit stores every field as sent.
 
 use serde_json::json;
 
@@ -62,7 +62,7 @@ async fn payloads_are_returned_byte_for_byte() {
         let answer = fixture.http.post_text("/tasks", &format!("{{\"payload\":{payload}}}")).await;
         let id = answer.expect(201)["id"].clone();
         let wanted = format!("\"payload\":{payload},");
-        assert!(answer.text.contains(&wanted), "{payload} is answered as {}", answer.text);
+        assert!(answer.text.contains(&wanted), "{payload} is returned as {}", answer.text);
         let read = fixture.http.get(&format!("/tasks/{}", text(&id))).await;
         assert!(read.text.contains(&wanted), "{payload} is read as {}", read.text);
         let claimed = fixture.http.post("/claim", &json!({})).await;

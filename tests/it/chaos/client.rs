@@ -1,4 +1,4 @@
-//! A client that writes down what it does before it does it, and what it is told when it is told.
+//! A client that records each call before it is sent, and each reply when it arrives.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use super::recorder::Recorder;
 use crate::history::event::{Answer, Call, Claimed, Event};
 use crate::support::{self, contract, text};
 
-/// How long an answer is waited for, beyond what the request itself wants to wait.
+/// Timeout of a reply, in addition to the wait that the request asks for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Every so many good answers one is held against the contract; all others are.
+/// One of this many successful replies is checked against the contract; all others are.
 const LOOKED_AT: u64 = 25;
 
-/// The answer, or a problem's code.
+/// The reply, or a problem's code.
 pub type Read = Result<Answer, String>;
 
-/// Whether a problem with this code leaves open what happened.
+/// Whether a problem with this code leaves the effect of the request open.
 pub fn is_open(code: &str) -> bool {
     matches!(code, "unavailable" | "stopping" | "internal" | "store_full" | "none")
 }
 
-/// What came of a sending.
+/// The outcome of a request.
 pub enum Sent {
     Ok(Answer, Value),
     /// It had no effect.
     Refused,
-    /// Nobody knows.
+    /// The effect is unknown.
     Unknown,
 }
 
-/// An operation, and how often it was sent.
+/// An operation, and the number of its requests.
 #[derive(Clone, Copy)]
 pub struct Op {
     number: u64,
@@ -54,7 +54,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The choices of a client follow from the seed and its name.
+    /// The client's choices follow from the seed and its name.
     pub fn new(name: String, seed: u64, servers: &[SocketAddr], recorder: &Arc<Recorder>) -> Self {
         let own = Digest::of(&[&seed.to_be_bytes(), name.as_bytes()]);
         let rng = StdRng::seed_from_u64(u64::from_be_bytes(own.as_bytes()[..8].try_into().expect("eight bytes")));
@@ -67,7 +67,7 @@ impl Client {
         Op { number: self.ops, attempt: 0 }
     }
 
-    /// A name that nothing else has.
+    /// Returns a unique name.
     pub fn unique(&self, op: Op, place: usize) -> String {
         format!("{}:{}:{place}", self.name, op.number)
     }
@@ -84,7 +84,7 @@ impl Client {
         Event { client: self.name.clone(), op: op.number, attempt: op.attempt, ..Event::default() }
     }
 
-    /// Writes down that it is about to be sent once more.
+    /// Records the next request of the operation.
     pub fn invoke(&self, op: &mut Op, call: Call) {
         op.attempt += 1;
         self.recorder.write(Event { invoke: Some(call), ..self.event(*op) });
@@ -98,14 +98,14 @@ impl Client {
         self.recorder.write(Event { ok: Some(answer), ..self.event(op) });
     }
 
-    /// Reads something that must be there, beside the history.
+    /// Reads an existing resource; the history does not record it.
     pub async fn get(&mut self, path: &str) -> Value {
         let server = self.any_server();
         self.exchange(server, &Request::get(path.into())).await.expect("an answer").expect(200)
     }
 
-    /// Sends it once, to a server of its choice. `read` makes the answer of a good one's body, or the code that it holds
-    /// instead.
+    /// Sends one request to a random server. `read` converts the body of a successful reply to a recorded reply, or to
+    /// the problem code in it.
     pub async fn send(&mut self, op: &mut Op, call: Call, request: Request, read: impl Fn(&Value) -> Read) -> Sent {
         let server = self.any_server();
         self.invoke(op, call);
@@ -131,7 +131,7 @@ impl Client {
         }
     }
 
-    /// A problem: a refusal, or one of those that leave open what happened.
+    /// Classifies a problem: a rejection, or an unknown effect.
     fn problem(&self, op: Op, request: &Request, code: String) -> Sent {
         if code == "internal" {
             self.recorder.note_strange(format!("{} was answered with an internal problem", request.path));
@@ -165,7 +165,7 @@ impl Client {
     }
 }
 
-/// What is sent.
+/// A request.
 pub struct Request {
     pub method: Method,
     pub path: String,
@@ -197,18 +197,18 @@ impl Request {
     }
 }
 
-/// A time in an answer, as ms.
+/// A time of a reply, in ms.
 pub fn time(value: &Value) -> Option<i64> {
     Some(TimestampMs::parse(value.as_str()?).expect("a time").0)
 }
 
-/// A token as histories show it: who reads one can do nothing with it.
+/// The digest of a token, so that a history grants no access to a lease.
 pub fn digest(lease: &str) -> String {
     let digest = Digest::of(&[lease.as_bytes()]);
     digest.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The tasks of an answer as histories show them.
+/// The tasks of a reply in the form of a history.
 pub fn claimed(tasks: &Value) -> Vec<Claimed> {
     let tasks = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
     let claimed = tasks.iter().map(|task| Claimed {
@@ -225,7 +225,7 @@ pub fn number(value: &Value) -> u32 {
     u32::try_from(value.as_u64().expect("a number")).expect("a small number")
 }
 
-/// A payload that tells whose it is.
+/// A payload that contains the task's name.
 pub fn payload(name: &str) -> Value {
     json!({"n": name})
 }

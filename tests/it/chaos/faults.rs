@@ -1,4 +1,4 @@
-//! What goes wrong, when, and for how long: all of it follows from the seed.
+//! The faults, their times and durations; all follow from the seed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::proxy::{Cut, Proxy};
 use super::recorder::Recorder;
 use crate::support::redis::OwnRedis;
 
-/// Which proxy of a server: between it and its clients, or between it and Redis.
+/// The proxy of a server: between clients and server, or between server and Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     Front,
@@ -41,9 +41,9 @@ pub enum Fault {
     KillCrew { crew: usize },
 }
 
-/// The faults of a run of this length, each with its time from the start in ms.
+/// The faults of a run of this length, each with its start in ms from the beginning of the run.
 ///
-/// The generator is `StdRng` of the version of rand that Cargo.lock names: with it a seed is a schedule.
+/// The generator is `StdRng` of the rand version in Cargo.lock: with it, a seed determines the schedule.
 pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Vec<(u64, Fault)> {
     let mut rng = StdRng::seed_from_u64(seed);
     let end = u64::try_from(length.as_millis()).expect("a short run");
@@ -54,7 +54,7 @@ pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Ve
         let side = if rng.random_bool(0.5) { Side::Front } else { Side::Back };
         let how = [Cut::Fin, Cut::Rst, Cut::Half][rng.random_range(0..3)];
         let down = rng.random_range(0..800);
-        // Mostly a second, seldom longer than what a server waits for.
+        // Mostly a second, seldom longer than the server's timeout.
         let long = [1000, 1000, 1500, 2000, 5000][rng.random_range(0..5)];
         let some = rng.random_range(200..2500);
         faults.push((
@@ -80,7 +80,7 @@ pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Ve
     faults
 }
 
-/// All that can go wrong.
+/// The targets of faults.
 pub struct World {
     pub redis: Mutex<OwnRedis>,
     pub url: String,
@@ -90,8 +90,8 @@ pub struct World {
 }
 
 impl World {
-    /// Does what the schedule says. Faults overlap; two of one process come one after the other. Returns when the last
-    /// is over and all processes run.
+    /// Runs the schedule. Faults overlap, but two faults of one process run in sequence. Returns when the last fault
+    /// has ended and all processes run.
     pub async fn suffer(self: &Arc<Self>, faults: Vec<(u64, Fault)>) {
         let began = Instant::now();
         let mut under_way = JoinSet::new();
@@ -158,7 +158,7 @@ impl World {
                 self.proxy(server, side).freeze(false);
                 ("links frozen", 1)
             }
-            // How many were, the proxies count.
+            // The proxies count the cut connections.
             Fault::LoseReplies { server, side, count } => {
                 self.proxy(server, side).lose_replies(count);
                 ("rounds of lost replies", 1)
@@ -184,7 +184,7 @@ impl World {
         self.recorder.count(what, by as u64);
     }
 
-    /// Flushes scripts as fast as Redis does it; how often it did.
+    /// Flushes scripts in a loop without a pause; returns the number of flushes.
     async fn flush(&self, time: Duration) -> usize {
         let end = Instant::now() + time;
         let mut flushed = 0;
@@ -199,7 +199,7 @@ impl World {
                 }
                 redis::RedisResult::Ok(())
             };
-            // Redis may be away just now.
+            // Redis may be down at this moment.
             let _ = flush.await;
             pause(Duration::from_millis(20)).await;
         }
@@ -212,7 +212,7 @@ fn seed_determines_the_schedule() {
     let length = Duration::from_secs(60);
     assert_eq!(schedule(7, length, 3, 3), schedule(7, length, 3, 3));
     assert_ne!(schedule(7, length, 3, 3), schedule(8, length, 3, 3));
-    // Ten minutes have enough of those that matter most, whatever the seed.
+    // Ten minutes contain enough of the most important faults, for any seed.
     for seed in 0..20 {
         let faults = schedule(seed, length * 10, 3, 3);
         let count = |which: fn(&Fault) -> bool| faults.iter().filter(|(_, fault)| which(fault)).count();

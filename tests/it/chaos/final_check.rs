@@ -1,4 +1,4 @@
-//! The end of a run: everything is read back.
+//! The end of a run: all tasks are read back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ fn counts(body: &Value) -> Read {
     Ok(Answer::Counts(serde_json::from_value(body["counts"].clone()).expect("counts")))
 }
 
-/// A queue's counts; `None` where there was no answer.
+/// Records the counts of a queue; `None` if there was no reply.
 pub async fn sample(client: &mut Client, queue: &str) -> Option<Counts> {
     let mut op = client.begin();
     let request = Request::get(format!("/queues/{queue}"));
@@ -31,7 +31,7 @@ fn open(counts: Counts) -> i64 {
     counts.scheduled + counts.ready + counts.leased
 }
 
-/// Samples the queues in turn, and says how many tasks have not ended.
+/// Samples the queues in turn, and reports the number of tasks that have not ended.
 pub async fn watch(mut client: Client, waiting: Arc<AtomicI64>, stop: CancellationToken) {
     let mut open_of = [0; QUEUES.len()];
     while !stop.is_cancelled() {
@@ -45,7 +45,7 @@ pub async fn watch(mut client: Client, waiting: Arc<AtomicI64>, stop: Cancellati
     }
 }
 
-/// Returns when all tasks have ended, with an error when they do not.
+/// Returns when all tasks have ended; an error after the timeout.
 pub async fn drained(client: &mut Client) -> Result<(), String> {
     let all = async {
         loop {
@@ -62,7 +62,7 @@ pub async fn drained(client: &mut Client) -> Result<(), String> {
     tokio::time::timeout(Duration::from_secs(90), all).await.map_err(|_| "tasks are left that never end".to_owned())
 }
 
-/// Reads every task of every queue, page by page, as one event of the queue; and then the counts.
+/// Reads every task of every queue, page by page, as one event per queue; then the counts.
 pub async fn read_back(client: &mut Client) {
     for queue in QUEUES {
         let mut op = client.begin();

@@ -1,11 +1,12 @@
-//! Chaos: a Redis, several servers and worker processes under load, while a schedule of faults that follows from a seed
-//! kills, freezes, cuts, delays and loses; then all is read back, and the history of it all is checked.
+//! Chaos test: a Redis, several servers and worker processes under load, while a schedule of faults kills, freezes,
+//! cuts, delays and loses. The seed determines the schedule. At the end all tasks are read back and the history is
+//! checked.
 //!
-//! `make chaos SECONDS=600 SEED=7` runs it for long; with the other tests it runs for a few seconds. The seed decides
-//! the faults and what each client does next; what meets what is the machine's doing, so a seed is a good start for
-//! looking, no replay. What it found is kept where it says when it fails: the history, and the logs of the servers.
+//! `make chaos SECONDS=600 SEED=7` is a long run; as part of the test suite it takes a few seconds. The seed determines
+//! the faults and the choices of each client, but not the timing of the machine: a run with the same seed is similar,
+//! not a replay. A failed run keeps its history and the logs of the servers, and prints their folder.
 //!
-//! Redis runs with `appendfsync always`: at a kill -9 nothing that was acknowledged may be lost.
+//! Redis runs with `appendfsync always`, so a kill -9 must not lose an acknowledged write.
 
 mod client;
 mod faults;
@@ -44,10 +45,10 @@ const PRODUCERS: usize = 8;
 const WORKERS: usize = 24;
 const RUDE: usize = 2;
 
-/// How long it goes on when nobody says: long enough for a fault of most kinds.
+/// Default duration: long enough for a fault of most kinds.
 const SECONDS: u64 = 5;
 
-/// Here time itself is what is wanted: a schedule is about when.
+/// A pause by the clock: the schedule of faults needs one.
 pub async fn pause(time: Duration) {
     let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }
@@ -57,7 +58,7 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}: it takes a number")))
 }
 
-/// What a worker process runs: nothing, unless it is one.
+/// The main function of a worker process; does nothing in other processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_process() {
     if let Ok(orders) = std::env::var(processes::WORKER) {
@@ -71,7 +72,7 @@ async fn tasks_are_neither_lost_nor_completed_twice_under_faults() {
     let length = Duration::from_secs(from_environment("SLOTWHEEL_CHAOS_SECONDS").unwrap_or(SECONDS));
     let folder = std::env::temp_dir().join(format!("slotwheel-chaos-{seed}-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("a folder");
-    // Also for a run that does not come to its end.
+    // Printed first, for a run that is aborted.
     println!("chaos: seed {seed}, {} s, history and logs in {}", length.as_secs(), folder.display());
     let recorder = Arc::new(Recorder::new(&folder, "main"));
     let troubles = run(seed, length, &folder, &recorder).await;
@@ -94,7 +95,7 @@ async fn tasks_are_neither_lost_nor_completed_twice_under_faults() {
     std::fs::remove_dir_all(&folder).expect("to leave nothing");
 }
 
-/// Load and faults, and the end; what went wrong beside the history.
+/// Runs load, faults and the final check; returns errors outside the history.
 async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder>) -> Vec<String> {
     let redis = OwnRedis::single(&["--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb"]).await;
     let url = redis.url.clone();
@@ -141,7 +142,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     polite.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut reader = client("reader".into());
     troubles.extend(final_check::drained(&mut reader).await.err());
-    // What was on its way arrives or is gone once the servers have ended; what arrived is worked off.
+    // Requests in flight have arrived or are lost once the servers have ended; the rest is processed.
     for server in &world.servers {
         server.stop().await;
     }
@@ -170,7 +171,7 @@ async fn ended(mut clients: JoinSet<()>, troubles: &mut Vec<String>) {
     }
 }
 
-/// What the audit finds in the store that was left behind.
+/// The findings of an audit of the store after the run.
 async fn audited(url: &str) -> Vec<String> {
     let client =
         Redis::connect(RedisConfig { url: url.to_owned(), ..RedisConfig::default() }).await.expect("a connection");
@@ -182,7 +183,7 @@ async fn audited(url: &str) -> Vec<String> {
     first.map(|finding| format!("the audit, one of {count}: {}", finding.text)).collect()
 }
 
-/// The lines of all processes, each process' in order.
+/// The events of all processes; those of one process are in order.
 fn recorded(folder: &Path) -> Vec<Event> {
     let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
     let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));

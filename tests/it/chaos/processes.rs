@@ -1,4 +1,4 @@
-//! The processes: servers, each behind a proxy and before one; and worker processes, this binary run anew.
+//! The processes: servers, each between two proxies; and worker processes, which run this test binary.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,18 +17,18 @@ use super::proxy::{Cut, Proxy, Upstream};
 use super::recorder::Recorder;
 use super::worker;
 
-/// Says to this binary that it is a worker process, and which.
+/// Environment variable that makes this binary a worker process; its value is the orders.
 pub const WORKER: &str = "SLOTWHEEL_CHAOS_WORKER";
 
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill").success());
 }
 
-/// A slotwheel server that is killed and comes back.
+/// A slotwheel server that is killed and restarted.
 pub struct Server {
-    /// Clients come through this one.
+    /// Between clients and the server.
     pub front: Proxy,
-    /// And it goes to Redis through this one.
+    /// Between the server and Redis.
     pub back: Proxy,
     log: PathBuf,
     recorder: Arc<Recorder>,
@@ -49,8 +49,8 @@ impl Server {
         server
     }
 
-    /// Returns when it listens. One that could not start because Redis fell under it is started again, as whoever
-    /// looks after services would.
+    /// Returns when the server listens. If the start failed because Redis went down, it is repeated, as a service
+    /// manager would.
     async fn launch(&self) -> Child {
         loop {
             let mut child = Command::new(env!("CARGO_BIN_EXE_slotwheel"))
@@ -72,7 +72,7 @@ impl Server {
                     address.and_then(|address| address.parse().ok()).map(|address| said.send(address));
                 }
             });
-            // Nothing more is heard from one that has ended.
+            // The log ends with the process.
             if let Some(address) = heard.recv().await {
                 self.front.lead_to(Some(Upstream::Tcp(address)));
                 return child;
@@ -89,7 +89,7 @@ impl Server {
         }
     }
 
-    /// Ends it, by kill -9 or in good order, and starts it again after `down`.
+    /// Ends the server by SIGKILL or SIGTERM, and restarts it after `down`.
     pub async fn restart(&self, kill: bool, down: Duration) {
         let mut process = self.process.lock().await;
         let mut child = process.take().expect("a process");
@@ -111,7 +111,7 @@ impl Server {
         signal(child, "-CONT");
     }
 
-    /// Ends it for good, in good order.
+    /// Stops the server by SIGTERM, without a restart.
     pub async fn stop(&self) {
         let mut child = self.process.lock().await.take().expect("a process");
         self.expect_alive(&mut child);
@@ -119,7 +119,7 @@ impl Server {
         self.front.lead_to(None);
     }
 
-    /// Starts it again after [`Server::stop`].
+    /// Restarts the server after [`Server::stop`].
     pub async fn resume(&self) {
         *self.process.lock().await = Some(self.launch().await);
     }
@@ -141,7 +141,7 @@ impl Drop for Server {
     }
 }
 
-/// What a worker process is told.
+/// The orders of a worker process.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Orders {
     pub seed: u64,
@@ -151,7 +151,7 @@ pub struct Orders {
     pub folder: PathBuf,
 }
 
-/// A worker process that is frozen and killed, and replaced.
+/// A worker process that is frozen, killed and replaced.
 pub struct Crew {
     orders: Orders,
     process: Mutex<(u32, Option<Child>)>,
@@ -193,7 +193,7 @@ impl Crew {
         signal(child, "-CONT");
     }
 
-    /// Has it finish what it holds; whether it ended as it should.
+    /// Lets the worker finish its leases; returns whether it ended successfully.
     pub async fn stop(&self) -> bool {
         let mut child = self.process.lock().await.1.take().expect("a process");
         drop(child.stdin.take());
@@ -215,7 +215,7 @@ impl Drop for Crew {
     }
 }
 
-/// Works as it was told until its standard input ends: nobody is left who would tell it to stop.
+/// Works by its orders until its standard input ends, so it ends with its parent.
 pub async fn obey(orders: Orders) {
     let recorder = Arc::new(Recorder::new(&orders.folder, &orders.name));
     recorder.read_clock(&orders.redis).await;

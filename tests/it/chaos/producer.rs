@@ -1,5 +1,5 @@
-//! Those who submit: one at a time, in batches, with keys, delays, dedupe keys and deadlines, sent again under their
-//! Idempotency-Key where no answer came; and call tasks off now and then.
+//! Producers: they submit single tasks and batches, with keys, delays, dedupe keys and deadlines, repeat unanswered
+//! submits under their Idempotency-Key, and cancel some tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,10 +16,10 @@ use crate::support::text;
 
 pub const QUEUES: [&str; 3] = ["plain", "keyed", "mixed"];
 
-/// So many tasks may wait before producers wait.
+/// Limit of waiting tasks; producers pause above it.
 const BACKLOG: i64 = 600;
 
-/// Submits until it is told to stop.
+/// Submits until `stop` is cancelled.
 pub async fn produce(mut client: Client, waiting: Arc<AtomicI64>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if waiting.load(Ordering::Relaxed) > BACKLOG {
@@ -36,7 +36,7 @@ pub async fn produce(mut client: Client, waiting: Arc<AtomicI64>, stop: Cancella
     }
 }
 
-/// A task of a queue's kind: its record in the history, and its body.
+/// A task for a queue: its item in the history, and its body.
 fn task(client: &mut Client, queue: &str, name: String) -> (Item, Value) {
     let mut body = json!({
         "queue": queue,
@@ -96,7 +96,7 @@ async fn one(client: &mut Client, queue: &str) {
                 }
                 return;
             }
-            // Without a key a repetition would be another task.
+            // Without a key, a repeated submit would create another task.
             Sent::Unknown if key.is_some() => retry_later(client).await,
             _ => return,
         }

@@ -1,4 +1,4 @@
-//! A proxy between clients and a server, or between a server and Redis, that does to connections what networks do.
+//! A proxy between clients and a server, or between a server and Redis, that injects network faults.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,25 +13,25 @@ use tokio::sync::watch;
 
 use super::pause;
 
-/// What stands behind a proxy.
+/// The upstream of a proxy.
 #[derive(Clone, Debug)]
 pub enum Upstream {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// How a connection is ended.
+/// The way to end a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
-    /// In good order.
+    /// By FIN.
     Fin,
-    /// By a reset.
+    /// By RST.
     Rst,
-    /// The client's half only: what stands behind sees an end and can still answer.
+    /// The client's half only: the upstream reads an end and can still reply.
     Half,
 }
 
-/// Listens on a port of its own for as long as the test lives; what stands behind it may come and go.
+/// Listens on its own port until the test ends; the upstream may change.
 #[derive(Clone)]
 pub struct Proxy {
     pub address: SocketAddr,
@@ -50,7 +50,7 @@ struct State {
 
 struct Link {
     cut: watch::Sender<Option<Cut>>,
-    /// It carries signals.
+    /// It carries pub/sub messages.
     subscribed: AtomicBool,
 }
 
@@ -76,17 +76,17 @@ impl Proxy {
         Proxy { address, state }
     }
 
-    /// From now on new connections lead there; `None`: they are closed.
+    /// Sets the upstream of new connections; `None` closes them.
     pub fn lead_to(&self, upstream: Option<Upstream>) {
         *self.state.upstream.lock().unwrap() = upstream;
     }
 
-    /// Ends every connection that there is; how many.
+    /// Ends every open connection; returns their number.
     pub fn cut(&self, how: Cut) -> usize {
         self.cut_where(how, |_| true)
     }
 
-    /// Ends those that carry signals.
+    /// Ends the pub/sub connections.
     pub fn cut_signals(&self) -> usize {
         self.cut_where(Cut::Rst, |link| link.subscribed.load(Ordering::Relaxed))
     }
@@ -100,22 +100,22 @@ impl Proxy {
         chosen.len()
     }
 
-    /// Everything takes so much longer, either way.
+    /// Delays all data by this duration, in both directions.
     pub fn delay(&self, ms: u64) {
         self.state.delay_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Nothing passes any more, or everything does again.
+    /// Stops or resumes all data.
     pub fn freeze(&self, frozen: bool) {
         self.state.frozen.send_replace(frozen);
     }
 
-    /// The next so many answers are lost, and their connections with them; what they answer has happened.
+    /// Loses the next `count` replies and closes their connections; the requests took effect.
     pub fn lose_replies(&self, count: u32) {
         self.state.losing.store(count, Ordering::Relaxed);
     }
 
-    /// All is as it should be again, for new connections.
+    /// Ends all faults for new connections.
     pub fn heal(&self) {
         self.delay(0);
         self.lose_replies(0);
@@ -159,7 +159,7 @@ impl State {
         let (from_upstream, to_upstream) = tokio::io::split(upstream);
         let requests = async {
             self.requests(from_client, to_upstream, link).await;
-            // What was asked may be answered yet.
+            // A pending request may still be answered.
             std::future::pending::<()>().await;
         };
         let mut cut = link.cut.subscribe();

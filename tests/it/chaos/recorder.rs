@@ -1,4 +1,4 @@
-//! Writes a history, line by line as things happen: a process that is killed leaves all that it knew.
+//! Writes a history line by line: a killed process leaves everything recorded until then.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ pub struct Recorder {
     process: String,
     began: Instant,
     file: Mutex<File>,
-    /// What was done how often, and what should not have been seen at all.
+    /// Counts of operations, and unexpected observations.
     tally: Mutex<BTreeMap<&'static str, u64>>,
     strange: Mutex<Vec<String>>,
 }
@@ -40,7 +40,7 @@ impl Recorder {
         i64::try_from(self.began.elapsed().as_micros()).expect("a short run")
     }
 
-    /// Writes a line, with the time and whose it is. One write each: a kill leaves whole lines.
+    /// Writes an event with its time and process. Each line is one write, so a kill leaves whole lines.
     pub fn write(&self, mut event: Event) {
         event.process = self.process.clone();
         event.wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis() as i64;
@@ -51,7 +51,7 @@ impl Recorder {
         file.write_all(&line).expect("a line of the history");
     }
 
-    /// Reads Redis' clock until it was read exactly: what counts is how long the answer took.
+    /// Reads Redis' clock until one reading is precise: the round-trip time is its error bound.
     pub async fn read_clock(&self, socket: &Path) {
         loop {
             if let Ok(Some((at, reading))) = tokio::time::timeout(Duration::from_secs(1), self.ask_time(socket)).await
@@ -89,7 +89,7 @@ impl Recorder {
         self.tally.lock().unwrap().clone()
     }
 
-    /// Something that no fault explains.
+    /// Records an observation that no fault explains.
     pub fn note_strange(&self, what: String) {
         let mut strange = self.strange.lock().unwrap();
         if strange.len() < 20 {

@@ -1,4 +1,4 @@
-//! Those who work: most as they should, some slow, some dead for a while, some gone in the middle of a request.
+//! Workers: most behave correctly; some are slow, freeze for a while, or disconnect during a request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::producer::{QUEUES, retry_later};
 use crate::history::event::{Answer, Call};
 use crate::support::{report_with, text};
 
-/// How long a claim waits.
+/// Wait of a claim.
 const WAIT_MS: u64 = 1500;
 
-/// Works until it is told to stop, and finishes what it holds. Where it is `polite`, all it does is complete.
+/// Works until `stop` is cancelled, and finishes its leases. A `polite` worker only completes.
 pub async fn work(mut client: Client, polite: Arc<AtomicBool>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut held: VecDeque<Value> = claim(&mut client).await.into();
@@ -46,7 +46,7 @@ fn tasks(body: &Value) -> Vec<Value> {
     body["tasks"].as_array().cloned().unwrap_or_default()
 }
 
-/// Claims; where it has a claim id, it asks again until it is answered.
+/// Claims; with a claim id, repeats the claim until there is a reply.
 async fn claim(client: &mut Client) -> Vec<Value> {
     let mut op = client.begin();
     let (lease_ms, mut body) = wanted(client);
@@ -67,7 +67,7 @@ async fn claim(client: &mut Client) -> Vec<Value> {
     Vec::new()
 }
 
-/// Does with a task what comes to its mind; what it got for that.
+/// Handles a task in a random way; returns the tasks claimed with its completion.
 async fn handle(client: &mut Client, task: &Value, polite: bool) -> Vec<Value> {
     if polite {
         return complete(client, task, false).await;
@@ -86,13 +86,13 @@ async fn handle(client: &mut Client, task: &Value, polite: bool) -> Vec<Value> {
             return complete(client, task, false).await;
         }
         94..95 => {
-            // Frozen: it wakes when its lease has gone, and does not know.
+            // Simulates a frozen worker: it continues after its lease has expired.
             pause(Duration::from_millis(3200)).await;
             return complete(client, task, false).await;
         }
         95..98 => {
             complete(client, task, false).await;
-            // Another verb with a token that has had its end.
+            // Another report with the token of an ended lease.
             fail(client, task).await;
         }
         _ => {}
@@ -109,7 +109,7 @@ fn ended(body: &Value) -> Read {
     Ok(Answer::Ended { state, run_at, tasks: claimed(&body["tasks"]) })
 }
 
-/// Sends a report until it is answered, or patience ends.
+/// Sends a report until there is a reply, or the timeout ends.
 async fn report(client: &mut Client, path: &str, body: Value, call: impl Fn() -> Call) -> Option<Value> {
     let mut op = client.begin();
     let wait = if body["claim"].is_object() { WAIT_MS } else { 0 };
@@ -165,7 +165,7 @@ async fn heartbeat(client: &mut Client, task: &Value) {
     client.send(&mut op, Call::Heartbeat { id, token }, Request::post("/heartbeat", body), read).await;
 }
 
-/// Claims on connections of its own and is gone before it is answered: closed, reset, half closed, or just silent.
+/// Claims on separate connections and disconnects before the reply: by FIN, RST, half-close, or by silence.
 pub async fn be_rude(mut client: Client, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut op = client.begin();

@@ -44,7 +44,7 @@ async fn dataset_metrics_agree_on_all_servers_and_server_metrics_do_not() {
     }
     assert_eq!(transitions(&metrics_of(&other).await), BTreeMap::new());
 
-    // Nobody does what is due.
+    // No server runs upkeep.
     fixture.stop_servers().await;
     fixture.advance(700_000);
     let seen = queue_stats::dataset_stats(&fixture.store().await).await.unwrap();
@@ -61,23 +61,23 @@ async fn metrics_size_does_not_grow_with_queues_or_paths() {
         let tasks: Vec<Value> = (first..first + 1000).map(task).collect();
         fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
     }
-    // Behind 250 others of the same priority, and before all the rest.
+    // After 250 other queues of the same priority, and before all the rest.
     for _ in 0..20 {
         fixture.submit("q00200-full", json!(1)).await;
     }
-    // Of the least priority, and of a name in the middle.
+    // Of the lowest priority, with a name in the middle.
     for _ in 0..20 {
         fixture.submit_with(json!({"queue": "q00500-low", "payload": 1, "priority": 0})).await;
     }
-    // One that waits behind all of a better priority, in slots of their own.
+    // A task that waits behind many of a better priority in other slots.
     let body = json!({"queue": "q00500-starved", "payload": 1, "priority": 0, "key": "starved"});
     let starved = fixture.submit_with(body).await;
     fixture.advance(3_600_000);
     let better = |key: usize| json!({"queue": "q00500-starved", "payload": 1, "priority": 9, "key": format!("{key}")});
     let better: Vec<Value> = (0..60).map(better).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": better})).await.expect(200);
-    // However many read at once, none of them waits so long that Redis seems away. They do not look at what they read
-    // meanwhile: the server is in this thread too.
+    // Many concurrent readings must not make Redis seem unavailable. They skip the contract check: the server runs in
+    // this thread too.
     let mut hasty = fixture.http.clone();
     hasty.check = |_, _, _| ();
     let readings = join_all((0..200).map(|_| hasty.get("/metrics"))).await;
@@ -94,7 +94,7 @@ async fn metrics_size_does_not_grow_with_queues_or_paths() {
     assert_eq!(ready("q00500-low"), Some(20.0));
     assert_eq!(ready("q00500-starved"), Some(61.0));
     let age = before.value("slotwheel_queue_oldest_ready_age_seconds", &[("queue", "q00500-starved")]).unwrap();
-    assert!(age >= 3600.0, "{age}: {} is not seen", starved["id"]);
+    assert!(age >= 3600.0, "{age}: {} is not counted", starved["id"]);
 
     for number in 0..200 {
         let odd = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
@@ -108,7 +108,7 @@ async fn metrics_size_does_not_grow_with_queues_or_paths() {
     assert!(routes.iter().all(|route| templates.contains(route) || *route == "unmatched"), "{routes:?}");
     let methods = after.values_of("method");
     assert!(methods.iter().all(|method| ["GET", "POST", "DELETE", "other"].contains(method)), "{methods:?}");
-    // Three routes were new.
+    // Three new routes.
     assert!(after.samples().count() < before.samples().count() + 3 * 40);
     fixture.end().await;
 }

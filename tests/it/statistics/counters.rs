@@ -26,7 +26,7 @@ async fn wait_buckets_of_scripts_are_those_of_the_histogram() {
         fixture.advance(6000);
         let path = format!("/stats?queue={queue}&window_ms=10000");
         let stats = fixture.http.get(&path).await.expect(200);
-        // The mean is exact, and the quantile lies in its class.
+        // The mean is exact, and the quantile lies in the mean's bucket.
         let (mean, p50) = (stats["wait_mean_ms"].as_f64().unwrap(), stats["wait_p50_ms"].as_f64().unwrap());
         let (low, high) = Bucket::of_ms(mean as u64).bounds();
         assert!((low as f64..high as f64).contains(&p50), "{wait}: {mean} {p50} not in {low}..{high}");
@@ -51,7 +51,7 @@ async fn servers_agree_on_a_window_also_within_2_s_of_a_restart() {
         fixture.advance(10 + n);
         fixture.http.post("/complete", &report(&claimed["tasks"][0])).await.expect(200);
     }
-    // Each server has written whom it has seen.
+    // Each server has written its workers.
     fixture.advance(6000);
     fixture.until(|| async { (two_minutes(&fixture.http).await["n"] == 6).then_some(()) }).await;
     let all = fixture
@@ -67,7 +67,7 @@ async fn servers_agree_on_a_window_also_within_2_s_of_a_restart() {
     let restarted = two_minutes(&again).await;
     assert!(started.elapsed() < Duration::from_secs(2));
     let other = two_minutes(&fixture.http).await;
-    // Unless a new window has begun between the two.
+    // Unless a new window has begun between the two readings.
     if restarted["window_end"] == other["window_end"] {
         assert_eq!(restarted, other);
     } else {
@@ -87,7 +87,7 @@ async fn counters_use_few_keys_that_expire() {
     assert!((1..=3).contains(&keys.len()), "{keys:?}");
     for key in &keys {
         let left: i64 = fixture.redis.ask(cmd("PTTL").arg(key)).await;
-        assert!((905_000..=920_000).contains(&left), "{key} goes after {left} ms");
+        assert!((905_000..=920_000).contains(&left), "{key} expires after {left} ms");
         let fields: BTreeMap<String, String> = fixture.redis.ask(cmd("HGETALL").arg(key)).await;
         assert!(fields.keys().all(|field| field.ends_with(":submitted")), "{fields:?}");
     }
@@ -104,16 +104,16 @@ async fn counters_pending_with_a_caller_count_like_flushed_ones() {
         (of_queue, read_window(&lab.store, None, 12).await.unwrap().counters.submitted, buckets)
     };
     submit(lab.shard(), &mut pump, &[task(1), task(2)]).await.unwrap();
-    // By another pump.
+    // By another caller.
     lab.submit(&[task(3)]).await.unwrap();
     lab.at(7000);
     assert_eq!(seen().await, (3, 3, 0));
-    // That was 5 s ago: what it had is put away, and counts once.
+    // 5 s later the pending counters are flushed, and count once.
     submit(lab.shard(), &mut pump, &[task(4)]).await.unwrap();
     assert_eq!(seen().await, (3, 3, 1));
     lab.at(14_000);
     assert_eq!(seen().await, (4, 4, 1));
-    // Of many queues nothing stays at hand, in whatever order they come.
+    // For many queues no counter stays pending, in any order of queues.
     for first in [10, 20] {
         let ten = (first..first + 10).map(|n| NewTask { queue: queue(&format!("q{n}")), ..task(n) });
         submit(lab.shard(), &mut pump, &ten.collect::<Vec<_>>()).await.unwrap();
@@ -123,7 +123,7 @@ async fn counters_pending_with_a_caller_count_like_flushed_ones() {
     submit(lab.shard(), &mut pump, &[task(40)]).await.unwrap();
     lab.at(28_000);
     assert_eq!(seen().await, (5, 25, 3));
-    // What nobody can ask for any more goes without being put away.
+    // Counters older than the longest window are dropped without a flush.
     lab.at(2_000_000);
     submit(lab.shard(), &mut pump, &[task(41)]).await.unwrap();
     lab.at(2_007_000);

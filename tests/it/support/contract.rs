@@ -1,4 +1,4 @@
-//! Holds answers against openapi.yaml.
+//! Checks replies against openapi.yaml.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::Answer;
 
-/// The contract as it stands.
+/// The contract.
 pub static CONTRACT: LazyLock<Value> =
     LazyLock::new(|| serde_saphyr::from_str(slotwheel::api::CONTRACT).expect("openapi.yaml is YAML"));
 
-/// Its schemas, in the words of JSON Schema.
+/// Its schemas, converted to JSON Schema.
 static COMPONENTS: LazyLock<Value> = LazyLock::new(|| translated(&CONTRACT["components"]));
 
-/// OpenAPI 3.0 says `nullable: true` where JSON Schema names a second type.
+/// Converts `nullable: true` of OpenAPI 3.0 to a second type.
 fn translated(schema: &Value) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(translated).collect(),
@@ -40,7 +40,7 @@ fn translated(schema: &Value) -> Value {
     }
 }
 
-/// The contract's path that `path` is an instance of.
+/// The contract's path template that matches `path`.
 fn template(path: &str) -> Option<&'static str> {
     let path = path.split('?').next().unwrap_or_default();
     let parts: Vec<&str> = path.split('/').collect();
@@ -50,7 +50,7 @@ fn template(path: &str) -> Option<&'static str> {
             && wanted.iter().zip(&parts).all(|(wanted, part)| wanted == part || wanted.starts_with('{'))
     };
     let paths = CONTRACT["paths"].as_object().expect("paths");
-    // One without a parameter fits better.
+    // A template without a parameter takes precedence.
     let mut found: Vec<&String> = paths.keys().filter(fits).collect();
     found.sort_by_key(|template| template.contains('{'));
     found.first().map(|template| template.as_str())
@@ -63,7 +63,7 @@ fn resolved(mut value: &'static Value) -> &'static Value {
     value
 }
 
-/// Fails unless the contract has this answer.
+/// Panics unless the contract allows this reply.
 #[track_caller]
 pub fn check(method: &str, path: &str, answer: &Answer) {
     let Some(template) = template(path) else {
@@ -98,7 +98,7 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
     validate(&format!("{method} {template} {exact}"), &media["schema"], &answer.json());
 }
 
-/// Fails unless the contract has this server-sent event.
+/// Panics unless the contract allows this server-sent event.
 #[track_caller]
 pub fn check_event(event: &Value) {
     let schema = &CONTRACT["components"]["schemas"]["Events"]["items"];

@@ -1,4 +1,4 @@
-//! A client that listens: each event is held against the contract.
+//! A client of `GET /events`: each event is checked against the contract.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use tokio::task::JoinHandle;
 
 use super::{Http, contract};
 
-/// Longer than anything that is waited for.
+/// Longer than any wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A stream of events as it is read.
+/// A stream of events.
 pub struct Stream {
     body: UnsyncBoxBody<Bytes, String>,
     read: String,
-    /// The id of the last event, as a client keeps it.
+    /// The id of the last event, as a client stores it.
     pub id: String,
-    /// How often it was told nothing but its place.
+    /// The number of blocks with an id alone.
     pub places: usize,
 }
 
@@ -35,7 +35,7 @@ impl Stream {
         Self::open_behind(http, query, "").await
     }
 
-    /// Behind the event of this id, where there is one.
+    /// Opens a stream after the event of this id, if it is not empty.
     pub async fn open_behind(http: &Http, query: &str, id: &str) -> Self {
         let url = format!("http://{}/events{query}", http.address);
         let answer = reqwest::Client::new().get(url).header("last-event-id", id).send().await.expect("an answer");
@@ -49,7 +49,7 @@ impl Stream {
         Self::of(body.map_err(|error| error.to_string()).boxed_unsync())
     }
 
-    /// The next block of lines; `None` at the end of the stream.
+    /// Returns the next block of lines; `None` at the end of the stream.
     pub async fn block(&mut self) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.read.split_once("\n\n") {
@@ -63,7 +63,7 @@ impl Stream {
         }
     }
 
-    /// Its place, once it is told that and nothing else.
+    /// Returns the id of the next block, which must have nothing else.
     pub async fn place(&mut self) -> String {
         let block = tokio::time::timeout(PATIENCE, self.block()).await.expect("a place in time").expect("a place");
         assert!(!block.contains("event: "), "{block}");
@@ -71,7 +71,7 @@ impl Stream {
         self.id.clone()
     }
 
-    /// The next event: its name and its data; `None` at the end of the stream.
+    /// Returns the next event: its name and its data; `None` at the end of the stream.
     pub async fn event(&mut self) -> Option<(String, Value)> {
         tokio::time::timeout(PATIENCE, self.any_event()).await.expect("an event in time")
     }
@@ -97,26 +97,27 @@ impl Stream {
         }
     }
 
-    /// The next event, which must be a change of a task.
+    /// Returns the data of the next event, which must be a task event.
     pub async fn change(&mut self) -> Value {
         let (name, data) = self.event().await.expect("an event");
         assert_eq!(name, "task", "{data}");
         data
     }
 
-    /// The next event, which must be this change.
+    /// Asserts that the next event is this transition.
     pub async fn expect(&mut self, task: &Value, from: Value, state: Value) {
         let change = self.change().await;
         assert_eq!((&change["id"], &change["from"], &change["state"]), (&task["id"], &from, &state), "{change}");
     }
 
-    /// The next event, which must say that so many were missed.
+    /// Asserts that the next event is a gap of `count` events.
     pub async fn missed(&mut self, count: Value) {
         assert_eq!(self.event().await.expect("an event"), ("gap".into(), json!({"count": count})));
     }
 }
 
-/// A stream over HTTP/2 of which so many bytes may be on their way, and the course of its connection.
+/// Opens a stream over HTTP/2 with a receive window of `window` bytes; returns it with its connection task and the
+/// request sender.
 pub async fn narrow(
     http: &Http,
     window: u32,

@@ -1,4 +1,4 @@
-//! Reads what `/metrics` answers, and fails where it is not as the OpenMetrics text format, or the older one, wants it.
+//! Parses `/metrics`, and panics if it breaks the OpenMetrics text format or the older Prometheus text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ pub struct Family {
     pub help: String,
     pub kind: String,
     pub unit: Option<String>,
-    /// By their names.
+    /// Samples by name.
     pub samples: Vec<(String, Labels, f64)>,
 }
 
-/// All families, by their names.
+/// All families by name.
 #[derive(Clone, Debug)]
 pub struct Exposition(pub BTreeMap<String, Family>);
 
 impl Exposition {
-    /// Reads OpenMetrics.
+    /// Parses OpenMetrics text.
     #[track_caller]
     pub fn open(text: &str) -> Self {
         let text = text.strip_suffix("# EOF\n").expect("an end");
@@ -33,7 +33,7 @@ impl Exposition {
         })
     }
 
-    /// Reads the older text.
+    /// Parses the older Prometheus text.
     #[track_caller]
     pub fn older(text: &str) -> Self {
         assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
@@ -88,7 +88,7 @@ impl Exposition {
         found.map(|(_, _, value)| *value)
     }
 
-    /// The same where none is as good as 0.
+    /// The same, with 0 for a missing sample.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.value(name, labels).unwrap_or(0.0)
     }
@@ -102,17 +102,17 @@ impl Exposition {
         self.0.values().flat_map(|family| &family.samples)
     }
 
-    /// The values that a label has.
+    /// The values of a label.
     pub fn values_of(&self, label: &str) -> BTreeSet<&str> {
         self.samples().filter_map(|(_, labels, _)| labels.get(label).map(String::as_str)).collect()
     }
 
-    /// The names that samples of the families have or could have.
+    /// The sample names of all families, present or possible.
     pub fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for (name, family) in &self.0 {
             let suffixes: &[&str] = match family.kind.as_str() {
-                // In the older text a family has the name of its samples.
+                // In the older text, a family has the name of its samples.
                 "counter" if !name.ends_with("_total") => &["_total"],
                 "histogram" => &["_bucket", "_sum", "_count"],
                 "info" => &["_info"],
@@ -125,7 +125,7 @@ impl Exposition {
 }
 
 impl Family {
-    /// What holds of each family, whatever it is about.
+    /// Checks that hold for every family.
     #[track_caller]
     fn check(&self, name: &str) {
         assert!(!self.kind.is_empty(), "{name} has no type");
@@ -187,7 +187,7 @@ fn sample(line: &str) -> (String, Labels, f64) {
         loop {
             let (label, behind) = inside.split_once("=\"").unwrap_or_else(|| panic!("{line}: no label"));
             let (value, behind) = behind.split_once('"').unwrap_or_else(|| panic!("{line}: no value"));
-            // None of ours has anything to escape.
+            // Our label values need no escaping.
             assert!(is_name(label) && !value.contains('\\'), "{line}");
             assert!(labels.insert(label.into(), value.into()).is_none(), "{line}: {label} twice");
             match behind.strip_prefix(',') {

@@ -1,4 +1,4 @@
-//! A client that believes nothing: every answer is held against the contract.
+//! An HTTP client that checks every reply against the contract.
 
 use std::net::SocketAddr;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use super::contract;
 
-/// Speaks to one server.
+/// A client of one server.
 #[derive(Clone, Debug)]
 pub struct Http {
     pub address: SocketAddr,
     client: reqwest::Client,
-    /// What is done to every answer: it is held against the contract, unless something is measured.
+    /// Called with every reply; checks it against the contract unless a test measures time.
     pub check: fn(&str, &str, &Answer),
 }
 
-/// An answer as it came.
+/// A reply.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -26,7 +26,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body, if the status is this.
+    /// Returns the body; panics if the status is another.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -40,7 +40,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|_| Value::String(self.text.clone()))
     }
 
-    /// The problem's code and the pointer of its first fault, if the status is this.
+    /// Returns the problem's code and the pointer of its first error; panics if the status is another.
     #[track_caller]
     pub fn problem(&self, status: u16) -> (String, Option<String>) {
         let body = self.expect(status);
@@ -104,7 +104,7 @@ impl Http {
         answer
     }
 
-    /// Whether it can do its work; no answer is no.
+    /// Whether `/readyz` succeeds.
     pub async fn is_ready(&self) -> bool {
         let answer = self.client.get(format!("http://{}/readyz", self.address)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())

@@ -1,4 +1,4 @@
-//! A server of one's own, on a Redis of one's own.
+//! Test support: each test has its own server on its own Redis.
 
 pub mod contract;
 pub mod event_stream;
@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 pub use http::{Answer, Http};
 use redis::{Flavour, OwnRedis};
 
-/// Put before every script of a run under the shim.
+/// Checks every script of a run with `SLOTWHEEL_TEST_ON=shim`; precedes its text.
 pub const SHIM: &str = include_str!("shim.lua");
 
-/// A server and its Redis. Every test ends with [`Fixture::end`], which audits what it left behind.
+/// A server and its Redis. Every test ends with [`Fixture::end`], which audits the store.
 pub struct Fixture {
     pub redis: OwnRedis,
     pub http: Http,
@@ -46,12 +46,12 @@ struct Server {
 }
 
 impl Fixture {
-    /// With the shards that the run asks for.
+    /// Starts a server with the default number of shards of this run.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With as many shards as the test needs.
+    /// Starts a server with this number of shards.
     pub async fn with_shards(shards: u16) -> Self {
         Self::with(|written| written.shards = Some(shards)).await
     }
@@ -62,14 +62,14 @@ impl Fixture {
         Self::on(redis, url, change).await
     }
 
-    /// On `redis`, reached through `url`.
+    /// Starts a server on `redis`, which it connects to by `url`.
     pub async fn on(redis: OwnRedis, url: String, change: impl FnOnce(&mut RawConfig)) -> Self {
         let flavour = Flavour::of_this_run();
         let mut written = RawConfig {
             listen: Some("127.0.0.1:0".into()),
             redis_url: Some(url),
             shards: Some(if flavour == Flavour::Cluster { 16 } else { 1 }),
-            // The truth is looked for often, so that no test waits long for what a signal missed.
+            // A short poll interval, so that no test waits long for a task after a lost wake-up.
             poll_interval_ms: Some(150),
             ..RawConfig::default()
         };
@@ -83,24 +83,24 @@ impl Fixture {
         Fixture { redis, http, config, offset, servers: vec![server], ended: false }
     }
 
-    /// Another server on the same Redis.
+    /// Starts another server on the same Redis.
     pub async fn another_server(&mut self) -> Http {
         let (server, http) = Server::start(&self.config).await;
         self.servers.push(server);
         http
     }
 
-    /// Moves Redis' clock, as scripts see it.
+    /// Advances Redis' clock, as scripts see it.
     pub fn advance(&self, ms: i64) {
         self.offset.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// The store, seen past the server.
+    /// Opens the store directly, without the server.
     pub async fn store(&self) -> Store {
         self.store_at(&self.redis.url).await
     }
 
-    /// The same, on another way to Redis.
+    /// The same, by another URL of Redis.
     pub async fn store_at(&self, url: &str) -> Store {
         let prelude = self.config.test_hooks.script_prefix.clone();
         let target = RedisConfig {
@@ -109,24 +109,24 @@ impl Fixture {
             injected_lua: prelude,
             ..RedisConfig::default()
         };
-        let client = Client::connect(target).await.expect("a connection past the server");
+        let client = Client::connect(target).await.expect("a direct connection");
         let founded = identity::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
     }
 
-    /// Stops the server that was started last, as a signal would.
+    /// Stops the last started server, like SIGTERM.
     pub async fn stop_last_server(&mut self) {
         let server = self.servers.pop().expect("a server");
         server.stop.cancel();
-        server.running.await.expect("no panic").expect("an orderly end");
+        server.running.await.expect("no panic").expect("a clean end");
     }
 
-    /// Tells the servers to stop, as a signal would, and does not wait for it.
+    /// Begins to stop the servers, like SIGTERM, without waiting.
     pub fn tell_to_stop(&self) {
         self.servers.iter().for_each(|server| server.stop.cancel());
     }
 
-    /// Stops the servers as a signal would.
+    /// Stops the servers, like SIGTERM, and waits for their end.
     pub async fn stop_servers(&mut self) {
         self.tell_to_stop();
         while !self.servers.is_empty() {
@@ -134,7 +134,7 @@ impl Fixture {
         }
     }
 
-    /// Everything that the server began has settled, and the store is as it must be.
+    /// Stops the servers and Redis. Panics if the audit has a finding.
     pub async fn end(mut self) {
         self.ended = true;
         self.stop_servers().await;
@@ -143,7 +143,7 @@ impl Fixture {
         self.redis.stop().await;
     }
 
-    /// Submits a task to `queue` and answers it.
+    /// Submits a task to `queue` and returns it.
     pub async fn submit(&self, queue: &str, payload: Value) -> Value {
         self.submit_with(json!({"queue": queue, "payload": payload})).await
     }
@@ -152,14 +152,14 @@ impl Fixture {
         self.http.post("/tasks", &body).await.expect(201)
     }
 
-    /// Claims one task of `queue`, which must be there.
+    /// Claims one task of `queue`; panics if there is none within 10 s.
     pub async fn claim_one(&self, queue: &str) -> Value {
         let body = json!({"queues": [queue], "wait_ms": 10_000, "worker": "w"});
         let tasks = self.http.post("/claim", &body).await.expect(200);
         tasks["tasks"].as_array().expect("tasks").first().expect("a task").clone()
     }
 
-    /// What a claim that does not wait gets.
+    /// Claims without waiting.
     pub async fn claim_now(&self, queue: &str, max: u32) -> Vec<Value> {
         let body = json!({"queues": [queue], "max": max});
         let answer = self.http.post("/claim", &body).await.expect(200);
@@ -174,7 +174,7 @@ impl Fixture {
         self.http.get(&format!("/queues/{queue}")).await.expect(200)["counts"].clone()
     }
 
-    /// Returns when the task is in `state`; upkeep may have to get there first.
+    /// Waits until the task is in `state`, for example by upkeep.
     pub async fn until_state(&self, id: &Value, state: &str) -> Value {
         self.until(|| async {
             let task = self.task(id).await;
@@ -219,12 +219,12 @@ pub fn text(value: &Value) -> &str {
     value.as_str().expect("a string")
 }
 
-/// The id and lease of a claimed task, as a report's body.
+/// The body of a report: id and lease of a claimed task.
 pub fn report(task: &Value) -> Value {
     json!({"id": task["id"], "lease": task["lease"]})
 }
 
-/// A report's body with more fields.
+/// The body of a report with more fields.
 pub fn report_with(task: &Value, more: Value) -> Value {
     let mut body = report(task);
     for (name, value) in more.as_object().expect("an object") {

@@ -1,4 +1,4 @@
-//! A proxy between server and Redis that loses replies: what it is told to lose has happened all the same.
+//! A proxy between server and Redis that loses replies: their scripts took effect.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -6,37 +6,37 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// Listens on a port of its own.
+/// A proxy with its own port.
 pub struct Proxy {
     pub url: String,
     plan: Arc<Mutex<Plan>>,
 }
 
-/// What is lost: the connection is cut instead of passing on the answer.
+/// The replies to lose: the connection is closed in place of the reply.
 #[derive(Default)]
 struct Plan {
-    /// The first answer to each script.
+    /// The first reply to each script.
     first: bool,
     known: HashSet<Vec<u8>>,
-    /// The next answer to these.
+    /// The next reply to these scripts.
     next: HashSet<Vec<u8>>,
 }
 
 impl Plan {
-    /// Whether the answer to this call of a script is lost.
+    /// Whether the reply to this script call is lost.
     fn loses(&mut self, digest: Vec<u8>) -> bool {
-        // Redis may answer NOSCRIPT to the very first: that is lost too, and does no less good.
+        // The very first reply may be NOSCRIPT; losing it tests the same.
         self.next.remove(&digest) || self.known.insert(digest) && self.first
     }
 }
 
 impl Proxy {
-    /// Passes everything on, until it is told to lose something.
+    /// Forwards everything until replies are to be lost.
     pub async fn start(socket: String) -> Self {
         Self::with(socket, Plan::default()).await
     }
 
-    /// Loses the first answer after each script's first call.
+    /// Loses the first reply to each script.
     pub async fn losing_first_replies(socket: String) -> Self {
         Self::with(socket, Plan { first: true, ..Plan::default() }).await
     }
@@ -48,7 +48,7 @@ impl Proxy {
         let shared = plan.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // While Redis is away, nobody is let in.
+                // While Redis is down, connections are closed.
                 if let Ok(upstream) = UnixStream::connect(&socket).await {
                     tokio::spawn(pass(client, upstream, shared.clone()));
                 }
@@ -57,17 +57,17 @@ impl Proxy {
         Proxy { url, plan }
     }
 
-    /// Loses the next answer to the script of this digest.
+    /// Loses the next reply to the script with this digest.
     pub fn lose_next(&self, digest: &str) {
         self.plan.lock().unwrap().next.insert(digest.into());
     }
 
-    /// Forgets what was to be lost next.
+    /// Cancels pending losses.
     pub fn lose_no_more(&self) {
         self.plan.lock().unwrap().next.clear();
     }
 
-    /// How many scripts have lost their first answer.
+    /// The number of scripts whose first reply was lost.
     pub fn losses(&self) -> usize {
         self.plan.lock().unwrap().known.len()
     }

@@ -1,4 +1,4 @@
-//! A client that says exactly the bytes it is told to, and sees when and how it is answered.
+//! A client that sends exact bytes, and observes when and how the server responds.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Answer;
 
-/// Longer than anything that is waited for.
+/// Longer than any wait in a test.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// One connection.
@@ -33,13 +33,13 @@ impl Raw {
         self.stream.write_all(text.as_bytes()).await.expect("a write");
     }
 
-    /// Sends `text` byte by byte, one each `pause`, until the other side takes no more.
+    /// Sends `text` byte by byte, one per `pause`, until the server closes or responds.
     pub async fn dribble(&mut self, text: &str, pause: Duration) {
         let mut pulse = tokio::time::interval(pause);
         for byte in text.bytes() {
             let taken = tokio::select! {
                 _ = pulse.tick() => self.stream.write_all(&[byte]).await,
-                // Answered, or closed: no use in saying more.
+                // The server has responded or closed.
                 _ = self.stream.readable() => return,
             };
             if taken.is_err() {
@@ -53,14 +53,14 @@ impl Raw {
         read.expect("an answer or an end in time").unwrap_or(0)
     }
 
-    /// The next answer; `None` if the connection ends before one.
+    /// Returns the next response; `None` if the connection ends before one.
     pub async fn answer(&mut self) -> Option<Answer> {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
             if self.more().await == 0 {
-                assert!(self.received.is_empty(), "half an answer: {}", String::from_utf8_lossy(&self.received));
+                assert!(self.received.is_empty(), "half a response: {}", String::from_utf8_lossy(&self.received));
                 return None;
             }
         };
@@ -81,19 +81,19 @@ impl Raw {
         Some(Answer { status, headers, text })
     }
 
-    /// Says that nothing more comes, and listens on.
+    /// Closes the sending half; reading goes on.
     pub async fn shut(&mut self) {
         self.stream.shutdown().await.expect("an end of what is sent");
     }
 
-    /// Waits for the end, before which nothing more may come; how long after its beginning the connection ended.
+    /// Waits for the end of the connection, without further data; returns its age then.
     pub async fn closed(&mut self) -> Duration {
-        assert_eq!(self.more().await, 0, "nothing more is said: {}", String::from_utf8_lossy(&self.received));
+        assert_eq!(self.more().await, 0, "unexpected data: {}", String::from_utf8_lossy(&self.received));
         self.opened.elapsed()
     }
 }
 
-/// A request with a body of JSON.
+/// A request with a JSON body.
 pub fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -101,7 +101,7 @@ pub fn post(path: &str, body: &str) -> String {
     )
 }
 
-/// A request without one.
+/// A request without a body.
 pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
 }

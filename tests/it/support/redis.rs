@@ -1,4 +1,4 @@
-//! A redis-server for one test, on a unix socket in a directory of its own (a Cluster: on a port of its own).
+//! A redis-server for one test, on a unix socket in its own directory (a Cluster: on its own port).
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, FromRedisValue, cmd};
 use tokio::time::timeout;
 
-/// A test's own connection. By default the client gives up after half a second, which a busy machine may take.
+/// Opens a test's own connection. The client's default timeout of half a second is too short for a busy machine.
 pub async fn connect(url: &str) -> redis::RedisResult<MultiplexedConnection> {
     let patience = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
     redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patience).await
 }
 
-/// On what this run tests.
+/// The kind of Redis of this run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flavour {
     Single,
@@ -34,7 +34,7 @@ impl Flavour {
     }
 }
 
-/// A directory that goes with the test.
+/// A directory that is deleted after the test.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
@@ -70,26 +70,26 @@ impl OwnRedis {
         Self::with(&[]).await
     }
 
-    /// With further arguments, like `["--maxmemory-policy", "allkeys-lru"]`.
+    /// Starts a server with further arguments, like `["--maxmemory-policy", "allkeys-lru"]`.
     pub async fn with(more: &[&str]) -> Self {
         let cluster = Flavour::of_this_run() == Flavour::Cluster;
         let mut patience = 5;
         loop {
             match Self::attempt(more, cluster).await {
                 Some(redis) => return redis,
-                // A port that was free is free no more.
+                // Another process has taken the port.
                 None if patience > 0 => patience -= 1,
                 None => panic!("redis-server does not start"),
             }
         }
     }
 
-    /// Never a Cluster.
+    /// Starts a single Redis in every run.
     pub async fn single(more: &[&str]) -> Self {
         Self::attempt(more, false).await.expect("redis-server starts")
     }
 
-    /// The number of its process.
+    /// Its process id.
     pub fn process(&self) -> u32 {
         self.child.id()
     }
@@ -98,7 +98,7 @@ impl OwnRedis {
         let directory = TempDir::new();
         let mut arguments: Vec<String> = Vec::new();
         let mut say = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        // Append-only as in production, but the tests' disk need not be waited for.
+        // Append-only as in production, but without fsync.
         say(&["--appendonly", "yes", "--appendfsync", "no", "--save", "", "--hash-max-listpack-value", "4096"]);
         let url = if cluster {
             let (port, bus) = (free_port().to_string(), free_port().to_string());
@@ -143,17 +143,17 @@ impl OwnRedis {
         command.query_async(&mut connect(&self.url).await?).await
     }
 
-    /// The answer to a command.
+    /// Runs a command and returns its reply.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
         self.try_ask(command).await.expect("an answer of Redis")
     }
 
-    /// Stops it where it stands; what is sent to it waits.
+    /// Stops the process (SIGSTOP); requests to it wait.
     pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues the process (SIGCONT).
     pub fn thaw(&self) {
         self.signal("-CONT");
     }
@@ -163,13 +163,13 @@ impl OwnRedis {
         assert!(done.expect("kill").success());
     }
 
-    /// Kills it at once, as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
     }
 
-    /// Starts it again where it was.
+    /// Restarts it with the same address and data.
     pub async fn restart(&mut self) {
         self.child = launch(&self.directory, &self.arguments);
         assert!(self.answers().await, "redis-server starts again");
@@ -188,7 +188,7 @@ impl Drop for OwnRedis {
 }
 
 fn launch(directory: &TempDir, arguments: &[String]) -> Child {
-    // A file that it may not let grow is an error to it then, as a full disk is, and no deadly signal.
+    // With XFSZ ignored, a file size limit is an error, like a full disk, and no deadly signal.
     Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "redis-server"])
         .args(arguments)
