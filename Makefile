@@ -68,9 +68,9 @@ demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three 
 figures: tools-test ## The figures of docs/figures.md, measured on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
-bench: tools-test build peers ## Against peers and the limit: ONLY=b SIDES=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
+bench: tools-test build peers ## Against peers and the limit: ONLY=b SYSTEMS=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
 	$(CARGO) build --release --locked $(BENCH)
-	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SIDES),--sides $(SIDES)) \
+	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SYSTEMS),--systems $(SYSTEMS)) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(SECONDS),--seconds $(SECONDS)) $(MORE)
 
 pieces: tools-build ## The parts of the way through the server, each on its own (criterion); ONLY=reply: some of them

@@ -1,4 +1,4 @@
-//! An axum handler that does nothing, in a process of its own: what a request costs at the least.
+//! An axum handler that does nothing, in its own process: the minimum cost of a request.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::adapters::{Adapter, Capability, Client, Job, Role, Settings, Task};
 use crate::http::Http;
 use crate::processes::{Directory, Process, free_port};
-use crate::adapters::{Capability, Client, Job, Role, Settings, Side, Task};
 
 /// `slotwheel-bench empty-server <address>`: serves until it is killed.
 pub fn serve(address: SocketAddr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // The body is read, as any handler must; nothing is done with it.
+        // Reads the body, as any handler must.
         let handler = async |_body: String| (axum::http::StatusCode::CREATED, "");
         let router = axum::Router::new().route("/tasks", axum::routing::post(handler));
         let listener = tokio::net::TcpListener::bind(address).await?;
@@ -24,13 +24,13 @@ pub fn serve(address: SocketAddr) -> Result<()> {
 }
 
 /// The handler's process.
-pub struct Empty {
+pub struct EmptyServer {
     server: Process,
     address: SocketAddr,
     _directory: Directory,
 }
 
-impl Side for Empty {
+impl Adapter for EmptyServer {
     const CAPABILITIES: &[Capability] = &[];
     type Client = Connection;
 
@@ -57,11 +57,11 @@ impl Side for Empty {
     }
 }
 
-/// One connection to it: it can be asked, and that is all.
+/// A connection that sends requests; it has no tasks.
 pub struct Connection(Http);
 
 impl Connection {
-    /// One request with the body of a submit.
+    /// Sends one request with the body of a submit.
     async fn ask(&mut self, queue: &str, task: Task<'_>) -> Result<()> {
         let body = format!("{{\"queue\":\"{queue}\",\"payload\":{}}}", task.payload);
         self.0.post("/tasks", body.as_bytes()).await?.expect(201)?;
@@ -69,7 +69,7 @@ impl Connection {
     }
 }
 
-/// It has none.
+/// The empty handler has no tasks.
 pub struct Nothing;
 
 impl Job for Nothing {

@@ -1,5 +1,5 @@
-//! A raw HTTP/1.1 client over one kept-alive connection. It shares the processors with what it measures, so it does
-//! as little as it can: a request is one write, an answer is looked at as bytes.
+//! A raw HTTP/1.1 client over one kept-alive connection. It shares the processors with the systems under test, so it
+//! does the minimum: a request is one write, and a response is read as bytes.
 
 use std::net::SocketAddr;
 
@@ -13,23 +13,23 @@ pub struct Http {
     stream: TcpStream,
     request: Vec<u8>,
     answer: Vec<u8>,
-    /// The body of an answer that came in chunks.
+    /// The body of a chunked response.
     joined: Vec<u8>,
 }
 
-/// An answer, until the next request.
+/// A response, valid until the next request.
 pub struct Answer<'a> {
     /// Its status code.
     pub status: u16,
-    /// Its body, whole.
+    /// Its whole body.
     pub body: &'a [u8],
 }
 
 impl<'a> Answer<'a> {
-    /// The body, if the status is the one wanted.
+    /// Returns the body; an error if the status is another.
     pub fn expect(self, status: u16) -> Result<&'a [u8]> {
         if self.status != status {
-            bail!("answered {} instead of {status}: {}", self.status, String::from_utf8_lossy(self.body));
+            bail!("status {} instead of {status}: {}", self.status, String::from_utf8_lossy(self.body));
         }
         Ok(self.body)
     }
@@ -43,12 +43,12 @@ impl Http {
         Ok(Self { stream, request: Vec::new(), answer: Vec::new(), joined: Vec::new() })
     }
 
-    /// Sends JSON and reads the answer.
+    /// Sends JSON and reads the response.
     pub async fn post(&mut self, path: &str, body: &[u8]) -> Result<Answer<'_>> {
         self.send("POST", path, "application/json", body).await
     }
 
-    /// Sends a request of any kind and reads the answer. A content type that is empty is not sent.
+    /// Sends a request of any kind and reads the response. An empty content type is not sent.
     pub async fn send(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Answer<'_>> {
         let mut length = [0; 20];
         let request = &mut self.request;
@@ -118,7 +118,7 @@ impl Http {
     async fn more(&mut self) -> Result<()> {
         self.answer.reserve(8192);
         if self.stream.read_buf(&mut self.answer).await? == 0 {
-            bail!("the connection was closed in the middle of an answer");
+            bail!("the connection was closed in the middle of a response");
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Head {
     }
 }
 
-/// A number in decimal, written from the end of the buffer.
+/// Writes a decimal number from the end of the buffer.
 fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     let mut at = buffer.len();
     loop {
@@ -165,14 +165,14 @@ fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// What stands between the end of `before` and the next `after`, and what follows that.
+/// Returns the bytes between `before` and the next `after`, and the rest behind.
 pub fn between<'a>(text: &'a [u8], before: &[u8], after: u8) -> Option<(&'a [u8], &'a [u8])> {
     let rest = &text[memmem::find(text, before)? + before.len()..];
     let end = memchr::memchr(after, rest)?;
     Some((&rest[..end], &rest[end + 1..]))
 }
 
-/// Whether a server there answers a GET of `path` with 200.
+/// Whether a server responds to a GET of `path` with 200.
 pub async fn is_ready(address: SocketAddr, path: &str) -> bool {
     let Ok(mut http) = Http::connect(address).await else { return false };
     http.send("GET", path, "", b"").await.is_ok_and(|answer| answer.status == 200)

@@ -1,5 +1,5 @@
-//! What was submitted to a side and what became of it. Every task carries its number in its payload, so a side that
-//! loses work or hands it out twice is found out, whatever its own ids are.
+//! The ledger of a system's tasks: submitted and finished. Every task has its number in its payload, so lost or
+//! duplicate work is detected, whatever the ids of the system are.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-/// One entry for each task submitted so far: whether it has been finished; and how many have been.
+/// For each submitted task whether it is finished; and the number of finished ones.
 #[derive(Default)]
 pub struct Ledger {
     finished: RefCell<Vec<bool>>,
@@ -22,24 +22,24 @@ impl Ledger {
         finished.len() as u64 - 1
     }
 
-    /// A task has been finished; an error if there never was one, or if it was finished before.
+    /// Records a finished task; an error if it was never submitted, or was finished before.
     pub fn finish(&self, number: u64) -> Result<()> {
         match self.finished.borrow_mut().get_mut(number as usize) {
-            None => bail!("task {number} was handed out but never submitted"),
-            Some(true) => bail!("task {number} was done twice"),
+            None => bail!("task {number} was delivered but never submitted"),
+            Some(true) => bail!("task {number} was finished twice"),
             Some(finished) => *finished = true,
         }
         self.count.set(self.count.get() + 1);
         Ok(())
     }
 
-    /// How many have not been finished.
+    /// The number of unfinished tasks.
     pub fn unfinished(&self) -> u64 {
         self.finished.borrow().len() as u64 - self.count.get()
     }
 }
 
-/// A payload of exactly `size` bytes of JSON text (at least 32) that carries the number.
+/// Returns a payload of exactly `size` bytes of JSON text (at least 32) that contains the number.
 pub fn payload(number: u64, size: usize) -> String {
     let mut text = String::with_capacity(size);
     let _ = write!(text, "{{\"n\":{number},\"text\":\"");
@@ -50,7 +50,7 @@ pub fn payload(number: u64, size: usize) -> String {
     text
 }
 
-/// The number that a payload carries, wherever it begins in `text`; and what follows it.
+/// Finds the number of a payload anywhere in `text`; returns it and the text behind it.
 pub fn number_in(text: &[u8]) -> Option<(u64, &[u8])> {
     let rest = &text[memmem::find(text, b"\"n\":")? + 4..];
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

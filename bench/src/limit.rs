@@ -1,9 +1,8 @@
-//! The limit: what Redis itself needs at the least for a task's life. Defined once, and never changed to please.
+//! The limit: the minimum Redis cost of a task's life. Its commands are fixed.
 //!
-//! Sixty-four lives are under way at once, one task at a time each: the commands below, of each task its own, and
-//! nothing gathered; pipelined, with no Lua and no HTTP, and nothing checked. The Redis is set up as Slotwheel's is.
-//! Every life has a slot of its own, so that the list is exact: a slot goes onto the wheel with a submit and off it
-//! with the claim. Ended tasks stay, as they do elsewhere; they are flushed between rounds.
+//! 64 lives run at once, one task each, as the commands below; no batching, pipelined, without Lua, HTTP or checks.
+//! Redis is configured like Slotwheel's. Every life has its own slot, so the list is exact: a submit adds the slot to
+//! the wheel, the claim removes it. Ended tasks stay, as in the other systems; they are flushed between rounds.
 //!
 //! | | |
 //! |---|---|
@@ -11,7 +10,7 @@
 //! | | `ZADD slot queue`, `ZADD wheel` |
 //! | claim | `ZPOPMIN wheel`, `ZPOPMIN slot queue` |
 //! | | `HSET task`: state, token, lease until, leased since, attempts, acquired, worker; `ZADD leased` |
-//! | | `HMGET task`: what a worker is told |
+//! | | `HMGET task`: fields for the worker |
 //! | complete | `HMGET task`: what proves the lease; `ZREM leased` |
 //! | | `HSET task`: state, finished at; `ZADD ended` |
 
@@ -23,17 +22,17 @@ use anyhow::{Result, ensure};
 use futures_util::future::LocalBoxFuture;
 use redis::{Pipeline, Value};
 
-use crate::systems::Contender;
+use crate::adapters::Settings;
 use crate::ledger::payload;
 use crate::load::{Measured, Plan};
 use crate::processes::{Redis, cpu_seconds};
-use crate::adapters::Settings;
+use crate::systems::System;
 use crate::workloads::Script;
 
-/// Lives under way at once.
+/// Concurrent lives.
 const LIVES: u64 = 64;
 
-/// A Redis, and a connection to it.
+/// A Redis and a connection to it.
 pub struct Limit {
     redis: Redis,
     connection: RefCell<redis::Connection>,
@@ -88,7 +87,7 @@ impl Limit {
 /// Commands of one life.
 const COMMANDS: u64 = 12;
 
-/// One place of the pipeline: its id as sixteen bytes, its keys, its slot.
+/// One task of the pipeline: its id as sixteen bytes, its keys, its slot.
 struct Place {
     id: Vec<u8>,
     task: Vec<u8>,
@@ -99,14 +98,14 @@ struct Place {
 
 impl Place {
     fn new(seq: u64) -> Self {
-        // Sixteen bytes, as an id has, spread by a multiplication.
+        // Sixteen bytes, the size of an id, spread by a multiplication.
         let id = [seq.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(), seq.to_be_bytes()].concat();
         let slot = (seq % 16384).to_string();
         Self { task: [b"{0}task:", &id[..]].concat(), queue: format!("{{0}}slot:q:4:{slot}"), slot, id, seq }
     }
 }
 
-/// Submits of all, claims of all, completions of all.
+/// Submits all, claims all, completes all.
 fn pipeline(first: u64, size: usize) -> Pipeline {
     const NOW: &str = "1790000000000";
     const LATER: &str = "1790000060000";
@@ -136,7 +135,7 @@ fn pipeline(first: u64, size: usize) -> Pipeline {
     pipe
 }
 
-impl Contender for Limit {
+impl System for Limit {
     fn version(&self) -> String {
         "12 bare commands a life, 64 lives in a pipeline".to_owned()
     }

@@ -1,5 +1,5 @@
-//! A raw client of protocols that are made of lines, over one connection kept open: Faktory's and beanstalkd's. As
-//! `http`, it does as little as it can. Several commands may go out in one write; their answers come in order.
+//! A raw client of line protocols over one open connection: Faktory's and beanstalkd's. Like `http`, it does the
+//! minimum. Several commands may share one write; their replies come in order.
 
 use std::net::SocketAddr;
 
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// One connection.
-pub struct Lines {
+pub struct LineConnection {
     stream: TcpStream,
-    /// What goes out with the next `send`.
+    /// Output of the next `send`.
     pub commands: Vec<u8>,
     answers: Vec<u8>,
-    /// How much of the answers has been read.
+    /// Length of the input that has been consumed.
     at: usize,
 }
 
-impl Lines {
+impl LineConnection {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
@@ -26,12 +26,12 @@ impl Lines {
         Ok(Self { stream, commands: Vec::new(), answers: Vec::new(), at: 0 })
     }
 
-    /// Puts parts of a command behind what goes out next.
+    /// Appends parts of a command to the output.
     pub fn put(&mut self, parts: &[&[u8]]) {
         parts.iter().for_each(|part| self.commands.extend_from_slice(part));
     }
 
-    /// Sends all commands.
+    /// Sends the output.
     pub async fn send(&mut self) -> Result<()> {
         self.answers.drain(..self.at);
         self.at = 0;
@@ -40,14 +40,14 @@ impl Lines {
         Ok(())
     }
 
-    /// The next line of the answers, without its end.
+    /// Returns the next line of input, without its end.
     pub async fn line(&mut self) -> Result<&[u8]> {
         let mut from = self.at;
         let end = loop {
             if let Some(end) = memmem::find(&self.answers[from..], b"\r\n") {
                 break from + end;
             }
-            // A line's end may come in two pieces.
+            // A line end may arrive in two pieces.
             from = self.answers.len().saturating_sub(1).max(self.at);
             self.more().await?;
         };
@@ -56,7 +56,7 @@ impl Lines {
         Ok(&self.answers[line])
     }
 
-    /// So many bytes, behind which a line ends.
+    /// Returns the next `length` bytes, after which a line must end.
     pub async fn bytes(&mut self, length: usize) -> Result<&[u8]> {
         while self.answers.len() < self.at + length + 2 {
             self.more().await?;
@@ -66,11 +66,11 @@ impl Lines {
         Ok(&self.answers[bytes])
     }
 
-    /// The next line must be this one.
+    /// Asserts that the next line is `wanted`.
     pub async fn expect(&mut self, wanted: &[u8]) -> Result<()> {
         let line = self.line().await?;
         if line != wanted {
-            bail!("answered {} instead of {}", String::from_utf8_lossy(line), String::from_utf8_lossy(wanted));
+            bail!("replied {} instead of {}", String::from_utf8_lossy(line), String::from_utf8_lossy(wanted));
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Lines {
     }
 }
 
-/// A number in decimal.
+/// Parses a decimal number.
 pub fn number(text: &[u8]) -> Result<u64> {
     Ok(std::str::from_utf8(text)?.parse()?)
 }
@@ -106,7 +106,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut lines = Lines::connect(address).await.unwrap();
+        let mut lines = LineConnection::connect(address).await.unwrap();
         lines.put(&[b"ask", b"\r\n", b"and\r\n"]);
         lines.send().await.unwrap();
         lines.expect(b"+OK").await.unwrap();

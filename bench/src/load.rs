@@ -1,9 +1,8 @@
-//! Load, and what is measured under it: work, requests, the processor time of each role, and how long things took,
-//! within a window after a warm-up.
+//! Load, and its measurements: work, requests, processor time by role, and durations, within a window after a warm-up.
 //!
-//! Closed loop: so many connections, each of which does its script again and again. Open loop: so many arrivals a
-//! second by a schedule that waits for nobody; how long one took counts from when it was due, so a stall is felt by all
-//! that it kept waiting, and not by one alone.
+//! Closed loop: a fixed number of connections, each of which repeats its script. Open loop: a fixed rate of arrivals by
+//! a schedule that does not wait. A duration counts from the due time, so a stall counts for every request that it
+//! delays.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,89 +15,89 @@ use nix::sys::prctl::set_timerslack;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc};
 
+use crate::adapters::{Adapter, Client, Job, Role, Task};
 use crate::ledger::{Ledger, payload};
 use crate::processes::cpu_seconds;
-use crate::adapters::{Client, Job, Role, Side, Task};
 
-/// How much load, and for how long.
+/// Size and duration of the load.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Connections at once.
+    /// Number of connections.
     pub connections: usize,
-    /// How long it runs before anything counts.
+    /// Duration of the warm-up.
     pub warm_up: Duration,
-    /// How long the window is.
+    /// Duration of the window.
     pub window: Duration,
     /// Bytes of a payload.
     pub payload: usize,
 }
 
-/// What took its time.
+/// A measured operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Verb {
-    /// One task submitted.
+    /// Submit of one task.
     Submit,
-    /// One or many taken.
+    /// Claim of one or many.
     Take,
-    /// One finished.
+    /// Completion of one.
     Finish,
-    /// One finished and one taken.
+    /// Completion of one with the claim of one.
     FinishAndTake,
-    /// Many submitted.
+    /// Submit of many.
     SubmitMany,
-    /// Many finished.
+    /// Completion of many.
     FinishMany,
-    /// From when the submit was due to a worker having the task.
+    /// From the due time of the submit until a worker has the task.
     PickUp,
 }
 
 /// Times in nanoseconds, to three digits.
 pub type Times = Histogram<u64>;
 
-/// None yet.
+/// Returns an empty histogram.
 pub fn times() -> Times {
     Times::new(3).expect("three digits are possible")
 }
 
-/// What one round of one side gave.
+/// The results of one round of one system.
 #[derive(Default)]
 pub struct Measured {
     /// Length of the window in seconds.
     pub seconds: f64,
-    /// Tasks done (of the workload's kind: submitted, or their whole life).
+    /// Units of work (by workload: tasks submitted, or whole lives).
     pub tasks: u64,
-    /// Requests answered.
+    /// Requests with a reply.
     pub requests: u64,
-    /// Seconds of processor time of the server,
+    /// Processor time of the server, in seconds.
     pub server: f64,
-    /// of its Redis,
+    /// Processor time of its Redis, in seconds.
     pub redis: f64,
-    /// and of this program.
+    /// Processor time of this program, in seconds.
     pub generator: f64,
-    /// How long things took.
+    /// Durations by operation.
     pub latencies: BTreeMap<Verb, Times>,
-    /// Figures of a workload's own.
+    /// A workload's own figures.
     pub figures: BTreeMap<&'static str, f64>,
 }
 
 impl Measured {
-    /// Microseconds of server and Redis for each task.
+    /// Processor time of server and Redis per task, in microseconds.
     pub fn cost(&self) -> f64 {
         (self.server + self.redis) / self.tasks as f64 * 1e6
     }
 
-    /// Microseconds of Redis for each task.
+    /// Processor time of Redis per task, in microseconds.
     pub fn redis_cost(&self) -> f64 {
         self.redis / self.tasks as f64 * 1e6
     }
 
-    /// Tasks a second.
+    /// Tasks per second.
     pub fn rate(&self) -> f64 {
         self.tasks as f64 / self.seconds
     }
 }
 
-/// When the window began and when it ended.
+/// Start and end of the window.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     WarmUp,
@@ -106,7 +105,7 @@ enum Phase {
     Over(Instant, Instant),
 }
 
-/// One round: what its loops share.
+/// The state that the loops of one round share.
 pub struct Run<'a> {
     ledger: &'a Ledger,
     payload: usize,
@@ -117,7 +116,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A round that has not begun to count.
+    /// Creates a round whose window has not begun.
     pub fn new(ledger: &'a Ledger, plan: &Plan) -> Self {
         Self {
             ledger,
@@ -129,12 +128,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the loops are to end.
+    /// Whether the loops must end.
     pub fn over(&self) -> bool {
         matches!(self.phase.get(), Phase::Over(..))
     }
 
-    /// Number and payload of a new task.
+    /// Returns the number and payload of a new task.
     pub fn next(&self) -> (u64, String) {
         let number = self.ledger.number();
         (number, payload(number, self.payload))
@@ -148,7 +147,7 @@ impl<'a> Run<'a> {
         Ok(answer)
     }
 
-    /// A request was answered and took its time.
+    /// Records a request and its duration.
     fn took(&self, verb: Verb, time: Duration) {
         if matches!(self.phase.get(), Phase::Window(_)) {
             self.requests.set(self.requests.get() + 1);
@@ -162,15 +161,15 @@ impl<'a> Run<'a> {
         times.record(time.as_nanos() as u64).expect("it grows as it must");
     }
 
-    /// Work is done that the workload counts.
+    /// Counts finished work.
     pub fn counted(&self, tasks: usize) {
         if matches!(self.phase.get(), Phase::Window(_)) {
             self.tasks.set(self.tasks.get() + tasks as u64);
         }
     }
 
-    /// What was due then (see [`open`]) is there now. It counts if it was due within the window, whenever it came: what
-    /// is slow is not left out.
+    /// Records the completion of work that was due then (see [`open`]). It counts if it was due within the window,
+    /// regardless of when it was done: slow work is not left out.
     pub fn arrived(&self, due: Instant) {
         let within = match self.phase.get() {
             Phase::WarmUp => false,
@@ -183,18 +182,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// These tasks have been finished.
+    /// Records finished tasks.
     pub fn finished(&self, jobs: &[impl Job]) -> Result<()> {
         jobs.iter().try_for_each(|job| self.ledger.finish(job.number()))
     }
 
-    /// Submits one.
+    /// Submits one task.
     pub async fn submit(&self, client: &mut impl Client, queue: &str, key: Option<&str>) -> Result<()> {
         let (_, payload) = self.next();
         self.timed(Verb::Submit, client.submit(queue, Task { payload: &payload, key })).await
     }
 
-    /// Takes at least one; an error if there is none for long.
+    /// Claims at least one task; an error after a timeout.
     pub async fn take<C: Client>(&self, client: &mut C, queue: &str, max: usize) -> Result<Vec<C::Job>> {
         let deadline = Instant::now() + 6 * WAIT;
         loop {
@@ -203,18 +202,18 @@ impl<'a> Run<'a> {
                 return Ok(jobs);
             }
             if Instant::now() > deadline {
-                bail!("a task was submitted, but nobody gets it");
+                bail!("a submitted task was not delivered");
             }
         }
     }
 
-    /// Finishes one.
+    /// Finishes one task.
     pub async fn finish<C: Client>(&self, client: &mut C, queue: &str, job: &C::Job) -> Result<()> {
         self.timed(Verb::Finish, client.finish(queue, job)).await?;
         self.ledger.finish(job.number())
     }
 
-    /// Lets the load warm up and then work for the length of the window; the accounts of its time.
+    /// Runs warm-up and window; returns the processor time of the window.
     pub async fn window(&self, plan: &Plan, processes: &[(Role, u32)]) -> Result<Spent> {
         tokio::time::sleep(plan.warm_up).await;
         let (before, begun) = (Spent::now(processes)?, Instant::now());
@@ -231,7 +230,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// All that was measured, once the load has ended.
+    /// Returns the results after the load has ended.
     pub fn measured(self, spent: Spent) -> Measured {
         let Spent { seconds, server, redis, generator } = spent;
         let (tasks, requests, latencies) = (self.tasks.get(), self.requests.get(), self.latencies.into_inner());
@@ -239,10 +238,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How long one request waits for tasks.
+/// Wait of one claim.
 pub const WAIT: Duration = Duration::from_secs(5);
 
-/// Seconds, of the clock and of processors.
+/// Elapsed time and processor time, in seconds.
 pub struct Spent {
     seconds: f64,
     server: f64,
@@ -260,27 +259,27 @@ impl Spent {
     }
 }
 
-/// Every connection does `script` until the round is over; a script leaves nothing half done.
-pub async fn closed<S, F>(side: &S, ledger: &Ledger, plan: &Plan, script: F) -> Result<Measured>
+/// Runs `script` repeatedly on every connection until the round is over; a script leaves no task unfinished.
+pub async fn closed<S, F>(system: &S, ledger: &Ledger, plan: &Plan, script: F) -> Result<Measured>
 where
-    S: Side,
+    S: Adapter,
     F: AsyncFn(&mut S::Client, &Run<'_>) -> Result<()>,
 {
     let run = Run::new(ledger, plan);
-    let clients = try_join_all((0..plan.connections).map(|_| side.connect())).await?;
+    let clients = try_join_all((0..plan.connections).map(|_| system.connect())).await?;
     let loops = try_join_all(clients.into_iter().map(async |mut client| {
         while !run.over() {
             script(&mut client, &run).await?;
         }
         anyhow::Ok(())
     }));
-    let processes = side.processes();
+    let processes = system.processes();
     let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
     Ok(run.measured(spent))
 }
 
-/// `rate` arrivals a second, from the beginning of the warm-up to the end of the window; each is sent by the first of
-/// the senders that is free, with the time when it was due.
+/// Generates `rate` arrivals per second from the beginning of the warm-up to the end of the window. The first free
+/// sender sends each, with its due time.
 pub async fn open<T, F>(
     run: &Run<'_>,
     plan: &Plan,
@@ -318,12 +317,12 @@ where
     Ok(spent)
 }
 
-/// Tells of each arrival when it is due, until nobody listens. It sleeps in a thread of its own, because the runtime's
-/// timers are exact to a millisecond, which is longer than what is measured.
+/// Sends each arrival at its due time, until the receiver is dropped. It sleeps in its own thread, because the
+/// runtime's timers have a resolution of a millisecond, longer than the measured durations.
 fn schedule(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
     let (tell, told) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        // The kernel may otherwise let it sleep 50 us longer, to wake several at once.
+        // Otherwise the kernel may delay wake-ups by 50 us to batch them.
         set_timerslack(1).expect("a timer slack");
         let begun = Instant::now();
         for number in 0.. {
@@ -344,7 +343,7 @@ mod tests {
     const PLAN: Plan =
         Plan { connections: 1, warm_up: Duration::from_millis(100), window: Duration::from_millis(500), payload: 100 };
 
-    /// 200 a second; the first that is due 200 ms after the beginning is answered 250 ms later, all others at once.
+    /// 200 per second; the first arrival due after 200 ms is answered 250 ms later, all others at once.
     async fn with_a_stall(senders: usize) -> Times {
         let ledger = Ledger::default();
         let run = Run::new(&ledger, &PLAN);
@@ -366,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn stall_delays_every_request_behind_it() {
         let times = with_a_stall(1).await;
-        // 50 were due while it lasted: 5 ms, 10 ms, … 250 ms late.
+        // 50 were due during the stall: 5 ms, 10 ms, … 250 ms late.
         let late = times.len() - times.count_between(0, 20_000_000);
         assert!((40..=60).contains(&late), "{late} of them came late");
         assert!(times.max() >= 250_000_000);

@@ -1,13 +1,13 @@
-//! What stands above the tables: the machine, the versions, the settings.
+//! The head of the report: machine, versions, settings.
 
 use std::fs;
 use std::process::Command;
 
+use crate::adapters::{Fsync, Settings};
 use crate::load::Plan;
 use crate::processes::redis_version;
-use crate::adapters::{Fsync, Settings};
 
-/// As Markdown.
+/// Returns the head as Markdown.
 pub fn describe(settings: &Settings, plan: &Plan, pairs: usize) -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
@@ -26,12 +26,12 @@ pub fn describe(settings: &Settings, plan: &Plan, pairs: usize) -> String {
     format!(
         "{cores} cores of {}, {:.0} GB, Linux {}. Load, server and Redis share them.\n\
          Redis {}, append-only, `appendfsync {fsync}`, over {}. Commit {commit}.\n\
-         {pairs} rounds, in each every side once for {} s after {} s of warm-up, in alternating order; payload {} bytes.\n",
+         {pairs} rounds, each system once per round for {} s after {} s of warm-up, in alternating order; payload {} bytes.\n",
         model.trim_start_matches(['\t', ' ', ':']),
         memory / 1024.0 / 1024.0,
         kernel.trim(),
         redis_version(),
-        if settings.unix { "a unix socket where a side can" } else { "TCP" },
+        if settings.unix { "a unix socket if the system can" } else { "TCP" },
         plan.window.as_secs_f64(),
         plan.warm_up.as_secs_f64(),
         plan.payload,

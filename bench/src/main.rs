@@ -1,9 +1,9 @@
-//! Slotwheel's benchmark: the same work for Slotwheel, its peers and the limit, in one run, in turn.
+//! Slotwheel's benchmark: the same work for Slotwheel, its peers and the limit, in one run, in alternation.
 //!
-//! In reading order: `workloads` say who does what; `contenders` are those who do; `sides` are the systems under test;
-//! `load` makes the load and measures; `http` and `lines` speak to servers, `processes` starts and watches them;
-//! `limit` and `empty` are what it costs at the least; `ledger` finds lost and doubled work; `stats` and `report` say
-//! what came out.
+//! In reading order: `workloads` define the work; `systems` lists the systems under test, `adapters` drive them; `load`
+//! generates load and measures; `http` and `line_protocol` are clients, `processes` starts and measures servers;
+//! `limit` and `empty_server` are lower bounds; `ledger` detects lost and duplicate work; `stats` and `report`
+//! summarise.
 
 mod adapters;
 mod empty_server;
@@ -28,63 +28,63 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
-use systems::{Contender, Kind};
+use adapters::{Fsync, Settings};
 use load::Plan;
 use report::Absent;
-use adapters::{Fsync, Settings};
+use systems::{Kind, System};
 use workloads::{Entry, Round, Workload};
 
-/// Runs workloads and prints a table of each.
+/// Runs workloads and prints a table for each.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
     mode: Option<Mode>,
-    /// Workloads: letters, or whole names (d: both d and d-keyed). All, if not given.
+    /// Workloads: letters, or whole names (d: both d and d-keyed) [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Who takes part. All that are installed, if not given.
+    /// Systems [default: all that are installed]
     #[arg(long, value_delimiter = ',')]
-    sides: Vec<Kind>,
-    /// How many times each side has its turn. An interval needs six.
+    systems: Vec<Kind>,
+    /// Rounds of each system; an interval needs six
     #[arg(long, default_value_t = 12)]
     pairs: usize,
-    /// Length of one turn.
+    /// Length of a round's window, s
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// What comes before it and does not count.
+    /// Warm-up before each window, s
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
-    /// Connections of the workloads that do not say it themselves.
+    /// Connections of workloads without their own number
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Bytes of a payload.
+    /// Payload size, bytes
     #[arg(long, default_value_t = 100)]
     payload: usize,
-    /// Redis' appendfsync.
+    /// Redis' appendfsync
     #[arg(long, value_enum, default_value = "everysec")]
     fsync: Fsync,
-    /// Over a unix socket to Redis where a side can, as a managed Redis has it; else over TCP.
+    /// Connect to Redis by unix socket if the system can, as with an embedded Redis [default: TCP]
     #[arg(long)]
     unix: bool,
-    /// Slotwheel's binary.
+    /// Slotwheel's binary
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/slotwheel"))]
     slotwheel: PathBuf,
-    /// Another build of it, to be compared as the side `other`.
+    /// Another build, compared as the system `other`
     #[arg(long, alias = "against")]
     other: Option<PathBuf>,
-    /// Where the peers are installed.
+    /// Directory of the installed peers
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/.installed"))]
     peers: PathBuf,
-    /// Where fresh directories are made: on a disk like that of a real Redis.
+    /// Directory for data, on a disk like that of a real Redis
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     place: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Mode {
-    /// Serves the handler that does nothing.
+    /// Serve the empty handler
     EmptyServer {
-        /// Where.
+        /// Address
         address: SocketAddr,
     },
 }
@@ -94,19 +94,19 @@ fn main() -> Result<()> {
     if let Some(Mode::EmptyServer { address }) = arguments.mode {
         return empty_server::serve(address);
     }
-    // One thread, because the load shares the processors with what it measures.
+    // One thread, because the load shares the processors with the systems under test.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             done = run(&arguments) => done,
-            // What was started ends as it is dropped.
+            // Dropping the future kills all started processes.
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
-    // What is started runs in a directory of its own.
+    // Each process runs in its own directory.
     let settings = Settings {
         fsync: arguments.fsync,
         unix: arguments.unix,
@@ -127,20 +127,20 @@ async fn run(arguments: &Arguments) -> Result<()> {
         arguments.only.is_empty() || arguments.only.iter().any(|only| only == workload.id || only == letter)
     };
     for mut workload in workloads::all().into_iter().filter(asked) {
-        workload.entries.retain(|entry| match arguments.sides.as_slice() {
+        workload.entries.retain(|entry| match arguments.systems.as_slice() {
             [] => entry.kind != Kind::Other || arguments.other.is_some(),
-            sides => sides.contains(&entry.kind),
+            systems => systems.contains(&entry.kind),
         });
         println!("{}", play(&workload, &settings, &plan, arguments.pairs).await);
     }
     Ok(())
 }
 
-/// Starts all who take part, gives each its turn in every round, and tells what came out. The order alternates.
+/// Starts all systems, runs each once in every round in alternating order, and returns the report.
 async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usize) -> String {
     let mut absent = Absent::new();
-    let mut started: Vec<(&Entry, Box<dyn Contender>)> = Vec::new();
-    // Each entry with the place of what it runs on.
+    let mut started: Vec<(&Entry, Box<dyn System>)> = Vec::new();
+    // Each entry with the index of its system.
     let mut playing: Vec<(&Entry, usize)> = Vec::new();
     for entry in &workload.entries {
         if !entry.kind.can(&entry.script) {
@@ -179,7 +179,7 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
             let plan = Plan { connections: entry.connections.unwrap_or(plan.connections), ..*plan };
             match started[place].1.round(&entry.script, &plan).await {
                 Ok(measured) => drop(round.insert(entry.label.clone(), measured)),
-                // One that fails has no figures at all, also not those of the rounds before.
+                // A failed system has no figures, not even those of earlier rounds.
                 Err(error) => drop(absent.insert(entry.label.clone(), format!("**failed**: {error:#}"))),
             }
         }
@@ -192,7 +192,7 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
     format!("{}\n{versions}", report::workload(workload, &rounds, &absent))
 }
 
-async fn start(entry: &Entry, settings: &Settings) -> Result<Box<dyn Contender>> {
+async fn start(entry: &Entry, settings: &Settings) -> Result<Box<dyn System>> {
     let contender = entry.kind.start(settings).await?;
     if let Some(fill) = &entry.fill {
         contender.fill(fill).await?;

@@ -1,9 +1,8 @@
-//! The processes of a side: started in a fresh directory, measured from outside, killed when they are dropped.
+//! The processes of a system: started in a fresh directory, measured from outside, killed when they are dropped.
 //!
-//! Processor time is the kernel's own account in nanoseconds (the process' CPU clock: all its threads, also those that
-//! have ended), for the process and all that descend from it, and what it has waited for of children that have ended.
-//! Redis never rewrites its append-only file here (`auto-aof-rewrite-percentage 0`), so no background child falls into
-//! one round and not into another.
+//! Processor time is the kernel's account in nanoseconds (the process' CPU clock: all its threads, also ended ones),
+//! for the process and its descendants, plus the time of ended children. Redis never rewrites its append-only file here
+//! (`auto-aof-rewrite-percentage 0`), so that no background child falls into a single round.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -19,17 +18,17 @@ use nix::unistd::Pid;
 
 use crate::adapters::{Fsync, Settings};
 
-/// How long a program may take until it answers.
+/// Timeout of a start.
 pub const START: Duration = Duration::from_secs(60);
 
-/// A child process in a process group of its own; the whole group is killed when this is dropped.
+/// A child process in its own process group; dropping it kills the whole group.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts it; what it prints goes into a file of `directory`, in which it runs.
+    /// Starts a command in `directory`; its output goes into a file there.
     pub fn start(mut command: Command, directory: &Path) -> Result<Self> {
         let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = directory.join(format!("{name}.log"));
@@ -39,12 +38,12 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks `ready` again and again until it says yes; an error if the process ends before, with its last words.
+    /// Calls `ready` until it returns true; an error with the end of the output if the process ends before.
     pub async fn until(&mut self, ready: impl AsyncFn() -> bool) -> Result<()> {
         let deadline = Instant::now() + START;
         while !ready().await {
@@ -52,7 +51,7 @@ impl Process {
                 bail!("it ended with {status}: {}", self.last_words());
             }
             if Instant::now() > deadline {
-                bail!("it did not answer within {} s: {}", START.as_secs(), self.last_words());
+                bail!("it did not reply within {} s: {}", START.as_secs(), self.last_words());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -73,19 +72,19 @@ impl Drop for Process {
     }
 }
 
-/// Seconds of processor time that a process and its descendants have used so far.
+/// Returns the processor time of a process and its descendants, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).with_context(|| format!("process {pid} has ended"))?;
     let own = Duration::from(clock.now()?).as_secs_f64();
     let mut all = own + waited_for(pid)?;
     for child in children(pid)? {
-        // One that has just ended is in what its parent has waited for, or will be.
+        // The time of a process that has just ended is, or will be, in its parent's account of children.
         all += cpu_seconds(child).unwrap_or(0.0);
     }
     Ok(all)
 }
 
-/// Processor time of ended children, in seconds.
+/// Returns the processor time of ended children, in seconds.
 fn waited_for(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let behind_the_name = stat.rsplit_once(") ").context("a stat file")?.1;
@@ -103,20 +102,20 @@ fn children(pid: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Whether a process has ended, though its parent has not asked after it yet.
+/// Whether a process has ended but was not yet waited for.
 pub fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, behind_the_name)| behind_the_name.starts_with('Z'))
 }
 
-/// Resident memory of a process in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub fn resident_bytes(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
-/// A port that nobody listens on just now.
+/// Returns a free port.
 pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -125,7 +124,7 @@ pub fn free_port() -> Result<u16> {
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one, named after what it is for.
+    /// Creates a directory named after its purpose.
     pub fn fresh(settings: &Settings, name: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +133,7 @@ impl Directory {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -146,7 +145,7 @@ impl Drop for Directory {
     }
 }
 
-/// A Redis of one side's own, append-only, on a port and on a unix socket.
+/// A Redis of one system, append-only, on a port and on a unix socket.
 pub struct Redis {
     process: Process,
     directory: Directory,
@@ -154,7 +153,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one; `more` are further settings (`["--name", "value"]`).
+    /// Starts a Redis; `more` are further settings (`["--name", "value"]`).
     pub async fn start(settings: &Settings, name: &str, more: &[&str]) -> Result<Self> {
         let directory = Directory::fresh(settings, &format!("{name}-redis"))?;
         let port = free_port()?;
@@ -173,7 +172,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Its number as a process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
@@ -183,7 +182,7 @@ impl Redis {
         self.port
     }
 
-    /// Its address as clients write it: the unix socket's or the port's.
+    /// Its URL: by unix socket or by port.
     pub fn url(&self, unix: bool) -> String {
         match unix {
             true => format!("unix://{}", self.directory.path().join("redis.sock").display()),
@@ -191,15 +190,15 @@ impl Redis {
         }
     }
 
-    /// A number that it tells under a name, in any section of INFO: `used_memory`, `connected_clients`.
+    /// Reads a number from INFO, in any section: `used_memory`, `connected_clients`.
     pub fn info(&self, name: &str) -> Result<u64> {
         let info: String = redis::cmd("INFO").arg("everything").query(&mut self.connection()?)?;
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-        let (_, value) = lines.find(|(found, _)| *found == name).with_context(|| format!("INFO tells no {name}"))?;
+        let (_, value) = lines.find(|(found, _)| *found == name).with_context(|| format!("INFO has no {name}"))?;
         Ok(value.trim().parse()?)
     }
 
-    /// A connection for a question or two.
+    /// Opens a connection for single commands.
     pub fn connection(&self) -> Result<redis::Connection> {
         connection(&self.url(false))
     }
@@ -211,7 +210,7 @@ fn connection(url: &str) -> Result<redis::Connection> {
     Ok(connection)
 }
 
-/// The version of the redis-server that sides are given.
+/// Returns the version of redis-server.
 pub fn redis_version() -> String {
     let output = Command::new("redis-server").arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -242,14 +241,14 @@ mod tests {
 
     #[test]
     fn cpu_time_of_children_counts_during_and_after_their_life() {
-        // The child is busy until there is a file; the shell itself does nothing.
+        // The child is busy until a file exists; the shell itself is idle.
         let (shell, directory) = shell("(while [ ! -e stop ]; do :; done) & wait; touch waited; sleep 60");
         let used = || cpu_seconds(shell.pid()).unwrap();
         until(|| used() > 0.1);
         let while_it_lived = used();
         fs::write(directory.join("stop"), "").unwrap();
         until(|| directory.join("waited").exists());
-        // What has been waited for is told in hundredths.
+        // The account of children is in hundredths of a second.
         assert!(used() > while_it_lived - 0.03, "{} after {while_it_lived}", used());
         drop(shell);
         fs::remove_dir_all(directory).unwrap();

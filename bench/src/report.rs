@@ -1,4 +1,4 @@
-//! The tables, as Markdown.
+//! The report: tables in Markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,16 +7,16 @@ use crate::load::{Measured, Times, Verb};
 use crate::stats::{Estimate, Verdict, Wanted};
 use crate::workloads::{Entry, Round, Workload};
 
-/// What happened to those who do not stand in the table with figures, by label.
+/// Reasons of the systems without figures, by label.
 pub type Absent = BTreeMap<String, String>;
 
-/// All that is told of one workload.
+/// Returns the report of one workload.
 pub fn workload(workload: &Workload, rounds: &[Round], absent: &Absent) -> String {
     let labels: &Vec<String> = &workload.entries.iter().map(|entry| entry.label.clone()).collect();
     let mut text = format!("\n## ({}) {}\n\n", workload.id, workload.title);
-    // Where nobody worked for a window's length there are only figures of the workload's own.
+    // Workloads without a window have only their own figures.
     if rounds.iter().flat_map(Round::values).any(|one| one.seconds > 0.0) {
-        text += &sides(labels, rounds, absent);
+        text += &systems(labels, rounds, absent);
         text += &ratios(&workload.entries, rounds);
     }
     text += &figures(labels, rounds, absent);
@@ -32,8 +32,8 @@ fn median(rounds: &[Round], label: &str, figure: impl Fn(&Measured) -> f64) -> f
     Estimate::of(of(rounds, label).map(figure).collect()).map_or(f64::NAN, |estimate| estimate.median)
 }
 
-/// One row a side: medians of its rounds; times of all its rounds together.
-fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
+/// One row per system: medians of its rounds, and the times of all its rounds together.
+fn systems(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     let verbs: Vec<Verb> = {
         let mut found: Vec<Verb> =
             rounds.iter().flat_map(Round::values).flat_map(|one| one.latencies.keys()).copied().collect();
@@ -42,7 +42,7 @@ fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
         found
     };
     let mut text =
-        "| side | CPU s per 1000 tasks | server | Redis | tasks/s | requests/s | CPU of the load |".to_owned();
+        "| system | CPU s per 1000 tasks | server | Redis | tasks/s | requests/s | CPU of the load |".to_owned();
     let names: String = verbs.iter().map(|verb| format!(" {}, p50 / p99 ms |", name(*verb))).collect();
     let _ = writeln!(text, "{names}\n|---|---|---|---|---|---|---|{}", "---|".repeat(verbs.len()));
     for label in labels {
@@ -77,7 +77,7 @@ fn sides(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     text
 }
 
-/// Figures of a workload's own, medians.
+/// A workload's own figures, as medians.
 fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     let all = rounds.iter().flat_map(Round::values).max_by_key(|one| one.figures.len());
     let names: Vec<&'static str> = all.map(|one| one.figures.keys().copied().collect()).unwrap_or_default();
@@ -85,7 +85,7 @@ fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
         return String::new();
     }
     let columns = names.len().max(1);
-    let mut text = format!("\n| side | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(columns));
+    let mut text = format!("\n| system | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(columns));
     for label in labels {
         let cells: Vec<String> = names
             .iter()
@@ -98,7 +98,7 @@ fn figures(labels: &[String], rounds: &[Round], absent: &Absent) -> String {
     text
 }
 
-/// The first entry to every other, but for others of its own kind that do something else: ratios of pairs.
+/// Ratios by pairs: the first entry to every other, except to other kinds of work of the same system.
 fn ratios(entries: &[Entry], rounds: &[Round]) -> String {
     let Some((first, others)) = entries.split_first() else { return String::new() };
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What a pick-up is held against: one HTTP round trip to the empty handler, then one `PING` to a Redis, on the same
+//! The lower bound of a pick-up: one HTTP round trip to the empty handler, then one `PING` to Redis, on the same
 //! machine and at the same load.
 
 use anyhow::{Result, ensure};
@@ -6,24 +6,24 @@ use futures_util::future::{LocalBoxFuture, try_join_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::systems::Contender;
-use crate::empty_server::Empty;
+use crate::adapters::{Adapter as _, Client as _, Role, Settings, Task};
+use crate::empty_server::EmptyServer;
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, open};
 use crate::processes::Redis;
-use crate::adapters::{Client as _, Role, Settings, Side as _, Task};
+use crate::systems::System;
 use crate::workloads::{QUEUE, Script, pickup};
 
-/// The handler, and a Redis.
-pub struct Bare {
-    empty: Empty,
+/// The empty handler and a Redis.
+pub struct RoundTrip {
+    empty: EmptyServer,
     redis: Redis,
 }
 
-impl Bare {
+impl RoundTrip {
     /// Starts both.
     pub async fn start(settings: &Settings) -> Result<Self> {
-        Ok(Self { empty: Empty::start(settings).await?, redis: Redis::start(settings, "bare", &[]).await? })
+        Ok(Self { empty: EmptyServer::start(settings).await?, redis: Redis::start(settings, "bare", &[]).await? })
     }
 
     async fn run(&self, plan: &Plan) -> Result<Measured> {
@@ -51,7 +51,7 @@ impl Bare {
     }
 }
 
-impl Contender for Bare {
+impl System for RoundTrip {
     fn version(&self) -> String {
         "one request to the empty handler, then one PING".to_owned()
     }

@@ -1,20 +1,20 @@
-//! Statistics of alternating pairs. Each pair gives one figure (mostly a ratio); what is said of them are the median
-//! and an interval from their order alone (that of the sign test), which supposes nothing about how they are spread.
+//! Statistics of alternating pairs. Each pair gives one figure, mostly a ratio. The summary is the median and the
+//! interval of the sign test, which depends on the order of the figures alone, not on their distribution.
 
-/// The median of some figures, and an interval that holds the true median with 95 % or a little more, where there are
-/// enough figures (six) to say so.
+/// The median of some figures, and an interval that contains the true median with a confidence of at least 95 %, if
+/// there are at least six figures.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Estimate {
-    /// The middle.
+    /// The median.
     pub median: f64,
-    /// Lower and upper end.
+    /// Lower and upper bound.
     pub interval: Option<(f64, f64)>,
-    /// Of how many figures.
+    /// Number of figures.
     pub of: usize,
 }
 
 impl Estimate {
-    /// `None` of nothing.
+    /// Returns `None` for no figures.
     pub fn of(mut figures: Vec<f64>) -> Option<Self> {
         figures.sort_by(f64::total_cmp);
         let of = figures.len();
@@ -23,14 +23,14 @@ impl Estimate {
         Some(Self { median: (lower + upper) / 2.0, interval, of })
     }
 
-    /// Of what does not vary and is measured once.
+    /// Of a single measurement of a size that does not vary.
     pub fn as_it_is(self) -> Self {
         Self { interval: Some((self.median, self.median)), ..self }
     }
 }
 
-/// The greatest k for which the interval from the k-th to the k-th last of `count` figures holds the median with 95 %:
-/// that fewer than k of them lie on one side of it is a matter of tossing `count` coins.
+/// The largest k for which the interval from the k-th to the k-th last of `count` figures contains the median with 95
+/// %: the probability that fewer than k figures lie on one side is that of `count` coin tosses.
 fn rank(count: usize) -> Option<usize> {
     let (mut tail, mut term, mut rank) = (0.0, 0.5_f64.powi(count as i32), 0);
     loop {
@@ -43,28 +43,28 @@ fn rank(count: usize) -> Option<usize> {
     }
 }
 
-/// What is wanted of a figure.
+/// A goal for a figure.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Wanted {
-    /// No more than this.
+    /// At most this.
     AtMost(f64),
-    /// No less than this.
+    /// At least this.
     AtLeast(f64),
 }
 
-/// Whether a figure is as wanted.
+/// The verdict on a goal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The whole interval is as wanted.
+    /// The whole interval meets the goal.
     Holds,
-    /// None of it is.
+    /// No part of the interval meets it.
     DoesNotHold,
-    /// The bound lies within it, or there are too few figures for one.
+    /// The goal's bound lies within the interval, or there are too few figures for one.
     Undecided,
 }
 
 impl Wanted {
-    /// Holds an estimate against the bound.
+    /// Compares an estimate with the goal.
     pub fn verdict(self, estimate: &Estimate) -> Verdict {
         let Some((low, high)) = estimate.interval else { return Verdict::Undecided };
         match self {

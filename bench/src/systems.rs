@@ -1,15 +1,10 @@
-//! What takes part in a run: a side, or what a side is held against; each can be told to do one round.
+//! The systems of a run: systems under test and lower bounds. Each can run one round.
 
 use std::rc::Rc;
 
 use anyhow::{Result, bail};
 use futures_util::future::LocalBoxFuture;
 
-use crate::round_trip::Bare;
-use crate::empty_server::Empty;
-use crate::ledger::Ledger;
-use crate::limit::Limit;
-use crate::load::{Measured, Plan};
 use crate::adapters::beanstalkd::Beanstalkd;
 use crate::adapters::bullmq::Bullmq;
 use crate::adapters::elasticmq::Elasticmq;
@@ -17,16 +12,21 @@ use crate::adapters::faktory::Faktory;
 use crate::adapters::lmstfy::Lmstfy;
 use crate::adapters::ocypod::Ocypod;
 use crate::adapters::slotwheel::Slotwheel;
-use crate::adapters::{Capability, Fsync, Settings, Side};
+use crate::adapters::{Adapter, Capability, Fsync, Settings};
+use crate::empty_server::EmptyServer;
+use crate::ledger::Ledger;
+use crate::limit::Limit;
+use crate::load::{Measured, Plan};
+use crate::round_trip::RoundTrip;
 use crate::workloads::fill::Fill;
 use crate::workloads::{QUEUE, Script};
 
-/// All that can take part.
+/// All systems.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Kind {
-    /// What this is about.
+    /// Slotwheel.
     Slotwheel,
-    /// Another build of it (`--other`); takes part only where it is asked for.
+    /// Another build of Slotwheel (`--other`), only if it is named.
     Other,
     /// Slotwheel with `appendfsync always`.
     Always,
@@ -42,19 +42,19 @@ pub enum Kind {
     Beanstalkd,
     /// See `adapters::elasticmq`.
     Elasticmq,
-    /// The bare commands of a task's life.
+    /// The commands of a task's life alone.
     Limit,
     /// An axum handler that does nothing.
-    Empty,
-    /// A bare HTTP round trip and a Redis round trip, one after the other.
-    Bare,
+    EmptyServer,
+    /// An HTTP round trip and a Redis round trip, one after the other.
+    RoundTrip,
 }
 
 impl Kind {
-    /// Those that do whole lives: Slotwheel first.
-    pub fn sides() -> impl Iterator<Item = Self> {
+    /// The systems that run whole lives, Slotwheel first.
+    pub fn full_life() -> impl Iterator<Item = Self> {
         let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
-        all.filter(|kind| !matches!(kind, Self::Limit | Self::Empty | Self::Bare))
+        all.filter(|kind| !matches!(kind, Self::Limit | Self::EmptyServer | Self::RoundTrip))
     }
 
     /// Its name in tables.
@@ -70,12 +70,12 @@ impl Kind {
             Self::Beanstalkd => "beanstalkd",
             Self::Elasticmq => "elasticmq",
             Self::Limit => "limit",
-            Self::Empty => "empty",
-            Self::Bare => "bare",
+            Self::EmptyServer => "empty",
+            Self::RoundTrip => "bare",
         }
     }
 
-    /// Whether it can do what a script asks for.
+    /// Whether it can run a script.
     pub fn can(self, script: &Script) -> bool {
         let capabilities: &[Capability] = match self {
             Self::Slotwheel | Self::Other | Self::Always => Slotwheel::CAPABILITIES,
@@ -85,14 +85,14 @@ impl Kind {
             Self::Beanstalkd => Beanstalkd::CAPABILITIES,
             Self::Elasticmq => Elasticmq::CAPABILITIES,
             Self::Bullmq => return Bullmq::can(script),
-            // They stand beside whatever is measured.
-            Self::Limit | Self::Empty | Self::Bare => return true,
+            // Lower bounds accompany every workload.
+            Self::Limit | Self::EmptyServer | Self::RoundTrip => return true,
         };
         script.needs().iter().all(|needed| capabilities.contains(needed))
     }
 
-    /// Starts it.
-    pub async fn start(self, settings: &Settings) -> Result<Box<dyn Contender>> {
+    /// Starts the system.
+    pub async fn start(self, settings: &Settings) -> Result<Box<dyn System>> {
         Ok(match self {
             Self::Slotwheel => Box::new(Running::of(Slotwheel::start(settings).await?)),
             Self::Other => Box::new(Running::of(Slotwheel::start_binary(&settings.other, settings).await?)),
@@ -107,60 +107,60 @@ impl Kind {
             Self::Beanstalkd => Box::new(Running::of(Beanstalkd::start(settings).await?)),
             Self::Elasticmq => Box::new(Running::of(Elasticmq::start(settings).await?)),
             Self::Limit => Box::new(Limit::start(settings).await?),
-            Self::Empty => Box::new(Running::of(Empty::start(settings).await?)),
-            Self::Bare => Box::new(Bare::start(settings).await?),
+            Self::EmptyServer => Box::new(Running::of(EmptyServer::start(settings).await?)),
+            Self::RoundTrip => Box::new(RoundTrip::start(settings).await?),
         })
     }
 }
 
-/// What takes part, started.
-pub trait Contender {
+/// A running system.
+pub trait System {
     /// Its version and settings.
     fn version(&self) -> String;
 
-    /// Gives it tasks that wait, before the rounds begin.
+    /// Adds waiting tasks before the rounds begin.
     fn fill<'a>(&'a self, _fill: &'a Fill) -> LocalBoxFuture<'a, Result<()>> {
         Box::pin(async { bail!("it has no queues") })
     }
 
-    /// Does one round.
+    /// Runs one round.
     fn round<'a>(&'a self, script: &'a Script, plan: &'a Plan) -> LocalBoxFuture<'a, Result<Measured>>;
 }
 
-/// A side with the book of what was submitted to it.
+/// A system with the ledger of its tasks.
 struct Running<S> {
-    side: S,
+    system: S,
     ledger: Rc<Ledger>,
 }
 
 impl<S> Running<S> {
-    fn of(side: S) -> Self {
-        Self { side, ledger: Rc::default() }
+    fn of(system: S) -> Self {
+        Self { system, ledger: Rc::default() }
     }
 }
 
-impl<S: Side> Contender for Running<S> {
+impl<S: Adapter> System for Running<S> {
     fn version(&self) -> String {
-        self.side.version()
+        self.system.version()
     }
 
     fn fill<'a>(&'a self, fill: &'a Fill) -> LocalBoxFuture<'a, Result<()>> {
-        Box::pin(fill.give(&self.side, &self.ledger))
+        Box::pin(fill.give(&self.system, &self.ledger))
     }
 
     fn round<'a>(&'a self, script: &'a Script, plan: &'a Plan) -> LocalBoxFuture<'a, Result<Measured>> {
         Box::pin(async move {
             let before = self.ledger.unfinished();
-            let measured = script.round(&self.side, &self.ledger, plan).await?;
+            let measured = script.round(&self.system, &self.ledger, plan).await?;
             if measured.tasks == 0 {
-                bail!("nothing was done");
+                bail!("no task was finished");
             }
             let left = self.ledger.unfinished();
             if left != before && !script.leaves_tasks() {
                 bail!("{} tasks were lost", left.abs_diff(before));
             }
-            match self.side.left(QUEUE).await? {
-                Some(other) if other != left => bail!("it still has {other} tasks, of which {left} are unfinished"),
+            match self.system.left(QUEUE).await? {
+                Some(other) if other != left => bail!("it reports {other} unfinished tasks; the ledger has {left}"),
                 _ => {}
             }
             Ok(measured)

@@ -1,6 +1,6 @@
-//! beanstalkd: a server of a protocol of its own, with its jobs in its memory and in a log on the disk, which is
-//! synced as Redis' append-only file is (`-f 1000`: once a second; `-f 0`: before each answer). It has no Redis. Every
-//! command is about one job; many go out in one write.
+//! beanstalkd: a server with its own protocol. Jobs are in its memory and in a log on disk, which is synced like Redis'
+//! append-only file (`-f 1000`: once a second; `-f 0`: before each reply). It has no Redis. Every command is about one
+//! job; many commands share one write.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::installed::installed;
-use super::{Capability, Client, Fsync, Numbered, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Fsync, Numbered, Role, Settings, Task};
 use crate::ledger::number_in;
-use crate::line_protocol::{Lines, number};
+use crate::line_protocol::{LineConnection, number};
 use crate::processes::{Directory, Process, free_port};
 
 /// A server.
@@ -22,7 +22,7 @@ pub struct Beanstalkd {
     _directory: Directory,
 }
 
-impl Side for Beanstalkd {
+impl Adapter for Beanstalkd {
     const CAPABILITIES: &[Capability] = &[Capability::FinishAndTake, Capability::Many];
     type Client = Connection;
 
@@ -38,7 +38,7 @@ impl Side for Beanstalkd {
         let mut command = Command::new("beanstalkd");
         command.args(["-l", "127.0.0.1", "-p", &address.port().to_string(), "-b", "log", "-f", sync]);
         let mut server = Process::start(command, directory.path())?;
-        server.until(async || Lines::connect(address).await.is_ok()).await.context("beanstalkd")?;
+        server.until(async || LineConnection::connect(address).await.is_ok()).await.context("beanstalkd")?;
         let version = format!("{}, -b -f {sync}, many commands in one write", peer.version);
         Ok(Self { server, address, version, _directory: directory })
     }
@@ -52,19 +52,19 @@ impl Side for Beanstalkd {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let lines = Lines::connect(self.address).await?;
+        let lines = LineConnection::connect(self.address).await?;
         Ok(Connection { lines, used: String::new(), watched: "default".to_owned(), unread: 0 })
     }
 }
 
 /// One connection to the server.
 pub struct Connection {
-    lines: Lines,
-    /// The tube that jobs are put into,
+    lines: LineConnection,
+    /// The tube of put jobs.
     used: String,
-    /// and the one that they are taken from.
+    /// The tube of reserved jobs.
     watched: String,
-    /// Answers to changes of these that come before all others.
+    /// Replies to changes of tubes that precede all others.
     unread: usize,
 }
 
@@ -79,7 +79,7 @@ impl Connection {
         self.lines.put(&[b"put 0 0 600 ", length.as_bytes(), b"\r\n", task.payload.as_bytes(), b"\r\n"]);
     }
 
-    /// Comes before all else that is sent, as its answers do.
+    /// Sends changes of tubes before all other commands; their replies come first too.
     fn put_watch(&mut self, queue: &str) {
         if self.watched != queue {
             self.lines.put(&[b"watch ", queue.as_bytes(), b"\r\nignore ", self.watched.as_bytes(), b"\r\n"]);
@@ -96,13 +96,13 @@ impl Connection {
         self.lines.put(&[b"delete ", &job.id, b"\r\n"]);
     }
 
-    /// Sends all, and reads the answers to changes of tubes.
+    /// Sends all commands, and reads the replies to changes of tubes.
     async fn send(&mut self) -> Result<()> {
         self.lines.send().await?;
         for _ in 0..std::mem::take(&mut self.unread) {
             let line = self.lines.line().await?;
             if !line.starts_with(b"USING ") && !line.starts_with(b"WATCHING ") {
-                bail!("a change of tube was answered with {}", String::from_utf8_lossy(line));
+                bail!("reply to a change of tube: {}", String::from_utf8_lossy(line));
             }
         }
         Ok(())
@@ -111,12 +111,12 @@ impl Connection {
     async fn inserted(&mut self) -> Result<()> {
         let line = self.lines.line().await?;
         if !line.starts_with(b"INSERTED ") {
-            bail!("a put was answered with {}", String::from_utf8_lossy(line));
+            bail!("reply to a put: {}", String::from_utf8_lossy(line));
         }
         Ok(())
     }
 
-    /// The answer to one `reserve-with-timeout`.
+    /// Reads the reply to one `reserve-with-timeout`.
     async fn reserved(&mut self) -> Result<Option<Held>> {
         let line = self.lines.line().await?;
         if line == b"TIMED_OUT" {
@@ -124,7 +124,7 @@ impl Connection {
         }
         let mut words = line.split(|byte| *byte == b' ');
         let (Some(b"RESERVED"), Some(id), Some(length)) = (words.next(), words.next(), words.next()) else {
-            bail!("a reserve was answered with {}", String::from_utf8_lossy(line));
+            bail!("reply to a reserve: {}", String::from_utf8_lossy(line));
         };
         let (id, length) = (id.to_vec(), number(length)? as usize);
         let (number, _) = number_in(self.lines.bytes(length).await?).context("a job without a number")?;
@@ -142,7 +142,7 @@ impl Client for Connection {
     }
 
     async fn take(&mut self, queue: &str, max: usize, wait: Duration) -> Result<Vec<Held>> {
-        // Only the first waits: if it gets none in its time, the others need not either.
+        // Only the first waits: if it times out, the others need not wait.
         self.put_watch(queue);
         self.put_reserve(wait.as_secs());
         for _ in 1..max {

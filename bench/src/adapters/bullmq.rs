@@ -1,6 +1,6 @@
-//! BullMQ: a library, so it is its own load: a program of Node (`bench/peers/bullmq/index.js`) that adds jobs a
-//! hundred at a time and processes them in the same process, with nothing between it and its Redis. It tells how many
-//! it has processed at the begin of the window and at its end, and when it has stopped whether each was processed once.
+//! BullMQ: a library, so it generates its own load: a Node program (`bench/peers/bullmq/index.js`) that adds jobs in
+//! hundreds and processes them in the same process, directly on its Redis. It reports the number of processed jobs at
+//! the start and end of the window, and at the end whether each was processed once.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::installed::installed;
 use super::{Role, Settings};
-use crate::systems::Contender;
 use crate::ledger::Ledger;
-use crate::line_protocol::{Lines, number};
+use crate::line_protocol::{LineConnection, number};
 use crate::load::{Measured, Plan, Run};
 use crate::processes::{Directory, Process, Redis, free_port};
+use crate::systems::System;
 use crate::workloads::{BATCH, Script};
 
 /// The program and its Redis.
@@ -28,12 +28,12 @@ pub struct Bullmq {
 }
 
 impl Bullmq {
-    /// What it can do of the workloads: batches.
+    /// Runs the batch workload.
     pub fn can(script: &Script) -> bool {
         *script == Script::Batches { keyed: false }
     }
 
-    /// Starts it.
+    /// Starts the program and its Redis.
     pub async fn start(settings: &Settings) -> Result<Self> {
         let peer = installed(settings, "bullmq")?;
         let redis = Redis::start(settings, "bullmq", &[]).await?;
@@ -43,7 +43,7 @@ impl Bullmq {
         command.arg(peer.directory.join("index.js")).arg(address.port().to_string());
         command.arg(redis.url(settings.unix).trim_start_matches("unix://")).env("NODE_ENV", "production");
         let mut program = Process::start(command, directory.path())?;
-        program.until(async || Lines::connect(address).await.is_ok()).await.context("bullmq")?;
+        program.until(async || LineConnection::connect(address).await.is_ok()).await.context("bullmq")?;
         let node = Command::new("node").arg("--version").output().context("running node")?;
         let node = String::from_utf8_lossy(&node.stdout).trim().to_owned();
         let version = format!("{} on Node {node}, one process, addBulk by two at once, concurrency 50", peer.version);
@@ -51,7 +51,7 @@ impl Bullmq {
     }
 
     async fn run(&self, plan: &Plan) -> Result<Measured> {
-        let (ledger, mut lines) = (Ledger::default(), Lines::connect(self.address).await?);
+        let (ledger, mut lines) = (Ledger::default(), LineConnection::connect(self.address).await?);
         let run = Run::new(&ledger, plan);
         let start = format!("start {BATCH} {}", plan.payload);
         ask(&mut lines, &start).await?;
@@ -69,13 +69,13 @@ impl Bullmq {
     }
 }
 
-async fn ask<'a>(lines: &'a mut Lines, what: &str) -> Result<&'a [u8]> {
+async fn ask<'a>(lines: &'a mut LineConnection, what: &str) -> Result<&'a [u8]> {
     lines.put(&[what.as_bytes(), b"\n"]);
     lines.send().await?;
     lines.line().await
 }
 
-impl Contender for Bullmq {
+impl System for Bullmq {
     fn version(&self) -> String {
         self.version.clone()
     }

@@ -1,11 +1,10 @@
-//! ElasticMQ: a server of Amazon's SQS over HTTP. It keeps its messages in its memory alone: no Redis, no disk. Its
-//! batches may be larger than ten, which SQS itself does not allow (`sqs-limits = relaxed`). It has two threads for its
-//! actors, one for each processor here: eight, the least of Pekko's default, cost far more a message. Java's collector
-//! is the one for throughput. It is given some work before anything is measured, so that its code is compiled by then.
+//! ElasticMQ: a server of Amazon's SQS over HTTP. It keeps messages in memory alone: no Redis, no disk. Batches may be
+//! larger than ten, unlike in SQS (`sqs-limits = relaxed`). It has two threads for its actors, one per processor here:
+//! eight, Pekko's default minimum, cost far more per message. Java's garbage collector is the throughput collector. A
+//! warm-up before the measurement lets Java compile.
 //!
-//! A receive that waits goes on waiting when its connection is closed: a message that comes meanwhile is handed to
-//! nobody, and is not seen again for as long as its visibility timeout. So a round begins when none is left of the
-//! round before.
+//! A waiting receive outlives its closed connection: a message that arrives then is delivered to no client, and is
+//! hidden for its visibility timeout. So a round begins when no receive of the previous round is left.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 use super::installed::installed;
-use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Numbered, Role, Settings, Task};
 use crate::http::{Http, between};
 use crate::ledger::payload;
 use crate::processes::{Directory, Process, free_port};
@@ -46,15 +45,15 @@ pub struct Elasticmq {
     _directory: Directory,
 }
 
-/// Requests for messages that wait, of all connections.
+/// Waiting receives of all connections.
 #[derive(Default)]
 struct Receives {
     unanswered: Cell<usize>,
-    /// When the last of them has its answer at the latest.
+    /// Latest time of the last reply.
     until: Cell<Option<Instant>>,
 }
 
-impl Side for Elasticmq {
+impl Adapter for Elasticmq {
     const CAPABILITIES: &[Capability] = &[Capability::Many];
     type Client = Connection;
 
@@ -72,9 +71,9 @@ impl Side for Elasticmq {
         command.arg("-cp").arg(peer.directory.join("*")).arg("org.elasticmq.server.Main");
         let mut server = Process::start(command, directory.path())?;
         server.until(async || Http::connect(address).await.is_ok()).await.context("elasticmq")?;
-        let side = Self { server, address, version: peer.version, receives: Rc::default(), _directory: directory };
-        side.warm_up().await.context("elasticmq's warm-up")?;
-        Ok(side)
+        let system = Self { server, address, version: peer.version, receives: Rc::default(), _directory: directory };
+        system.warm_up().await.context("elasticmq's warm-up")?;
+        Ok(system)
     }
 
     fn version(&self) -> String {
@@ -89,7 +88,7 @@ impl Side for Elasticmq {
     }
 
     async fn prepare(&self, queue: &str) -> Result<()> {
-        // Nobody listens for these any more.
+        // Their clients have disconnected.
         if self.receives.unanswered.take() > 0 {
             let until = self.receives.until.take().context("when they end")?;
             tokio::time::sleep_until(until.into()).await;
@@ -118,7 +117,7 @@ impl Side for Elasticmq {
 }
 
 impl Elasticmq {
-    /// Sixteen connections do as much as makes Java compile what is needed.
+    /// Sixteen connections send enough for Java to compile the hot code.
     async fn warm_up(&self) -> Result<()> {
         const QUEUE: &str = "warm-up";
         self.prepare(QUEUE).await?;
@@ -146,7 +145,7 @@ pub struct Connection {
     receives: Rc<Receives>,
 }
 
-/// What is asked for: the type of the content, and behind it a further header.
+/// Content type, followed by a further header.
 macro_rules! action {
     ($name:literal) => {
         concat!("application/x-amz-json-1.0\r\nx-amz-target: AmazonSQS.", $name)
@@ -169,7 +168,7 @@ impl Connection {
         self.put(&["{\"QueueUrl\":\"http://127.0.0.1/000000000000/", queue, "\""]);
     }
 
-    /// The payload as a JSON string: there is nothing in it to escape but quotes.
+    /// Writes the payload as a JSON string: only quotes need escaping.
     fn put_text(&mut self, payload: &str) {
         self.put(&["\"MessageBody\":\""]);
         for byte in payload.bytes() {
@@ -189,18 +188,18 @@ impl Connection {
         Ok(answer)
     }
 
-    /// All entries of a batch must have gone well.
+    /// Fails unless all entries of a batch succeeded.
     async fn ask_many(&mut self, action: &str, wanted: usize) -> Result<()> {
         let answer = self.ask(action).await?;
         let done = memmem::find_iter(answer, b"\"Id\":").count();
         if done != wanted || memmem::find(answer, b"\"SenderFault\"").is_some() {
-            bail!("not all of a batch went well: {}", String::from_utf8_lossy(&answer[..answer.len().min(2000)]));
+            bail!("entries of a batch failed: {}", String::from_utf8_lossy(&answer[..answer.len().min(2000)]));
         }
         Ok(())
     }
 }
 
-/// A message in hand, by the handle of its receipt.
+/// A received message, by its receipt handle.
 type Held = Numbered<String>;
 
 impl Client for Connection {

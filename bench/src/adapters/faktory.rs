@@ -1,10 +1,10 @@
-//! Faktory: a server of a protocol of its own over Redis, which it reaches over a unix socket and no other way. It
-//! fetches and acknowledges one job a command; workers that want many have many commands under way, here in one
-//! write. Pushing knows batches. `FETCH` waits for at most two seconds, also for a connection that has been closed by
-//! then: a job that comes meanwhile is that connection's, for half an hour. So a round begins when none waits.
+//! Faktory: a server with its own protocol, on Redis by unix socket only. It fetches and acknowledges one job per
+//! command; workers that want many send many commands, here in one write. Push has batches. `FETCH` waits for at most
+//! two seconds, also after its connection is closed: a job that arrives then belongs to that connection for half an
+//! hour. So a round begins when no `FETCH` waits.
 //!
-//! It insists on starting a redis-server; the one that it finds first in its PATH (`bench/peers/faktory`) leads it to
-//! the Redis that is started here, with the settings of all.
+//! It always starts a redis-server; the first one in its PATH (`bench/peers/faktory`) leads to the Redis that is
+//! started here, with common settings.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,15 +14,15 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::installed::installed;
-use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Numbered, Role, Settings, Task};
 use crate::http::between;
 use crate::ledger::number_in;
-use crate::line_protocol::{Lines, number};
+use crate::line_protocol::{LineConnection, number};
 use crate::processes::{Directory, Process, Redis, free_port};
 
-/// A worker that does not give a sign of life for a minute has its connections closed.
+/// Faktory closes the connections of a worker without a heartbeat for a minute.
 const BEAT: Duration = Duration::from_secs(15);
-/// All connections are one worker's, as those of a process with many threads are.
+/// All connections belong to one worker, like those of a multi-threaded process.
 const WORKER: &str = "slotwheelbench";
 
 /// A server and its Redis.
@@ -34,7 +34,7 @@ pub struct Faktory {
     _directory: Directory,
 }
 
-impl Side for Faktory {
+impl Adapter for Faktory {
     const CAPABILITIES: &[Capability] = &[Capability::FinishAndTake, Capability::Many];
     type Client = Connection;
 
@@ -48,7 +48,7 @@ impl Side for Faktory {
         let mut command = Command::new(peer.directory.join("faktory"));
         command.args(["-b", &address.to_string(), "-w", &web.to_string(), "-l", "error"]);
         command.arg("-d").arg(directory.path().join("db")).arg("-c").arg(directory.path().join("configuration"));
-        // Both processors, which is its default, and less collecting of garbage.
+        // Both processors, its default, and less garbage collection.
         command.env("GOGC", "400");
         command.env("PATH", format!("{}:{path}", peer.directory.join("redis").display()));
         command.env("REDIS_SOCKET", redis.url(true).trim_start_matches("unix://"));
@@ -79,7 +79,7 @@ impl Side for Faktory {
         Connection::new(self.address).await
     }
 
-    /// It says `+OK` to any `ACK`.
+    /// It replies `+OK` to any `ACK`.
     async fn left(&self, _queue: &str) -> Result<Option<u64>> {
         let mut lines = self.connect().await?.lines;
         lines.put(&[b"INFO\r\n"]);
@@ -98,13 +98,13 @@ impl Side for Faktory {
 
 /// One connection to the server.
 pub struct Connection {
-    lines: Lines,
+    lines: LineConnection,
     beaten: Instant,
 }
 
 impl Connection {
     async fn new(address: SocketAddr) -> Result<Self> {
-        let mut lines = Lines::connect(address).await?;
+        let mut lines = LineConnection::connect(address).await?;
         lines.expect(b"+HI {\"v\":2}").await?;
         let hello =
             format!("HELLO {{\"v\":2,\"hostname\":\"bench\",\"wid\":\"{WORKER}\",\"pid\":1,\"labels\":[]}}\r\n");
@@ -127,10 +127,10 @@ impl Connection {
         self.lines.put(&[b"ACK {\"jid\":\"", &job.id, b"\"}\r\n"]);
     }
 
-    /// The answer to one `FETCH`.
+    /// Reads the reply to one `FETCH`.
     async fn job(&mut self) -> Result<Option<Held>> {
         let line = self.lines.line().await?;
-        let Some(length) = line.strip_prefix(b"$") else { bail!("answered {}", String::from_utf8_lossy(line)) };
+        let Some(length) = line.strip_prefix(b"$") else { bail!("reply: {}", String::from_utf8_lossy(line)) };
         if length == b"-1" {
             return Ok(None);
         }
@@ -203,7 +203,7 @@ impl Client for Connection {
         }
         self.lines.put(&[b"]\r\n"]);
         self.lines.send().await?;
-        // The jobs that it did not take, with why: none.
+        // The rejected jobs with reasons: none.
         self.lines.expect(b"$2").await?;
         self.lines.expect(b"{}").await
     }

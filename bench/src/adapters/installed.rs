@@ -1,4 +1,4 @@
-//! The peers' places: each is what `bench/peers/install` left behind, or its words of why it could not.
+//! Installed peers: each is a directory made by `bench/peers/install`, or its reason for a failure.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,15 +7,15 @@ use anyhow::{Result, bail};
 
 use super::Settings;
 
-/// One that is installed.
+/// An installed peer.
 pub struct Installed {
-    /// Where it is.
+    /// Its directory.
     pub directory: PathBuf,
     /// Its version.
     pub version: String,
 }
 
-/// Looks for a peer.
+/// Finds a peer.
 pub fn installed(settings: &Settings, name: &str) -> Result<Installed> {
     let directory = settings.peers.join(name);
     if let Ok(version) = fs::read_to_string(directory.join("version")) {

@@ -1,6 +1,6 @@
-//! lmstfy: a server over HTTP and Redis. It publishes and consumes many in one request, and waits for jobs in whole
-//! seconds; each job is deleted by a request of its own. Written after its documented API: no machine that this was
-//! made on could install it.
+//! lmstfy: a server over HTTP and Redis. It publishes and consumes many jobs per request, and waits for jobs in whole
+//! seconds; each job is deleted by its own request. Written after its documented API, and never run: it could not be
+//! installed.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::installed::installed;
-use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Numbered, Role, Settings, Task};
 use crate::http::{Http, between};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
@@ -23,7 +23,7 @@ pub struct Lmstfy {
     _directory: Directory,
 }
 
-impl Side for Lmstfy {
+impl Adapter for Lmstfy {
     const CAPABILITIES: &[Capability] = &[Capability::Many];
     type Client = Connection;
 
@@ -41,7 +41,7 @@ impl Side for Lmstfy {
         );
         std::fs::write(directory.path().join("lmstfy.toml"), configuration)?;
         let mut command = Command::new(peer.directory.join("lmstfy-server"));
-        // Without tokens, which would cost it a look-up a request.
+        // Without tokens, which would cost a look-up per request.
         command.args(["-c", "lmstfy.toml", "-sv"]);
         let mut server = Process::start(command, directory.path())?;
         server.until(async || Http::connect(address).await.is_ok()).await.context("lmstfy")?;
@@ -72,12 +72,12 @@ pub struct Connection {
 
 type Held = Numbered<String>;
 
-/// The jobs of an answer: each has its id, and behind it its data in base64.
+/// Parses the jobs of a response: each has its id, followed by its data in base64.
 fn held(mut answer: &[u8]) -> Result<Vec<Held>> {
     let mut found = Vec::new();
     while let Some((id, rest)) = between(answer, b"\"job_id\":\"", b'"') {
         let (data, rest) = between(rest, b"\"data\":\"", b'"').context("a job without data")?;
-        // A payload begins with its number: 32 characters hold all of it.
+        // A payload begins with its number: 32 characters contain all of it.
         let begin = decoded(&data[..data.len().min(32)]);
         let (number, _) = number_in(&begin).context("a job without a number")?;
         found.push(Held { number, id: std::str::from_utf8(id)?.to_owned() });
@@ -86,7 +86,7 @@ fn held(mut answer: &[u8]) -> Result<Vec<Held>> {
     Ok(found)
 }
 
-/// Base64, four characters at a time.
+/// Decodes base64, four characters at a time.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let sextet = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',

@@ -1,4 +1,4 @@
-//! The systems under test: what each of them must be able to do, one file a side.
+//! Adapters: one file per system under test, each with the same operations.
 
 pub mod beanstalkd;
 pub mod bullmq;
@@ -16,42 +16,42 @@ use anyhow::{Result, bail};
 
 use crate::processes::Redis;
 
-/// When Redis has its append-only file written to the disk.
+/// Redis' appendfsync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Fsync {
     /// Once a second.
     Everysec,
-    /// Before each answer.
+    /// Before each reply.
     Always,
 }
 
-/// What is the same for all sides of a run.
+/// Settings common to all systems of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// When the append-only file is written to the disk, where a side has that.
+    /// When the append-only file is synced, if the system has one.
     pub fsync: Fsync,
-    /// Whether sides that can reach their Redis over a unix socket do so.
+    /// Whether systems that can use a unix socket to Redis do so.
     pub unix: bool,
     /// Where fresh directories are made.
     pub place: PathBuf,
     /// Slotwheel's binary.
     pub slotwheel: PathBuf,
-    /// Another build of it, for the side `other`.
+    /// Another build, for the system `other`.
     pub other: PathBuf,
-    /// Where the peers are installed.
+    /// Directory of the installed peers.
     pub peers: PathBuf,
 }
 
-/// Whose account a process' time goes to.
+/// The role of a process, by which its time is accounted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// The server, and whatever belongs to it.
+    /// The server and its helper processes.
     Server,
-    /// Its Redis, or what stands in its place.
+    /// Its Redis, or its substitute.
     Redis,
 }
 
-/// What only some sides can do.
+/// An optional operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Capability {
     /// `finish_and_take`.
@@ -62,37 +62,36 @@ pub enum Capability {
     Keys,
 }
 
-/// A system under test, running.
-pub trait Side: Sized {
-    /// What it can do beyond submit, take and finish.
+/// A running system under test.
+pub trait Adapter: Sized {
+    /// Operations beyond submit, take and finish.
     const CAPABILITIES: &[Capability];
     /// One connection.
     type Client: Client;
 
-    /// Starts it with all that it needs in fresh directories; an error says in words why it cannot be had here.
+    /// Starts the system in fresh directories; the error explains why it is not available here.
     async fn start(settings: &Settings) -> Result<Self>;
 
-    /// Its version and, where they are not those of all, its settings.
+    /// Its version, and settings that differ from the common ones.
     fn version(&self) -> String;
 
-    /// The processes whose time counts; their descendants count with them.
+    /// The measured processes, without their descendants, which are included.
     fn processes(&self) -> Vec<(Role, u32)>;
 
-    /// Whatever a queue needs before it is used.
+    /// Prepares a queue for use.
     async fn prepare(&self, _queue: &str) -> Result<()> {
         Ok(())
     }
 
-    /// A new connection.
+    /// Opens a connection.
     async fn connect(&self) -> Result<Self::Client>;
 
-    /// How many tasks it has by its own count that nobody has finished, where finishing one that it does not know is
-    /// answered as any other.
+    /// The number of unfinished tasks by the system's own count, if it accepts the completion of unknown tasks.
     async fn left(&self, _queue: &str) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Its Redis, where this program has started one for it.
+    /// Its Redis, if this program has started one.
     fn redis(&self) -> Option<&Redis> {
         None
     }
@@ -101,23 +100,23 @@ pub trait Side: Sized {
 /// A task to submit.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// JSON text; carries the task's number (see `ledger`).
+    /// JSON text with the task's number (see `ledger`).
     pub payload: &'a str,
-    /// Its key, for sides that have keys.
+    /// Its key, for systems with keys.
     pub key: Option<&'a str>,
 }
 
-/// A task in hand.
+/// A claimed task.
 pub trait Job {
-    /// The number that its payload carries (`ledger::number_in`).
+    /// The number in its payload (`ledger::number_in`).
     fn number(&self) -> u64;
 }
 
-/// A task in hand that is finished by its id.
+/// A claimed task that is finished by its id.
 pub struct Numbered<Id> {
     /// The number in its payload.
     pub number: u64,
-    /// As the side names it.
+    /// The system's id.
     pub id: Id,
 }
 
@@ -127,15 +126,15 @@ impl<Id> Job for Numbered<Id> {
     }
 }
 
-/// One connection, used by one loop. Every answer is checked: an error is the end of the round.
+/// One connection, used by one loop. Every reply is checked: an error ends the round.
 pub trait Client {
-    /// A task taken, with what the side needs to finish it.
+    /// A claimed task, with the data to finish it.
     type Job: Job;
 
-    /// Submits one task; done when the side has answered that it has it.
+    /// Submits one task; returns when the system has acknowledged it.
     async fn submit(&mut self, queue: &str, task: Task<'_>) -> Result<()>;
 
-    /// Takes at most `max` tasks; waits up to `wait` for the first.
+    /// Claims at most `max` tasks; waits up to `wait` for the first.
     async fn take(&mut self, queue: &str, max: usize, wait: Duration) -> Result<Vec<Self::Job>>;
 
     /// Finishes one task.
@@ -143,16 +142,16 @@ pub trait Client {
 
     /// Finishes one task and takes one in the same request.
     async fn finish_and_take(&mut self, _queue: &str, _job: &Self::Job, _wait: Duration) -> Result<Vec<Self::Job>> {
-        bail!("it cannot finish and take in one request")
+        bail!("finish and take in one request is not supported")
     }
 
     /// Submits many tasks in one request.
     async fn submit_many(&mut self, _queue: &str, _tasks: &[Task<'_>]) -> Result<()> {
-        bail!("it cannot submit many in one request")
+        bail!("submitting many in one request is not supported")
     }
 
     /// Finishes many tasks in one request.
     async fn finish_many(&mut self, _queue: &str, _jobs: &[Self::Job]) -> Result<()> {
-        bail!("it cannot finish many in one request")
+        bail!("finishing many in one request is not supported")
     }
 }

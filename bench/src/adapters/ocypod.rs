@@ -1,7 +1,6 @@
-//! ocypod: a server over HTTP and Redis. It has no batches and does not wait for tasks: who gets none asks again at
-//! once. Its log is silent. It has one thread for requests: as many as processors, which is its default, cost a sixth
-//! more a job here. It keeps four connections to Redis for each processor, and completed jobs for five minutes (its
-//! defaults).
+//! ocypod: a server over HTTP and Redis. It has no batches and no waiting claims: a client without a task asks again at
+//! once. Its log is silent. It has one thread for requests: its default, one per processor, costs a sixth more per job
+//! here. It keeps four connections to Redis per processor, and completed jobs for five minutes (its defaults).
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::installed::installed;
-use super::{Capability, Client, Numbered, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Numbered, Role, Settings, Task};
 use crate::http::{Http, between, is_ready};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
@@ -24,7 +23,7 @@ pub struct Ocypod {
     _directory: Directory,
 }
 
-impl Side for Ocypod {
+impl Adapter for Ocypod {
     const CAPABILITIES: &[Capability] = &[];
     type Client = Connection;
 
@@ -58,9 +57,9 @@ impl Side for Ocypod {
         let mut http = Http::connect(self.address).await?;
         let answer = http.send("PUT", &format!("/queue/{queue}"), "application/json", b"{\"timeout\":\"10m\"}").await?;
         match answer.status {
-            // New, or there already.
+            // Created, or existing.
             201 | 204 => Ok(()),
-            other => bail!("a queue was answered with {other}"),
+            other => bail!("status of creating a queue: {other}"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Slotwheel: the release binary with a Redis as its own would be, in one shard.
+//! Slotwheel: the release binary with a Redis configured like its embedded one, in one shard.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use memchr::memmem;
 
-use super::{Capability, Client, Job, Role, Settings, Side, Task};
+use super::{Adapter, Capability, Client, Job, Role, Settings, Task};
 use crate::http::{Http, between, is_ready};
 use crate::ledger::number_in;
 use crate::processes::{Directory, Process, Redis, free_port};
@@ -17,7 +17,7 @@ use crate::processes::{Directory, Process, Redis, free_port};
 pub struct Slotwheel {
     server: Process,
     redis: Redis,
-    /// Where the server listens.
+    /// Address of the server.
     pub address: SocketAddr,
     version: String,
     _directory: Directory,
@@ -28,7 +28,7 @@ impl Slotwheel {
     pub async fn start_binary(binary: &Path, settings: &Settings) -> Result<Self> {
         let version = Command::new(binary).arg("--version").output();
         let version = version.with_context(|| format!("running {}", binary.display()))?;
-        // As its managed Redis has it.
+        // As with its embedded Redis.
         let redis = Redis::start(settings, "slotwheel", &["--hash-max-listpack-value", "4096"]).await?;
         let directory = Directory::fresh(settings, "slotwheel")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -42,7 +42,7 @@ impl Slotwheel {
     }
 }
 
-impl Side for Slotwheel {
+impl Adapter for Slotwheel {
     const CAPABILITIES: &[Capability] = &[Capability::FinishAndTake, Capability::Many, Capability::Keys];
     type Client = Connection;
 
@@ -73,7 +73,7 @@ pub struct Connection {
     body: Vec<u8>,
 }
 
-/// A task in hand: its number, its id and its lease.
+/// A claimed task: its number, id and lease.
 pub struct Held {
     number: u64,
     id: Vec<u8>,
@@ -107,7 +107,7 @@ fn write_report(body: &mut Vec<u8>, job: &Held) {
     write(body, &[b"{\"id\":\"", &job.id, b"\",\"lease\":\"", &job.lease, b"\""]);
 }
 
-/// The tasks of an answer: each begins with its id, and its payload stands before its lease.
+/// Parses the tasks of a response: each begins with its id, and its payload precedes its lease.
 fn held(mut answer: &[u8]) -> Result<Vec<Held>> {
     let mut found = Vec::new();
     while let Some((id, rest)) = between(answer, b"{\"id\":\"", b'"') {
@@ -119,11 +119,11 @@ fn held(mut answer: &[u8]) -> Result<Vec<Held>> {
     Ok(found)
 }
 
-/// All items of a batch must have gone well.
+/// Fails unless all items of a batch succeeded.
 fn all(answer: &[u8], status: &[u8], wanted: usize) -> Result<()> {
     let done = memmem::find_iter(answer, status).count();
     if done != wanted {
-        bail!("{done} of {wanted} items went well: {}", String::from_utf8_lossy(&answer[..answer.len().min(2000)]));
+        bail!("{done} of {wanted} items succeeded: {}", String::from_utf8_lossy(&answer[..answer.len().min(2000)]));
     }
     Ok(())
 }

@@ -1,19 +1,19 @@
-//! (d) A full life in batches of 100: eight connections, each submits a hundred, claims a hundred, completes them.
-//! Plain, and keyed: each task with a random key, over all slots.
+//! (d) A full life in batches of 100: eight connections; each submits, claims and completes a hundred tasks. Plain, and
+//! keyed: each task with a random key, over all slots.
 
 use anyhow::Result;
 
 use super::fill::random_key;
 use super::{BATCH, Entry, Goal, QUEUE, Script, Workload, ratio};
-use crate::systems::Kind;
-use crate::load::{Measured, Run, Verb};
 use crate::adapters::{Client, Task};
+use crate::load::{Measured, Run, Verb};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 pub(super) const CONNECTIONS: usize = 8;
 
 pub(super) fn workload(keyed: bool) -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Batches { keyed })).collect();
+    let mut entries: Vec<Entry> = Kind::full_life().map(|kind| Entry::new(kind, Script::Batches { keyed })).collect();
     entries.push(Entry::new(Kind::Limit, Script::Batches { keyed }));
     let to_the_limit = ratio("slotwheel", Measured::redis_cost, "limit");
     let mut goals = Vec::new();

@@ -1,18 +1,18 @@
-//! (c) A full life with complete-and-claim: every connection holds a task; it submits one, then completes the one that
-//! it holds and takes the next in the same request.
+//! (c) A full life with complete-and-claim: every connection holds a task; it submits one, then completes its own and
+//! claims the next in the same request.
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 
 use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
-use crate::systems::Kind;
+use crate::adapters::{Adapter, Client};
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, Verb, WAIT};
-use crate::adapters::{Client, Side};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 pub(super) fn workload() -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Chained)).collect();
+    let mut entries: Vec<Entry> = Kind::full_life().map(|kind| Entry::new(kind, Script::Chained)).collect();
     entries.push(Entry { label: SEPARATELY.to_owned(), ..Entry::new(Kind::Slotwheel, Script::Life { keyed: false }) });
     let goal = Goal::new(
         "tasks per CPU second, to (b)'s in the same run",
@@ -24,11 +24,11 @@ pub(super) fn workload() -> Workload {
 
 const SEPARATELY: &str = "slotwheel as in (b)";
 
-pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
+pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
     let run = Run::new(ledger, plan);
-    let clients = try_join_all((0..plan.connections).map(|_| side.connect())).await?;
+    let clients = try_join_all((0..plan.connections).map(|_| system.connect())).await?;
     let loops = try_join_all(clients.into_iter().map(async |mut client| chain(&mut client, &run).await));
-    let processes = side.processes();
+    let processes = system.processes();
     let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
     Ok(run.measured(spent))
 }
@@ -41,7 +41,7 @@ async fn chain<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {
         let next = run.timed(Verb::FinishAndTake, client.finish_and_take(QUEUE, &held, WAIT)).await?.pop();
         run.finished(&[held])?;
         run.counted(1);
-        let Some(next) = next else { bail!("a task was submitted, but nobody gets it") };
+        let Some(next) = next else { bail!("a submitted task was not delivered") };
         held = next;
     }
     run.finish(client, QUEUE, &held).await

@@ -1,4 +1,4 @@
-//! Tasks that wait before anything is measured.
+//! Waiting tasks, submitted before the measurement.
 
 use std::cell::RefCell;
 
@@ -7,15 +7,15 @@ use futures_util::future::try_join_all;
 use rand::RngExt as _;
 
 use super::QUEUE;
+use crate::adapters::{Adapter, Capability, Client as _, Task};
 use crate::ledger::{Ledger, payload};
-use crate::adapters::{Capability, Client as _, Side, Task};
 
-/// So many, spread evenly.
+/// A number of waiting tasks, spread evenly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fill {
-    /// Tasks in all.
+    /// Number of tasks.
     pub tasks: usize,
-    /// Queues that they are spread over.
+    /// Number of queues.
     pub queues: usize,
     /// Whether each has a random key.
     pub keyed: bool,
@@ -27,21 +27,21 @@ const CONNECTIONS: usize = 16;
 const BATCH: usize = 500;
 
 impl Fill {
-    /// Submits them all, in batches where the side has them.
-    pub async fn give(&self, side: &impl Side, ledger: &Ledger) -> Result<()> {
-        let batch = if can_batch(side) { BATCH } else { 1 };
-        // What is still to do: a queue, and how many at once.
+    /// Submits all, in batches if the system has them.
+    pub async fn give(&self, system: &impl Adapter, ledger: &Ledger) -> Result<()> {
+        let batch = if can_batch(system) { BATCH } else { 1 };
+        // Remaining work: a queue, and the size of a batch.
         let each = self.tasks / self.queues;
         let parts = (0..self.queues).flat_map(|queue| {
             (0..each).step_by(batch).map(move |done| (queue_name(queue, self.queues), batch.min(each - done)))
         });
         let parts = RefCell::new(parts);
         for queue in 0..self.queues {
-            side.prepare(&queue_name(queue, self.queues)).await?;
+            system.prepare(&queue_name(queue, self.queues)).await?;
         }
         let next = || parts.borrow_mut().next();
         let loops = (0..CONNECTIONS).map(async |_| {
-            let mut client = side.connect().await?;
+            let mut client = system.connect().await?;
             while let Some((queue, count)) = next() {
                 let tasks: Vec<(String, Option<String>)> =
                     (0..count).map(|_| (payload(ledger.number(), self.payload), self.keyed.then(random_key))).collect();
@@ -59,7 +59,7 @@ impl Fill {
     }
 }
 
-fn can_batch<S: Side>(_: &S) -> bool {
+fn can_batch<S: Adapter>(_: &S) -> bool {
     S::CAPABILITIES.contains(&Capability::Many)
 }
 
@@ -68,7 +68,7 @@ pub(super) fn queue_name(queue: usize, queues: usize) -> String {
     if queues == 1 { QUEUE.to_owned() } else { format!("{QUEUE}{queue}") }
 }
 
-/// A key whose slot may be any.
+/// Returns a key of a random slot.
 pub(super) fn random_key() -> String {
     format!("k{:016x}", rand::rng().random::<u64>())
 }

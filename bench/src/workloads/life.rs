@@ -1,18 +1,19 @@
-//! (b) A full life, one task per request: every connection submits a task, claims one (whichever), completes it.
+//! (b) A full life, one task per request: every connection submits a task, claims any one and completes it.
 
 use anyhow::Result;
 
 use super::fill::random_key;
 use super::{Entry, Goal, QUEUE, Round, Script, Workload, ratio};
-use crate::systems::Kind;
-use crate::load::{Measured, Run};
 use crate::adapters::Client;
+use crate::load::{Measured, Run};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 pub(super) fn workload() -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Life { keyed: false })).collect();
+    let mut entries: Vec<Entry> =
+        Kind::full_life().map(|kind| Entry::new(kind, Script::Life { keyed: false })).collect();
     entries.push(Entry::new(Kind::Limit, Script::Life { keyed: false }));
-    entries.push(Entry::new(Kind::Empty, Script::Empty));
+    entries.push(Entry::new(Kind::EmptyServer, Script::EmptyServer));
     let mut goals = Vec::new();
     for (peer, cost, rate, bound) in [
         ("ocypod", "CPU per task, to ocypod's", "tasks/s, to ocypod's", 0.25),

@@ -1,5 +1,5 @@
-//! (h) Memory of Redis for each task that waits, beyond its payload: at 100 bytes (plain, and each with a random key),
-//! 1 KB and 10 KB.
+//! (h) Redis memory per waiting task, beyond its payload: at 100 bytes (plain, and each with a random key), 1 KB and 10
+//! KB.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 
 use super::fill::Fill;
 use super::{Entry, Goal, Round, Script, Workload};
-use crate::systems::Kind;
+use crate::adapters::Adapter;
 use crate::ledger::Ledger;
 use crate::load::Measured;
-use crate::adapters::Side;
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 const BEYOND: &str = "bytes of Redis beyond the payload, a task";
 const PLAIN: &str = "slotwheel, 1,000,000 of 100 B";
@@ -23,7 +23,7 @@ pub(super) fn workload() -> Workload {
         entry(Kind::Slotwheel, PLAIN.to_owned(), fill(1_000_000, 100)),
         entry(Kind::Slotwheel, KEYED.to_owned(), Fill { keyed: true, ..fill(1_000_000, 100) }),
     ];
-    // Those with a Redis that can be asked.
+    // The systems with a readable Redis.
     for kind in [Kind::Slotwheel, Kind::Other, Kind::Ocypod, Kind::Lmstfy, Kind::Faktory] {
         for (tasks, payload, size) in [(50_000, 100, "100 B"), (50_000, 1024, "1 KB"), (20_000, 10_240, "10 KB")] {
             entries.push(entry(kind, format!("{}, {tasks} of {size}", kind.name()), fill(tasks, payload)));
@@ -41,13 +41,13 @@ fn entry(kind: Kind, label: String, fill: Fill) -> Entry {
     Entry { instance: label.clone(), label, ..Entry::new(kind, Script::Memory(fill)) }
 }
 
-pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, fill: &Fill) -> Result<Measured> {
-    let redis = side.redis().context("its Redis is not to be asked")?;
+pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger, fill: &Fill) -> Result<Measured> {
+    let redis = system.redis().context("its Redis is not readable")?;
     let before = redis.info("used_memory")?;
     let begun = Instant::now();
-    fill.give(side, ledger).await?;
+    fill.give(system, ledger).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    // Buffers of the append-only file and of connections are given back meanwhile.
+    // Redis releases buffers of the append-only file and of connections meanwhile.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let each = (redis.info("used_memory")? - before) as f64 / fill.tasks as f64;
     let figures = [(BEYOND, each - fill.payload as f64), ("seconds to fill", seconds)].into();

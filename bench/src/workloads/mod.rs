@@ -1,4 +1,4 @@
-//! The workloads, (a) to (i): who takes part, what is done, and what is wanted of the figures. One file each.
+//! The workloads, (a) to (i): systems, work and goals. One file each.
 
 mod batches;
 mod chained;
@@ -15,20 +15,20 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::systems::Kind;
+use crate::adapters::{Adapter, Capability};
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, closed};
-use crate::adapters::{Capability, Side};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 use fill::Fill;
 
-/// The queue of workloads that need one.
+/// The queue of workloads with one queue.
 pub const QUEUE: &str = "bench";
 
 /// Tasks in a batch.
 pub const BATCH: usize = 100;
 
-/// What a contender does in a round.
+/// The work of a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Script {
     /// See `submit`.
@@ -49,23 +49,23 @@ pub enum Script {
     PickUp,
     /// See `queues`.
     Scattered {
-        /// How many queues there are.
+        /// Number of queues.
         queues: usize,
     },
     /// See `memory`.
     Memory(Fill),
     /// See `waiters`.
     Waiters,
-    /// Requests that ask for nothing: submits, to the handler that does nothing.
-    Empty,
+    /// Empty requests: submits to the empty handler.
+    EmptyServer,
 }
 
 impl Script {
-    /// What a side must be able to do for it.
+    /// The capability that a system needs.
     pub fn needs(&self) -> &'static [Capability] {
         match self {
             Self::Submit | Self::Life { keyed: false } | Self::PickUp | Self::Scattered { .. } => &[],
-            Self::Waiters | Self::Empty | Self::Memory(Fill { keyed: false, .. }) => &[],
+            Self::Waiters | Self::EmptyServer | Self::Memory(Fill { keyed: false, .. }) => &[],
             Self::Life { keyed: true } | Self::Memory(Fill { keyed: true, .. }) => &[Capability::Keys],
             Self::Chained => &[Capability::FinishAndTake],
             Self::Batches { keyed: false } => &[Capability::Many],
@@ -73,48 +73,48 @@ impl Script {
         }
     }
 
-    /// Whether tasks stay unfinished after it.
+    /// Whether tasks stay unfinished.
     pub fn leaves_tasks(&self) -> bool {
-        matches!(self, Self::Submit | Self::Memory(_) | Self::Empty)
+        matches!(self, Self::Submit | Self::Memory(_) | Self::EmptyServer)
     }
 
-    /// One round of it.
-    pub async fn round<S: Side>(&self, side: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
-        side.prepare(QUEUE).await?;
+    /// Runs one round.
+    pub async fn round<S: Adapter>(&self, system: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
+        system.prepare(QUEUE).await?;
         match self {
-            Self::Submit | Self::Empty => closed(side, ledger, plan, submit::script).await,
+            Self::Submit | Self::EmptyServer => closed(system, ledger, plan, submit::script).await,
             Self::Life { keyed } => {
-                closed(side, ledger, plan, async |client, run| life::script(client, run, *keyed).await).await
+                closed(system, ledger, plan, async |client, run| life::script(client, run, *keyed).await).await
             }
-            Self::Chained => chained::round(side, ledger, plan).await,
+            Self::Chained => chained::round(system, ledger, plan).await,
             Self::Batches { keyed } => {
                 let plan = Plan { connections: batches::CONNECTIONS, ..*plan };
-                closed(side, ledger, &plan, async |client, run| batches::script(client, run, *keyed).await).await
+                closed(system, ledger, &plan, async |client, run| batches::script(client, run, *keyed).await).await
             }
-            Self::PickUp => pickup::round(side, ledger, plan).await,
+            Self::PickUp => pickup::round(system, ledger, plan).await,
             Self::Scattered { queues } => {
-                closed(side, ledger, plan, async |client, run| queues::script(client, run, *queues).await).await
+                closed(system, ledger, plan, async |client, run| queues::script(client, run, *queues).await).await
             }
-            Self::Memory(fill) => memory::round(side, ledger, fill).await,
-            Self::Waiters => waiters::round(side, ledger).await,
+            Self::Memory(fill) => memory::round(system, ledger, fill).await,
+            Self::Waiters => waiters::round(system, ledger).await,
         }
     }
 }
 
-/// One of those who take part.
+/// A system of a workload.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name in the tables of the workload.
+    /// Its label in the tables.
     pub label: String,
-    /// Who it is.
+    /// The system.
     pub kind: Kind,
-    /// Entries of one workload with the same kind and the same word here are one running system.
+    /// Entries with the same system and the same instance name share one running system.
     pub instance: String,
-    /// What waits in it before the rounds begin.
+    /// Tasks submitted before the rounds.
     pub fill: Option<Fill>,
-    /// Connections, if not as many as asked for.
+    /// Connections, if not the default number.
     pub connections: Option<usize>,
-    /// What it does.
+    /// Its work.
     pub script: Script,
 }
 
@@ -125,19 +125,19 @@ impl Entry {
     }
 }
 
-/// What the entries measured in one round, by label.
+/// The results of one round, by label.
 pub type Round = BTreeMap<String, Measured>;
 
-/// A figure of a round; `None` if who it is about took no part.
+/// A figure of a round; `None` if its system took no part.
 pub type Figure = Box<dyn Fn(&Round) -> Option<f64>>;
 
-/// What is wanted.
+/// A goal.
 pub struct Goal {
-    /// In words.
+    /// Its text.
     pub text: &'static str,
-    /// Of which figure.
+    /// The figure.
     pub figure: Figure,
-    /// How large.
+    /// Its bound.
     pub wanted: Wanted,
 }
 
@@ -149,15 +149,15 @@ impl Goal {
 
 /// One workload.
 pub struct Workload {
-    /// By which it is asked for: a letter, and a word if there are several of the letter.
+    /// Its name: a letter, and a word if several share the letter.
     pub id: &'static str,
-    /// In words.
+    /// Its text.
     pub title: &'static str,
-    /// Who takes part.
+    /// The systems.
     pub entries: Vec<Entry>,
-    /// What is wanted.
+    /// The goals.
     pub goals: Vec<Goal>,
-    /// Whether it is measured once: a size, which does not vary, and no comparison.
+    /// Whether it is measured once: sizes do not vary, and are not compared.
     pub once: bool,
 }
 
@@ -167,7 +167,7 @@ impl Workload {
     }
 }
 
-/// All of them.
+/// All workloads.
 pub fn all() -> Vec<Workload> {
     vec![
         submit::workload(),
@@ -184,7 +184,7 @@ pub fn all() -> Vec<Workload> {
     ]
 }
 
-/// How one entry's figure relates to another's.
+/// The ratio of one entry's figure to another's.
 fn ratio(one: &'static str, of: fn(&Measured) -> f64, other: &'static str) -> impl Fn(&Round) -> Option<f64> {
     move |round| Some(of(round.get(one)?) / of(round.get(other)?))
 }

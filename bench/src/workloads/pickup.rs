@@ -1,5 +1,5 @@
-//! (e) Pick-up: 64 waiting workers, 200 submits a second by a schedule; from when a submit was due to a worker holding
-//! the task.
+//! (e) Pick-up latency: 64 waiting workers, 200 scheduled submits per second; from the due time of a submit until a
+//! worker has the task.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,22 +9,22 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 
 use super::{Entry, Goal, QUEUE, Round, Script, Workload};
-use crate::systems::Kind;
+use crate::adapters::{Adapter, Client, Job as _, Task};
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, Verb, WAIT, open};
-use crate::adapters::{Client, Job as _, Side, Task};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
-/// Submits a second.
+/// Submits per second.
 pub const RATE: f64 = 200.0;
-/// Connections that submit: more than can be under way at once.
+/// Submitting connections: more than can be busy at once.
 pub const SENDERS: usize = 16;
 const WORKERS: usize = 64;
 const CONNECTIONS: &str = "connections to Redis";
 
 pub(super) fn workload() -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::PickUp)).collect();
-    entries.push(Entry::new(Kind::Bare, Script::PickUp));
+    let mut entries: Vec<Entry> = Kind::full_life().map(|kind| Entry::new(kind, Script::PickUp)).collect();
+    entries.push(Entry::new(Kind::RoundTrip, Script::PickUp));
     let goals = vec![
         Goal::new("p50, to the bare round trips'", Wanted::AtMost(1.5), |round| to_bare(round, 0.5)),
         Goal::new("p99, to the bare round trips'", Wanted::AtMost(3.0), |round| to_bare(round, 0.99)),
@@ -40,22 +40,22 @@ fn to_bare(round: &Round, quantile: f64) -> Option<f64> {
     Some(at("slotwheel")? / at("bare")?)
 }
 
-pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
+pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger, plan: &Plan) -> Result<Measured> {
     let run = Run::new(ledger, plan);
     let before = ledger.unfinished();
     let due: RefCell<HashMap<u64, Instant>> = RefCell::default();
-    let workers = try_join_all((0..WORKERS).map(|_| side.connect())).await?;
-    let senders = try_join_all((0..SENDERS).map(|_| side.connect())).await?;
+    let workers = try_join_all((0..WORKERS).map(|_| system.connect())).await?;
+    let senders = try_join_all((0..SENDERS).map(|_| system.connect())).await?;
     let workers = try_join_all(workers.into_iter().map(async |mut worker| -> Result<()> {
         loop {
             for job in worker.take(QUEUE, 1, WAIT).await? {
-                run.arrived(due.borrow_mut().remove(&job.number()).context("a task that nobody submitted")?);
+                run.arrived(due.borrow_mut().remove(&job.number()).context("an unknown task")?);
                 run.finish(&mut worker, QUEUE, &job).await?;
             }
         }
     }));
     let conduct = async {
-        let processes = side.processes();
+        let processes = system.processes();
         let spent = open(&run, plan, RATE, &processes, senders, async |sender, at| {
             let (number, payload) = run.next();
             due.borrow_mut().insert(number, at);
@@ -64,11 +64,11 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger, plan: &Plan) -> Re
         let spent = spent.await?;
         let deadline = Instant::now() + 6 * WAIT;
         while ledger.unfinished() > before {
-            ensure!(Instant::now() < deadline, "a task was submitted, but nobody gets it");
+            ensure!(Instant::now() < deadline, "a submitted task was not delivered");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // Without the one that asks.
-        let connections = side.redis().map(|redis| redis.info("connected_clients")).transpose()?;
+        // Without the connection of this command.
+        let connections = system.redis().map(|redis| redis.info("connected_clients")).transpose()?;
         anyhow::Ok((spent, connections.map(|connections| connections as f64 - 1.0)))
     };
     let (spent, connections) = tokio::select! {

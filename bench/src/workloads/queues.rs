@@ -5,10 +5,10 @@ use rand::RngExt as _;
 
 use super::fill::{Fill, queue_name};
 use super::{Entry, Goal, Script, Workload, ratio};
-use crate::systems::Kind;
-use crate::load::{Measured, Run};
 use crate::adapters::Client;
+use crate::load::{Measured, Run};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 const COUNTS: [(usize, &str); 3] = [(10_000, "10,000 queues"), (100, "100 queues"), (1, "1 queue")];
 
@@ -26,7 +26,7 @@ pub(super) fn workload() -> Workload {
     Workload { goals, ..Workload::new("g", "many queues", entries.into()) }
 }
 
-/// Where a task was submitted, there is one to claim.
+/// A queue with a new task has one to claim.
 pub(super) async fn script<C: Client>(client: &mut C, run: &Run<'_>, queues: usize) -> Result<()> {
     let queue = queue_name(rand::rng().random_range(0..queues), queues);
     run.submit(client, &queue, None).await?;

@@ -1,10 +1,10 @@
-//! (f) A queue in which 1000, 100,000 or a million tasks wait: whole lives at its end and its front, one task a call
-//! (one connection, one thing after another) and gathered (batches of a hundred). Plain, and each task with a random key.
+//! (f) A queue with 1000, 100,000 or a million waiting tasks: whole lives at its end and its front, one task per call
+//! (one connection, sequential) and in batches of a hundred. Plain, and each task with a random key.
 
 use super::{Entry, Goal, Script, Workload, ratio};
-use crate::systems::Kind;
 use crate::load::Measured;
 use crate::stats::Wanted;
+use crate::systems::Kind;
 use crate::workloads::fill::Fill;
 
 const SIZES: [(usize, &str, &str); 3] = [

@@ -1,16 +1,16 @@
-//! (a) Submit alone: every connection submits one task after another. They pile up.
+//! (a) Submit alone: every connection submits one task after another, and tasks pile up.
 
 use anyhow::Result;
 
 use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
-use crate::systems::Kind;
-use crate::load::{Measured, Run};
 use crate::adapters::Client;
+use crate::load::{Measured, Run};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 pub(super) fn workload() -> Workload {
-    let mut entries: Vec<Entry> = Kind::sides().map(|kind| Entry::new(kind, Script::Submit)).collect();
-    entries.push(Entry::new(Kind::Empty, Script::Empty));
+    let mut entries: Vec<Entry> = Kind::full_life().map(|kind| Entry::new(kind, Script::Submit)).collect();
+    entries.push(Entry::new(Kind::EmptyServer, Script::EmptyServer));
     // Submits per processor second are the inverse of their cost.
     let goals = vec![
         Goal::new(

@@ -1,5 +1,5 @@
-//! (i) 16,000 waiting workers on one server: what each costs in memory, what they cost while nothing happens, how soon
-//! one of them has a task that comes, and how soon all are answered when the server is told to stop.
+//! (i) 16,000 waiting workers on one server: memory per worker, processor time while idle, latency of the next task,
+//! and the time to answer all at a shutdown.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use nix::unistd::Pid;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Entry, Goal, QUEUE, Round, Script, Workload};
-use crate::systems::Kind;
+use crate::adapters::{Adapter, Client, Job as _, Role, Task};
 use crate::ledger::{Ledger, payload};
 use crate::load::{Measured, times};
 use crate::processes::{cpu_seconds, has_ended, resident_bytes};
-use crate::adapters::{Client, Job as _, Role, Side, Task};
 use crate::stats::Wanted;
+use crate::systems::Kind;
 
 const WAITERS: usize = 16_000;
-/// How many connect at a time.
+/// Connections opened at a time.
 const CONNECTING: usize = 500;
 const HAND_OUTS: usize = 1_000;
 const IDLE: Duration = Duration::from_secs(20);
-/// Longer than all of this takes.
+/// Longer than the whole workload takes.
 const WAIT: Duration = Duration::from_secs(60);
 
 const MEMORY: &str = "KB of the server, a waiter";
@@ -40,10 +40,10 @@ pub(super) fn workload() -> Workload {
     Workload { goals, once: true, ..Workload::new("i", "16,000 waiting workers", entries.into()) }
 }
 
-pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured> {
+pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Measured> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let processes = side.processes();
+    let processes = system.processes();
     let &(_, server) = processes.iter().find(|(role, _)| *role == Role::Server).context("a server")?;
     let before = resident_bytes(server)?;
     let (connecting, connected) = (Semaphore::new(CONNECTING), Cell::new(0));
@@ -52,9 +52,9 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
     let answered = Cell::new(0);
     let (served, mut heard) = mpsc::unbounded_channel();
     let workers = try_join_all((0..WAITERS).map(async |_| {
-        // It asks at once: servers close connections on which nothing comes.
+        // The first claim is sent at once, because servers close silent connections.
         let turn = connecting.acquire().await?;
-        let mut client = side.connect().await?;
+        let mut client = system.connect().await?;
         drop(turn);
         connected.set(connected.get() + 1);
         loop {
@@ -80,7 +80,7 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
         let used = cpu_seconds(server)?;
         tokio::time::sleep(IDLE).await;
         let idle = (cpu_seconds(server)? - used) / IDLE.as_secs_f64() * 100.0;
-        let mut submitter = side.connect().await?;
+        let mut submitter = system.connect().await?;
         let mut taken = times();
         for _ in 0..HAND_OUTS {
             let payload = payload(ledger.number(), 100);
@@ -95,7 +95,7 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
         kill(Pid::from_raw(server as i32), Signal::SIGTERM)?;
         while !has_ended(server) {
             if stop.elapsed() > WAIT {
-                bail!("it does not stop");
+                bail!("the server does not stop");
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -115,7 +115,7 @@ pub(super) async fn round<S: Side>(side: &S, ledger: &Ledger) -> Result<Measured
     Ok(Measured { tasks: HAND_OUTS as u64, figures: figures.into(), ..Measured::default() })
 }
 
-/// Until the server has nothing left to do.
+/// Waits until the server is idle.
 async fn settle(server: u32) -> Result<()> {
     loop {
         let used = cpu_seconds(server)?;

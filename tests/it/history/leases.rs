@@ -143,7 +143,10 @@ pub(super) fn stale_tokens_change_nothing(facts: &Facts<'_>) -> Vec<String> {
                 if first > dead.min(ended_by(report.verb)) {
                     found.push(format!("task {}: {:?} with {} was too late", task.id, report.verb, lease.token));
                 } else if report.refused {
-                    found.push(format!("task {}: a rejected completion with {} stored its result", task.id, lease.token));
+                    found.push(format!(
+                        "task {}: a rejected completion with {} stored its result",
+                        task.id, lease.token
+                    ));
                 }
             }
         }

@@ -257,7 +257,7 @@ impl Names {
     }
 }
 
-/// What a problem shows that the model knows.
+/// The fields of a problem that the model knows.
 fn problem(of: &Problem) -> Value {
     json!({"status": of.0, "code": of.1, "state": of.2.map(State::as_str)})
 }
@@ -267,7 +267,7 @@ fn problem_seen(seen: &Value) -> Value {
     json!({"status": seen["status"], "code": seen["code"], "state": seen["state"]})
 }
 
-/// A queue as it is shown, but for the age of its oldest task; `None` where nobody knows it.
+/// The JSON of a queue without the age of its oldest task; `null` for an unknown queue.
 pub(super) fn queue(model: &Model, name: &str) -> Option<Value> {
     let queue = model.queues.get(name).filter(|queue| queue.known)?;
     let mut counts = json!({"submitted": queue.submitted, "deleted": queue.removed});

@@ -69,7 +69,7 @@ const WANTED: [(&str, &str); 15] = [
     ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
 ];
 
-/// What a step did to the turns of a queue's slots of priority 4, where there are several.
+/// The change of a step to the turns of a queue's slots of priority 4, if there are several.
 fn turned(before: &Model, after: &Model) -> Option<&'static str> {
     let slots = |model: &Model| -> Vec<&str> {
         let wheel = model.queues.get("q").map(|queue| queue.wheel.clone()).unwrap_or_default();

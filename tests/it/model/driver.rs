@@ -100,7 +100,7 @@ impl StateMachineTest for System {
     }
 }
 
-/// What Redis' clock says.
+/// Reads Redis' clock.
 fn clock() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as i64
 }

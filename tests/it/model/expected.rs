@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use slotwheel::domain::state::State;
 
-use super::steps::{ClaimSpec, Call, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
+use super::steps::{Call, ClaimSpec, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
 use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Record, Reply, Task, Verb};
 
 impl Model {

@@ -11,7 +11,7 @@ use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 use slotwheel::domain::state::State;
 
-use super::steps::{ClaimSpec, Call, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
+use super::steps::{Call, ClaimSpec, Fault, Held, Mode, Name, Proof, QUEUES, Retry, Spec, Start, Step, Target};
 use super::{DUPLICATE_DELAY, Model, Reply, Task};
 
 /// A point in time at which a transition happened without a request.

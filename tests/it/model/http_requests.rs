@@ -7,7 +7,7 @@ use super::compare::Names;
 use super::steps::{Call, ClaimSpec, Held, Mode, Proof, Retry, Spec, Start, Target};
 use crate::support::{Answer, Http, text};
 
-/// An id and a token that nobody has.
+/// An unknown id and an unknown token.
 const NOBODY: &str = "0190c7a0-5dcb-7b6f-8d6e-2f1f3a4b5c6d";
 const GARBAGE: &str = "Q29uZmlkZW50bHkgZmFsc2";
 

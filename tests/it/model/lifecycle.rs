@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use slotwheel::domain::state::State;
 
 use super::steps::Name;
-use super::{Ended, Failure, HOUR, HOURS, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Model, Queue, STEP, Task, Verb};
+use super::{Ended, Failure, HOUR, HOURS, Model, Queue, STEP, Task, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Verb};
 
 impl Model {
     pub(super) fn task(&mut self, name: Name) -> &mut Task {

@@ -26,7 +26,9 @@ fn defect(subject: &str) -> Option<&'static str> {
         Some("has an area that is not lower case")
     } else if !verb.starts_with(|c: char| c.is_ascii_lowercase()) || rest.ends_with('.') {
         Some("must go on in lower case, without a full stop")
-    } else if verb.ends_with("ed") && !["embed", "need", "seed", "feed", "speed"].contains(&verb) || verb.ends_with("ing") {
+    } else if verb.ends_with("ed") && !["embed", "need", "seed", "feed", "speed"].contains(&verb)
+        || verb.ends_with("ing")
+    {
         Some("must begin with an imperative")
     } else if ["a", "an", "the", "no", "what", "who", "where", "one", "it"].contains(&verb) {
         Some("must begin with a verb")

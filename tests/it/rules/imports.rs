@@ -300,7 +300,8 @@ fn imports_are_read_from_trees_inline_paths_and_reexports() {
                 fn f() { let a = super::b::c(\"crate::no::path\"); }\n#[cfg(test)]\nmod tests { use crate::upkeep::x; }";
     let submodules = BTreeSet::from(["redis".to_owned()]);
     let written = paths(&Source { text: code(text), submodules });
-    let shown: Vec<String> = written.iter().map(|path| format!("{} {}", path.segments.join("::"), path.public)).collect();
+    let shown: Vec<String> =
+        written.iter().map(|path| format!("{} {}", path.segments.join("::"), path.public)).collect();
     assert_eq!(
         shown,
         [
