@@ -1,7 +1,7 @@
-"""What schemathesis cannot know of openapi.yaml, because the contract says it in words.
+"""Hooks for rules that openapi.yaml states in prose, so that schemathesis cannot know them.
 
-Requests that are meant to be good are made so, and every second of them is about a task that is there. Requests that
-are meant to be bad are sent as they are, but that all waits are kept short, for the time that they take.
+Positive requests are made to obey these rules, and every second one names an existing task. Negative requests are sent
+unchanged, except that waits are shortened to save time.
 """
 
 import datetime
@@ -11,9 +11,9 @@ import requests
 import schemathesis
 from schemathesis import GenerationMode
 
-# How long a request may wait at most. Real waits are tried in tests/it.
+# Limit of a request's wait, ms. Real waits are tested in tests/it.
 WAIT_MS = 50
-# Bounds count bytes, the contract's maxLength counts characters: text beyond ASCII is kept short.
+# Limits count bytes, the contract's maxLength counts characters: text beyond ASCII is shortened.
 WIDE_CHARACTERS = 32
 BACKOFF_FIELDS = {
     "exponential": {"kind", "jitter", "base_ms", "factor", "max_ms"},
@@ -33,32 +33,32 @@ def before_call(context, case, kwargs):
         case.headers["Prefer"] = "wait=0"
     if case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE:
         if isinstance(case.body, dict):
-            case.body = as_the_words_say(case.body)
+            case.body = obeying_prose(case.body)
         if case.query:
-            case.query.update(as_the_words_say(dict(case.query)))
+            case.query.update(obeying_prose(dict(case.query)))
         if case.headers and "Idempotency-Key" in case.headers:
             case.headers["Idempotency-Key"] = idempotency_key(case)
         if case.meta.phase.name == "fuzzing":
-            name_what_is_there(case)
+            name_existing_task(case)
 
 
 submits = 0
 
 
 def idempotency_key(case):
-    """One key stands for one body. Where what was made is asked for next, it is made anew each time: a repeated submit
-    is answered with the task of the first one, also when that has been deleted since."""
+    """Returns one key per body. In the stateful phase, which reads the new task next, every submit gets a new key: a
+    repeated submit returns the first task, even if it has been deleted since."""
     global submits
     submits += 1
-    of = repr(case.body) if case.meta.phase.name != "stateful" else f"{submits} {case.body!r}"
-    return hashlib.sha256(of.encode()).hexdigest()
+    source = repr(case.body) if case.meta.phase.name != "stateful" else f"{submits} {case.body!r}"
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 calls = 0
 
 
-def name_what_is_there(case):
-    """Every second request that needs a task or a lease gets one that was made for it."""
+def name_existing_task(case):
+    """Creates a task or a lease for every second request that needs one."""
     global calls
     calls += 1
     if calls % 2:
@@ -99,7 +99,7 @@ def is_long(wait):
 
 
 def shorten_waits(value):
-    """A wait within the bounds becomes a short one; one that is out of bounds stays so."""
+    """Shortens a wait within its bounds; keeps one that is out of bounds."""
     if isinstance(value, dict):
         if type(value.get("wait_ms")) is int and is_long(value["wait_ms"]):
             value["wait_ms"] = WAIT_MS
@@ -109,16 +109,16 @@ def shorten_waits(value):
             shorten_waits(inner)
 
 
-def as_the_words_say(value):
+def obeying_prose(value):
     if isinstance(value, str):
         return value if value.isascii() else value[:WIDE_CHARACTERS]
     if isinstance(value, list):
-        return [as_the_words_say(inner) for inner in value]
+        return [obeying_prose(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    # What a task carries is for the worker, whatever its fields are called.
+    # The content of these fields belongs to the worker, so no rule applies to it.
     opaque = ("payload", "result", "progress", "details")
-    value = {name: inner if name in opaque else as_the_words_say(inner) for name, inner in value.items()}
+    value = {name: inner if name in opaque else obeying_prose(inner) for name, inner in value.items()}
     if "run_at" in value and "delay_ms" in value:
         del value["delay_ms"]
     if isinstance(value.get("run_at"), str):
@@ -129,7 +129,7 @@ def as_the_words_say(value):
 
 
 def within_10_years(time):
-    """The contract takes times up to 10 years from now."""
+    """Moves a time beyond 10 years from now, the contract's limit, to the year 2000."""
     year = datetime.date.today().year
     if time[:4].isdecimal() and not 1 <= int(time[:4]) <= year + 9:
         return "2000" + time[4:]
@@ -137,7 +137,7 @@ def within_10_years(time):
 
 
 def backoff(policy):
-    """Each kind has fields of its own."""
+    """Keeps the fields that the backoff's kind has."""
     kind = policy.get("kind", "exponential")
     policy = {name: value for name, value in policy.items() if name in BACKOFF_FIELDS[kind]}
     if kind == "list":
@@ -146,15 +146,15 @@ def backoff(policy):
 
 
 @schemathesis.check
-def items_are_judged_alone(context, response, case):
-    """In batches each item stands or falls alone: what is wrong with one is said in a 200."""
+def batch_items_fail_alone(context, response, case):
+    """Batch items succeed or fail alone: the problem of one is in a 200."""
     list_name = BATCHES.get(case.operation.definition.raw.get("operationId"))
     if list_name is None or response.status_code != 200 or case.meta is None:
         return
     problems = [result["problem"] for result in response.json()[list_name]]
     if case.meta.generation.mode == GenerationMode.NEGATIVE:
-        assert any(problems), "a wrong item was accepted"
+        assert any(problems), "an invalid item was accepted"
     else:
-        # Good requests may name nobody's task or lease, and an idempotency key twice.
+        # Positive requests may name an unknown task or lease, and an idempotency key twice.
         for problem in filter(None, problems):
             assert problem["status"] in (404, 409) or problem["code"] == "idempotency_mismatch", problem
