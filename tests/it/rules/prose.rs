@@ -28,8 +28,7 @@ const PHRASES: [&str; 12] = [
 const ALLOWED: [&str; 1] = ["stands for"];
 
 /// Being rewritten.
-const PENDING: [&str; 7] =
-    ["src", "tests/it", "tests/sim", "benches", "docs", "examples", "config.default.toml"];
+const PENDING: [&str; 7] = ["src", "tests/it", "tests/sim", "benches", "docs", "examples", "config.default.toml"];
 
 /// Sources and documents, except this folder and CONTRIBUTING.md: both name what they forbid.
 fn texts() -> Vec<PathBuf> {
