@@ -91,8 +91,8 @@ impl<Op: BatchedOp> std::fmt::Debug for Batcher<Op> {
 }
 
 impl<Op: BatchedOp> Batcher<Op> {
-    /// A batcher whose loops are spawned on `tasks`. They end when it is dropped. `stop` tells a stopping server from
-    /// one whose loop has died.
+    /// A batcher whose loops are spawned on `tasks`. They end when it is dropped. `stop` distinguishes a stopping
+    /// server from one whose loop has died.
     pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         Batcher {
             senders: store.shards().iter().map(|_| OnceLock::new()).collect(),
@@ -195,7 +195,7 @@ async fn batch_loop<Op: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pe
         match Op::call(&shard, &mut caller, &mut items).await {
             Ok(replies) => {
                 for (sender, reply) in reply_senders.into_iter().zip(replies) {
-                    // The client may have disconnected. The operation stands all the same.
+                    // The client may have disconnected. The operation took effect all the same.
                     let _ = sender.send(Ok(reply));
                 }
             }

@@ -17,7 +17,7 @@ pub struct Metrics {
 counters! {
     /// Counters without a label.
     pub struct Counters {
-        /// Periodic looks at Redis for wake-ups that may have been lost, one for each shard.
+        /// Polls of Redis for wake-ups that may have been lost, one for each shard.
         polls,
         /// Leases released because no response could carry them: the client had left or had its empty response already.
         undelivered_leases_released,

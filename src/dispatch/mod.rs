@@ -74,9 +74,9 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Starts the engines on `tasks`. Each shard is polled every `poll_interval`, plus or minus a third, in case a wake-up
-    /// was lost. `limits` bounds waiting requests and buffered events. Spans of traced tasks go to `spans`. All loops end
-    /// after `stop`, once their work in progress is done.
+    /// Starts the engines on `tasks`. Each shard is polled every `poll_interval`, plus or minus a third, in case a
+    /// wake-up was lost. `limits` bounds waiting requests and buffered events. Spans of traced tasks go to `spans`. All
+    /// loops end after `stop`, once their work in progress is done.
     pub fn start(
         store: Store,
         poll_interval: Duration,

@@ -83,8 +83,8 @@ impl TaskTracer {
             if let Submitted::Created { at, .. } = submitted
                 && let Some(traced) = self.spans.trace(task.id, &task.queue, &task.attributes)
             {
-                // The span starts when Redis has the task: durability takes most of the time. A span that ended then would
-                // start before the client's request.
+                // The span starts when Redis has the task: durability takes most of the time. A span that ended then
+                // would start before the client's request.
                 let created_at = system_time(*at);
                 self.spans.send(&traced, &TaskSpan::Submit, created_at, created_at + started.elapsed());
             }
@@ -125,8 +125,8 @@ impl TaskTracer {
         self.spans.send(&task, &span, system_time(begun), redis_now + read_at.elapsed());
     }
 
-    /// Reads the executions that reports of these leases would end, in order; `None` where the task is not traced or the
-    /// token is not that of its last lease.
+    /// Reads the executions that reports of these leases would end, in order; `None` where the task is not traced or
+    /// the token is not that of its last lease.
     async fn read_executions(&self, leases: &[LeaseRef]) -> Vec<Option<ExecutionSpan>> {
         let mut executions: Vec<Option<ExecutionSpan>> = leases.iter().map(|_| None).collect();
         let read = join_all(self.store.shards().iter().map(|shard| self.read_executions_in(shard, leases))).await;

@@ -1,5 +1,5 @@
-//! The registry of workers that claim, wait or send heartbeats at this server. Requests update it in memory. Changes are
-//! written to Redis in bulk, so that every server can list all workers.
+//! The registry of workers that claim, wait or send heartbeats at this server. Requests update it in memory. Changes
+//! are written to Redis in bulk, so that every server can list all workers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! Spans of tasks, from submit to end, in the trace of the client that submitted them.
 //!
-//! A task is traced if its headers have a sampled `traceparent`. The client's span is the parent of all its spans: one for
-//! the submit, one for each wait and one for each execution. Times are by Redis' clock, like all times of a task.
+//! A task is traced if its headers have a sampled `traceparent`. The client's span is the parent of all its spans: one
+//! for the submit, one for each wait and one for each execution. Times are by Redis' clock, like all times of a task.
 //! docs/tracing.md explains how they are obtained.
 //!
 //! Without the feature `otlp`, or without an endpoint, no task is traced, at no cost.

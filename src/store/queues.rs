@@ -20,8 +20,8 @@ const MAX_PURGE_CALLS: u32 = 20;
 /// The deadline for writing settings to all shards.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sets a queue's settings: the master copy first, then the copy of each shard. If a shard fails, upkeep brings its copy
-/// up to date.
+/// Sets a queue's settings: the master copy first, then the copy of each shard. If a shard fails, upkeep brings its
+/// copy up to date.
 ///
 /// # Errors
 /// The first error of a shard. [`Error::Unavailable`] after 10 s.
@@ -39,7 +39,8 @@ pub async fn set_queue_settings(store: &Store, queue: &QueueName, settings: Queu
     timeout(SETTINGS_TIMEOUT, write).await.map_err(Error::timed_out)?
 }
 
-/// Deletes the queue's tasks in these states, at most 10,000. Returns the number deleted, and whether there may be more.
+/// Deletes the queue's tasks in these states, at most 10,000. Returns the number deleted, and whether there may be
+/// more.
 ///
 /// # Errors
 /// The first error of a call. Tasks deleted before it stay deleted.

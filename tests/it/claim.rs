@@ -1,4 +1,4 @@
-//! A claim gets what is ready, in order, as soon as there is something.
+//! A claim gets ready tasks, in order, as soon as there are any.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn waiting_claims_for_one_task_are_served_once() {
 
 #[tokio::test]
 async fn tasks_of_a_queue_are_claimed_in_order_of_submission() {
-    // One shard: across several, order holds within each.
+    // With several shards, the order holds within each.
     let fixture = Fixture::with_shards(1).await;
     let tasks: Vec<Value> = (0..1000).map(|n| json!({"queue": "q", "payload": n})).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -124,7 +124,7 @@ async fn best_priority_is_claimed_across_shards() {
     for (key, priority) in [("a", 2), ("b", 9), ("c", 5), ("d", 7)] {
         fixture.submit_with(json!({"queue": "q", "key": key, "priority": priority, "payload": priority})).await;
     }
-    // A waiter in line lets the server know where something is ready; the sweep says of which priority.
+    // The wake-up of a waiter names the shard with ready tasks; the poll names their priority.
     let mut got = Vec::new();
     for _ in 0..4 {
         got.push(fixture.claim_one("q").await["payload"].as_i64().unwrap());
@@ -153,7 +153,7 @@ async fn claim_with_a_task_does_not_wait_to_fill_up() {
     fixture.submit("q", json!(1)).await;
     let body = json!({"queues": ["q"], "max": 100, "wait_ms": 60_000});
     let claim = fixture.http.post("/claim", &body);
-    let answer = tokio::time::timeout(Duration::from_secs(10), claim).await.expect("an answer at once");
+    let answer = tokio::time::timeout(Duration::from_secs(10), claim).await.expect("an immediate response");
     assert_eq!(answer.expect(200)["tasks"].as_array().unwrap().len(), 1);
     fixture.end().await;
 }
@@ -208,7 +208,7 @@ async fn claim_delivers_at_most_2_mib_and_at_least_one_task() {
         fixture.submit("q", json!(large)).await;
     }
     let first = fixture.claim_now("q", 100).await.len();
-    assert!((1..=8).contains(&first), "{first} of 250 KiB");
+    assert!((1..=8).contains(&first), "{first} tasks of 250 KiB");
     let mut all = first;
     while all < 12 {
         let more = fixture.claim_now("q", 100).await.len();
@@ -222,7 +222,7 @@ async fn claim_delivers_at_most_2_mib_and_at_least_one_task() {
 async fn thousand_submits_into_a_queue_publish_one_wakeup() {
     let fixture = Fixture::with_shards(1).await;
     if crate::support::redis::Flavour::of_this_run() == crate::support::redis::Flavour::Cluster {
-        // A Cluster's statistics count what its bus carries; the scripts are the same.
+        // The statistics of a Cluster count the messages of its bus. The scripts are the same.
         return fixture.end().await;
     }
     let before = published(&fixture).await;
@@ -234,7 +234,7 @@ async fn thousand_submits_into_a_queue_publish_one_wakeup() {
     fixture.end().await;
 }
 
-/// How often SPUBLISH was called.
+/// Calls of SPUBLISH so far.
 async fn published(fixture: &Fixture) -> u64 {
     use deadpool_redis::redis::cmd;
     let statistics: String = fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
@@ -252,7 +252,7 @@ async fn repeated_claim_takes_over_the_wait_of_the_first() {
         tokio::spawn(async move { http.post("/claim", &body).await.expect(200)["tasks"].clone() })
     };
     let first = claim();
-    // A claim that comes later is answered later: by then the first is in line.
+    // This claim is answered after the first one is registered as a waiter.
     fixture.claim_now("q", 1).await;
     let second = claim();
     assert_eq!(first.await.unwrap(), json!([]));

@@ -1,4 +1,4 @@
-//! `GET /tasks/{id}?wait_ms=` answers when the task has ended.
+//! `GET /tasks/{id}?wait_ms=` responds once the task has ended.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `GET /events` tells each change once, to who asked for its queue; what it cannot tell it says that it could not.
+//! `GET /events` sends each transition once to the subscriptions of its queue, and a gap where it cannot.
 
 mod gaps;
 
@@ -18,7 +18,7 @@ async fn limited(limits: RawLimits) -> Fixture {
     Fixture::with(|written| written.limits = limits).await
 }
 
-/// Submits as many tasks at once.
+/// Submits `count` tasks in one batch.
 async fn submit_many(fixture: &Fixture, count: usize) -> Vec<Value> {
     let tasks = vec![json!({"queue": "q"}); count];
     let answer = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
@@ -32,11 +32,11 @@ async fn transition_is_sent_once() {
     let mut stream = Stream::open(http, "?queue=q").await;
     let verb = |task: &Value, verb: &str| format!("/tasks/{}/{verb}", text(&task["id"]));
 
-    // Submitted, claimed, completed, and that again: deleted.
+    // Submitted, claimed, completed twice, deleted.
     let task = fixture.submit("q", json!(1)).await;
     let change = stream.change().await;
-    let told = json!({"id": task["id"], "queue": "q", "from": null, "state": "ready", "at": task["created_at"]});
-    assert_eq!(change, told);
+    let sent = json!({"id": task["id"], "queue": "q", "from": null, "state": "ready", "at": task["created_at"]});
+    assert_eq!(change, sent);
     let claimed = fixture.claim_one("q").await;
     stream.expect(&task, json!("ready"), json!("leased")).await;
     for _ in 0..2 {
@@ -47,7 +47,7 @@ async fn transition_is_sent_once() {
     stream.expect(&task, json!("completed"), json!(null)).await;
 
     let error = json!({"type": "Broken", "message": "so it is"});
-    // Failed and tried again, released, failed for good, retried, cancelled.
+    // Failed with a retry, released, failed without one, retried, cancelled.
     let task = fixture.submit("q", json!(2)).await;
     stream.expect(&task, json!(null), json!("ready")).await;
     let claimed = fixture.claim_one("q").await;
@@ -61,7 +61,7 @@ async fn transition_is_sent_once() {
     stream.expect(&task, json!("leased"), json!("ready")).await;
     let claimed = fixture.claim_one("q").await;
     stream.expect(&task, json!("ready"), json!("leased")).await;
-    // What changes no state is no change.
+    // A request that changes no state causes no event.
     http.post("/heartbeat", &json!({"worker": "w", "tasks": [report(&claimed)]})).await.expect(200);
     http.post("/fail", &report_with(&claimed, json!({"error": error, "retry": false}))).await.expect(200);
     stream.expect(&task, json!("leased"), json!("dead")).await;
@@ -72,7 +72,7 @@ async fn transition_is_sent_once() {
     }
     stream.expect(&task, json!("ready"), json!("cancelled")).await;
 
-    // Submitted for later, called on and put off by its dedupe key.
+    // Submitted with a delay, then made ready and delayed again by its dedupe key.
     let dedupe = json!({"key": "k", "mode": "debounce"});
     let later = json!({"queue": "q", "delay_ms": 60_000, "dedupe": dedupe});
     let task = fixture.submit_with(later.clone()).await;
@@ -84,7 +84,7 @@ async fn transition_is_sent_once() {
     http.post("/queues/q/purge", &json!({"states": ["scheduled"]})).await.expect(200);
     stream.expect(&task, json!("scheduled"), json!(null)).await;
 
-    // By upkeep: it expires; its lease runs out; it is dropped.
+    // Changed by upkeep: expired, lease expired, deleted after its retention.
     let task = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 1000, "retain_ms": 10_000_000})).await;
     stream.expect(&task, json!(null), json!("ready")).await;
     fixture.advance(1000);
@@ -98,15 +98,15 @@ async fn transition_is_sent_once() {
     fixture.advance(10_000);
     stream.expect(&task, json!("dead"), json!(null)).await;
 
-    // Many at once.
+    // A large batch.
     let tasks = submit_many(&fixture, 250).await;
-    let mut told = BTreeSet::new();
+    let mut sent = BTreeSet::new();
     for _ in &tasks {
         let change = stream.change().await;
         assert_eq!(change["state"], "ready");
-        told.insert(text(&change["id"]).to_owned());
+        sent.insert(text(&change["id"]).to_owned());
     }
-    assert_eq!(told, tasks.iter().map(|task| text(&task["id"]).to_owned()).collect());
+    assert_eq!(sent, tasks.iter().map(|task| text(&task["id"]).to_owned()).collect());
     fixture.end().await;
 }
 
@@ -124,7 +124,7 @@ async fn events_of_other_servers_are_sent_only_for_requested_queues() {
     for task in [&submitted[0], &submitted[2], &submitted[3]] {
         some.expect(task, json!(null), json!("ready")).await;
     }
-    // The other server did nothing, and its listeners go when it does.
+    // The transitions were made by another server. The streams end with their own server.
     fixture.stop_servers().await;
     assert!(all.event().await.is_none() && some.event().await.is_none());
     fixture.end().await;
@@ -144,19 +144,19 @@ async fn slow_reader_gets_a_gap_with_the_exact_number() {
             quick.change().await;
         }
     }
-    let (mut told, mut missed) = (BTreeSet::new(), 0);
-    while told.len() + missed < submitted.len() {
+    let (mut sent, mut missed) = (BTreeSet::new(), 0);
+    while sent.len() + missed < submitted.len() {
         match slow.event().await.unwrap() {
             (name, data) if name == "gap" => {
                 missed += usize::try_from(data["count"].as_u64().unwrap()).unwrap();
             }
-            (_, data) => assert!(told.insert(text(&data["id"]).to_owned()), "told twice"),
+            (_, data) => assert!(sent.insert(text(&data["id"]).to_owned()), "sent twice"),
         }
     }
-    assert!(missed > 0 && told.len() > 16, "{missed} missed, {} told", told.len());
-    assert_eq!(told.len() + missed, submitted.len());
-    assert!(told.is_subset(&submitted));
-    // From here on it keeps up, and is told what comes.
+    assert!(missed > 0 && sent.len() > 16, "{missed} missed, {} sent", sent.len());
+    assert_eq!(sent.len() + missed, submitted.len());
+    assert!(sent.is_subset(&submitted));
+    // From here on the reader keeps up and receives every event.
     let task = fixture.submit("q", json!(1)).await;
     slow.expect(&task, json!(null), json!("ready")).await;
     fixture.end().await;
@@ -166,18 +166,18 @@ async fn slow_reader_gets_a_gap_with_the_exact_number() {
 async fn reconnect_resumes_at_the_last_event_or_gets_a_gap() {
     let mut fixture = limited(RawLimits { max_buffered_events: Some(16), ..RawLimits::default() }).await;
     let mut first = Stream::open(&fixture.http, "").await;
-    // It goes before there was any event: it has an id all the same.
+    // The stream has an id before its first event.
     let begun = first.place().await;
     drop(first);
     let task = fixture.submit("q", json!(1)).await;
     let mut again = Stream::open_behind(&fixture.http, "", &begun).await;
     again.expect(&task, json!(null), json!("ready")).await;
     let seen = again.id.clone();
-    // With nobody there, the server would soon cease to hear.
+    // This stream keeps the feed of the server alive.
     let mut witness = Stream::open(&fixture.http, "?queue=q").await;
     drop(again);
 
-    // Of another server, or of none, nobody knows how much was missed.
+    // The length of the gap is unknown for an id of another server or of none.
     let other = fixture.another_server().await;
     for id in [seen.as_str(), "x", "0000000000000000-3"] {
         let mut elsewhere = Stream::open_behind(&other, "", id).await;
@@ -186,7 +186,7 @@ async fn reconnect_resumes_at_the_last_event_or_gets_a_gap() {
         elsewhere.expect(&task, json!(null), json!("ready")).await;
     }
 
-    // Three of the other server's, then twenty, of which the last sixteen are kept.
+    // Three events from above, then twenty. The buffer keeps the last sixteen.
     for _ in 0..2 {
         for _ in submit_many(&fixture, 10).await {
             witness.change().await;
@@ -213,8 +213,8 @@ async fn stream_of_a_draining_server_continues_and_then_ends() {
     fixture.end().await;
 }
 
-/// How many hear what the first shard reports.
-async fn hearers(fixture: &Fixture) -> i64 {
+/// Subscribers to the events of the first shard.
+async fn subscribers(fixture: &Fixture) -> i64 {
     let channel = fixture.store().await.first_shard().keys.events_channel();
     let (_, count): (String, i64) = fixture.redis.ask(cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel)).await;
     count
@@ -229,9 +229,9 @@ async fn head_request_does_not_subscribe() {
         (answer.status().as_u16(), &answer.headers()["content-type"]),
         (200, &"text/event-stream".parse().unwrap())
     );
-    assert_eq!(hearers(&fixture).await, 0);
+    assert_eq!(subscribers(&fixture).await, 0);
     let stream = Stream::open(&fixture.http, "").await;
-    assert_eq!(hearers(&fixture).await, 1);
+    assert_eq!(subscribers(&fixture).await, 1);
     drop(stream);
     fixture.end().await;
 }
@@ -240,7 +240,7 @@ async fn head_request_does_not_subscribe() {
 async fn events_are_not_published_without_a_subscriber() {
     let fixture = Fixture::with_shards(1).await;
     let keys = fixture.store().await.first_shard().keys.clone();
-    let (pushes, mut heard) = mpsc::unbounded_channel();
+    let (pushes, mut received) = mpsc::unbounded_channel();
     let url = fixture.redis.url.clone();
     let client = redis::Client::open(url.as_str()).unwrap();
     let info = client.get_connection_info().clone();
@@ -250,7 +250,7 @@ async fn events_are_not_published_without_a_subscriber() {
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     cmd("SSUBSCRIBE").arg(keys.events_channel()).exec_async(&mut connection).await.unwrap();
     let mut next = async || loop {
-        let push: PushInfo = heard.recv().await.unwrap();
+        let push: PushInfo = received.recv().await.unwrap();
         if push.kind == PushKind::SMessage {
             return push.data[1].clone();
         }
@@ -259,8 +259,8 @@ async fn events_are_not_published_without_a_subscriber() {
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
-    let told: i64 = fixture.redis.ask(cmd("SPUBLISH").arg(keys.events_channel()).arg("all quiet")).await;
-    assert_eq!(told, 1, "only this test hears");
+    let sent: i64 = fixture.redis.ask(cmd("SPUBLISH").arg(keys.events_channel()).arg("all quiet")).await;
+    assert_eq!(sent, 1, "only this test subscribes");
     assert_eq!(next().await, redis::Value::BulkString(b"all quiet".into()));
 
     let mut stream = Stream::open(&fixture.http, "").await;
@@ -269,7 +269,7 @@ async fn events_are_not_published_without_a_subscriber() {
     let redis::Value::BulkString(report) = next().await else { panic!("no text") };
     assert!(report.windows(5).any(|window| window == b"ready"));
 
-    // It stays, and is told its place from time to time; once it has gone, the server soon hears no more.
+    // An idle stream receives its cursor from time to time. After it ends, the server soon unsubscribes.
     while stream.places == 0 {
         let _ = tokio::time::timeout(Duration::from_secs(1), stream.event()).await;
     }
@@ -277,12 +277,12 @@ async fn events_are_not_published_without_a_subscriber() {
     drop(stream);
     fixture
         .until(|| async {
-            // It takes ten seconds, in which other tests shall not be disturbed by more than a look now and then.
+            // This takes ten seconds. Rare checks leave the machine to other tests.
             fixture.http.post("/claim", &json!({"queues": ["none"], "wait_ms": 500})).await.expect(200);
-            (hearers(&fixture).await == 1).then_some(())
+            (subscribers(&fixture).await == 1).then_some(())
         })
         .await;
-    // For who comes then it hears again, and tells who was here before that it did not hear meanwhile.
+    // A new stream makes it subscribe again. A stream that resumes gets a gap for the time in between.
     let mut back = Stream::open_behind(&fixture.http, "", &seen).await;
     back.missed(json!(null)).await;
     let mut new = Stream::open(&fixture.http, "").await;
@@ -325,8 +325,7 @@ async fn idle_stream_is_kept_and_unread_stream_is_closed() {
     let mut over_one = Stream::open(&fixture.http, "").await;
     let (mut unread, connection, _sender) = narrow(&fixture.http, 1000).await;
     unread.block().await.unwrap();
-    // Three times as long as a connection may be idle, or leave its answer unread: that time must pass, since what is
-    // shown is that nothing happens in it.
+    // Three times the idle and write timeouts. The time has to pass, because the test shows that nothing happens in it.
     fixture.http.post("/claim", &json!({"queues": ["none"], "wait_ms": 3000})).await.expect(200);
     let tasks = submit_many(&fixture, 100).await;
     for stream in [&mut resting, &mut over_one] {
@@ -334,10 +333,10 @@ async fn idle_stream_is_kept_and_unread_stream_is_closed() {
             stream.change().await;
         }
     }
-    // Its window is full, and stays so.
+    // The window of the unread stream stays full.
     let ended = tokio::time::timeout(PATIENCE, connection).await.expect("an end").unwrap();
-    assert!(ended.is_err(), "it is cut off and not told to go");
-    // The connection of this test's own requests was idle for long.
+    assert!(ended.is_err(), "the connection is cut without a GOAWAY");
+    // The connection of this test's requests has been closed as idle.
     fixture.http = Http::new(fixture.http.address);
     let line = "slotwheel_waiting_requests 2\n";
     fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
@@ -371,11 +370,11 @@ async fn streams_get_the_same_events() {
     let tasks = submit_many(&fixture, 100).await;
     let wanted: BTreeSet<_> = tasks.iter().map(|task| text(&task["id"]).to_owned()).collect();
     for stream in &mut streams {
-        let mut told = BTreeSet::new();
+        let mut sent = BTreeSet::new();
         for _ in &tasks {
-            told.insert(text(&stream.change().await["id"]).to_owned());
+            sent.insert(text(&stream.change().await["id"]).to_owned());
         }
-        assert_eq!(told, wanted);
+        assert_eq!(sent, wanted);
     }
     fixture.end().await;
 }

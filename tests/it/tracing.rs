@@ -1,4 +1,4 @@
-//! What joins a request to its lines in the log, and a task to the trace of the client that submitted it.
+//! The request id in responses and log lines, and the trace context of a task.
 
 #[cfg(feature = "otlp")]
 mod exported;
@@ -18,7 +18,7 @@ use crate::support::{Answer, Fixture, Http, text};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// The id that an answer carries, in its header and in its problem.
+/// The request id of a response, which its header and its problem share.
 #[track_caller]
 fn id_of(problem: &Answer) -> String {
     let id = problem.header("x-request-id").expect("an id").to_owned();
@@ -30,11 +30,11 @@ fn id_of(problem: &Answer) -> String {
 async fn problems_have_the_id_of_their_request() {
     let fixture = Fixture::start().await;
     let http = &fixture.http;
-    let nobody = "/tasks/019cadd4-669a-7438-89af-2a74de452329";
+    let missing = "/tasks/019cadd4-669a-7438-89af-2a74de452329";
     let body = Some(&b"{}"[..]);
     for (status, method, path, header) in [
         (404, Method::GET, "/nowhere", None),
-        (404, Method::GET, nobody, None),
+        (404, Method::GET, missing, None),
         (405, Method::DELETE, "/tasks", None),
         (400, Method::GET, "/tasks/x", None),
         (422, Method::GET, "/tasks", None),
@@ -48,7 +48,7 @@ async fn problems_have_the_id_of_their_request() {
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
         assert_eq!(id_of(&answer), "mine/7", "{method} {path}");
         let (one, other) = (http.send(method.clone(), path, &[], body).await, http.send(method, path, &[], body).await);
-        assert_ne!(id_of(&one), id_of(&other), "each request has its own");
+        assert_ne!(id_of(&one), id_of(&other), "each request has an id of its own");
     }
     let batch = json!({"tasks": [{}, {"priority": 10}]}).to_string();
     let json = ("content-type", "application/json");
@@ -82,7 +82,7 @@ async fn invalid_request_id_is_replaced() {
     fixture.end().await;
 }
 
-/// The binary, and what it logs.
+/// The binary and its log lines.
 struct Logged {
     child: Child,
     http: Http,
@@ -108,17 +108,17 @@ impl Logged {
         logged
     }
 
-    /// The next line that is as wanted.
+    /// Returns the next line that matches.
     fn line(&self, wanted: impl Fn(&str) -> bool) -> String {
         loop {
-            let line = self.lines.recv_timeout(Duration::from_secs(30)).expect("it says so");
+            let line = self.lines.recv_timeout(Duration::from_secs(30)).expect("a matching line");
             if wanted(&line) {
                 return line;
             }
         }
     }
 
-    /// Stops it, and returns what else it said.
+    /// Stops the server and returns its remaining lines.
     fn stop(&mut self) -> Vec<String> {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
         assert!(self.child.wait().unwrap().success());
@@ -161,7 +161,7 @@ async fn json_log_line_is_an_object_with_the_id_of_its_request() {
     let full = said("write rejected: Redis is out of memory");
     assert_eq!((&full[0]["level"], &full[0]["request_id"]), (&json!("WARN"), &json!("two")));
     let stopped = said("stopped");
-    assert!(stopped[0].get("request_id").is_none(), "nobody asked for that: {}", stopped[0]);
+    assert!(stopped[0].get("request_id").is_none(), "the stop belongs to no request: {}", stopped[0]);
 }
 
 #[tokio::test]
@@ -172,11 +172,11 @@ async fn text_log_line_ends_with_the_id_of_its_request() {
     post(&server.http, "mine").await.expect(507);
     let line = server.line(|line| line.contains("write rejected: Redis is out of memory"));
     assert!(line.ends_with(" request_id=mine"), "{line}");
-    assert!(server.stop().iter().all(|line| !line.contains("request_id")), "nothing else was said of a request");
+    assert!(server.stop().iter().all(|line| !line.contains("request_id")), "no other line belongs to a request");
     redis.stop().await;
 }
 
-/// Submits one task with these headers, and claims it; its headers.
+/// Submits one task with these headers and claims it. Returns the headers of the task.
 async fn carried(fixture: &Fixture, headers: &[(&str, &str)], body: &Value) -> Value {
     fixture.http.post_with("/tasks", headers, body.to_string().as_bytes()).await.expect(201);
     fixture.claim_one("default").await["headers"].clone()
@@ -190,10 +190,10 @@ async fn trace_context_of_a_submit_is_passed_to_the_worker() {
     assert_eq!(both, json!({"traceparent": PARENT, "tracestate": "a=1,b=2"}));
     let later = PARENT.replacen("00", "01", 1) + "-more";
     let found = carried(&fixture, &[("traceparent", &later)], &json!({})).await;
-    assert_eq!(found, json!({"traceparent": later}), "a later version is passed on as it came");
+    assert_eq!(found, json!({"traceparent": later}), "a later version is passed on unchanged");
     let own = json!({"headers": {"traceparent": "mine"}});
     let found = carried(&fixture, &[parent, ("tracestate", "a=1")], &own).await;
-    assert_eq!(found, own["headers"], "what the task says itself counts, and what belongs to another parent does not");
+    assert_eq!(found, own["headers"], "headers of the task win, and no tracestate joins them");
     let own = json!({"headers": {"tracestate": "mine=1"}});
     let found = carried(&fixture, &[parent, ("tracestate", "a=1")], &own).await;
     assert_eq!(found, json!({"traceparent": PARENT, "tracestate": "mine=1"}));
@@ -210,12 +210,12 @@ async fn invalid_trace_context_is_ignored() {
         assert_eq!(found, json!({}), "{wrong}");
     }
     let twice = carried(&fixture, &[("traceparent", PARENT), ("traceparent", PARENT)], &json!({})).await;
-    assert_eq!(twice, json!({}), "which of two?");
+    assert_eq!(twice, json!({}), "two parents are ambiguous");
     for wrong in ["mine", "A=1", &format!("a={}", "x".repeat(600))] {
         let found = carried(&fixture, &[("traceparent", PARENT), ("tracestate", wrong)], &json!({})).await;
         assert_eq!(found, json!({"traceparent": PARENT}), "{wrong}");
     }
-    assert_eq!(carried(&fixture, &[("tracestate", "a=1")], &json!({})).await, json!({}), "it has no trace");
+    assert_eq!(carried(&fixture, &[("tracestate", "a=1")], &json!({})).await, json!({}), "no parent");
     fixture.end().await;
 }
 
@@ -228,7 +228,7 @@ async fn trace_context_is_left_out_if_the_attributes_are_full() {
     assert_eq!(found, json!(many(32)));
     let found = carried(&fixture, &headers, &json!({"headers": many(31)})).await;
     assert_eq!((found["traceparent"].as_str(), found.get("tracestate")), (Some(PARENT), None));
-    // 16 KiB are for all labels; the parent takes 11 and 55 of them, the state 10 and 3.
+    // All attributes share 16 KiB. The parent takes 11 and 55 bytes, the state 10 and 3.
     for (bytes, wanted) in [(16 * 1024 - 66, 2), (16 * 1024 - 65, 1), (16 * 1024 - 79, 3)] {
         let found = carried(&fixture, &headers, &json!({"headers": {"x": "v".repeat(bytes - 1)}})).await;
         assert_eq!(found.as_object().unwrap().len(), wanted, "{bytes}");
@@ -275,7 +275,7 @@ async fn repeated_submit_in_another_trace_is_the_same_submit() {
 fn binary_without_otlp_rejects_an_otlp_endpoint() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
-        // What every program is told is not meant for one that cannot do it: it goes on, to the Redis that is not there.
+        // The common variable does not stop a build without the feature: it fails later, at the missing Redis.
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318").env_remove("SLOTWHEEL_CONFIG");
         let output = command.args(["--redis-url", "redis://127.0.0.1:1/x"]).args(arguments).output().unwrap();
         assert!(!output.status.success());

@@ -1,4 +1,4 @@
-//! Workers: who is alive, from where, and holds what.
+//! The list of workers: liveness, address, concurrency and held leases.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn workers(fixture: &Fixture) -> Vec<Value> {
     fixture.http.get("/workers").await.expect(200)["workers"].as_array().expect("a list").clone()
 }
 
-/// The workers, once there are so many.
+/// Returns the workers once there are `number`.
 async fn until_there_are(fixture: &Fixture, number: usize) -> Vec<Value> {
     fixture
         .until(|| async {
@@ -48,9 +48,9 @@ async fn worker_that_claims_is_listed_with_its_claim_and_its_leases() {
     assert!(a["first_seen_at"].as_str() <= a["last_seen_at"].as_str());
     let stats = |queue: &'static str| fixture.http.get(queue);
     fixture.advance(6000);
-    let lanes =
+    let concurrency_needed =
         [stats("/stats?queue=q").await.expect(200)["n"].clone(), stats("/stats").await.expect(200)["n"].clone()];
-    assert_eq!(lanes, [json!(3), json!(4)]);
+    assert_eq!(concurrency_needed, [json!(3), json!(4)]);
     fixture.end().await;
 }
 
@@ -61,7 +61,7 @@ async fn worker_unseen_for_30_s_is_listed_only_while_it_holds_leases() {
         fixture.submit("q", json!(1)).await;
     }
     let body = json!({"queues": ["q"], "worker": "holder", "lease_ms": 600_000});
-    // One by one: a claim gets what one shard has.
+    // One claim each, because a claim returns tasks of one shard.
     let mut held = Vec::new();
     for _ in 0..3 {
         let claimed = fixture.http.post("/claim", &body).await.expect(200);
@@ -72,7 +72,7 @@ async fn worker_unseen_for_30_s_is_listed_only_while_it_holds_leases() {
 
     fixture.advance(31_000);
 
-    // Its leases are looked at every 5 s.
+    // Held leases are sampled every 5 s.
     let found = fixture
         .until(|| async {
             let found = workers(&fixture).await;
@@ -97,7 +97,7 @@ async fn heartbeat_at_another_server_keeps_what_the_claim_recorded() {
     let body = json!({"queues": ["q"], "worker": "a", "concurrency": 4, "lease_ms": 600_000, "wait_ms": 10_000});
     let claimed = fixture.http.post("/claim", &body).await.expect(200);
     until_there_are(&fixture, 1).await;
-    // The claim is long ago when the other server first hears of the worker.
+    // The claim is old when the other server first sees the worker.
     fixture.advance(100_000);
     let beat = json!({"worker": "a", "tasks": [report(&claimed["tasks"][0])]});
     let seen_at = workers(&fixture).await.first().map(|worker| worker["last_seen_at"].clone());
@@ -126,7 +126,7 @@ async fn leases_of_several_shards_add_up_only_if_held_at_one_time() {
         fixture.http.post("/claim", &body).await.expect(200)["tasks"][0].clone()
     };
     let shard_of = |task: &Value| store.shard_for_task(&TaskId::parse(text(&task["id"])).unwrap());
-    // Beyond what the server itself has looked at.
+    // After the last sample of the server itself.
     fixture.advance(20_000);
     let first = one_more().await;
     let at = sample_leases(shard_of(&first), &mut Caller::new(), None).await.unwrap();
@@ -152,15 +152,15 @@ async fn leases_of_several_shards_add_up_only_if_held_at_one_time() {
 #[tokio::test]
 async fn registry_beyond_its_limit_drops_the_least_recently_seen_workers() {
     let lab = Lab::start().await;
-    let sighting = |name: usize| WorkerSeen {
+    let worker_seen = |name: usize| WorkerSeen {
         worker: Worker::unknown(&name.to_string()),
         seen_ago: Duration::ZERO,
         claimed: None,
     };
     let names: Vec<usize> = (0..100_500).collect();
     for names in names.chunks(500) {
-        let sightings: Vec<WorkerSeen> = names.iter().map(|name| sighting(*name)).collect();
-        record_workers(lab.shard(), &mut Caller::new(), &sightings).await.unwrap();
+        let workers_seen: Vec<WorkerSeen> = names.iter().map(|name| worker_seen(*name)).collect();
+        record_workers(lab.shard(), &mut Caller::new(), &workers_seen).await.unwrap();
         lab.at(1000 + names[0] as i64 / 50);
     }
     let now = next_due(lab.shard()).await.unwrap().now;
@@ -182,7 +182,7 @@ async fn worker_that_waits_or_sends_heartbeats_is_alive() {
         fixture.http.post("/heartbeat", &beat).await.expect(200);
         let found = until_there_are(&fixture, 3).await;
         assert_eq!(found[0]["worker"], "beats");
-        // However long it waits: it says nothing meanwhile, and is noted again every 10 s. `w` and `beats` hold the task.
+        // A waiting worker sends nothing, and its server writes it every 10 s. `w` and `beats` hold the task.
         fixture.advance(31_000);
         let path = format!("/tasks/{}?wait_ms=500", text(&task["id"]));
         let waits = async || workers(&fixture).await.iter().any(|worker| worker["worker"] == "waits");
@@ -211,7 +211,7 @@ async fn held_tasks_are_ordered_by_lease_end_and_counted_only_if_all_are_seen() 
     let found = until_there_are(&fixture, 1).await;
     let queues: Vec<&str> = found[0]["tasks"].as_array().unwrap().iter().map(|task| text(&task["queue"])).collect();
     assert_eq!((queues, &found[0]["held"]), (vec!["b", "c", "a"], &json!(3)));
-    // A thousand queues in which something is due sooner, and three.
+    // A thousand queues with an earlier due time, and three.
     let later = |number: usize| json!({"queue": format!("later{number}"), "delay_ms": 50_000});
     let later: Vec<Value> = (0..1000).map(later).collect();
     fixture.http.post("/tasks/batch", &json!({"tasks": later})).await.expect(200);

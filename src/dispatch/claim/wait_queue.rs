@@ -53,7 +53,8 @@ impl WaitQueue {
         WaitQueue { shard_count, batch_limits: vec![INITIAL_BATCH_LIMIT; shard_count], ..WaitQueue::default() }
     }
 
-    /// Adds a waiter at the end and returns its id. An earlier waiter of the same claim id ends: its client has retried.
+    /// Adds a waiter at the end and returns its id. An earlier waiter of the same claim id ends: its client has
+    /// retried.
     pub(super) fn add(&mut self, request: ClaimRequest, reply: ReplySender, is_long_poll: bool) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
@@ -137,8 +138,8 @@ impl WaitQueue {
         failed.chain(self.unavailable_shards.values_mut()).for_each(|error| *error = Error::Stopping);
     }
 
-    /// Whether further waiting is pointless: all shards are checked and the waiter does not long-poll, all shards failed,
-    /// or the client has disconnected.
+    /// Whether further waiting is pointless: all shards are checked and the waiter does not long-poll, all shards
+    /// failed, or the client has disconnected.
     pub(super) fn is_finished(&self, id: u64) -> bool {
         self.waiters.get(&id).is_some_and(|waiter| {
             let checked_everywhere = waiter.unchecked_shards.is_empty() && !waiter.is_long_poll;
@@ -218,8 +219,8 @@ impl WaitQueue {
         self.ready_shards.get(queue).is_some_and(|shards| shards.contains_key(&shard))
     }
 
-    /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters, and
-    /// a burst of tasks reaches all waiters within a few calls.
+    /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters,
+    /// and a burst of tasks reaches all waiters within a few calls.
     pub(super) fn set_batch_limit(&mut self, shard: usize, served: usize) {
         if let Some(limit) = self.batch_limits.get_mut(shard) {
             *limit = (2 * served).clamp(INITIAL_BATCH_LIMIT, MAX_BATCH_WAITERS);
@@ -257,7 +258,7 @@ impl WaitQueue {
             };
             ids.extend(idle.iter().filter(prefers_queue).take(limit));
         }
-        // New waiters with a known ready shard are among those above.
+        // The waiters above include the new ones with a known ready shard.
         let has_no_known_shard =
             |id: &&u64| self.waiters.get(id).is_some_and(|waiter| self.preferred_ready_shards(waiter).is_none());
         let unchecked = self.unchecked.iter().filter(has_no_known_shard);

@@ -162,8 +162,8 @@ impl Waiters {
         });
     }
 
-    /// Returns the waiters of a failed call. They go on in other shards; a waiter without one ends with the error. After
-    /// an outage, the shard is left out until [`Waiters::mark_available`].
+    /// Returns the waiters of a failed call. They go on in other shards; a waiter without one ends with the error.
+    /// After an outage, the shard is left out until [`Waiters::mark_available`].
     pub(super) fn fail_batch(&self, shard: usize, batch: &ClaimBatch, error: &Error) {
         let mut wait_queue = self.lock();
         let reason = if wait_queue.stopping { &Error::Stopping } else { error };

@@ -136,7 +136,8 @@ mod tests {
                     buffer.push_gap();
                     history.push(None);
                 } else {
-                    let events: Vec<TaskEvent> = (0..count).map(|offset| task_event(history.len() as u64 + offset)).collect();
+                    let next = history.len() as u64;
+                    let events: Vec<TaskEvent> = (next..next + count).map(task_event).collect();
                     history.extend(events.iter().cloned().map(Some));
                     buffer.push_all(events);
                 }

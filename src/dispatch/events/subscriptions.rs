@@ -64,7 +64,8 @@ pub struct Subscription {
     seen_number: u64,
     /// The number of the last cursor that the client received.
     last_cursor_sent: u64,
-    /// Events of other queues after which the client receives its cursor. It can then resume before they are overwritten.
+    /// Events of other queues after which the client receives its cursor. It can then resume before they are
+    /// overwritten.
     cursor_interval: u64,
     /// The client resumed from a cursor of another run, or of an event that this run has not had.
     cursor_unknown: bool,
@@ -162,11 +163,12 @@ impl Subscriptions {
         }
     }
 
-    /// Subscribes to the events of `queues` (empty: all), after `cursor` if there is one. Every event after the return is
-    /// delivered.
+    /// Subscribes to the events of `queues` (empty: all), after `cursor` if there is one. Every event after the return
+    /// is delivered.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within the deadline of a request.
+    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within the deadline of a
+    /// request.
     pub(in crate::dispatch) async fn subscribe(
         &self,
         permit: PollPermit,
@@ -201,8 +203,8 @@ impl Subscriptions {
     }
 }
 
-/// Returns once there has been no subscription for [`IDLE_GRACE`]. A subscription may come and end between two checks:
-/// `subscriber_arrived` tells.
+/// Returns once there has been no subscription for [`IDLE_GRACE`]. `subscriber_arrived` also reveals a subscription
+/// that began and ended between two checks.
 async fn wait_until_idle(feed: &watch::Sender<Feed>, subscriber_arrived: &Notify) {
     loop {
         feed.closed().await;

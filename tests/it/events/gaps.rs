@@ -1,4 +1,4 @@
-//! Gaps: a stream gets the number of events that it missed, or that the number is not known.
+//! Gaps: a stream receives the number of events that it missed, or null if the number is unknown.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::Fixture;
 use crate::support::event_stream::Stream;
 use crate::support::script_lab::{Lab, task};
 
-/// Ends each connection on which signals or events are heard.
+/// Closes each connection that is subscribed to wake-ups or events.
 async fn cut(fixture: &Fixture) {
     let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
     assert!(killed >= 2, "{killed} connections");
@@ -30,7 +30,7 @@ async fn broken_redis_connection_sends_a_gap_to_all_streams() {
     cut(&fixture).await;
     one.missed(json!(null)).await;
     other.missed(json!(null)).await;
-    // It may be told more than once, and nothing that comes after it is lost.
+    // The gap may repeat. No later event is lost.
     let task = fixture.submit("q", json!(2)).await;
     for stream in [&mut one, &mut other] {
         loop {
@@ -48,14 +48,14 @@ async fn events_not_published_by_scripts_are_sent_as_a_gap() {
     let mut fixture = Fixture::start().await;
     let other = fixture.another_server().await;
     let mut streams = [Stream::open(&fixture.http, "").await, Stream::open(&other, "").await];
-    // As after a failover to a replica that did not know.
+    // The state after a failover to a replica that lacked the key.
     for shard in fixture.store().await.shards() {
         let gone: i64 = fixture.redis.ask(cmd("DEL").arg(shard.keys.events_enabled())).await;
         assert_eq!(gone, 1);
     }
     fixture.submit("q", json!(1)).await;
     for stream in &mut streams {
-        // Where another has already asked for reports again, this may be one of them.
+        // If the other server has enabled events again first, the event itself may arrive before the gap.
         while stream.event().await.unwrap() != ("gap".into(), json!({"count": null})) {}
     }
     fixture.end().await;
@@ -68,12 +68,13 @@ async fn reconnect_of_an_idle_stream_resumes_without_a_gap() {
     for _ in 0..6 {
         submit_many(&fixture, 100).await;
     }
-    // It is told its place each 128 events, before that is overwritten.
+    // The stream receives its cursor each 128 events, before they are overwritten.
     let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
     let (begun, mut place) = (quiet.place().await, String::new());
-    // Each of them as it comes about, and not only when it has heard of nothing for 15 s.
+    // Each cursor arrives as it becomes due, not only with the keep-alive after 15 s.
     while place.is_empty() || number(&place) < number(&begun) + 600 - 127 {
-        place = tokio::time::timeout(Duration::from_secs(10), quiet.place()).await.expect("a place, not a rest");
+        let next = tokio::time::timeout(Duration::from_secs(10), quiet.place());
+        place = next.await.expect("a cursor before the keep-alive");
     }
     drop(quiet);
     let task = fixture.submit("a", json!(1)).await;
@@ -88,7 +89,7 @@ async fn redis_outage_rejects_new_streams_and_sends_a_gap_to_open_ones() {
     let other = fixture.another_server().await;
     let mut stream = Stream::open(&fixture.http, "").await;
     fixture.redis.kill();
-    // This one heard nothing yet.
+    // The other server has never subscribed.
     assert_eq!(other.get("/events").await.problem(503).0, "unavailable");
     fixture.redis.restart().await;
     stream.missed(json!(null)).await;
@@ -108,16 +109,16 @@ async fn event_gap_detection_uses_redis_time_not_the_test_clock() {
     let first = enable_events(lab.shard(), &mut one).await.unwrap();
     lab.at(3_600_000);
     for caller in [&mut other, &mut one] {
-        assert_eq!(enable_events(lab.shard(), caller).await.unwrap(), first, "without a break");
+        assert_eq!(enable_events(lab.shard(), caller).await.unwrap(), first, "the period continues");
     }
     let left: i64 = lab.ask(cmd("PTTL").arg(lab.key("events_enabled"))).await;
-    assert!((15_001..=60_000).contains(&left), "{left} ms: a TTL decides nothing");
-    // Time stands still in this lab: it is over. The first who comes ends the break, and all others are told of it too.
+    assert!((15_001..=60_000).contains(&left), "{left} ms: the TTL only cleans up");
+    // The lab's clock does not move: the period is over. The first caller starts a new one, and all others see it.
     lab.ask::<()>(cmd("SET").arg(lab.key("events_enabled")).arg(format!("2000000000 {first}"))).await;
     let second = enable_events(lab.shard(), &mut one).await.unwrap();
     assert_ne!(second, first);
     assert_eq!(enable_events(lab.shard(), &mut other).await.unwrap(), second);
-    // What nobody can read harms nobody else.
+    // An invalid value fails no other call.
     lab.ask::<()>(cmd("SET").arg(lab.key("events_enabled")).arg("soon")).await;
     lab.submit(&[task(1)]).await.unwrap();
     assert_ne!(enable_events(lab.shard(), &mut other).await.unwrap(), second);

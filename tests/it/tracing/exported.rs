@@ -1,4 +1,4 @@
-//! Spans as they arrive at a collector.
+//! Spans as a collector receives them.
 
 mod collector;
 
@@ -20,11 +20,11 @@ use collector::{Collector, Span};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT: &str = "00f067aa0ba902b7";
 
-async fn following(endpoint: &str) -> Fixture {
+async fn tracing_to(endpoint: &str) -> Fixture {
     Fixture::with(|written| written.otlp_endpoint = Some(endpoint.to_owned())).await
 }
 
-/// Submits a task in the client's trace.
+/// Submits a task in the trace of the client.
 async fn submit(http: &Http, body: Value) -> Value {
     let answer = http.post_with("/tasks", &[("traceparent", PARENT)], body.to_string().as_bytes()).await;
     answer.expect(201)
@@ -37,13 +37,13 @@ fn names(spans: &[Span]) -> Vec<&str> {
 #[tokio::test]
 async fn task_spans_lie_in_the_clients_trace_from_submit_to_end() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     let headers = [("traceparent", PARENT), ("tracestate", "vendor=1")];
     let task = fixture.http.post_with("/tasks", &headers, br#"{"queue": "mail"}"#).await.expect(201);
     fixture.advance(1000);
     let claimed = fixture.claim_one("mail").await;
     fixture.advance(2000);
-    // Whichever server it is reported to.
+    // The report may go to another server.
     let other = fixture.another_server().await;
     other.post("/complete", &report(&claimed)).await.expect(200);
     other.post("/complete", &report(&claimed)).await.expect(200);
@@ -67,9 +67,9 @@ async fn task_spans_lie_in_the_clients_trace_from_submit_to_end() {
     assert_eq!((&execution.attributes["slotwheel.attempt"]), (&json!(1)));
     assert_eq!(execution.attributes["slotwheel.outcome"], "completed");
     let created = text(&task["created_at"]).parse::<jiff::Timestamp>().unwrap();
-    assert_eq!(i128::from(waiting.start), created.as_nanosecond(), "times are Redis' own");
+    assert_eq!(i128::from(waiting.start), created.as_nanosecond(), "times are those of Redis");
     assert_eq!((submit.start, waiting.end), (waiting.start, execution.start));
-    assert!(submit.end > submit.start, "it takes its time");
+    assert!(submit.end > submit.start, "the span has a length");
     let second = 1_000_000_000;
     assert!((second..second * 30).contains(&(waiting.end - waiting.start)), "{waiting:?}");
     assert!((2 * second..second * 30).contains(&(execution.end - execution.start)), "{execution:?}");
@@ -79,7 +79,7 @@ async fn task_spans_lie_in_the_clients_trace_from_submit_to_end() {
 #[tokio::test]
 async fn attempt_has_a_wait_span_and_an_execution_span_with_its_outcome() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     let task = submit(&fixture.http, json!({"backoff": {"kind": "fixed", "base_ms": 0, "jitter": "none"}})).await;
     let failed = report_with(&fixture.claim_one("default").await, json!({"error": {"type": "T", "message": "m"}}));
     fixture.advance(10);
@@ -117,7 +117,7 @@ async fn attempt_has_a_wait_span_and_an_execution_span_with_its_outcome() {
 #[tokio::test]
 async fn spans_after_a_replace_lie_in_the_trace_of_the_replacing_request() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     let body = json!({"queue": "mail", "dedupe": {"key": "k", "mode": "replace"}});
     submit(&fixture.http, body.clone()).await;
     let other = PARENT.replace(TRACE, "5bf92f3577b34da6a3ce929d0e0e4737");
@@ -135,20 +135,20 @@ async fn spans_after_a_replace_lie_in_the_trace_of_the_replacing_request() {
 #[tokio::test]
 async fn tasks_of_unsampled_traces_have_no_spans() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
-    let not_kept = PARENT.replace("-01", "-00");
+    let mut fixture = tracing_to(&collector.endpoint).await;
+    let unsampled = PARENT.replace("-01", "-00");
     let own = json!({"queue": "own", "headers": {"traceparent": PARENT.replace("4bf9", "aaaa")}});
     let batch = json!({"tasks": [{"queue": "own"}, own, {"queue": "own", "headers": {"traceparent": "mine"}}]});
     for (headers, path, body) in [
         (&[][..], "/tasks", json!({})),
-        (&[("traceparent", not_kept.as_str())], "/tasks", json!({})),
+        (&[("traceparent", unsampled.as_str())], "/tasks", json!({})),
         (&[("traceparent", "mine")], "/tasks", json!({})),
         (&[("traceparent", PARENT)], "/tasks/batch", batch),
     ] {
         let answer = fixture.http.post_with(path, headers, body.to_string().as_bytes()).await;
         assert!([200, 201].contains(&answer.status), "{}", answer.text);
     }
-    // A claim gets what one shard has.
+    // One claim returns tasks of one shard.
     for queue in ["default", "default", "default", "own", "own", "own"] {
         let claimed = fixture.claim_one(queue).await;
         fixture.http.post("/complete", &report(&claimed)).await.expect(200);
@@ -164,16 +164,16 @@ async fn tasks_of_unsampled_traces_have_no_spans() {
 #[tokio::test]
 async fn repeated_request_exports_no_span_again() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     submit(&fixture.http, json!({})).await;
     let claim = json!({"queues": ["default"], "claim_id": "once"});
     let first = fixture.http.post("/claim", &claim).await.expect(200);
-    assert_eq!(fixture.http.post("/claim", &claim).await.expect(200), first, "asked for twice, it is one wait");
+    assert_eq!(fixture.http.post("/claim", &claim).await.expect(200), first, "a repeated claim is one wait");
     let kept = json!({"dedupe": {"key": "d"}, "queue": "other"});
     submit(&fixture.http, kept.clone()).await;
     fixture.http.post_with("/tasks", &[("traceparent", PARENT)], kept.to_string().as_bytes()).await.expect(200);
     fixture.stop_servers().await;
-    assert_eq!(names(&collector.spans()).len(), 3, "two were submitted, one was claimed: {:?}", collector.spans());
+    assert_eq!(names(&collector.spans()).len(), 3, "two submits and one claim: {:?}", collector.spans());
     fixture.end().await;
 }
 
@@ -185,7 +185,7 @@ async fn batch_over_many_shards_has_all_its_spans() {
         written.shards = Some(4);
     })
     .await;
-    // More of a shard than are read at once.
+    // More tasks per shard than one read takes.
     let tasks: Vec<Value> = (0..100).map(|n| json!({"key": n.to_string(), "payload": n})).collect();
     let batch = json!({"tasks": tasks}).to_string();
     fixture.http.post_with("/tasks/batch", &[("traceparent", PARENT)], batch.as_bytes()).await.expect(200);
@@ -193,7 +193,7 @@ async fn batch_over_many_shards_has_all_its_spans() {
     while reports.len() < tasks.len() {
         reports.extend(fixture.claim_now("default", 100).await.iter().map(report));
     }
-    // One that nobody holds takes no other's place.
+    // A report with a wrong token does not shift the others.
     reports.insert(50, json!({"id": reports[0]["id"], "lease": reports[1]["lease"]}));
     fixture.http.post("/complete/batch", &json!({"completions": reports})).await.expect(200);
     fixture.stop_servers().await;
@@ -212,12 +212,12 @@ async fn batch_over_many_shards_has_all_its_spans() {
 #[tokio::test]
 async fn leases_expired_together_have_spans_for_those_ended() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     submit(&fixture.http, json!({})).await;
     submit(&fixture.http, json!({})).await;
     let (first, second) = (fixture.claim_one("default").await, fixture.claim_one("default").await);
     fixture.http.post("/release", &report(&first)).await.expect(200);
-    // As if it had been released after it was looked for and before it is ended.
+    // The state of a task released between the read of expired leases and their end.
     let id = TaskId::parse(text(&first["id"])).unwrap();
     let store = fixture.store().await;
     let leased = store.shard_for_task(&id).keys.leased(&QueueName::default_queue());
@@ -237,13 +237,13 @@ async fn leases_expired_together_have_spans_for_those_ended() {
 #[tokio::test]
 async fn claim_with_spans_reads_no_payload_again() {
     let collector = Collector::start().await;
-    let fixture = following(&collector.endpoint).await;
+    let fixture = tracing_to(&collector.endpoint).await;
     let length = 200_000;
     submit(&fixture.http, json!({"payload": "x".repeat(length)})).await;
     let sent = async || {
         let info: String = fixture.redis.ask(cmd("INFO").arg("stats")).await;
         let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
-        line.expect("a figure").parse::<usize>().unwrap()
+        line.expect("a number").parse::<usize>().unwrap()
     };
     let before = sent().await;
     fixture.claim_one("default").await;
@@ -255,7 +255,7 @@ async fn claim_with_spans_reads_no_payload_again() {
 #[tokio::test]
 async fn tracestate_of_a_task_is_passed_on_if_valid() {
     let collector = Collector::start().await;
-    let mut fixture = following(&collector.endpoint).await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
     let too_many: Vec<String> = (0..33).map(|n| format!("v{n}=1")).collect();
     for (state, queue) in [("vendor=1", "good"), (&*too_many.join(","), "bad")] {
         let headers = json!({"traceparent": PARENT, "tracestate": state});
@@ -268,15 +268,15 @@ async fn tracestate_of_a_task_is_passed_on_if_valid() {
     fixture.end().await;
 }
 
-/// Whether a server stops soon that cannot send its spans to `endpoint`.
+/// Checks that a server stops in time if it cannot export to `endpoint`.
 async fn works_and_stops_without(endpoint: &str) {
-    let mut fixture = following(endpoint).await;
+    let mut fixture = tracing_to(endpoint).await;
     submit(&fixture.http, json!({})).await;
     let claimed = fixture.claim_one("default").await;
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
-    let told = Instant::now();
+    let stop_began = Instant::now();
     fixture.stop_servers().await;
-    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+    assert!(stop_began.elapsed() < Duration::from_secs(6), "{:?}", stop_began.elapsed());
     fixture.end().await;
 }
 
@@ -287,7 +287,7 @@ async fn server_without_a_collector_works_and_stops_in_time() {
 
 #[tokio::test]
 async fn server_with_a_hanging_collector_works_and_stops_in_time() {
-    // Connections are made, and nobody takes them.
+    // The listener never accepts its connections.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     works_and_stops_without(&format!("http://{}", silent.local_addr().unwrap())).await;
 }

@@ -1,4 +1,4 @@
-//! A collector of spans, as far as tests need one: it takes OTLP as protobuf over HTTP, and reads of it what it knows.
+//! A collector of spans for tests: it accepts OTLP as protobuf over HTTP and decodes the fields that tests need.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use axum::routing::post;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// A span that came.
+/// A span received.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub service: Value,
@@ -24,7 +24,7 @@ pub struct Span {
     pub start: u64,
     pub end: u64,
     pub attributes: BTreeMap<String, Value>,
-    /// 2: an error.
+    /// 2 is an error.
     pub status: u64,
 }
 
@@ -50,7 +50,7 @@ impl Collector {
         Collector { endpoint, spans }
     }
 
-    /// What came so far, in the order of its beginning; of equal ones those that are shorter first.
+    /// The spans so far, by start, then by length.
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = self.spans.lock().unwrap().clone();
         spans.sort_by_key(|span| (span.start, span.end));
@@ -114,7 +114,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
         let field = match tag & 7 {
             0 => Field::Number(varint(&mut bytes)),
             2 => Field::Bytes(taken),
-            // The lowest byte comes first.
+            // Little-endian.
             _ => Field::Number(taken.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))),
         };
         found.push((tag >> 3, field));
@@ -122,12 +122,12 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
     found
 }
 
-/// The messages in a field that may stand many times.
+/// The messages of a repeated field.
 fn messages(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     fields(message).into_iter().filter(move |(of, _)| *of == number).map(|(_, field)| field.bytes())
 }
 
-/// The attributes in a field of a message.
+/// The attributes of a repeated field.
 fn attributes(message: &[u8], number: u64) -> BTreeMap<String, Value> {
     let pair = |pair: &[u8]| {
         let (mut key, mut value) = (String::new(), Value::Null);
