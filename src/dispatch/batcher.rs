@@ -238,3 +238,81 @@ fn take_batch<Op: BatchedOp>(pending: &mut VecDeque<Pending<Op>>) -> (Vec<Op::It
     }
     (items, reply_senders)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An item with its key and the length of its document.
+    struct Item(u8, usize);
+
+    impl BatchItem for Item {
+        fn slot(&self) -> Slot {
+            Slot::of_key(b"")
+        }
+
+        fn key(&self) -> [u8; 16] {
+            [self.0; 16]
+        }
+
+        fn document_bytes(&self) -> usize {
+            self.1
+        }
+    }
+
+    /// Defines an operation that is never called.
+    macro_rules! op {
+        ($op:ident, $sharing:ident) => {
+            struct $op;
+
+            impl BatchedOp for $op {
+                const SHARING: Sharing = Sharing::$sharing;
+                type Item = Item;
+                type Reply = ();
+
+                async fn call(_: &Shard, _: &mut Caller, _: &mut Vec<Item>) -> Result<Vec<()>> {
+                    Ok(Vec::new())
+                }
+            }
+        };
+    }
+
+    op!(Distinct, DistinctKeys);
+    op!(AnyItems, Any);
+    op!(OneItem, Alone);
+
+    /// The sizes of all batches, in order.
+    fn batch_sizes<Op: BatchedOp<Item = Item>>(items: impl IntoIterator<Item = Item>) -> Vec<usize> {
+        let pending = items.into_iter().map(|item| Pending { item, reply: oneshot::channel().0 });
+        let mut pending: VecDeque<Pending<Op>> = pending.collect();
+        let mut sizes = Vec::new();
+        while !pending.is_empty() {
+            sizes.push(take_batch(&mut pending).0.len());
+        }
+        sizes
+    }
+
+    #[test]
+    fn items_share_a_batch_as_their_operation_allows() {
+        let items = || [1, 2, 1, 3].map(|key| Item(key, 0));
+        assert_eq!(batch_sizes::<Distinct>(items()), [2, 2]);
+        assert_eq!(batch_sizes::<AnyItems>(items()), [4]);
+        assert_eq!(batch_sizes::<OneItem>(items()), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn batch_ends_at_its_number_of_items_and_at_the_bytes_of_a_call() {
+        assert_eq!(batch_sizes::<AnyItems>((0..250).map(|_| Item(0, 0))), [100, 100, 50]);
+        let half = limits::MAX_CALL_BYTES / 2;
+        let sizes = [half, half - 2 * BASE_BYTES, 1, 2 * limits::MAX_CALL_BYTES, 0];
+        assert_eq!(batch_sizes::<AnyItems>(sizes.map(|bytes| Item(0, bytes))), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn ended_loop_is_stopping_in_a_stopping_server_and_else_unexpected() {
+        let stop = CancellationToken::new();
+        assert!(matches!(closed(&stop), Error::Unexpected(_)));
+        stop.cancel();
+        assert!(matches!(closed(&stop), Error::Stopping));
+    }
+}
