@@ -1,5 +1,8 @@
 //! The table of batched operations. One row makes the operation's batcher, its method and its metrics.
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use super::batcher::{BatchItem, BatchedOp, Batcher, Sharing};
 use crate::domain::id::TaskId;
 use crate::domain::slot::Slot;
@@ -18,8 +21,6 @@ use crate::store::ops::submit::Submitted;
 use crate::store::ops::subscribe_completion::subscribe_completion;
 use crate::store::ops::{self, LeaseEnd};
 use crate::store::{Caller, Result, Shard, Store};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function, and
 /// which items may share a call. The form decides the public method: `one` takes an item, `many` takes a list, and
