@@ -299,10 +299,10 @@ async fn wakeups_and_undelivered_leases_are_counted() {
     drop(raw);
     fixture.until(|| waiting(0.0)).await;
     fixture.redis.thaw();
-    let given_back = || async {
+    let released = || async {
         (metrics(&fixture).await.count("slotwheel_undelivered_leases_released_total", &[]) == 1.0).then_some(())
     };
-    fixture.until(given_back).await;
+    fixture.until(released).await;
     assert_eq!(transitions(&metrics(&fixture).await)["released"], 1);
     fixture.end().await;
 }

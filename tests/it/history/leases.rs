@@ -73,9 +73,9 @@ fn counted(lease: &Lease<'_>, task: &Task<'_>) -> (u32, u32) {
         return (0, 0);
     }
     // Released by the worker or by the server, or expired.
-    let given_back = lease.revocable || is(Verb::Release).any(|report| report.unknown > 0);
+    let may_be_released = lease.revocable || is(Verb::Release).any(|report| report.unknown > 0);
     // A failure and an expired lease count alike.
-    if given_back { (0, 1) } else { (1, 1) }
+    if may_be_released { (0, 1) } else { (1, 1) }
 }
 
 /// Guarantees: attempts are the executions that failed or whose lease expired. A task is dead if its attempts are used
