@@ -20,7 +20,6 @@ use super::{claims, submit};
 use crate::dispatch::{IdempotencyKey, Submission, SubmitOutcome};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
-use crate::domain::limits;
 use crate::domain::slot::Shards;
 use crate::http_server::Peer;
 use crate::store::ops::LeaseEnd;
@@ -78,8 +77,7 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
 pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<Submission, Problem> {
     let object = item.object()?;
     let task = submit::parse_task(&object, shards)?;
-    let key =
-        object.optional("idempotency_key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let key = object.optional_name("idempotency_key")?;
     object.deny_unknown()?;
     Ok((task, key.map(|key| IdempotencyKey::new(&key, raw.as_bytes()))))
 }

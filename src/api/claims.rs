@@ -166,8 +166,8 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
     let concurrency = object.int_or_default("concurrency", limits::CONCURRENCY)?;
     let max = object.int_or_default("max", limits::CLAIM_TASKS)?;
     let lease_ms = object.int_or_default("lease_ms", limits::LEASE_MS)?;
-    let wait_ms = object.optional("wait_ms").map(|field| field.int(limits::WAIT_MS)).transpose()?;
-    let claim_id = object.optional("claim_id").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let wait_ms = object.optional_int("wait_ms", limits::WAIT_MS)?;
+    let claim_id = object.optional_name("claim_id")?;
     object.deny_unknown()?;
     let (wait, preference) = parse_wait(wait_ms, headers)?;
     let claim_digest = claim_id.as_ref().map(|id| ClaimRequest::digest_of_id("id", id.as_bytes()));

@@ -59,7 +59,7 @@ pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem>
     let held = parse_lease_ref(object)?;
     let report = parse_error_report(&object.required("error")?.object()?)?;
     let retry = object.optional("retry").map_or(Ok(true), |field| field.bool())?;
-    let retry_in = object.optional("retry_in_ms").map(|field| field.int(limits::RETRY_IN_MS)).transpose()?;
+    let retry_in = object.optional_int("retry_in_ms", limits::RETRY_IN_MS)?;
     object.deny_unknown()?;
     Ok(FailRequest { held, report, retry, retry_in })
 }
@@ -140,7 +140,7 @@ pub(super) async fn heartbeat(
 
 /// Parses the body of `POST /heartbeat`.
 pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
-    let worker = object.optional("worker").map(|worker| worker.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let worker = object.optional_name("worker")?;
     let list = object.batch_items("tasks")?;
     object.deny_unknown()?;
     let (mut ids, mut beats) = (Vec::new(), BatchResults::new());
@@ -154,7 +154,7 @@ pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, 
 
 fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {
     let held: LeaseRef = parse_lease_ref(object)?;
-    let lease_ms = object.optional("lease_ms").map(|field| field.int(limits::LEASE_MS)).transpose()?;
+    let lease_ms = object.optional_int("lease_ms", limits::LEASE_MS)?;
     let progress = object.optional("progress").map(|field| field.document()).transpose()?;
     object.deny_unknown()?;
     Ok(LeaseHeartbeat { held, lease_ms, progress })

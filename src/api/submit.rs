@@ -16,7 +16,7 @@ use super::trace_context::TraceContext;
 use crate::dispatch::{IdempotencyKey, SubmitOutcome};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
-use crate::domain::limits::{self, ValueRange};
+use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::retry::{Backoff, BackoffKind, Jitter};
 use crate::domain::slot::{Shards, Slot};
@@ -86,19 +86,18 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         Some(field) => field.document()?,
         None => RawValue::NULL.to_owned(),
     };
-    let key = object.optional("key").map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()?;
+    let key = object.optional_name("key")?;
     let priority = object.int_or_default("priority", limits::PRIORITY)?;
-    let optional = |name, bound: ValueRange| object.optional(name).map(|field| field.int(bound)).transpose();
     object.mutually_exclusive("delay_ms", "run_at")?;
     let start = match object.optional("run_at") {
         Some(field) => StartTime::At(field.timestamp()?),
         None => StartTime::After(object.int_or_default("delay_ms", limits::DELAY_MS)?),
     };
-    let expires_in_ms = optional("expires_in_ms", limits::EXPIRES_IN_MS)?;
+    let expires_in_ms = object.optional_int("expires_in_ms", limits::EXPIRES_IN_MS)?;
     let max_attempts = object.int_or_default("max_attempts", limits::MAX_ATTEMPTS)?;
     let backoff = object.optional("backoff").map(|field| parse_backoff(&field)).transpose()?;
     let max_run_ms = object.int_or_default("max_run_ms", limits::MAX_RUN_MS)?;
-    let retain_ms = optional("retain_ms", limits::RETAIN_MS)?;
+    let retain_ms = object.optional_int("retain_ms", limits::RETAIN_MS)?;
     let attributes = parse_attributes(object, key)?;
     let dedupe = object.optional("dedupe").map(|field| parse_dedupe(&field)).transpose()?;
     let slot_key = match (&attributes.key, &dedupe) {
@@ -168,7 +167,7 @@ fn parse_dedupe(field: &Field<'_>) -> Result<(String, DedupeMode, Option<i64>), 
     let key = object.required("key")?.nonempty_text(limits::MAX_NAME_BYTES)?;
     let modes = [("keep", DedupeMode::Keep), ("replace", DedupeMode::Replace), ("debounce", DedupeMode::Debounce)];
     let mode = object.optional("mode").map_or(Ok(DedupeMode::Keep), |field| field.one_of(&modes))?;
-    let window = object.optional("window_ms").map(|field| field.int(limits::DEDUPE_WINDOW_MS)).transpose()?;
+    let window = object.optional_int("window_ms", limits::DEDUPE_WINDOW_MS)?;
     object.deny_unknown()?;
     Ok((key, mode, window))
 }

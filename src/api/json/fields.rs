@@ -144,6 +144,16 @@ impl<'a> Fields<'a> {
         Ok(list)
     }
 
+    /// Returns a whole number in its range, if the field is present.
+    pub(in crate::api) fn optional_int(&self, name: &'static str, range: ValueRange) -> Result<Option<i64>, Problem> {
+        self.optional(name).map(|field| field.int(range)).transpose()
+    }
+
+    /// Returns a string of 1 to [`limits::MAX_NAME_BYTES`] bytes, if the field is present.
+    pub(in crate::api) fn optional_name(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.optional(name).map(|field| field.nonempty_text(limits::MAX_NAME_BYTES)).transpose()
+    }
+
     /// Returns a whole number in its range, or the default of the range.
     pub(in crate::api) fn int_or_default(&self, name: &'static str, bound: ValueRange) -> Result<i64, Problem> {
         self.optional(name).map_or(Ok(bound.default), |field| field.int(bound))
