@@ -1,9 +1,9 @@
-//! Every key, its type, its members, and who writes it. Nothing else builds a key but the scripts, which derive theirs
-//! from the same base and name them in their headers.
+//! Every key of the store: its pattern, type, content and writers. Scripts build the same keys from the same base; their
+//! headers declare them by these patterns.
 //!
-//! All keys of a shard begin with its base, `<prefix>:{<tag>}:`; the tag is a decimal string whose own Redis slot is
-//! the first slot of the shard, so that shards spread over a Cluster's masters as slots do. Ids and digests stand as
-//! 16 raw bytes. No string of a user's stands in a key but the name of a queue, which has neither colon nor brace.
+//! All keys of a shard start with its base, `<prefix>:{<tag>}:`. The tag is a decimal string whose Redis slot is the first
+//! slot of the shard, so that shards spread over a Cluster's masters as slots do. Ids and digests are 16 raw bytes. The
+//! only user text in a key is the name of a queue, which contains neither colon nor brace.
 
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
@@ -25,98 +25,88 @@ pub enum KeyType {
 /// One kind of key.
 #[derive(Debug)]
 pub struct KeyPattern {
-    /// What follows the base; `<…>` stands for the variable parts.
+    /// The part after the base; `<…>` marks the variable parts.
     pub pattern: &'static str,
     /// Its type.
     pub key_type: KeyType,
-    /// What it holds, and who writes it.
+    /// Its content; then its writers.
     pub description: &'static str,
 }
 
-const fn key(form: &'static str, kind: KeyType, holds: &'static str) -> KeyPattern {
-    KeyPattern { pattern: form, key_type: kind, description: holds }
+const fn key(pattern: &'static str, key_type: KeyType, description: &'static str) -> KeyPattern {
+    KeyPattern { pattern, key_type, description }
 }
 
-/// All of them. Those marked "reserved" are named here so that nothing else takes their place.
+/// All keys. Those marked "reserved" are listed so that no other use takes their name.
 pub const PATTERNS: &[KeyPattern] = &[
-    key("task:<id>", KeyType::Hash, "a task; fields in record.rs; written by every transition"),
+    key("task:<id>", KeyType::Hash, "a task, fields in record.rs; every transition"),
     key(
         "slot:<queue>:<priority>:<slot>",
         KeyType::Zset,
-        "ids of ready tasks by seq; whatever makes a task ready or takes it",
+        "slot queue: ids of ready tasks by seq; every transition to or from ready",
     ),
     key(
         "wheel:<queue>",
         KeyType::Zset,
-        "`<priority>:<slot>` of slots with ready tasks, by (9-priority)*2^49 + turn; as above",
+        "`<priority>:<slot>` of slots with ready tasks, by (9 - priority) * 2^49 + turn; as above",
     ),
-    key(
-        "ready",
-        KeyType::Zset,
-        "queues with a wheel that is not empty and not paused, by the priority at its front; as above",
-    ),
-    key("scheduled:<queue>", KeyType::Zset, "ids by run time; submit, fail, release, reap; promote"),
-    key("leased:<queue>", KeyType::Zset, "ids by the end of the lease; claim, heartbeat; all ends of a lease"),
-    key(
-        "due",
-        KeyType::Zset,
-        "queues by a time not later than their first in scheduled and leased; promote sets it anew",
-    ),
-    key(
-        "expirations",
-        KeyType::Zset,
-        "ids of waiting tasks that have one, by expires_at; whatever makes a task wait or not",
-    ),
-    key("ended:<queue>:<state>", KeyType::Zset, "ids by the time of the end; all ends; retry, remove"),
-    key("retention", KeyType::Zset, "ids of ended tasks by the time to drop them; all ends; retry, remove"),
-    key("count:<queue>", KeyType::Hash, "field for each state, submitted, removed; every transition"),
-    key("count", KeyType::Hash, "the same for the whole shard, deleted queues included; every transition"),
+    key("ready", KeyType::Zset, "queues with ready tasks that are not paused, by the priority at the front; as above"),
+    key("scheduled:<queue>", KeyType::Zset, "ids by run_at; submit, fail, release, expire_leases, promote"),
+    key("leased:<queue>", KeyType::Zset, "ids by lease_until; claim, heartbeat, ends of leases"),
+    key("due", KeyType::Zset, "queues by a time at or before their first in scheduled and leased; as these, promote"),
+    key("expirations", KeyType::Zset, "ids of waiting tasks by expires_at; every transition to or from waiting"),
+    key("ended:<queue>:<state>", KeyType::Zset, "ids by finished_at; ends of tasks, retry, delete"),
+    key("retention", KeyType::Zset, "ids of ended tasks by the end of their retention; ends of tasks, retry, delete"),
+    key("count:<queue>", KeyType::Hash, "tasks in each state, submitted, deleted; every transition"),
+    key("count", KeyType::Hash, "the same for the shard, deleted queues included; every transition"),
     key(
         "dedupe:<queue>:<digest>",
         KeyType::String,
-        "id of the holder, then the end of the window in ms if any; submit, all ends",
+        "id of the task that holds the key, then the end of its window in ms, if any; submit, retry, ends of tasks",
     ),
-    key("idempotency:<digest>", KeyType::Hash, "body, id, status, until: an Idempotency-Key; remember"),
-    key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, all ends of a lease"),
+    key("idempotency:<digest>", KeyType::Hash, "an Idempotency-Key: body, id, status, until; idempotency"),
+    key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, ends of leases"),
     key(
         "callers",
         KeyType::Hash,
-        "pump -> number, time, answer of its last call; <pump>:sums -> what it has at hand; every script that writes; tidy",
+        "<caller> -> number, time, reply of its last call; <caller>:counters -> counters not in stats yet; every script \
+         that writes, prune_callers",
     ),
     key(
         "events_enabled",
         KeyType::String,
-        "until when scripts report what they change, in s of Redis' own clock, and the name of since when; listen",
+        "end of the time in which scripts publish events, in s by Redis' clock, and the name of its start; enable_events",
     ),
-    key("absent_guard", KeyType::String, "never exists; declared by every call, see client.rs"),
-    key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; configure"),
-    key("queues", KeyType::Zset, "names of queues that this shard has seen, score 0; submit, configure"),
-    key("seq", KeyType::Hash, "seq, turn: counters; whatever queues a task"),
-    key(
-        "meta",
-        KeyType::Hash,
-        "first shard only: shards, id of the data set, whether all have a pulse; the first start",
-    ),
+    key("absent_guard", KeyType::String, "never exists; declared by every call, see redis/client.rs"),
+    key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; apply_settings"),
+    key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings"),
+    key("seq", KeyType::Hash, "counters seq and turn; every transition to ready, claim"),
+    key("meta", KeyType::Hash, "first shard: shards, id of the data set, has_markers; the first start"),
     key(
         "dataset",
         KeyType::Hash,
-        "set, beats, accepted: by which a loss of data is noticed; waits: how often replicas were; beat, replicas.rs",
+        "marker that detects a loss of data: dataset, generation, accepted_at, replica_waits; touch_dataset, \
+         redis/replication.rs",
     ),
-    key("settings:<queue>", KeyType::Hash, "first shard only: master copy of the settings; settings"),
-    key("settings_index", KeyType::Zset, "first shard only: names of queues that have settings, score 0; settings"),
+    key("settings:<queue>", KeyType::Hash, "first shard: master copy of the settings; set_settings"),
+    key("settings_index", KeyType::Zset, "first shard: names of queues with settings, score 0; set_settings"),
     key(
         "stats:<bucket>",
         KeyType::Hash,
-        "sums of 5 s put away, `<queue>:<name>` and `:<name>` for the shard: submit, claim, all ends of a lease; goes by itself",
+        "counters of 5 s, `<queue>:<name>` and `:<name>` for the shard; submit, claim, ends of leases; expires",
     ),
     key(
         "lease_samples",
         KeyType::Hash,
-        "bucket -> since when, and who has held how many leases since, of the last 40 s; sample",
+        "<5 s> -> time, and for each worker its leases held since then, of the last 40 s; sample_leases",
     ),
-    key("workers", KeyType::Hash, "first shard only: worker -> first and last sight, last claim, what is known; sight"),
-    key("workers_seen", KeyType::Zset, "first shard only: the same by the time of the last sight; sight"),
-    key("arc:<queue>", KeyType::Zset, "reserved: slots of a queue in order of their number, for affinity"),
+    key(
+        "workers",
+        KeyType::Hash,
+        "first shard: worker -> first and last seen, last claim, description; record_workers",
+    ),
+    key("workers_seen", KeyType::Zset, "first shard: workers by the time they were last seen; record_workers"),
+    key("arc:<queue>", KeyType::Zset, "reserved: slots of a queue by number, for affinity"),
     key("held:<queue>", KeyType::Hash, "reserved: slot -> leases or holder, for limits per slot"),
     key("waking", KeyType::Zset, "reserved: queues by the time that frees them"),
     key("outbox", KeyType::List, "reserved: effects on other shards"),
@@ -134,7 +124,7 @@ impl Keys {
         Keys { base: format!("{prefix}:{{{tag}}}:") }
     }
 
-    /// What every key of the shard begins with.
+    /// The prefix of every key of the shard.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -218,7 +208,7 @@ impl Keys {
     }
 
     /// `settings_copy:<queue>`
-    pub fn queue(&self, queue: &QueueName) -> Vec<u8> {
+    pub fn settings_copy(&self, queue: &QueueName) -> Vec<u8> {
         self.text_key(&format!("settings_copy:{queue}"))
     }
 
@@ -267,18 +257,18 @@ impl Keys {
         self.text_key("workers_seen")
     }
 
-    /// The channel on which the shard's scripts publish hints.
+    /// The channel of wake-ups: a queue is ready, or a task is due or has ended.
     pub fn wakeups_channel(&self) -> String {
         format!("{}wakeups", self.base)
     }
 
-    /// The channel on which they report what becomes of tasks, while somebody listens.
+    /// The channel of events: the transitions of tasks, while a server subscribes to them.
     pub fn events_channel(&self) -> String {
         format!("{}events", self.base)
     }
 }
 
-/// For each shard the least decimal string whose Redis slot is the shard's first slot.
+/// Returns for each shard the smallest decimal string whose Redis slot is the shard's first slot.
 pub fn tags(shards: Shards) -> Vec<u32> {
     let mut tags = vec![None; usize::from(shards.count())];
     let mut missing = tags.len();

@@ -84,7 +84,7 @@ fields! {
 
 /// Format byte: JSON follows.
 const FORMAT_JSON: u8 = b'1';
-/// Format byte of a document: the length of the labels in four bytes, the labels, the payload.
+/// Format byte of a document: the length of the attributes in four bytes, the attributes, the payload.
 const FORMAT_WITH_ATTRIBUTES: u8 = b'2';
 
 fn priority_in_range(number: i64) -> Option<u8> {
@@ -96,24 +96,24 @@ fn malformed(id: &TaskId, problem: &str) -> Error {
     Error::Unexpected(format!("task {id}: {problem}"))
 }
 
-/// JSON as an opaque value.
+/// Encodes JSON as an opaque value.
 pub(super) fn encode(document: &RawValue) -> Vec<u8> {
     [&[FORMAT_JSON], document.get().as_bytes()].concat()
 }
 
-/// What [`seal`] made; `None` for the empty value.
+/// Decodes the result of [`encode`]; `None` for the empty value.
 pub(super) fn decode(bytes: &[u8]) -> Option<RawJson> {
     let (&FORMAT_JSON, json) = bytes.split_first()? else { return None };
     RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
 }
 
-pub(super) fn encode_document(labels: &Attributes, payload: &RawValue) -> Result<Vec<u8>> {
-    if *labels == Attributes::default() {
+pub(super) fn encode_document(attributes: &Attributes, payload: &RawValue) -> Result<Vec<u8>> {
+    if *attributes == Attributes::default() {
         return Ok(encode(payload));
     }
-    let labels = serde_json::to_vec(labels).map_err(|error| Error::Unexpected(error.to_string()))?;
-    let length = (labels.len() as u32).to_be_bytes();
-    Ok([&[FORMAT_WITH_ATTRIBUTES], &length[..], &labels, payload.get().as_bytes()].concat())
+    let attributes = serde_json::to_vec(attributes).map_err(|error| Error::Unexpected(error.to_string()))?;
+    let length = (attributes.len() as u32).to_be_bytes();
+    Ok([&[FORMAT_WITH_ATTRIBUTES], &length[..], &attributes, payload.get().as_bytes()].concat())
 }
 
 pub(super) fn decode_document(bytes: &[u8]) -> Option<(Attributes, RawJson)> {
@@ -121,12 +121,12 @@ pub(super) fn decode_document(bytes: &[u8]) -> Option<(Attributes, RawJson)> {
         return Some((Attributes::default(), decode(bytes)?));
     }
     let (length, rest) = bytes.strip_prefix(&[FORMAT_WITH_ATTRIBUTES])?.split_first_chunk::<4>()?;
-    let (labels, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let (attributes, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
     let payload = RawValue::from_string(String::from_utf8(payload.to_vec()).ok()?).ok()?;
-    Some((serde_json::from_slice(labels).ok()?, payload))
+    Some((serde_json::from_slice(attributes).ok()?, payload))
 }
 
-/// A report of an error as an opaque value.
+/// Encodes a reported error as an opaque value.
 pub(super) fn encode_report(report: &ErrorReport) -> Result<Vec<u8>> {
     let json = serde_json::to_vec(report).map_err(|error| Error::Unexpected(error.to_string()))?;
     Ok([&[FORMAT_JSON], &json[..]].concat())
@@ -140,28 +140,28 @@ fn decode_error(bytes: &[u8]) -> Option<TaskError> {
     Some(TaskError { at, attempt, report })
 }
 
-/// A backoff as an opaque value.
+/// Encodes a backoff as an opaque value.
 fn encode_backoff(backoff: &Backoff) -> Result<Vec<u8>> {
     let json = serde_json::to_vec(backoff).map_err(|error| Error::Unexpected(error.to_string()))?;
     Ok([&[FORMAT_JSON], &json[..]].concat())
 }
 
-/// The backoff of a task, from its field.
+/// Decodes the backoff of a task; the default if it has none or an unreadable one.
 pub(super) fn decode_backoff(bytes: &[u8]) -> Backoff {
     let json = bytes.strip_prefix(&[FORMAT_JSON]);
     json.and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
 }
 
-/// The fields of a new task that its submit writes as they are. Where the task may replace another's content, also
-/// the empty ones.
+/// Returns the fields of a new task that its submit writes as they are. If the task may replace the content of another,
+/// empty fields are included.
 pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let NewTask { payload, attributes: labels, max_attempts, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
+    let NewTask { payload, attributes, max_attempts, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
     let replaces = dedupe.as_ref().is_some_and(|dedupe| match dedupe.mode {
         DedupeMode::Keep => false,
         DedupeMode::Replace | DedupeMode::Debounce => true,
     });
     let mut fields = vec![
-        (fields::DOCUMENT, encode_document(labels, payload)?),
+        (fields::DOCUMENT, encode_document(attributes, payload)?),
         (fields::MAX_ATTEMPTS, max_attempts.to_string().into()),
     ];
     let max_run = if *max_run_ms > 0 { max_run_ms.to_string() } else { String::new() };
@@ -177,14 +177,14 @@ pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<
     Ok(fields)
 }
 
-/// A hash as HGETALL answers it: its fields by name, empty ones left out.
+/// A task's hash as HGETALL returns it: its fields by stored name, without empty ones.
 pub(super) struct TaskHash {
     id: TaskId,
     by_name: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl TaskHash {
-    /// `None` where there is no such task.
+    /// Returns `None` if there is no such task.
     pub(super) fn parse(id: TaskId, reply: Value) -> Result<Option<Self>> {
         let pairs: Vec<(Value, Value)> = match reply {
             Value::Map(pairs) => pairs,
@@ -223,7 +223,7 @@ impl TaskHash {
         value.ok_or_else(|| malformed(&self.id, &format!("field {name} is missing or unreadable")))
     }
 
-    /// A number that must be there.
+    /// Returns a number; an error if the field is missing or not a number.
     pub(super) fn required_int(&self, name: &str) -> Result<i64> {
         self.require(name, self.int(name))
     }
@@ -252,10 +252,10 @@ impl TaskHash {
         self.require(fields::PRIORITY, self.int(fields::PRIORITY).and_then(priority_in_range))
     }
 
-    /// The task.
+    /// Decodes the whole task.
     pub(super) fn task(&self) -> Result<Task> {
         let document = self.bytes(fields::DOCUMENT).and_then(decode_document);
-        let (labels, payload) = self.require(fields::DOCUMENT, document)?;
+        let (attributes, payload) = self.require(fields::DOCUMENT, document)?;
         let state = self.state()?;
         let mut errors: Vec<TaskError> = (0..limits::MAX_ERRORS)
             .filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?))
@@ -269,7 +269,7 @@ impl TaskHash {
             state,
             priority: self.priority()?,
             payload,
-            attributes: labels,
+            attributes,
             attempts: self.u32_or_zero(fields::ATTEMPTS),
             max_attempts: self.u32_or_zero(fields::MAX_ATTEMPTS),
             acquired: self.u32_or_zero(fields::ACQUIRED),
@@ -286,7 +286,7 @@ impl TaskHash {
         })
     }
 
-    /// The task as its holder sees it; `None` unless it is leased.
+    /// Decodes the task as its worker gets it; `None` unless it is leased.
     pub(super) fn claimed(&self) -> Result<Option<ClaimedTask>> {
         let task = self.task()?;
         let Some(lease_until) = task.lease_until else { return Ok(None) };
@@ -309,18 +309,18 @@ impl TaskHash {
     }
 }
 
-/// A task as the claim script hands it out.
+/// Decodes a task from the reply of the claim script.
 pub(super) fn decode_claimed(
     mut fields: ReplyReader,
     id: TaskId,
     queue: QueueName,
-    until: TimestampMs,
+    lease_until: TimestampMs,
     lease: Token,
 ) -> Result<ClaimedTask> {
     let slot = u16::try_from(fields.int()?).ok().and_then(Slot::new).ok_or_else(|| malformed(&id, "no slot"))?;
     let priority = priority_in_range(fields.int()?).ok_or_else(|| malformed(&id, "no priority"))?;
-    let (labels, payload) =
-        decode_document(&fields.bytes()?).ok_or_else(|| malformed(&id, "its document cannot be read"))?;
+    let (attributes, payload) =
+        decode_document(&fields.bytes()?).ok_or_else(|| malformed(&id, "its document is unreadable"))?;
     let attempts = u32::try_from(fields.int()?).unwrap_or(0);
     let max_attempts = u32::try_from(fields.int()?).unwrap_or(0);
     let progress = decode(&fields.bytes()?);
@@ -332,14 +332,14 @@ pub(super) fn decode_claimed(
         slot,
         priority,
         payload,
-        attributes: labels,
+        attributes,
         attempt: attempts.saturating_add(1),
         max_attempts,
         progress,
         created_at,
         expires_at,
         lease,
-        lease_until: until,
+        lease_until,
     })
 }
 
@@ -351,9 +351,9 @@ mod tests {
     fn documents_round_trip_byte_for_byte() {
         let payload = RawValue::from_string(r#"{"a": 12345678901234567890, "b":[ ]}"#.into()).unwrap();
         let key = Attributes { key: Some("k".into()), tags: vec!["t".into()], ..Attributes::default() };
-        for labels in [Attributes::default(), key] {
-            let (decoded, document) = decode_document(&encode_document(&labels, &payload).unwrap()).unwrap();
-            assert_eq!(decoded, labels);
+        for attributes in [Attributes::default(), key] {
+            let (decoded, document) = decode_document(&encode_document(&attributes, &payload).unwrap()).unwrap();
+            assert_eq!(decoded, attributes);
             assert_eq!(document.get(), payload.get());
         }
     }

@@ -66,7 +66,7 @@ async fn setting_of_a_later_release_survives_a_change_of_another() {
     fixture.http.post_nothing("/queues/q/pause").await.expect(200);
     let store = fixture.store().await;
     let queue = slotwheel::domain::queue::QueueName::parse("q").unwrap();
-    let keys = [store.first_shard().keys.settings(&queue), store.first_shard().keys.queue(&queue)];
+    let keys = [store.first_shard().keys.settings(&queue), store.first_shard().keys.settings_copy(&queue)];
     for key in &keys {
         fixture.redis.ask::<()>(cmd("HSET").arg(key).arg("later").arg("kept")).await;
     }

@@ -1,4 +1,4 @@
-//! Configure: a shard's copy of a queue's settings.
+//! Brings a shard's copy of a queue's settings up to date.
 
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
@@ -8,7 +8,7 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "apply_settings", []);
 
-/// Brings the copy up to `version`. Whether it was behind.
+/// Brings the copy up to `version`. Returns whether it was behind.
 pub async fn apply_settings(
     shard: &Shard,
     caller: &mut Caller,

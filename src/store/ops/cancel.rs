@@ -1,4 +1,4 @@
-//! Cancel: a client calls tasks off.
+//! Cancels tasks at a client's request.
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -11,22 +11,22 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "cancel", ["events", "wheel", "waiting", "dedupe", "lease"]);
 
-/// What became of it.
+/// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cancelled {
-    /// It is cancelled.
+    /// The task waited, and is cancelled now.
     Now,
-    /// It had been before.
+    /// The task had been cancelled before.
     AlreadyCancelled,
-    /// It is leased: its worker will learn of it.
+    /// The task is leased: its worker sees the request with its next heartbeat.
     Requested,
-    /// It had ended otherwise.
+    /// The task has ended in this other state.
     Ended(State),
-    /// No such task.
+    /// There is no such task.
     Unknown,
 }
 
-/// Calls tasks off.
+/// Cancels waiting tasks and marks leased ones.
 pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Cancelled>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_OTHER_MS).push_usize(ids.len());
@@ -38,7 +38,7 @@ pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resul
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Cancelled> {
     Ok(match item.text()?.as_str() {
         "cancelled" => Cancelled::Now,

@@ -1,4 +1,4 @@
-//! Claim: ready tasks go to those who wait for them.
+//! Leases ready tasks to waiting requests.
 
 use deadpool_redis::redis::Value;
 
@@ -17,35 +17,35 @@ use crate::store::shard::{Caller, ScriptCall, Shard};
 pub(super) static SCRIPT: Script =
     script!(write "claim", ["events", "stats_format", "stats_counters", "wait_times", "wheel_reader"]);
 
-/// Somebody who waits for tasks.
+/// A request that waits for tasks.
 #[derive(Clone, Debug)]
 pub struct WaiterRequest {
-    /// How many at most.
+    /// Maximum of tasks.
     pub max: usize,
-    /// For how long, ms.
+    /// Length of the leases, in ms.
     pub lease_ms: i64,
-    /// Under which name.
+    /// Name of the worker.
     pub worker: String,
-    /// Of the claim id.
+    /// Digest of the claim id, if the request has one.
     pub claim_digest: Option<Digest>,
-    /// Places in the call's list of queues, in order of preference.
+    /// Indexes in the call's list of queues, in order of preference.
     pub queues: Vec<usize>,
 }
 
-/// What a call of claim brought.
+/// Result of a claim call.
 #[derive(Debug, Default)]
 pub struct ClaimReply {
-    /// The place of the waiter in the call, and its task.
+    /// Index of the waiter in the call, and its task.
     pub tasks: Vec<(usize, ClaimedTask)>,
-    /// A limit of the call ended it: another may bring more.
+    /// Whether a limit of the call ended it: another call may return more.
     pub more: bool,
-    /// Tasks were passed over because they had expired.
+    /// Whether tasks were passed over because they had expired.
     pub passed_expired: bool,
-    /// Places of the queues that were looked at, with the priority of what can be claimed next in this shard.
+    /// Indexes of the queues that were read, with the priority of the next ready task in this shard.
     pub fronts: Vec<(usize, Option<u8>)>,
 }
 
-/// A call of claim, which may be sent until it is answered: it hands out the same leases each time.
+/// A claim call. It may be sent until it is answered: each delivery returns the same leases.
 pub struct ClaimCall<'a> {
     call: ScriptCall<'a>,
     queues: &'a [QueueName],
@@ -53,7 +53,7 @@ pub struct ClaimCall<'a> {
 }
 
 impl<'a> ClaimCall<'a> {
-    /// The call that hands out what `queues` have to `wants`, in their order; at most 100 tasks and 2 MiB of documents.
+    /// Builds the call that leases tasks of `queues` to `waiters`, in their order: at most 100 tasks and 2 MiB of documents.
     pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], waiters: &[WaiterRequest]) -> Self {
         let max_tasks: usize = waiters.iter().map(|waiter| waiter.max).sum();
         let tokens: Vec<Token> =
@@ -81,10 +81,10 @@ impl<'a> ClaimCall<'a> {
         ClaimCall { call, queues, tokens }
     }
 
-    /// Sends it.
+    /// Sends the call.
     ///
     /// # Errors
-    /// After [`Unavailable`](Error::Unavailable) it may have run: what it handed out is known when it is sent again.
+    /// After [`Unavailable`](Error::Unavailable) the script may have run: the next delivery returns its leases.
     pub async fn send(&self) -> Result<ClaimReply> {
         let reply = parse_reply(self.call.send().await?, self.queues, &self.tokens)?;
         self.call.transitions().claimed.add(reply.tasks.len() as u64);
@@ -92,47 +92,31 @@ impl<'a> ClaimCall<'a> {
     }
 }
 
-/// Reads the answer to a call that sent these queues and tokens.
+/// Reads the reply to a call that sent these queues and tokens.
 pub(in crate::store) fn parse_reply(reply: Value, queues: &[QueueName], tokens: &[Token]) -> Result<ClaimReply> {
     let mut reply = read_list(reply)?;
     let mut parsed = ClaimReply { more: reply.int()? == 1, passed_expired: reply.int()? == 1, ..ClaimReply::default() };
     for item in reply.list()? {
         match parse_task(read_list(item)?, queues, tokens) {
             Ok(task) => parsed.tasks.push(task),
-            // Its lease will run out; the others are not held up by it.
-            Err(error) => tracing::error!(%error, "a claimed task cannot be read"),
+            // The lease of this task will expire; the other tasks are delivered.
+            Err(error) => tracing::error!(%error, "reading a claimed task failed"),
         }
     }
     for front in reply.list()? {
         let mut front = read_list(front)?;
-        parsed.fronts.push((zero_based(front.int()?)?, u8::try_from(front.int()?).ok()));
+        parsed.fronts.push((super::zero_based(front.int()?)?, u8::try_from(front.int()?).ok()));
     }
     Ok(parsed)
 }
 
 fn parse_task(mut item: ReplyReader, queues: &[QueueName], tokens: &[Token]) -> Result<(usize, ClaimedTask)> {
-    let waiter = zero_based(item.int()?)?;
-    let token = tokens.get(zero_based(item.int()?)?).copied();
+    let waiter = super::zero_based(item.int()?)?;
+    let token = tokens.get(super::zero_based(item.int()?)?).copied();
     let token = token.ok_or_else(|| Error::Unexpected("claim names a token that was not sent".into()))?;
     let id = item.id()?;
     let lease_until = TimestampMs(item.int()?);
-    let queue = queues.get(zero_based(item.int()?)?).cloned();
+    let queue = queues.get(super::zero_based(item.int()?)?).cloned();
     let queue = queue.ok_or_else(|| Error::Unexpected("claim names a queue that was not sent".into()))?;
     Ok((waiter, record::decode_claimed(item, id, queue, lease_until, token)?))
-}
-
-/// Lua's places start at 1.
-fn zero_based(number: i64) -> Result<usize> {
-    usize::try_from(number.saturating_sub(1)).map_err(|_| Error::Unexpected("a place before the first".into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn index_starts_at_1() {
-        assert_eq!(zero_based(1).ok(), Some(0));
-        assert!(zero_based(0).is_err() && zero_based(i64::MIN).is_err());
-    }
 }

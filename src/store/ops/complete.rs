@@ -1,4 +1,4 @@
-//! Complete: leased tasks are done.
+//! Completes leased tasks.
 
 use serde_json::value::RawValue;
 
@@ -15,16 +15,16 @@ use crate::store::shard::{Caller, Shard};
 pub(super) static SCRIPT: Script =
     script!(write "complete", ["events", "stats_format", "stats_counters", "dedupe", "lease", "end_lease"]);
 
-/// A task that is done.
+/// A task to complete.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    /// Which, and the proof.
+    /// The task and its token.
     pub held: LeaseRef,
-    /// What it came to.
+    /// Result of the execution; JSON `null` for none.
     pub result: RawJson,
 }
 
-/// Ends the tasks' leases and the tasks.
+/// Ends the tasks as completed, if the tokens hold their leases.
 pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Completion]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
@@ -42,13 +42,7 @@ pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Complet
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
-pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseEnd> {
-    Ok(match item.text()?.as_str() {
-        "completed" => LeaseEnd::Done { state: State::Completed, run_at: None, repeated: false },
-        "repeated" => LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true },
-        "lease_lost" => LeaseEnd::LeaseLost(item.state()?),
-        "unknown" => LeaseEnd::Unknown,
-        other => return super::unexpected_reply(&SCRIPT, other),
-    })
+/// Reads the reply to one item.
+pub(in crate::store) fn parse_item(item: ReplyReader) -> Result<LeaseEnd> {
+    super::parse_lease_end(&SCRIPT, "completed", Some(State::Completed), item)
 }

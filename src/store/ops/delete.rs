@@ -1,4 +1,4 @@
-//! Remove: tasks are forgotten.
+//! Deletes tasks.
 
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
@@ -10,29 +10,29 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "delete", ["events", "wheel", "waiting", "dedupe"]);
 
-/// Why a task is to go.
+/// Why a task is deleted, which decides the states that allow it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeleteReason {
-    /// A client has no more use for it: it must have ended.
+    /// A client asks for it: the task must have ended.
     Requested,
-    /// Its time of retention has passed.
+    /// The retention of the ended task has elapsed.
     RetentionElapsed,
-    /// Its queue is purged of tasks in these states; a leased one never goes.
+    /// Its queue is purged of tasks in these states; a leased task is never deleted.
     Purge(Vec<State>),
 }
 
-/// What became of it.
+/// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deleted {
-    /// It is gone.
+    /// The task is deleted now.
     Now,
-    /// Its state, or its time, does not allow it.
+    /// The task's state, or its retention, does not allow it.
     NotAllowed(State),
-    /// There was none.
+    /// There is no such task.
     Unknown,
 }
 
-/// Forgets tasks.
+/// Deletes those tasks that `reason` allows to delete.
 pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<Vec<Deleted>> {
     let ended_states = || State::ALL.into_iter().filter(|state| state.has_ended()).collect();
     let states: Vec<State> = match reason {
@@ -53,7 +53,7 @@ pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, i
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Deleted> {
     Ok(match item.text()?.as_str() {
         "deleted" => Deleted::Now,

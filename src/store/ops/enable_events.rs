@@ -1,4 +1,4 @@
-//! Listen: somebody wants to hear what becomes of tasks.
+//! Has scripts publish events for a while.
 
 use crate::store::error::Result;
 use crate::store::redis::reply;
@@ -7,11 +7,11 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "enable_events", ["events"]);
 
-/// For how long scripts report after a call, by Redis' clock, in s.
+/// For how long scripts publish events after a call, in seconds by Redis' clock.
 pub const EVENTS_TTL_S: u8 = 15;
 
-/// Has scripts report what they change in the shard, for [`LISTENS_S`] from now. Returns the name of the time since which
-/// they do so without a break: from whom it knew to be another, changes may have been kept.
+/// Has the shard's scripts publish events for [`EVENTS_TTL_S`] from now. Returns the name of the unbroken time since which
+/// they do. A subscriber that knew another name may have missed events.
 pub async fn enable_events(shard: &Shard, caller: &mut Caller) -> Result<String> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(EVENTS_TTL_S);

@@ -1,12 +1,10 @@
-//! Reap: leases that ran out.
-
-use deadpool_redis::redis::Value;
+//! Ends expired leases.
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::domain::token::Token;
-use crate::store::error::{Error, Result};
+use crate::store::error::Result;
 use crate::store::record;
 use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
@@ -14,20 +12,21 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "expire_leases", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "lease", "end_lease", "attempt"]);
 
-/// A lease that ran out when it was looked at.
+/// A lease that had expired when upkeep read it.
 #[derive(Clone, Debug)]
 pub struct ExpiredLease {
-    /// Whose.
+    /// The task.
     pub id: TaskId,
-    /// Which.
+    /// Token of the lease.
     pub token: Token,
-    /// What to remember of it.
+    /// The error that the task keeps.
     pub report: ErrorReport,
-    /// When the task is tried again, in ms from now, if attempts are left.
+    /// When the task is retried, in ms from now, if attempts are left.
     pub wait_ms: i64,
 }
 
-/// Ends those leases that have run out (one may have been prolonged since). Which, by their places in `leases`.
+/// Ends those leases that are still expired; a worker may have extended one since. Returns the indexes of the ended
+/// leases in `leases`.
 pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[ExpiredLease]) -> Result<Vec<usize>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_DEAD_MS)
@@ -41,17 +40,10 @@ pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[Expired
     let mut reply = reply::read_list(call.send().await?)?;
     let mut next_count = || reply.int().map(i64::unsigned_abs);
     let (dead, cancelled) = (next_count()?, next_count()?);
-    let expired: Vec<usize> = reply.map(zero_based).collect::<Result<_>>()?;
+    let expired: Vec<usize> = reply.map(|index| super::zero_based(reply::int(index)?)).collect::<Result<_>>()?;
     let transitions = shard.transitions();
     transitions.lease_expired.add(expired.len() as u64);
     transitions.dead.add(dead);
     transitions.cancelled.add(cancelled);
     Ok(expired)
-}
-
-/// Scripts count from 1.
-fn zero_based(value: Value) -> Result<usize> {
-    let number = reply::int(value)?;
-    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
-    index.ok_or_else(|| Error::Unexpected(format!("a place of {number}")))
 }

@@ -1,4 +1,4 @@
-//! Expire: tasks whose deadline passed while they waited.
+//! Ends tasks that expired while they waited.
 
 use crate::domain::limits;
 use crate::store::error::Result;
@@ -8,13 +8,13 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "expire_tasks", ["events", "wheel", "waiting", "dedupe", "lease"]);
 
-/// Ends waiting tasks past their deadline. Whether there may be more.
+/// Ends waiting tasks whose time of expiry has passed. Returns whether there may be more.
 pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_OTHER_MS).push_usize(limits::MAX_CALL_ITEMS);
     let mut reply = reply::read_list(call.send().await?)?;
     let (ended, checked) = (reply.int()?, reply.int()?);
     shard.transitions().expired.add(ended.unsigned_abs());
-    // Where none ended, the next call would find the same again: the audit says what they are.
+    // If no task ended, the next call would read the same stale entries; the audit reports them.
     Ok(ended > 0 && checked >= limits::MAX_CALL_ITEMS as i64)
 }

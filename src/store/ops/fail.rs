@@ -1,4 +1,4 @@
-//! Fail: an execution went wrong, and its worker says so.
+//! Ends leased tasks as failed attempts.
 
 use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
@@ -11,18 +11,18 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "fail", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "lease", "end_lease", "attempt"]);
 
-/// An execution that went wrong.
+/// A failed attempt.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which task, and the proof.
+    /// The task and its token.
     pub held: LeaseRef,
-    /// Why.
+    /// The error.
     pub report: ErrorReport,
-    /// When it shall be tried again, in ms from now, if attempts are left; `None`: never.
+    /// When the task is retried, in ms from now, if attempts are left; `None`: never.
     pub wait_ms: Option<i64>,
 }
 
-/// Ends the tasks' leases; each task is tried again or is dead.
+/// Ends the tasks' leases; each task is retried, or ends dead or cancelled.
 pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_DEAD_MS)
@@ -42,7 +42,7 @@ pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> R
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(item: ReplyReader) -> Result<LeaseEnd> {
-    super::parse_lease_end(&SCRIPT, "failed", item)
+    super::parse_lease_end(&SCRIPT, "failed", None, item)
 }

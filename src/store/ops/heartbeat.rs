@@ -1,4 +1,4 @@
-//! Heartbeat: workers are still at it.
+//! Extends leases at the workers' heartbeats.
 
 use super::LeaseRef;
 use crate::domain::state::State;
@@ -12,34 +12,34 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "heartbeat", ["dedupe", "lease"]);
 
-/// A sign of life.
+/// A heartbeat for one task.
 #[derive(Clone, Debug)]
 pub struct LeaseHeartbeat {
-    /// Which task, and the proof.
+    /// The task and its token.
     pub held: LeaseRef,
-    /// For how long from now; `None`: for as long as the claim asked for.
+    /// New length of the lease from now, in ms; `None`: the length that the claim asked for.
     pub lease_ms: Option<i64>,
-    /// How far it is.
+    /// Progress to store.
     pub progress: Option<RawJson>,
 }
 
-/// What a sign of life was answered with.
+/// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseExtended {
-    /// The lease holds.
+    /// The lease is extended.
     Extended {
-        /// Until when.
+        /// Its new end.
         lease_until: TimestampMs,
-        /// A client wants the task called off.
+        /// Whether a client asked to cancel the task.
         cancel_requested: bool,
     },
-    /// It is not, or no longer, this worker's.
+    /// The token does not hold the lease of the task, which is in this state.
     LeaseLost(State),
-    /// No such task.
+    /// There is no such task.
     Unknown,
 }
 
-/// Prolongs the tasks' leases, each at most to its start + `max_run_ms`.
+/// Extends the tasks' leases, each at most to its start + `max_run_ms`.
 pub async fn heartbeat(
     shard: &Shard,
     caller: &mut Caller,
@@ -56,7 +56,7 @@ pub async fn heartbeat(
     super::parse_items(call.send().await?, heartbeats.len(), parse_item)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<LeaseExtended> {
     Ok(match item.text()?.as_str() {
         "extended" => {

@@ -1,4 +1,4 @@
-//! Remember: what an Idempotency-Key stands for.
+//! Records of Idempotency-Keys.
 
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
@@ -10,34 +10,34 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(grow "idempotency", []);
 
-/// What to note of a key.
+/// What is to be recorded for a key.
 #[derive(Clone, Debug)]
 pub struct IdempotencyRecord {
-    /// Of the key and whose it is.
+    /// Digest of the key.
     pub key: Digest,
-    /// Of the body that came with it.
+    /// Digest of the request body.
     pub body: Digest,
-    /// The task's id: to be, or as it came out.
+    /// Id for the new task, or the id that the submit returned.
     pub task_id: TaskId,
-    /// `None` opens the record; the status of the outcome closes it.
+    /// `None` opens the record; the status of the response completes it.
     pub status: Option<u16>,
 }
 
-/// What the record says.
+/// Content of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IdempotencyOutcome {
-    /// The task is to be submitted with this id.
+    /// The task must be submitted with this id.
     Open(TaskId),
-    /// It was: the task's id and the status that was answered.
+    /// The task was submitted: its id and the status of the response.
     Completed(TaskId, u16),
-    /// The key came with another body before.
+    /// The key was used with another body.
     BodyMismatch,
 }
 
-/// Opens or closes records.
+/// Opens or completes records.
 ///
 /// # Errors
-/// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was noted.
+/// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was recorded.
 pub async fn record_idempotency(
     shard: &Shard,
     caller: &mut Caller,
@@ -54,7 +54,7 @@ pub async fn record_idempotency(
     super::parse_items(call.send().await?, records.len(), parse_item)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<IdempotencyOutcome> {
     Ok(match item.text()?.as_str() {
         "open" => IdempotencyOutcome::Open(item.id()?),

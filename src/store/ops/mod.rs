@@ -1,7 +1,7 @@
-//! Transitions: each is one script and, beside it, its only caller.
+//! Transitions: each is one script and, beside it, the function that calls it.
 //!
-//! Every operation has the same shape: a shard, the caller whose number makes repeating harmless, then what to do.
-//! A list of items gets a list of answers in the same order; no item may name what another item of the call names.
+//! Every function takes a shard, a caller, whose sequence number makes a repeated call harmless, and the items.
+//! Outcomes are in the order of the items. No two items of a call may name the same task or key.
 
 use super::error::{Error, Result};
 use super::redis::reply::{ReplyReader, read_list};
@@ -53,41 +53,41 @@ ops! {
     touch_dataset,
 }
 
-/// A task with the proof that it is held.
+/// A task and the token of its lease.
 #[derive(Clone, Debug)]
 pub struct LeaseRef {
-    /// Which.
+    /// The task.
     pub id: TaskId,
-    /// `None`: a text that is nobody's token.
+    /// `None` if the request's text cannot be a token.
     pub lease: Option<Token>,
 }
 
 impl LeaseRef {
-    /// The token as the scripts compare it; the empty string is nobody's.
+    /// The token as scripts compare it; an empty string is never a token.
     fn token_bytes(&self) -> &[u8] {
         self.lease.as_ref().map_or(&[], |lease| lease.as_bytes())
     }
 }
 
-/// What became of a verb that ends a lease.
+/// Outcome of an operation that ends a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseEnd {
-    /// The lease ended now, or had by the same verb: the task's state, and when it will run, if later.
+    /// The lease ended now, or had ended by the same operation.
     Done {
-        /// Where the task went.
+        /// State of the task after the lease.
         state: State,
-        /// When it can be claimed again, if not at once.
+        /// When the task can be claimed again, if not at once.
         run_at: Option<TimestampMs>,
-        /// Whether it had happened before.
+        /// Whether an earlier call had ended the lease.
         repeated: bool,
     },
-    /// The token is not, or no longer, that of a live lease.
+    /// The token does not hold the lease of the task, which is in this state.
     LeaseLost(State),
-    /// No such task.
+    /// There is no such task.
     Unknown,
 }
 
-/// The answers to `count` items.
+/// Reads the outcomes of `expected` items.
 pub(super) fn parse_items<T>(
     reply: Value,
     expected: usize,
@@ -95,25 +95,48 @@ pub(super) fn parse_items<T>(
 ) -> Result<Vec<T>> {
     let list = read_list(reply)?;
     if list.len() != expected {
-        return Err(Error::Unexpected(format!("{} answers to {expected} items", list.len())));
+        return Err(Error::Unexpected(format!("{} replies to {expected} items", list.len())));
     }
     list.map(|item| parse(read_list(item)?)).collect()
 }
 
 fn unexpected_reply<T>(script: &Script, tag: &str) -> Result<T> {
-    Err(Error::Unexpected(format!("{} answers {tag:.40}", script.name)))
+    Err(Error::Unexpected(format!("script {} returned {tag:.40}", script.name)))
 }
 
-/// Reads `{tag, state, run_at}`, where `tag` is the verb's own for success.
-fn parse_lease_end(script: &Script, done_tag: &str, mut item: ReplyReader) -> Result<LeaseEnd> {
+/// Reads an index of Lua, which starts at 1.
+fn zero_based(index: i64) -> Result<usize> {
+    let zero_based = usize::try_from(index).ok().and_then(|index| index.checked_sub(1));
+    zero_based.ok_or_else(|| Error::Unexpected(format!("index {index}, but the first is 1")))
+}
+
+/// Reads `{tag, state, run_at}`. `done_tag` is the operation's tag for success; it comes alone if `done_state` is known.
+fn parse_lease_end(
+    script: &Script,
+    done_tag: &str,
+    done_state: Option<State>,
+    mut item: ReplyReader,
+) -> Result<LeaseEnd> {
     let tag = item.text()?;
     match tag.as_str() {
         "repeated" => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true }),
         "lease_lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
         "unknown" => Ok(LeaseEnd::Unknown),
-        tag if tag == done_tag => {
-            Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false })
-        }
+        tag if tag == done_tag => match done_state {
+            Some(state) => Ok(LeaseEnd::Done { state, run_at: None, repeated: false }),
+            None => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false }),
+        },
         other => unexpected_reply(script, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_starts_at_1() {
+        assert_eq!(zero_based(1).ok(), Some(0));
+        assert!(zero_based(0).is_err() && zero_based(i64::MIN).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Promote: tasks whose time has come.
+//! Makes scheduled tasks ready once their time has come.
 
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -9,7 +9,7 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "promote", ["events", "wheel"]);
 
-/// Makes due tasks of the queue ready, and sets the queue's time in `due` anew. Whether there may be more.
+/// Makes due tasks of the queue ready, and updates the queue's time in `due`. Returns whether there may be more.
 pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push(queue.as_str()).push_usize(limits::MAX_CALL_ITEMS);

@@ -1,4 +1,4 @@
-//! Sight: which workers a server has seen, written in bulk.
+//! Records the workers that a server has seen, in bulk.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "record_workers", []);
 
-/// A lease may be twice as long as a worker needs to be heard of: what is known of one that works is kept meanwhile.
+/// How long a worker is kept after it was last seen: longer than any lease, so that a working one is never dropped.
 const WORKER_RETENTION_MS: i64 = 24 * 3_600_000;
-/// Workers that are remembered; names are the clients' choice.
+/// Maximum of workers kept; their names are the clients' choice.
 const MAX_WORKERS: i64 = 100_000;
 
-/// A worker, as a server knows it.
+/// A worker as a server has seen it.
 #[derive(Clone, Debug)]
 pub struct WorkerSeen {
-    /// Who.
+    /// Its description.
     pub worker: Worker,
-    /// How long ago it was seen.
+    /// Time since it was last seen.
     pub seen_ago: Duration,
-    /// How long ago it claimed; `None`: this server does not know.
+    /// Time since it last claimed; `None` if it has not claimed at this server.
     pub claimed: Option<Duration>,
 }
 
-/// Notes that a server has seen these workers, at most 500, in the store's first shard.
+/// Records at most 500 workers in the first shard of the store. Returns how many were recorded.
 pub async fn record_workers(first_shard: &Shard, caller: &mut Caller, workers: &[WorkerSeen]) -> Result<i64> {
     let mut call = first_shard.call(&SCRIPT, caller);
     call.push_int(WORKER_RETENTION_MS).push_int(MAX_WORKERS).push_usize(workers.len());

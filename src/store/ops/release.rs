@@ -1,4 +1,4 @@
-//! Release: leased tasks are handed back uncounted.
+//! Releases leased tasks without counting an attempt.
 
 use super::{LeaseEnd, LeaseRef};
 use crate::domain::limits;
@@ -9,16 +9,16 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "release", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "lease", "end_lease"]);
 
-/// A task handed back.
+/// A task to release.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// Which, and the proof.
+    /// The task and its token.
     pub held: LeaseRef,
-    /// When it can be claimed again, in ms from now.
+    /// When the task can be claimed again, in ms from now.
     pub delay_ms: i64,
 }
 
-/// Ends the tasks' leases; each waits again, at its own place where it has no delay.
+/// Ends the tasks' leases. A task without a delay keeps its position; others wait for their delay.
 pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_OTHER_MS).push_usize(releases.len());
@@ -31,7 +31,7 @@ pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(item: ReplyReader) -> Result<LeaseEnd> {
-    super::parse_lease_end(&SCRIPT, "released", item)
+    super::parse_lease_end(&SCRIPT, "released", None, item)
 }

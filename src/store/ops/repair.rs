@@ -1,4 +1,4 @@
-//! Mend: what does not fit the tasks as they are is set right.
+//! Repairs indexes, counts and keys that contradict the tasks.
 
 use deadpool_redis::redis::Value;
 
@@ -11,16 +11,16 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "repair", ["wheel", "dedupe", "invariants", "queue_invariants"]);
 
-/// What was found of a subject.
+/// Violation of an invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// What is wrong; empty where it only remarks on what cannot be looked at.
+    /// The violation; empty for a remark about an invariant that cannot be checked.
     pub problem: String,
-    /// What mends it, or mended it; or the remark.
+    /// The repair, done or possible; or the remark.
     pub repair: String,
 }
 
-/// Looks at each subject again and mends what is wrong with it. What was, for each.
+/// Checks each invariant again and repairs its violations. Returns the violations of each.
 pub async fn repair(shard: &Shard, caller: &mut Caller, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_COMPLETED_MS).push_int(limits::RETAIN_DEAD_MS).push_int(limits::RETAIN_OTHER_MS);
@@ -30,11 +30,11 @@ pub async fn repair(shard: &Shard, caller: &mut Caller, invariants: &[Invariant]
             call.push(argument);
         }
     }
-    found(call.send().await?, invariants.len())
+    parse_violations(call.send().await?, invariants.len())
 }
 
-/// Reads what was found of `count` subjects.
-pub(in crate::store) fn found(reply: Value, count: usize) -> Result<Vec<Vec<Violation>>> {
+/// Reads the violations of `count` invariants.
+pub(in crate::store) fn parse_violations(reply: Value, count: usize) -> Result<Vec<Vec<Violation>>> {
     super::parse_items(reply, count, |list| {
         list.map(|pair| {
             let mut pair: ReplyReader = read_list(pair)?;

@@ -1,4 +1,4 @@
-//! Retry: a client wants tasks that ended without success run again.
+//! Retries dead, cancelled and expired tasks at a client's request.
 
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
@@ -10,16 +10,16 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "retry", ["events", "wheel", "waiting", "dedupe"]);
 
-/// What became of it.
+/// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retried {
-    /// It is ready.
+    /// The task is ready.
     Ready,
-    /// It has not ended, or it is completed.
+    /// The task has not ended, or it is completed.
     NotRetryable(State),
-    /// Another task holds its dedupe key.
+    /// Another task holds the dedupe key of the task, which is in this state.
     DedupeKeyTaken(State),
-    /// No such task.
+    /// There is no such task.
     Unknown,
 }
 
@@ -35,7 +35,7 @@ pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result
     Ok(outcomes)
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Retried> {
     Ok(match item.text()?.as_str() {
         "retried" => Retried::Ready,

@@ -1,4 +1,4 @@
-//! Settings: the master copy of a queue's settings.
+//! Writes the master copy of a queue's settings.
 
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
@@ -8,7 +8,7 @@ use crate::store::shard::{Caller, Store};
 
 pub(super) static SCRIPT: Script = script!(write "set_settings", []);
 
-/// Writes the master copy; its version.
+/// Writes the master copy. Returns its version.
 pub async fn set_settings(
     store: &Store,
     caller: &mut Caller,

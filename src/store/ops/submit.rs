@@ -1,4 +1,4 @@
-//! Submit: new tasks enter the store.
+//! Stores new tasks.
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -15,35 +15,35 @@ use crate::store::shard::{Caller, ScriptCall, Shard};
 pub(super) static SCRIPT: Script =
     script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe"]);
 
-/// What became of a submit.
+/// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Submitted {
-    /// It is stored.
+    /// The task is stored.
     Created {
         /// Ready or scheduled.
         state: State,
-        /// Redis' time.
+        /// Redis' time, which is the time of creation.
         at: TimestampMs,
-        /// When it can be claimed, if not at once.
+        /// When the task can be claimed, if not at once.
         run_at: Option<TimestampMs>,
-        /// When it expires.
+        /// When the task expires.
         expires_at: Option<TimestampMs>,
     },
-    /// The id was known: an earlier sending stored it.
+    /// An earlier call has stored a task with this id.
     AlreadyStored,
-    /// Its dedupe key is held by this task.
+    /// This task holds the dedupe key and stays as it is.
     Existing(TaskId),
-    /// This task, which held its dedupe key, has taken over its content.
+    /// This task holds the dedupe key and has taken over the content.
     Replaced(TaskId),
-    /// `run_at` lies too far from Redis' clock.
+    /// `run_at` is too far from Redis' clock.
     TooFar,
 }
 
-/// Stores `tasks`; no two with one dedupe key.
+/// Stores `tasks`. No two may have the same dedupe key.
 ///
 /// # Errors
 /// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was stored.
-/// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than wanted.
+/// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_usize(tasks.len());
@@ -61,12 +61,12 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
         .transitions()
         .submitted
         .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
-    // Also where nothing is new: what is known may be from a sending that was not confirmed.
+    // Also if no task is new: a task may be stored by an earlier call that was not confirmed.
     call.wait_for_replicas().await?;
     Ok(outcomes)
 }
 
-/// What few tasks have: none of it, or all of it.
+/// Appends the options: none if the task has none, else all.
 fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
     let NewTask { start, expires_in_ms, dedupe, .. } = task;
     if *start == StartTime::After(0) && expires_in_ms.is_none() && dedupe.is_none() {
@@ -91,7 +91,7 @@ fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
     };
 }
 
-/// Reads the answer to one item.
+/// Reads the reply to one item.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Submitted> {
     Ok(match item.text()?.as_str() {
         "created" => Submitted::Created {

@@ -1,4 +1,4 @@
-//! Watch: somebody waits for a task's end.
+//! Has the ends of tasks published to requests that wait for them.
 
 use deadpool_redis::redis::Value;
 
@@ -11,7 +11,7 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "subscribe_completion", []);
 
-/// Has the tasks' ends published, and says how they stand: `None` where there is no such task.
+/// Has the tasks' ends published. Returns their current states, `None` if there is no such task.
 pub async fn subscribe_completion(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_usize(ids.len());
@@ -21,7 +21,7 @@ pub async fn subscribe_completion(shard: &Shard, caller: &mut Caller, ids: &[Tas
     parse_reply(call.send().await?)
 }
 
-/// Reads the answer.
+/// Reads the reply.
 pub(in crate::store) fn parse_reply(reply: Value) -> Result<Vec<Option<State>>> {
     read_list(reply)?.map(|state| Ok(State::parse(&text(state)?))).collect()
 }

@@ -1,4 +1,4 @@
-//! Beat: a write that proves that writes work, and a counter that only rises, by which a loss of data is noticed.
+//! Raises the generation of a shard's data set: proves that writes work, and lets servers detect a loss of data.
 
 use crate::store::dataset::identity::Dataset;
 use crate::store::error::Result;
@@ -7,29 +7,29 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "touch_dataset", []);
 
-/// What a beat may do to a shard that does not know its data set.
+/// How a shard without the data set's marker is treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TouchPurpose {
-    /// Nothing.
+    /// It stays without a marker.
     Check,
-    /// Tell it, if it knows none.
+    /// It gets the marker of this data set.
     CreateIfMissing,
-    /// Tell it, and have all servers take it for theirs.
+    /// Every shard gets the marker of this data set, and all servers accept it.
     Accept,
 }
 
-/// The pulse of a shard.
+/// Marker of a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DatasetMarker {
-    /// The data set's name and number of shards.
+    /// Id of the data set and its number of shards: `<id>/<shards>`.
     pub dataset: String,
-    /// How often it has been written, by any server.
+    /// Number of times that servers have written the marker; it never decreases unless data is lost.
     pub generation: i64,
-    /// When an operator last accepted the set as it is, by Redis' clock in ms; 0: never.
+    /// When an operator last accepted a loss of data, by Redis' clock in ms; 0: never.
     pub accepted_at: i64,
 }
 
-/// Writes the shard's pulse and answers it; `None` where there is none and none was to be made.
+/// Raises the shard's generation. Returns its marker, `None` if it has none and `purpose` does not allow one.
 pub async fn touch_dataset(
     shard: &Shard,
     caller: &mut Caller,

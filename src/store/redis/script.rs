@@ -1,4 +1,4 @@
-//! Scripts: text joined at compile time, sent by digest, loaded where Redis does not know it.
+//! Scripts: joined at compile time, called by digest, loaded if Redis does not know the digest.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ use crate::store::record::FIELDS;
 /// One transition's script.
 #[derive(Debug)]
 pub struct Script {
-    /// Its file's name, without the ending.
+    /// Name of its file, without the extension.
     pub name: &'static str,
-    /// Its text: `#!lua`, fragments, body.
+    /// `#!lua` with flags, fragments, body, with the fields by their names in the code.
     pub text: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub(in crate::store) use script;
 pub(in crate::store) struct LoadedScript {
     pub(in crate::store) sha: String,
     pub(in crate::store) text: String,
-    /// How long its calls took.
+    /// Latency of its calls.
     pub(in crate::store) latency: Histogram,
 }
 
@@ -83,7 +83,7 @@ pub(in crate::store) struct LoadedScript {
 pub(in crate::store) struct Scripts(HashMap<&'static str, LoadedScript>);
 
 impl Scripts {
-    /// `prelude` comes right after the first line of each; tests watch the scripts' work with it.
+    /// `injected_lua` follows the first line of each script; tests observe scripts with it.
     pub(in crate::store) fn new(injected_lua: &str) -> Self {
         let loaded = crate::store::ops::ALL.iter().map(|script| {
             let text = script.full_text(injected_lua);

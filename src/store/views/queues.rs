@@ -115,7 +115,7 @@ struct ShardPart {
 async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut pipeline = pipe();
     pipeline.cmd("ZSCORE").arg(shard.keys.queues()).arg(name.as_str());
-    pipeline.cmd("HGET").arg(shard.keys.queue(name)).arg("paused");
+    pipeline.cmd("HGET").arg(shard.keys.settings_copy(name)).arg("paused");
     pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(name)).arg(0).arg(999);
     let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
@@ -239,7 +239,7 @@ pub async fn settings(
 
 /// The shard's copies of the settings of these queues; those it has.
 pub async fn copy_versions(shard: &Shard, names: &[QueueName]) -> Result<BTreeMap<QueueName, i64>> {
-    let found = read_settings(shard, names, |name| shard.keys.queue(name)).await?;
+    let found = read_settings(shard, names, |name| shard.keys.settings_copy(name)).await?;
     Ok(found.into_iter().map(|(name, version, _)| (name, version)).collect())
 }
 
