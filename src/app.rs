@@ -16,10 +16,11 @@ use crate::dispatch::Dispatch;
 use crate::http_server::{self, ServerState, ShutdownTokens};
 use crate::spans::Spans;
 use crate::store;
-use crate::store::dataset::identity::{Dataset, found};
+use crate::store::dataset::identity::{Dataset, open_or_create};
 use crate::store::dataset::loss_detector;
 use crate::store::notify::wakeups;
-use crate::store::redis::client::RedisConfig;
+use crate::store::ops;
+use crate::store::redis::config::RedisConfig;
 use crate::store::redis::embedded::EmbeddedRedis;
 use crate::store::redis::preflight;
 use crate::store::redis::replication::Replication;
@@ -142,13 +143,13 @@ pub async fn redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<Embed
 /// When Redis does not answer, is not fit, or the data set does not fit the settings.
 async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<(Store, Dataset)> {
     let client = connect(redis_config.clone()).await?;
-    for finding in preflight::check(&client, config.durability).await? {
-        if finding.fatal {
-            anyhow::bail!("this Redis cannot keep tasks: {}", finding.text);
+    for finding in preflight::check_config(&client, config.durability).await? {
+        if finding.is_fatal {
+            anyhow::bail!("this Redis cannot keep tasks: {}", finding.message);
         }
-        tracing::warn!("about this Redis: {}", finding.text);
+        tracing::warn!("about this Redis: {}", finding.message);
     }
-    let dataset = found(&client, &config.prefix, config.shards).await?;
+    let dataset = open_or_create(&client, &config.prefix, config.shards).await?;
     let replicas = match config.durability {
         Durability::AsConfigured | Durability::Fsync | Durability::Everysec => None,
         Durability::Replicated(required) => Some(Replication::connect(&redis_config, required).await?),
@@ -162,7 +163,7 @@ async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Resul
 async fn connect(redis_config: RedisConfig) -> anyhow::Result<Client> {
     let mut deadline = Instant::now() + STARTUP_TIMEOUT;
     loop {
-        let error = match Client::connect(redis_config.clone()).await {
+        let error = match Client::connect(redis_config.clone(), ops::ALL).await {
             Ok(client) => match client.ping().await {
                 Ok(()) => return Ok(client),
                 Err(error) => error,

@@ -8,7 +8,7 @@ use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
 use crate::store;
-use crate::store::redis::preflight::check;
+use crate::store::redis::preflight::check_config;
 
 #[derive(Serialize)]
 struct HealthStatus {
@@ -28,9 +28,9 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.breaker.data_loss()) {
         return Err(store::Error::DataLoss(loss).into());
     }
-    let findings = check(api.store().client(), api.durability).await?;
-    if let Some(finding) = findings.into_iter().find(|finding| finding.fatal) {
-        return Err(Problem::new(Code::Unavailable, finding.text));
+    let findings = check_config(api.store().client(), api.durability).await?;
+    if let Some(finding) = findings.into_iter().find(|finding| finding.is_fatal) {
+        return Err(Problem::new(Code::Unavailable, finding.message));
     }
     Ok(response::ok(&HealthStatus { status: "ready" }))
 }

@@ -12,10 +12,11 @@ use super::RepairOptions;
 use crate::app;
 use crate::config::Config;
 use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, repair};
-use crate::store::circuit_breaker::DataLoss;
-use crate::store::dataset::identity::{Dataset, found, is_missing, load};
+use crate::store::dataset::identity::{Dataset, is_missing, load, open_or_create};
 use crate::store::dataset::loss_detector;
-use crate::store::redis::client::RedisConfig;
+use crate::store::error::DataLoss;
+use crate::store::ops;
+use crate::store::redis::config::RedisConfig;
 use crate::store::redis::preflight;
 use crate::store::{Client, Store};
 
@@ -33,14 +34,14 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
 
 /// Prints what is wrong and what was mended; how much is wrong at the end.
 async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
-    let client = Arc::new(Client::connect(target).await.context("no answer of Redis")?);
+    let client = Arc::new(Client::connect(target, ops::ALL).await.context("no answer of Redis")?);
     let mut problem_count = 0;
-    for finding in preflight::check(&client, config.durability).await? {
-        println!("{} {}", if finding.fatal { "WRONG " } else { "ADVICE" }, finding.text);
-        problem_count += usize::from(finding.fatal);
+    for finding in preflight::check_config(&client, config.durability).await? {
+        println!("{} {}", if finding.is_fatal { "WRONG " } else { "ADVICE" }, finding.message);
+        problem_count += usize::from(finding.is_fatal);
     }
     if options.accept_loss {
-        let dataset = found(&client, &config.prefix, config.shards).await?;
+        let dataset = open_or_create(&client, &config.prefix, config.shards).await?;
         let store = Store::new(client.clone(), dataset.shards, &config.prefix);
         loss_detector::accept_loss(&store, &dataset).await?;
         println!(

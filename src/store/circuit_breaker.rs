@@ -1,94 +1,63 @@
-//! Whether a shard is worth calling: a circuit breaker, and what is known about a loss of its data.
+//! A circuit breaker for each shard, and the known data loss of the shard.
 //!
-//! Once a call has found the shard away for as long as calls are patient, further ones are refused at once, but for one
-//! at a time that goes on trying. The first that is answered opens the gate to all. So nothing piles up while Redis is
-//! away, and one caller, not a herd, finds out that it is back.
+//! When a call finds the shard unavailable until its time limit, the breaker opens. Further calls then fail
+//! immediately, except one probe at a time. The first reply closes it. Requests therefore do not pile up while Redis is
+//! unavailable, and one call, not all of them, finds out that it is available again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::error::{Error, Result};
+use super::error::{DataLoss, Error, Result};
 use crate::metrics::Counter;
 
-/// Why the data of a shard is not what it was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DataLoss {
-    /// The data set is gone: the shard is empty.
-    Missing,
-    /// Another data set stands under the same name.
-    Replaced,
-    /// The data set is an earlier state of itself.
-    RolledBack,
+#[derive(Debug, Default)]
+enum Breaker {
+    /// Calls are made.
+    #[default]
+    Closed,
+    /// The last call failed. The next call becomes a probe.
+    Open { reason: String },
+    /// A probe is running. All other calls fail.
+    HalfOpen { reason: String, probe: u64 },
 }
 
-impl DataLoss {
-    /// All of them.
-    pub const ALL: [DataLoss; 3] = [DataLoss::Missing, DataLoss::Replaced, DataLoss::RolledBack];
-
-    /// Its name, as in metrics.
-    pub fn as_str(self) -> &'static str {
+impl Breaker {
+    fn reason(&self) -> Option<&String> {
         match self {
-            DataLoss::Missing => "missing",
-            DataLoss::Replaced => "replaced",
-            DataLoss::RolledBack => "rolled_back",
+            Breaker::Closed => None,
+            Breaker::Open { reason } | Breaker::HalfOpen { reason, .. } => Some(reason),
         }
     }
 
-    /// What was seen and what to do, for an operator.
-    pub fn explain(self) -> &'static str {
+    /// # Errors
+    /// [`Error::Unavailable`] while a probe is running.
+    fn check(&self) -> Result<()> {
         match self {
-            DataLoss::Missing => {
-                "the data set is gone: it was flushed, or this is another Redis or database. Bring it back, or accept \
-                 the loss with `slotwheel doctor --accept-loss`"
-            }
-            DataLoss::Replaced => {
-                "another data set stands where this server's was. Bring its own back, or accept the change with \
-                 `slotwheel doctor --accept-loss`"
-            }
-            DataLoss::RolledBack => {
-                "the data set has gone back in time: what was accepted last is lost. Accept it with `slotwheel doctor \
-                 --accept-loss`"
-            }
-        }
-    }
-
-    /// Whether nothing may be served meanwhile. An older state of the same data set is served, because it is the
-    /// tasks' own; one that is gone would be a silent empty queue.
-    fn blocks_requests(self) -> bool {
-        match self {
-            DataLoss::Missing | DataLoss::Replaced => true,
-            DataLoss::RolledBack => false,
+            Breaker::HalfOpen { reason, .. } => Err(Error::Unavailable(reason.clone())),
+            Breaker::Closed | Breaker::Open { .. } => Ok(()),
         }
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Why the last call failed.
-    open_reason: Option<String>,
-    /// Whether somebody is finding out if it is back.
-    probing: bool,
+    breaker: Breaker,
+    /// The number of probes so far, which is the id of the last one.
+    probes: u64,
     data_loss: Option<DataLoss>,
 }
 
 impl State {
-    /// An error where nothing may be served, because the data is not what it was.
+    /// # Errors
+    /// [`Error::DataLoss`] if the loss blocks requests.
     fn check_data(&self) -> Result<()> {
         match self.data_loss.filter(|loss| loss.blocks_requests()) {
             Some(loss) => Err(Error::DataLoss(loss)),
             None => Ok(()),
         }
     }
-
-    /// An error where the shard is away and somebody finds out already whether it is back.
-    fn check_breaker(&self) -> Result<()> {
-        match &self.open_reason {
-            Some(why) if self.probing => Err(Error::Unavailable(why.clone())),
-            Some(_) | None => Ok(()),
-        }
-    }
 }
 
-/// The gate of one shard.
+/// The circuit breaker of one shard.
 #[derive(Debug)]
 pub struct CircuitBreaker {
     shard: usize,
@@ -96,17 +65,25 @@ pub struct CircuitBreaker {
     rejected: Counter,
 }
 
-/// Somebody who may call although the shard is away. Dropped, another may.
-struct Probe<'a>(&'a CircuitBreaker);
+/// The permit of the one call that is made while the shard is unavailable. Dropping it permits another probe.
+struct Probe<'a> {
+    breaker: &'a CircuitBreaker,
+    id: u64,
+}
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        self.0.lock().probing = false;
+        let state = &mut *self.breaker.lock();
+        if let Breaker::HalfOpen { reason, probe } = &mut state.breaker
+            && *probe == self.id
+        {
+            state.breaker = Breaker::Open { reason: std::mem::take(reason) };
+        }
     }
 }
 
 impl CircuitBreaker {
-    /// Open, of the shard of this number.
+    /// Returns a closed breaker for the shard with this index.
     pub(super) fn new(shard: usize) -> Self {
         CircuitBreaker { shard, state: Mutex::default(), rejected: Counter::default() }
     }
@@ -115,21 +92,21 @@ impl CircuitBreaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `call` if the shard is worth calling, and learns from its outcome.
+    /// Runs `operation` if neither a data loss nor the breaker forbids it. Its outcome closes or opens the breaker.
     pub(super) async fn call<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         let checked = self.lock().check_data();
         self.count_rejection(checked)?;
         self.call_unchecked(operation).await
     }
 
-    /// The same for the call that finds out whether the data is what it was.
+    /// Runs `operation` in spite of a data loss: for the call that detects whether the loss persists.
     pub(super) async fn call_unchecked<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         let admitted = self.begin_call();
         let _probe = self.count_rejection(admitted)?;
         let outcome = operation.await;
         match &outcome {
-            Err(Error::Unavailable(why)) => self.set_open_reason(Some(why.clone())),
-            // It answers, if only to refuse.
+            Err(Error::Unavailable(reason)) => self.record_failure(reason),
+            // Any other error is a reply.
             Ok(_)
             | Err(
                 Error::Full(_)
@@ -138,30 +115,42 @@ impl CircuitBreaker {
                 | Error::Unconfirmed(_)
                 | Error::Stopping
                 | Error::Unexpected(_),
-            ) => self.set_open_reason(None),
+            ) => self.record_reply(),
         }
         outcome
     }
 
-    fn set_open_reason(&self, reason: Option<String>) {
-        let before = std::mem::replace(&mut self.lock().open_reason, reason.clone());
-        match (before, reason) {
-            (None, Some(why)) => tracing::warn!(shard = self.shard, why, "Redis is away"),
-            (Some(_), None) => tracing::info!(shard = self.shard, "Redis answers again"),
-            (None, None) | (Some(_), Some(_)) => {}
+    fn record_failure(&self, reason: &str) {
+        let reason = reason.to_owned();
+        let breaker = &mut self.lock().breaker;
+        *breaker = match std::mem::take(breaker) {
+            Breaker::Closed => {
+                tracing::warn!(shard = self.shard, error = reason, "Redis is unavailable");
+                Breaker::Open { reason }
+            }
+            Breaker::Open { .. } => Breaker::Open { reason },
+            Breaker::HalfOpen { probe, .. } => Breaker::HalfOpen { reason, probe },
+        };
+    }
+
+    fn record_reply(&self) {
+        match std::mem::take(&mut self.lock().breaker) {
+            Breaker::Closed => {}
+            Breaker::Open { .. } | Breaker::HalfOpen { .. } => {
+                tracing::info!(shard = self.shard, "Redis is available again");
+            }
         }
     }
 
-    /// Whether a request may get in line: not while somebody finds out already whether the shard is back.
+    /// Checks whether a request may wait for this shard.
     ///
     /// # Errors
-    /// Why the shard is not worth waiting for.
+    /// [`Error::Unavailable`] while a probe is running.
     pub fn admit(&self) -> Result<()> {
-        let admitted = self.lock().check_breaker();
+        let admitted = self.lock().breaker.check();
         self.count_rejection(admitted)
     }
 
-    /// Counts those who are turned away.
     fn count_rejection<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             self.rejected.inc();
@@ -169,61 +158,65 @@ impl CircuitBreaker {
         outcome
     }
 
-    /// How many calls were not made because of what was known of the shard.
-    pub fn refused(&self) -> u64 {
+    /// Returns the number of calls and requests rejected so far, by the breaker or because of a data loss.
+    pub fn rejected(&self) -> u64 {
         self.rejected.read()
     }
 
+    /// Returns a probe if the breaker was open, and `None` if it is closed.
     fn begin_call(&self) -> Result<Option<Probe<'_>>> {
-        let mut state = self.lock();
-        state.check_breaker()?;
-        if state.open_reason.is_none() {
-            return Ok(None);
-        }
-        state.probing = true;
-        Ok(Some(Probe(self)))
+        let state = &mut *self.lock();
+        state.breaker.check()?;
+        let Breaker::Open { reason } = &mut state.breaker else { return Ok(None) };
+        state.probes += 1;
+        state.breaker = Breaker::HalfOpen { reason: std::mem::take(reason), probe: state.probes };
+        Ok(Some(Probe { breaker: self, id: state.probes }))
     }
 
-    /// What was found out about the shard's data; `None`: it is what it was.
+    /// Records the result of the last data loss check. `None`: the data is intact.
     pub(super) fn set_data_loss(&self, loss: Option<DataLoss>) {
-        let before = std::mem::replace(&mut self.lock().data_loss, loss);
+        let previous = std::mem::replace(&mut self.lock().data_loss, loss);
         match loss {
-            Some(loss) if before != Some(loss) => tracing::error!(shard = self.shard, "{}", loss.explain()),
-            None if before.is_some() => tracing::warn!(shard = self.shard, "the data set is accepted, or back"),
+            Some(loss) if previous != Some(loss) => {
+                tracing::error!(shard = self.shard, "data loss detected: {}", loss.explain());
+            }
+            None if previous.is_some() => {
+                tracing::warn!(shard = self.shard, "data loss over: the data set was accepted or restored");
+            }
             Some(_) | None => {}
         }
     }
 
-    /// The loss that was noticed and not yet accepted.
+    /// Returns the detected data loss, until an operator accepts it or the data is restored.
     pub fn data_loss(&self) -> Option<DataLoss> {
         self.lock().data_loss
     }
 
-    /// Whether it is open to all.
+    /// Checks that the breaker is closed and that no data loss blocks requests.
     ///
     /// # Errors
-    /// Why it is not.
+    /// [`Error::DataLoss`], or [`Error::Unavailable`] with the last failure.
     pub fn check(&self) -> Result<()> {
         let state = self.lock();
         state.check_data()?;
-        match &state.open_reason {
-            Some(why) => Err(Error::Unavailable(why.clone())),
+        match state.breaker.reason() {
+            Some(reason) => Err(Error::Unavailable(reason.clone())),
             None => Ok(()),
         }
     }
 
-    /// Whether the last call found it away.
+    /// Whether the breaker is open or half-open: the last call found the shard unavailable.
     pub fn is_open(&self) -> bool {
-        self.lock().open_reason.is_some()
+        self.lock().breaker.reason().is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::store::circuit_breaker::*;
+    use super::*;
 
     async fn unavailable() -> Result<()> {
-        Err(Error::Unavailable("away".into()))
+        Err(Error::Unavailable("no connection".into()))
     }
 
     async fn available() -> Result<()> {
@@ -231,43 +224,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn open_breaker_admits_one_probe_and_closes_after_its_first_answer() {
-        let gate = CircuitBreaker::new(0);
-        assert!(gate.call(unavailable()).await.is_err());
-        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
-        let probe = gate.call(async {
-            answered.await.ok();
+    async fn open_breaker_admits_one_probe_and_closes_after_its_first_reply() {
+        let breaker = CircuitBreaker::new(0);
+        assert!(breaker.call(unavailable()).await.is_err());
+        let (reply, replied) = tokio::sync::oneshot::channel::<()>();
+        let probe = breaker.call(async {
+            replied.await.ok();
             Ok(())
         });
         tokio::pin!(probe);
         assert!(futures_util::poll!(&mut probe).is_pending());
-        assert!(gate.call(available()).await.is_err(), "another tries already");
-        assert!(gate.is_open());
-        answer.send(()).unwrap();
+        assert!(breaker.call(available()).await.is_err(), "a probe is running");
+        assert!(breaker.is_open());
+        reply.send(()).unwrap();
         assert!(probe.await.is_ok());
-        assert!(!gate.is_open());
-        assert!(gate.call(available()).await.is_ok());
+        assert!(!breaker.is_open());
+        assert!(breaker.call(available()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn dropped_probe_admits_another_probe() {
-        let gate = CircuitBreaker::new(0);
-        assert!(gate.call(unavailable()).await.is_err());
+    async fn dropped_probe_permits_another_probe() {
+        let breaker = CircuitBreaker::new(0);
+        assert!(breaker.call(unavailable()).await.is_err());
         {
-            let probe = gate.call(std::future::pending::<Result<()>>());
+            let probe = breaker.call(std::future::pending::<Result<()>>());
             tokio::pin!(probe);
             assert!(futures_util::poll!(&mut probe).is_pending());
         }
-        assert!(gate.call(available()).await.is_ok());
+        assert!(breaker.call(available()).await.is_ok());
     }
 
     #[tokio::test]
     async fn missing_dataset_blocks_requests_and_rolled_back_dataset_does_not() {
-        let gate = CircuitBreaker::new(0);
-        gate.set_data_loss(Some(DataLoss::Missing));
-        assert!(matches!(gate.call(available()).await, Err(Error::DataLoss(DataLoss::Missing))));
-        assert!(gate.call_unchecked(available()).await.is_ok());
-        gate.set_data_loss(Some(DataLoss::RolledBack));
-        assert!(gate.call(available()).await.is_ok());
+        let breaker = CircuitBreaker::new(0);
+        breaker.set_data_loss(Some(DataLoss::Missing));
+        assert!(matches!(breaker.call(available()).await, Err(Error::DataLoss(DataLoss::Missing))));
+        assert!(breaker.call_unchecked(available()).await.is_ok());
+        breaker.set_data_loss(Some(DataLoss::RolledBack));
+        assert!(breaker.call(available()).await.is_ok());
     }
 }

@@ -1,58 +1,108 @@
-//! What can go wrong with Redis. Ordinary outcomes are values of each operation, not errors.
+//! Errors of the store. Ordinary outcomes are values of each operation, not errors.
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::error::Elapsed;
 
-use super::circuit_breaker::DataLoss;
-
-/// The result of everything that speaks Redis.
+/// The result of every call of the store.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why Redis gave no answer that can be used.
+/// Why Redis gave no usable reply.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// It is away, loading, on the move, or did not answer in time. Whether a write happened is unknown.
+    /// Redis is unreachable, loading or migrating the slot, or did not reply in time. A write may have taken effect.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
-    /// It refuses writes because its memory is full. Nothing was written.
+    /// Redis rejects writes because its memory is full. Nothing was written.
     #[error("Redis is full: {0}")]
     Full(String),
-    /// It refuses writes because it cannot write to its disk. Nothing was written.
+    /// Redis rejects writes because it cannot write to its disk. Nothing was written.
     #[error("Redis cannot write to its disk: {0}")]
     Disk(String),
-    /// The data set is not the one that this server knows. Nothing was asked of it.
+    /// The data set is not the one that this server knows. The call was not made.
     #[error("{}", .0.explain())]
     DataLoss(DataLoss),
-    /// Fewer replicas than wanted are there, and nothing was written; or it was, and fewer have said in time that they
-    /// have it.
-    #[error("too few replicas have it: {0}")]
+    /// Too few replicas are connected, and nothing was written; or the write took effect, and too few replicas
+    /// confirmed it in time.
+    #[error("too few replicas: {0}")]
     Unconfirmed(String),
-    /// The server is stopping. Whether a write happened is unknown.
+    /// The server is stopping. A write may have taken effect.
     #[error("the server is stopping")]
     Stopping,
-    /// It answered what it should not: a bug, or somebody else's data under our names.
-    #[error("unexpected answer of Redis: {0}")]
+    /// Redis gave an unexpected reply: a bug, or foreign data under the same key prefix.
+    #[error("unexpected reply from Redis: {0}")]
     Unexpected(String),
 }
 
-/// Words of errors that pass by themselves, or once an operator has mended something; nothing was written.
+/// How the data of a shard differs from the data that the server last saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataLoss {
+    /// The shard is empty.
+    Missing,
+    /// The shard holds another data set under the same prefix.
+    Replaced,
+    /// The shard holds an earlier state of the same data set.
+    RolledBack,
+}
+
+impl DataLoss {
+    /// All values.
+    pub const ALL: [DataLoss; 3] = [DataLoss::Missing, DataLoss::Replaced, DataLoss::RolledBack];
+
+    /// Returns the name used as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DataLoss::Missing => "missing",
+            DataLoss::Replaced => "replaced",
+            DataLoss::RolledBack => "rolled_back",
+        }
+    }
+
+    /// Returns the finding and the remedy, for an operator.
+    pub fn explain(self) -> &'static str {
+        match self {
+            DataLoss::Missing => {
+                "the data set is missing: it was flushed, or this is another Redis or database. Restore it, or accept \
+                 the loss with `slotwheel doctor --accept-loss`"
+            }
+            DataLoss::Replaced => {
+                "another data set replaced the one of this server. Restore it, or accept the change with `slotwheel \
+                 doctor --accept-loss`"
+            }
+            DataLoss::RolledBack => {
+                "the data set was rolled back to an earlier state: the last accepted writes are lost. Accept it with \
+                 `slotwheel doctor --accept-loss`"
+            }
+        }
+    }
+
+    /// Whether requests are rejected until an operator accepts the loss. An earlier state is served, because its tasks
+    /// are real. A missing data set is not: it would look like empty queues.
+    pub(super) fn blocks_requests(self) -> bool {
+        match self {
+            DataLoss::Missing | DataLoss::Replaced => true,
+            DataLoss::RolledBack => false,
+        }
+    }
+}
+
+/// Words in errors that pass by themselves or after a repair by an operator. Nothing was written.
 const TRANSIENT_ERRORS: [&str; 6] = [
     "BUSY",
     "LOADING",
     "TRYAGAIN",
     "CLUSTERDOWN",
-    // A script met a slot on the move.
+    // A script met a slot that is migrating.
     "non local key",
     "UNBLOCKED",
 ];
 
 impl Error {
-    /// No answer within a time that is shorter than that of a call.
+    /// Returns the error for a time limit that is shorter than that of a call.
     pub fn timed_out(_: Elapsed) -> Self {
-        Error::Unavailable("no answer in time".into())
+        Error::Unavailable("no reply in time".into())
     }
 
-    /// Whether the shard is of no use for now, also to whoever comes next.
+    /// Whether the shard is unusable for now, for every request.
     pub fn is_outage(&self) -> bool {
         match self {
             Error::Unavailable(_) | Error::Disk(_) | Error::DataLoss(_) => true,

@@ -8,8 +8,7 @@ use super::error::{Error, Result};
 use super::notify::events;
 use super::ops;
 use super::ops::{
-    cancel, claim, complete, delete, fail, heartbeat, idempotency, parse_items, release, retry, submit,
-    subscribe_completion,
+    cancel, claim, complete, delete, fail, heartbeat, idempotency, release, retry, submit, subscribe_completion,
 };
 use super::record::{FIELDS, TaskHash, decode_document, encode_document, fields};
 use super::redis::reply;
@@ -144,15 +143,15 @@ pub fn replies(bytes: &[u8]) {
     check_result(reply::text(copy()));
     check_result(reply::int(copy()));
     let items = check_result(reply::read_list(copy())).map_or(0, |items| items.len());
-    check_result(parse_items(copy(), items, cancel::parse_item));
-    check_result(parse_items(copy(), items, complete::parse_item));
-    check_result(parse_items(copy(), items, fail::parse_item));
-    check_result(parse_items(copy(), items, heartbeat::parse_item));
-    check_result(parse_items(copy(), items, release::parse_item));
-    check_result(parse_items(copy(), items, idempotency::parse_item));
-    check_result(parse_items(copy(), items, delete::parse_item));
-    check_result(parse_items(copy(), items, retry::parse_item));
-    check_result(parse_items(copy(), items, submit::parse_item));
+    check_result(reply::parse_items(copy(), items, cancel::parse_item));
+    check_result(reply::parse_items(copy(), items, complete::parse_item));
+    check_result(reply::parse_items(copy(), items, fail::parse_item));
+    check_result(reply::parse_items(copy(), items, heartbeat::parse_item));
+    check_result(reply::parse_items(copy(), items, release::parse_item));
+    check_result(reply::parse_items(copy(), items, idempotency::parse_item));
+    check_result(reply::parse_items(copy(), items, delete::parse_item));
+    check_result(reply::parse_items(copy(), items, retry::parse_item));
+    check_result(reply::parse_items(copy(), items, submit::parse_item));
     check_result(subscribe_completion::parse_reply(copy()));
     check_result(page::decode(copy()));
     check_result(next_due::decode(copy()));

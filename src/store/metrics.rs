@@ -1,83 +1,72 @@
-//! What this process has done in Redis: transitions of tasks, calls that failed, calls made again.
+//! Counters of this process's work in Redis: transitions of tasks, failed calls and retries.
 //!
-//! A transition is counted where its answer is read, so by the one server that brought it about, and once, however often
-//! its call was sent. One whose answer never came is not counted.
+//! A transition is counted when its reply is parsed: once, by the server that made it, however often the call was
+//! sent. A transition whose reply is lost is not counted.
 
 use super::error::Error;
-use super::ops::LeaseEnd;
 use crate::domain::state::State;
 use crate::metrics::{Counter, counters};
 
-/// The instruments of a connection to Redis.
+/// The counters of one Redis client.
 #[derive(Default, Debug)]
 pub struct Metrics {
-    /// What happened to tasks.
+    /// Transitions of tasks.
     pub transitions: Transitions,
-    /// Calls that were given up, and submits that were not confirmed, by what was wrong.
+    /// Failed calls and unconfirmed submits, by kind of error.
     pub errors: CallErrors,
-    /// Calls that were sent again because Redis was away, or said later.
+    /// Retries of calls that found Redis unavailable.
     pub retries: Counter,
 }
 
 counters! {
-    /// What happened to tasks.
+    /// Transitions of tasks.
     pub struct Transitions {
-        /// Tasks that were stored.
+        /// Tasks stored.
         submitted,
-        /// Scheduled tasks whose time had come.
+        /// Scheduled tasks that became ready at their run time.
         promoted,
-        /// Tasks handed out.
+        /// Tasks leased to a worker.
         claimed,
-        /// Tasks done.
+        /// Tasks completed.
         completed,
         /// Attempts that a worker reported as failed.
         failed,
-        /// Leases given back, their attempt not counted.
+        /// Leases released without counting an attempt.
         released,
-        /// Leases that ran out.
+        /// Leases that expired.
         lease_expired,
-        /// Tasks that will not be tried again.
+        /// Tasks that became dead.
         dead,
-        /// Tasks called off.
+        /// Tasks cancelled.
         cancelled,
-        /// Tasks whose deadline passed while they waited.
+        /// Tasks that expired before they were claimed.
         expired,
-        /// Ended tasks that a client wanted run again.
+        /// Ended tasks retried by a client.
         retried,
-        /// Tasks forgotten: deleted, purged, or past their retention.
+        /// Tasks deleted, purged, or removed at the end of their retention.
         deleted,
     }
 }
 
 counters! {
-    /// What was wrong.
+    /// Failed calls, by kind of error.
     pub struct CallErrors {
-        /// No answer in time, or one that passes by itself.
+        /// No reply in time, or a transient error.
         unavailable,
-        /// No memory.
+        /// Redis is out of memory.
         full,
-        /// No disk.
+        /// Redis cannot write to its disk.
         disk,
         /// Too few replicas.
         unconfirmed,
-        /// An answer that should not be.
+        /// An unexpected reply.
         unexpected,
     }
 }
 
 impl Transitions {
-    /// Leases were to be ended; those that did end by this count as `verb`.
-    pub(super) fn record_lease_ends(&self, counter: &Counter, outcomes: &[LeaseEnd]) {
-        for outcome in outcomes {
-            if let LeaseEnd::Done { state, repeated: false, .. } = outcome {
-                counter.inc();
-                self.record_end_state(*state);
-            }
-        }
-    }
-
-    /// The end of a lease led to this state.
-    fn record_end_state(&self, state: State) {
+    /// Counts the state that a task went to at the end of a lease.
+    pub(super) fn record_end_state(&self, state: State) {
         match state {
             State::Dead => self.dead.inc(),
             State::Cancelled => self.cancelled.inc(),
@@ -92,7 +81,7 @@ impl CallErrors {
             Error::Unavailable(_) => &self.unavailable,
             Error::Full(_) => &self.full,
             Error::Disk(_) => &self.disk,
-            // Known before a call is made: the gate counts those whom it turns away.
+            // The call was not made: the circuit breaker counts the rejection.
             Error::DataLoss(_) | Error::Stopping => return,
             Error::Unconfirmed(_) => &self.unconfirmed,
             Error::Unexpected(_) => &self.unexpected,
@@ -101,7 +90,7 @@ impl CallErrors {
     }
 }
 
-/// How many of `answers` are so.
+/// Returns the number of results for which `matches` is true.
 pub(super) fn count_matching<T>(results: &[T], matches: impl Fn(&T) -> bool) -> u64 {
-    results.iter().filter(|answer| matches(answer)).count() as u64
+    results.iter().filter(|result| matches(result)).count() as u64
 }

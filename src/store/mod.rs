@@ -10,6 +10,7 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod invariant;
 pub mod keys;
 pub mod metrics;
 pub mod notify;

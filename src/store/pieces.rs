@@ -5,7 +5,6 @@ use deadpool_redis::redis::Value;
 
 use super::error::Result;
 use super::ops::claim::{self, ClaimReply};
-use super::ops::parse_items;
 use super::ops::submit::{self, Submitted};
 use super::redis::reply;
 use crate::domain::queue::QueueName;
@@ -24,7 +23,7 @@ pub fn decode_msgpack(packed: Vec<u8>) -> Result<impl Sized> {
 /// # Errors
 /// It is no such answer.
 pub fn decode_submit(packed: Vec<u8>, count: usize) -> Result<Vec<Submitted>> {
-    parse_items(reply::decode_msgpack(Value::BulkString(packed))?, count, submit::parse_item)
+    reply::parse_items(reply::decode_msgpack(Value::BulkString(packed))?, count, submit::parse_item)
 }
 
 /// The answer to a claim that sent these queues and tokens.

@@ -1,4 +1,4 @@
-//! The store as a whole, its shards, and how a mutating call is made so that it may be sent twice.
+//! The store, its shards, and calls of scripts that are safe to send twice.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::error::Result;
 use super::keys::{Keys, tags};
 use super::metrics::Transitions;
 use super::redis::client::Client;
-use super::redis::replication::Replication;
+use super::redis::replication::{Replication, WrittenCall};
 use super::redis::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::slot::{Shards, Slot};
@@ -23,7 +23,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store with this many shards, its keys beginning with `prefix`.
+    /// Returns the store of a data set. All its keys begin with `prefix`.
     pub fn new(client: Arc<Client>, layout: Shards, prefix: &str) -> Self {
         let shards = tags(layout).into_iter().enumerate();
         let shards = shards.map(|(index, tag)| Shard {
@@ -36,63 +36,65 @@ impl Store {
         Store { shards: shards.collect(), layout, client }
     }
 
-    /// The same, where a submit is accepted once replicas have it.
+    /// Returns a store that confirms a submit only when replicas have it.
     pub fn with_replication(self, replication: Option<Replication>) -> Self {
         let replication = replication.map(Arc::new);
         let shards = self.shards.iter().map(|shard| Shard { replication: replication.clone(), ..shard.clone() });
         Store { shards: shards.collect(), ..self }
     }
 
-    /// How the slots are cut.
+    /// Returns the division of slots into shards.
     pub fn layout(&self) -> Shards {
         self.layout
     }
 
-    /// The connections.
+    /// Returns the Redis client.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
     }
 
-    /// All of them, in order.
+    /// Returns all shards in order.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// The one that holds `slot`.
+    /// Returns the shard that holds `slot`.
     pub fn shard_for_slot(&self, slot: Slot) -> &Shard {
         let index = self.layout.shard_of(slot).min(self.shards.len() - 1);
-        // There is at least one shard, and `of` answers below their number.
+        // There is at least one shard, and `shard_of` returns less than their number.
         #[allow(clippy::indexing_slicing)]
         &self.shards[index]
     }
 
-    /// The one that holds the task.
+    /// Returns the shard that holds the task.
     pub fn shard_for_task(&self, id: &TaskId) -> &Shard {
         self.shard_for_slot(id.slot())
     }
 
-    /// The one that also holds what there is once: meta, master copies of settings.
+    /// Returns the first shard. It alone holds the data set's meta key, the master copies of settings, and the workers.
     pub fn first_shard(&self) -> &Shard {
         #[allow(clippy::indexing_slicing)]
         &self.shards[0]
     }
 }
 
-/// A range of slots, whose data lies under one tag.
+/// A range of slots. All its keys have one hash tag.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// From 0.
+    /// The index, from 0.
     pub index: usize,
-    /// Its keys.
+    /// The keys.
     pub keys: Arc<Keys>,
-    /// Whether it is worth calling.
+    /// Rejects calls while the shard is unavailable or its data is lost.
     pub breaker: Arc<CircuitBreaker>,
     client: Arc<Client>,
     replication: Option<Arc<Replication>>,
 }
 
-/// Who calls, and how often it has. Its calls never overlap (each borrows it mutably), so the scripts need to
-/// remember only its last one in order to answer a repetition.
+/// The caller of scripts that write: a random id and the number of its last call.
+///
+/// Calls of one caller never overlap, because each borrows it mutably. A shard therefore remembers only the last call
+/// of a caller, and answers a repeated call with the first reply.
 #[derive(Debug)]
 pub struct Caller {
     id: Arc<str>,
@@ -100,7 +102,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller that nobody else is: a fresh random name.
+    /// Returns a caller with a new random id.
     pub fn new() -> Self {
         Caller { id: format!("{:016x}", rand::random::<u64>()).into(), sequence: 0 }
     }
@@ -112,7 +114,7 @@ impl Default for Caller {
     }
 }
 
-/// A mutating call on its way.
+/// A call of a script that writes.
 pub(super) struct ScriptCall<'a> {
     shard: &'a Shard,
     script: &'static Script,
@@ -137,29 +139,35 @@ impl ScriptCall<'_> {
         self
     }
 
-    /// Sends it. It may be sent again under its number where no answer came: then it may have run, and the script
-    /// knows.
+    /// Sends the call, and repeats it under the same number while no reply comes. The script runs once.
     pub(super) async fn send(&self) -> Result<Value> {
         self.shard.breaker.call(self.run_script()).await
     }
 
-    /// The same for the call that finds out whether the shard's data is what it was.
+    /// Sends the call in spite of a data loss: for the call that detects the loss.
     pub(super) async fn send_unchecked(&self) -> Result<Value> {
         self.shard.breaker.call_unchecked(self.run_script()).await
     }
 
-    /// Returns once the replicas that are wanted have what it has written.
+    /// Returns when the required number of replicas have the call's writes.
     pub(super) async fn wait_for_replicas(&self) -> Result<()> {
-        let Some(replicas) = &self.shard.replication else { return Ok(()) };
-        let outcome = replicas.wait(&self.shard.keys, &self.caller_id, self.sequence).await;
-        // They are waited for over a connection of their own, whose instruments nobody reads.
+        let Some(replication) = &self.shard.replication else { return Ok(()) };
+        let keys = &self.shard.keys;
+        let call = WrittenCall {
+            callers_key: keys.callers(),
+            dataset_key: keys.dataset(),
+            caller_id: &self.caller_id,
+            sequence: self.sequence,
+        };
+        let outcome = replication.wait(call).await;
+        // The metrics of the replication client are not exported, so its errors are counted here.
         if let Err(error) = &outcome {
             self.shard.client.metrics().errors.record(error);
         }
         outcome
     }
 
-    /// What happened to tasks.
+    /// Returns the counters of transitions.
     pub(super) fn transitions(&self) -> &Transitions {
         self.shard.transitions()
     }
@@ -170,7 +178,7 @@ impl ScriptCall<'_> {
 }
 
 impl Shard {
-    /// Begins a call of a mutating script.
+    /// Returns a new call of a script that writes. The caller appends the arguments.
     pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> ScriptCall<'_> {
         caller.sequence += 1;
         let Caller { id: caller_id, sequence } = caller;
@@ -185,28 +193,29 @@ impl Shard {
         command
     }
 
-    /// Runs a script that only reads: ARGV are base, offset_ms, then `arguments`.
+    /// Runs a script that only reads. Its ARGV are base, offset_ms, then `args`.
     pub(super) async fn read_script(&self, script: &'static Script, args: Vec<Vec<u8>>) -> Result<Value> {
         let mut command = self.command(script);
         command.arg(self.client.clock_offset_ms()).arg(args);
         self.breaker.call(self.client.run_script(script, &command)).await
     }
 
-    /// Sends one command, which may be sent twice.
+    /// Sends one command. It may arrive twice.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
         self.breaker.call(self.client.send(command)).await
+    }
+
+    /// Sends commands together and returns one reply for each. They may arrive twice.
+    pub(super) async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        self.breaker.call(self.client.send_pipeline(pipeline)).await
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// What happened to tasks.
+    /// Returns the counters of transitions.
     pub(super) fn transitions(&self) -> &Transitions {
         &self.client.metrics().transitions
-    }
-
-    pub(super) async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.breaker.call(self.client.send_pipeline(pipeline)).await
     }
 }

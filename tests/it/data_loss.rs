@@ -1,4 +1,4 @@
-//! A data set that is gone, another, or older than it was is noticed, and served again once an operator accepts it.
+//! Data loss: a missing, replaced or rolled-back data set is detected, and served again when an operator accepts it.
 
 use deadpool_redis::redis::{Value, cmd};
 use serde_json::json;
@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, text};
 
-/// Returns when the server is not ready because of a loss; what it says.
-async fn noticed(fixture: &Fixture) -> String {
+/// Waits until the server is not ready because of a data loss, and returns the detail of its answer.
+async fn detected_loss(fixture: &Fixture) -> String {
     fixture
         .until(|| async {
             let answer = fixture.http.get("/readyz").await;
@@ -21,7 +21,7 @@ async fn ready(fixture: &Fixture) {
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
 }
 
-/// What `slotwheel doctor` says, which finds something wrong.
+/// Runs `slotwheel doctor`, which must report findings, and returns its output.
 fn doctor(fixture: &Fixture) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
         .args(["doctor", "--redis-url", &fixture.redis.url])
@@ -47,8 +47,8 @@ async fn flushed_redis_is_reported_as_data_loss_not_as_an_empty_queue() {
     fixture.submit("q", json!(1)).await;
     fixture.redis.ask::<()>(cmd("FLUSHALL").arg("SYNC")).await;
 
-    assert!(noticed(&fixture).await.contains("gone"));
-    // Each shard is looked at by itself.
+    assert!(detected_loss(&fixture).await.contains("the data set is missing"));
+    // Each shard is checked separately.
     let all =
         format!("slotwheel_data_loss{{reason=\"missing\"}} {}\n", fixture.config.shards.expect("a number").count());
     let metrics = || async { fixture.http.get("/metrics").await.text };
@@ -58,7 +58,7 @@ async fn flushed_redis_is_reported_as_data_loss_not_as_an_empty_queue() {
     }
     assert!(fixture.http.get("/livez").await.status == 200);
 
-    assert!(doctor(&fixture).contains("the data set is gone"));
+    assert!(doctor(&fixture).contains("the data set is missing"));
     assert!(accept(&fixture).contains("accepted"));
     ready(&fixture).await;
     fixture.submit("q", json!(2)).await;
@@ -71,18 +71,18 @@ async fn dataset_rolled_back_is_detected_and_served() {
     let fixture = Fixture::with_shards(1).await;
     fixture.submit("q", json!(1)).await;
     let key = fixture.store().await.first_shard().keys.dataset();
-    let beats = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("generation")).await };
-    fixture.until(|| async { (beats().await > 3).then_some(()) }).await;
-    // As a restored copy of yesterday would have it.
+    let generation = || async { fixture.redis.ask::<i64>(cmd("HGET").arg(&key).arg("generation")).await };
+    fixture.until(|| async { (generation().await > 3).then_some(()) }).await;
+    // An older generation, as in a restored backup.
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("generation").arg(1)).await;
 
-    assert!(noticed(&fixture).await.contains("back in time"));
+    assert!(detected_loss(&fixture).await.contains("rolled back"));
     fixture.claim_one("q").await;
-    // But how much has been going on is not known any more.
+    // The counters of the window are incomplete.
     assert_eq!(fixture.http.get("/stats?queue=q").await.problem(503).0, "data_lost");
-    let seen = beats().await;
-    fixture.until(|| async { (beats().await > seen + 6).then_some(()) }).await;
-    assert!(noticed(&fixture).await.contains("back in time"), "that it goes on does not bring back what was lost");
+    let seen = generation().await;
+    fixture.until(|| async { (generation().await > seen + 6).then_some(()) }).await;
+    assert!(detected_loss(&fixture).await.contains("rolled back"), "new writes do not restore the lost ones");
 
     accept(&fixture);
     ready(&fixture).await;
@@ -99,10 +99,12 @@ async fn dataset_replaced_by_another_is_detected_until_the_original_returns() {
     let fixture = Fixture::start().await;
     fixture.submit("q", json!(1)).await;
     fixture.redis.ask::<Value>(cmd("SWAPDB").arg(0).arg(1)).await;
-    noticed(&fixture).await;
-    // Somebody starts a server there, which founds a data set of its own.
+    detected_loss(&fixture).await;
+    // Another server starts on the other database and creates its own data set.
     let mut other = Fixture::on(OwnRedis::single(&[]).await, fixture.redis.url.clone(), |_| {}).await;
-    fixture.until(|| async { fixture.http.get("/readyz").await.text.contains("another data set").then_some(()) }).await;
+    fixture
+        .until(|| async { fixture.http.get("/readyz").await.text.contains("another data set replaced").then_some(()) })
+        .await;
     other.redis.url = fixture.redis.url.clone();
     other.end().await;
 
@@ -119,8 +121,8 @@ async fn server_started_on_a_dataset_with_a_missing_shard_is_not_ready() {
     fixture.stop_servers().await;
     let key = fixture.store().await.shards()[5].keys.dataset();
     fixture.redis.ask::<()>(cmd("DEL").arg(key)).await;
-    let said = doctor(&fixture);
-    assert!(said.contains("shard 5") && said.contains("gone"), "{said}");
+    let output = doctor(&fixture);
+    assert!(output.contains("shard 5: the data set is missing"), "{output}");
 
     accept(&fixture);
     fixture.http = fixture.another_server().await;

@@ -26,7 +26,7 @@ async fn shard_count_is_recorded_and_never_changes() {
     let redis_url = Some(fixture.redis.url.clone());
     let why = refusal(RawConfig { redis_url, shards: Some(4), ..RawConfig::default() }).await;
 
-    assert!(why.contains("founded with 16 shards") && why.contains("--shards 16"), "{why}");
+    assert!(why.contains("created with 16 shards") && why.contains("--shards 16"), "{why}");
     fixture.config.shards = None;
     fixture.http = fixture.another_server().await;
     assert_eq!(fixture.http.get("/slots").await.expect(200)["shards"].as_array().unwrap().len(), 16);

@@ -20,7 +20,7 @@ use crate::api::status_cache::Status;
 use crate::domain::state::State;
 use crate::metrics::HistogramSnapshot;
 use crate::store::Error;
-use crate::store::circuit_breaker::DataLoss;
+use crate::store::error::DataLoss;
 use crate::store::views::queue_stats::{DatasetStats, QueueStatsList};
 use crate::store::views::queues::Counts;
 
@@ -193,7 +193,7 @@ impl Families {
         let help = "Redis calls that were sent again after a failure that passes by itself.";
         encoder.counter("slotwheel_redis_retries", help, client.metrics().retries.read())?;
         let help = "Redis calls that were not sent: the circuit breaker was open, or a data loss was detected.";
-        encoder.counter("slotwheel_redis_calls_rejected", help, breakers().map(|breaker| breaker.refused()).sum())
+        encoder.counter("slotwheel_redis_calls_rejected", help, breakers().map(|breaker| breaker.rejected()).sum())
     }
 }
 

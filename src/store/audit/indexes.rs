@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::scan::{QueueIndexes, ShardSnapshot, TaskSnapshot};
-use super::subject::Invariant;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
+use crate::store::invariant::Invariant;
 use crate::store::views::queues::Counts;
 
 /// All that does not fit.

@@ -11,15 +11,12 @@
 
 mod indexes;
 mod scan;
-mod subject;
 
 use std::collections::BTreeSet;
 
-pub use subject::Invariant;
-
 use super::error::{Error, Result};
-use super::ops::repair;
-use super::ops::repair::Violation;
+use super::invariant::{Invariant, Violation};
+use super::ops;
 use super::shard::{Caller, Shard, Store};
 use super::views::queues::Counts;
 use super::views::verify_invariants::verify_invariants;
@@ -172,7 +169,7 @@ async fn repair_all(
     }
     let subjects: Vec<Invariant> = subjects.into_iter().collect();
     for group in batches(&subjects) {
-        for (subject, found) in group.iter().zip(repair::repair(shard, caller, group).await?) {
+        for (subject, found) in group.iter().zip(ops::repair::repair(shard, caller, group).await?) {
             for Violation { problem: what, repair: remedy } in
                 found.into_iter().filter(|found| !found.problem.is_empty())
             {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use deadpool_redis::redis::{Value, cmd, pipe};
 
-use super::subject::Invariant;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
+use crate::store::invariant::Invariant;
 use crate::store::keys::{KeyType, PATTERNS};
 use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
@@ -107,7 +107,7 @@ async fn scan_keys(shard: &Shard) -> Result<Vec<Vec<u8>>> {
     loop {
         let mut command = cmd("SCAN");
         command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-        let mut reply = read_list(shard.client().send_to_node_of(shard.keys.base(), &command).await?)?;
+        let mut reply = read_list(shard.client().send_to_master_of(shard.keys.base(), &command).await?)?;
         cursor = reply.bytes()?;
         for key in reply.list()? {
             keys.push(bytes(key)?);

@@ -1,4 +1,4 @@
-//! The first start on a data set founds it; every later one must fit what was founded.
+//! The identity of a data set. The first start creates it, and every later start must match it.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ use crate::store::keys::{Keys, tags};
 use crate::store::redis::client::Client;
 use crate::store::redis::reply::{int, read_list, text};
 
-/// What was decided once for a data set.
+/// The identity of a data set. It never changes.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// How its slots are cut.
+    /// The number of shards.
     pub shards: Shards,
-    /// Its name: 32 hexadecimal digits.
+    /// A random id: 32 hexadecimal digits.
     pub id: String,
-    /// Whether every shard has got its pulse.
+    /// Whether every shard has its marker.
     pub has_markers: bool,
 }
 
-/// As in the pulse of each shard: `<id>/<shards>`.
+/// The form in the marker of each shard: `<id>/<shards>`.
 impl fmt::Display for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.id, self.shards.count())
@@ -29,44 +29,47 @@ impl fmt::Display for Dataset {
 }
 
 impl Dataset {
-    /// Whether a set of this name, as in a pulse, is cut as this one is.
-    pub(in crate::store) fn has_shard_count_of(&self, set: &str) -> bool {
-        set.split_once('/').is_some_and(|(_, shards)| shards == self.shards.count().to_string())
+    /// Whether the data set of a marker has as many shards as this one.
+    pub(in crate::store) fn has_shard_count_of(&self, marker: &str) -> bool {
+        marker.split_once('/').is_some_and(|(_, shards)| shards == self.shards.count().to_string())
     }
 }
 
-/// A start that does not fit.
+/// Why a start failed to open the data set.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// Another number of shards was asked for.
+    /// The configured number of shards is not that of the data set.
     #[error(
-        "this data set was founded with {founded} shards, and {wanted} are asked for. The number never changes: \
-         start with --shards {founded} or without --shards; for another number, use another --prefix or another Redis"
+        "this data set was created with {existing} shards, but {configured} are configured. The number never changes: \
+         start with --shards {existing} or without --shards; for another number, use another --prefix or another Redis"
     )]
     ShardCountMismatch {
-        /// As it is.
-        founded: u16,
-        /// As was asked for.
-        wanted: u16,
+        /// The number of shards of the data set.
+        existing: u16,
+        /// The configured number.
+        configured: u16,
     },
-    /// There is no answer.
+    /// Redis gave no usable reply.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
-/// Finds what was decided at the first start, or decides it: `wanted` shards, or else 1, or on a Cluster the next
-/// power of two from four times its masters, at least 16.
-pub async fn found(
+/// Opens the data set, or creates it with the `configured` number of shards. The default is one shard; on a Cluster it
+/// is four times the number of masters, rounded up to a power of two, at least 16.
+///
+/// # Errors
+/// [`DatasetError::ShardCountMismatch`] if the data set has another number of shards.
+pub async fn open_or_create(
     client: &Client,
     prefix: &str,
-    wanted: Option<Shards>,
+    configured: Option<Shards>,
 ) -> std::result::Result<Dataset, DatasetError> {
-    // Nothing is written where nothing has to be: a Redis that is full can still be drained.
+    // Reads before it writes, so that a server can start on a Redis that is full.
     if let Some(dataset) = load(client, prefix).await? {
-        return check_shard_count(dataset, wanted);
+        return check_shard_count(dataset, configured);
     }
     let meta = first_shard_keys(prefix).meta();
-    let proposed = match wanted {
+    let proposed = match configured {
         Some(shards) => shards,
         None => default_shard_count(client).await?,
     };
@@ -74,26 +77,26 @@ pub async fn found(
     pipeline.cmd("HSETNX").arg(&meta).arg("shards").arg(proposed.count());
     pipeline.cmd("HSETNX").arg(&meta).arg("id").arg(format!("{:032x}", rand::random::<u128>()));
     client.send_pipeline(&pipeline).await?;
-    let dataset = load(client, prefix).await?.ok_or_else(|| Error::Unexpected("meta is gone".into()))?;
-    check_shard_count(dataset, wanted)
+    let dataset = load(client, prefix).await?.ok_or_else(|| Error::Unexpected("the meta key is missing".into()))?;
+    check_shard_count(dataset, configured)
 }
 
-fn check_shard_count(dataset: Dataset, wanted: Option<Shards>) -> std::result::Result<Dataset, DatasetError> {
-    match wanted {
-        Some(wanted) if wanted != dataset.shards => {
-            Err(DatasetError::ShardCountMismatch { founded: dataset.shards.count(), wanted: wanted.count() })
+fn check_shard_count(dataset: Dataset, configured: Option<Shards>) -> std::result::Result<Dataset, DatasetError> {
+    match configured {
+        Some(configured) if configured != dataset.shards => {
+            Err(DatasetError::ShardCountMismatch { existing: dataset.shards.count(), configured: configured.count() })
         }
         _ => Ok(dataset),
     }
 }
 
-/// Whether servers are, or lately were, at work where no data set is: it was lost.
+/// Whether the data set was lost: callers have left records, but there is no data set.
 pub async fn is_missing(client: &Client, prefix: &str) -> Result<bool> {
     let callers = int(client.send(cmd("EXISTS").arg(first_shard_keys(prefix).callers())).await?)?;
     Ok(callers > 0 && load(client, prefix).await?.is_none())
 }
 
-/// What was decided at the first start; `None` if there was none.
+/// Returns the data set under this prefix. `None`: no server has started with it yet.
 pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
     let mut fields = read_list(
         client.send(cmd("HMGET").arg(first_shard_keys(prefix).meta()).arg(&["shards", "id", "has_markers"])).await?,
@@ -103,14 +106,14 @@ pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
         count => int(count)?,
     };
     let shards = u16::try_from(count).ok().and_then(Shards::new);
-    let shards = shards.ok_or_else(|| Error::Unexpected(format!("meta names {count} shards")))?;
+    let shards =
+        shards.ok_or_else(|| Error::Unexpected(format!("invalid number of shards in the meta key: {count}")))?;
     let id = fields.text()?;
     Ok(Some(Dataset { shards, id, has_markers: fields.value()? != Value::Nil }))
 }
 
-/// The keys of the first shard.
 fn first_shard_keys(prefix: &str) -> Keys {
-    // The first shard's tag is the same whatever their number.
+    // The first shard has the same tag for every number of shards.
     let tag = Shards::new(1).map(tags).and_then(|tags| tags.first().copied()).unwrap_or_default();
     Keys::new(prefix, tag)
 }
@@ -124,5 +127,5 @@ async fn default_shard_count(client: &Client) -> Result<Shards> {
     } else {
         1
     };
-    Shards::new(count).ok_or_else(|| Error::Unexpected(format!("{count} is no number of shards")))
+    Shards::new(count).ok_or_else(|| Error::Unexpected(format!("invalid number of shards: {count}")))
 }

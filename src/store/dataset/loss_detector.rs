@@ -1,18 +1,17 @@
-//! Notices that a data set is not what it was: each shard carries the set's name and a counter that every server raises
-//! each second. A name that is gone or another, or a counter lower than it was, is a loss that an operator has to accept.
+//! Detects data loss. Each shard has a marker: the data set's id and a generation that every server raises each second.
 //!
-//! What is noticed is what happens while a server runs: the counter it saw last is in its memory alone.
+//! A missing marker, another id, or a lower generation than before is a data loss that an operator must accept. Only a
+//! loss while a server runs is detected, because the last generation is kept in the server's memory alone.
 
 use deadpool_redis::redis::{Value, cmd};
 
 use super::identity::Dataset;
-use crate::store::circuit_breaker::DataLoss;
-use crate::store::error::Result;
+use crate::store::error::{DataLoss, Result};
 use crate::store::ops::touch_dataset::{DatasetMarker, TouchPurpose, touch_dataset};
 use crate::store::redis::reply::text;
 use crate::store::shard::{Caller, Shard, Store};
 
-/// Gives every shard of a data set that was just founded its pulse; later starts find them all.
+/// Writes the marker of every shard of a new data set. Does nothing for a data set that has its markers.
 pub async fn write_markers_once(store: &Store, dataset: &Dataset) -> Result<()> {
     if dataset.has_markers {
         return Ok(());
@@ -20,30 +19,31 @@ pub async fn write_markers_once(store: &Store, dataset: &Dataset) -> Result<()> 
     write_markers(store, dataset, TouchPurpose::CreateIfMissing).await
 }
 
-/// Accepts every shard as it is, as part of the data set `founded`: servers that noticed a loss take it for theirs.
+/// Accepts the data of every shard as part of `dataset`. Servers that detected a loss then serve it.
 pub async fn accept_loss(store: &Store, dataset: &Dataset) -> Result<()> {
     write_markers(store, dataset, TouchPurpose::Accept).await
 }
 
 async fn write_markers(store: &Store, dataset: &Dataset, purpose: TouchPurpose) -> Result<()> {
     let mut caller = Caller::new();
+    let dataset = dataset.to_string();
     for shard in store.shards() {
-        touch_dataset(shard, &mut caller, dataset, purpose).await?;
+        touch_dataset(shard, &mut caller, &dataset, purpose).await?;
     }
-    // Only now: a start that ends half-way is done again by the next.
+    // Last, so that the next start completes a start that was interrupted.
     let first_shard = store.first_shard();
     first_shard.send(cmd("HSET").arg(first_shard.keys.meta()).arg("has_markers").arg(1)).await?;
     Ok(())
 }
 
-/// The shards that are not part of the data set `founded`, without changing anything.
+/// Returns the shards that are not part of `dataset`, and why. Writes nothing.
 pub async fn foreign_shards(store: &Store, dataset: &Dataset) -> Result<Vec<(usize, DataLoss)>> {
     let mut foreign = Vec::new();
     for shard in store.shards().iter().filter(|_| dataset.has_markers) {
         match shard.send(cmd("HGET").arg(shard.keys.dataset()).arg("dataset")).await? {
             Value::Nil => foreign.push((shard.index, DataLoss::Missing)),
-            set => {
-                if text(set)? != dataset.to_string() {
+            marker => {
+                if text(marker)? != dataset.to_string() {
                     foreign.push((shard.index, DataLoss::Replaced));
                 }
             }
@@ -52,24 +52,25 @@ pub async fn foreign_shards(store: &Store, dataset: &Dataset) -> Result<Vec<(usi
     Ok(foreign)
 }
 
-/// What a server knows of one shard's data.
+/// Detects data loss in one shard.
 #[derive(Debug)]
 pub struct LossDetector {
     dataset: Dataset,
-    expected_set: String,
+    /// The data set that the marker must name.
+    expected_marker: String,
     last_marker: Option<DatasetMarker>,
     loss: Option<DataLoss>,
 }
 
 impl LossDetector {
-    /// Nothing yet, but that the shard is part of `own`.
+    /// Returns a detector for a shard of `dataset`.
     pub fn new(dataset: &Dataset) -> Self {
-        LossDetector { expected_set: dataset.to_string(), dataset: dataset.clone(), last_marker: None, loss: None }
+        LossDetector { expected_marker: dataset.to_string(), dataset: dataset.clone(), last_marker: None, loss: None }
     }
 
-    /// Looks, and tells the shard's gate what it has seen: the loss that is to be accepted, if there is one.
+    /// Checks the shard's marker and records the result in its circuit breaker.
     pub async fn check(&mut self, shard: &Shard, caller: &mut Caller) -> Result<()> {
-        let marker = touch_dataset(shard, caller, &self.dataset, TouchPurpose::Check).await?;
+        let marker = touch_dataset(shard, caller, &self.dataset.to_string(), TouchPurpose::Check).await?;
         self.evaluate(marker);
         shard.breaker.set_data_loss(self.loss);
         Ok(())
@@ -83,22 +84,22 @@ impl LossDetector {
         let previous = self.last_marker.as_ref();
         let accepted = previous.is_some_and(|last| marker.accepted_at > last.accepted_at)
             && self.dataset.has_shard_count_of(&marker.dataset);
-        // Each look raises the counter itself, so that it stands still only if it had gone back.
+        // Each check raises the generation itself. An equal generation therefore means a rollback by one.
         let rolled_back =
             previous.is_some_and(|last| marker.generation <= last.generation || marker.accepted_at < last.accepted_at);
         if accepted {
-            self.expected_set = marker.dataset.clone();
+            self.expected_marker = marker.dataset.clone();
             self.loss = None;
-        } else if marker.dataset != self.expected_set {
+        } else if marker.dataset != self.expected_marker {
             self.loss = Some(DataLoss::Replaced);
             return;
         } else if rolled_back {
             self.loss = Some(DataLoss::RolledBack);
         } else if self.loss != Some(DataLoss::RolledBack) {
-            // What was gone has come back. A set that has once gone back in time has lost what it has lost.
+            // A missing or replaced data set was restored. A rollback remains: its writes stay lost.
             self.loss = None;
         }
-        // An acceptance from before the loss must not count again.
+        // An acceptance that predates the loss must not count again.
         let accepted = marker.accepted_at.max(previous.map_or(0, |last| last.accepted_at));
         self.last_marker = Some(DatasetMarker { accepted_at: accepted, ..marker });
     }

@@ -1,4 +1,4 @@
-//! The data set: its identity, and the detection of its loss.
+//! The data set: its identity, and the detection of data loss.
 
 pub mod identity;
 pub mod loss_detector;

@@ -1,6 +1,6 @@
-//! What becomes of tasks, as scripts report it while somebody listens (`ops/listen.rs`).
+//! Task events: scripts publish every transition while events are enabled (`ops/enable_events.rs`).
 //!
-//! It is a report and no record: what is published while a connection is broken is lost, and then that is told.
+//! Events are not stored. After a broken connection, [`EventMessage::Gap`] says that events may have been lost.
 
 use deadpool_redis::redis::Value;
 
@@ -9,73 +9,72 @@ use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
-use crate::store::redis::pubsub;
-use crate::store::redis::pubsub::PubSubMessage;
+use crate::store::redis::pubsub::{self, PubSubMessage};
 use crate::store::redis::reply::{decode_msgpack, read_list};
 use crate::store::shard::Store;
 
-/// A task has gone from one state to another.
+/// A transition of a task.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TaskEvent {
-    /// Which task.
+    /// The task.
     pub id: TaskId,
     /// Its queue.
     pub queue: QueueName,
-    /// Where it was; `None`: it is new.
+    /// The state before. `None`: the task is new.
     pub from: Option<State>,
-    /// Where it is; `None`: it is forgotten.
+    /// The state after. `None`: the task was deleted.
     pub to: Option<State>,
-    /// When.
+    /// The time of the transition.
     pub at: TimestampMs,
 }
 
-/// What is heard of them.
+/// A message of the subscription.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventMessage {
-    /// These happened, in this order.
+    /// Events in the order in which they happened.
     Events(Vec<TaskEvent>),
-    /// Some may have happened up to now that were not heard.
+    /// Events may have been lost before this point.
     Gap,
 }
 
-/// Hears until it is dropped, connecting anew whenever the connection breaks. Each time that shards begin to be heard,
-/// that is told: [`News::Missed`].
+/// Subscribes to the events of all shards until the future is dropped. Reconnects after every break, and reports an
+/// [`EventMessage::Gap`] after each new subscription.
 pub async fn subscribe(store: &Store, on_event: impl Fn(EventMessage) + Clone + Send + Sync + 'static) {
     let channels = store.shards().iter().map(|shard| shard.keys.events_channel()).collect();
-    let on_message = move |heard| {
-        on_event(match heard {
+    let on_message = move |message| {
+        on_event(match message {
             PubSubMessage::Gap => EventMessage::Gap,
-            PubSubMessage::Message { payload: message, .. } => decode_msgpack(Value::BulkString(message))
+            PubSubMessage::Message { payload, .. } => decode_msgpack(Value::BulkString(payload))
                 .and_then(parse_events)
                 .map_or_else(gap_on_error, EventMessage::Events),
         });
     };
-    pubsub::subscribe(store, channels, on_message).await;
+    pubsub::subscribe(store.client(), channels, on_message).await;
 }
 
-/// A later release may say what this one cannot read.
+/// A later release may publish events that this one cannot parse.
 fn gap_on_error(error: Error) -> EventMessage {
-    tracing::debug!(%error, "a report of changes cannot be read");
+    tracing::debug!(%error, "parsing a task event failed");
     EventMessage::Gap
 }
 
-/// Reads `{ms, {id, queue, from, to}, …}`; what a later release adds to a change is passed over.
+/// Parses `{ms, {id, queue, from, to}, …}`. Ignores further elements, which a later release may add.
 pub(in crate::store) fn parse_events(message: Value) -> Result<Vec<TaskEvent>> {
     let mut message = read_list(message)?;
     let at = TimestampMs(message.int()?);
-    message.map(|change| parse_event(change, at)).collect()
+    message.map(|event| parse_event(event, at)).collect()
 }
 
 fn parse_event(value: Value, at: TimestampMs) -> Result<TaskEvent> {
     let mut event = read_list(value)?;
     let id = event.id()?;
     let name = event.text()?;
-    let queue = QueueName::parse(&name).ok_or_else(|| Error::Unexpected(format!("no queue: {name:.40}")))?;
-    let mut optional_state = |nothing: &str| -> Result<Option<State>> {
+    let queue = QueueName::parse(&name).ok_or_else(|| Error::Unexpected(format!("invalid queue name: {name:.40}")))?;
+    let mut optional_state = |none: &str| -> Result<Option<State>> {
         let text = event.text()?;
         match State::parse(&text) {
-            None if text == nothing => Ok(None),
-            None => Err(Error::Unexpected(format!("no state: {text:.40}"))),
+            None if text == none => Ok(None),
+            None => Err(Error::Unexpected(format!("invalid state: {text:.40}"))),
             state => Ok(state),
         }
     };
@@ -84,7 +83,7 @@ fn parse_event(value: Value, at: TimestampMs) -> Result<TaskEvent> {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::notify::events::*;
+    use super::*;
 
     fn parsed(from: &str, to: &str) -> Result<Vec<TaskEvent>> {
         let text = |text: &str| Value::BulkString(text.into());
@@ -94,8 +93,8 @@ mod tests {
 
     #[test]
     fn published_events_are_parsed_and_unknown_states_become_a_gap() {
-        let [change] = parsed("ready", "leased").unwrap().try_into().unwrap();
-        assert_eq!((change.from, change.to, change.at), (Some(State::Ready), Some(State::Leased), TimestampMs(7)));
+        let [event] = parsed("ready", "leased").unwrap().try_into().unwrap();
+        assert_eq!((event.from, event.to, event.at), (Some(State::Ready), Some(State::Leased), TimestampMs(7)));
         assert_eq!(parsed("", "ready").unwrap()[0].from, None);
         assert_eq!(parsed("dead", "deleted").unwrap()[0].to, None);
         for (from, to) in [("deleted", "ready"), ("ready", ""), ("ready", "frozen")] {

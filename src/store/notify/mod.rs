@@ -1,4 +1,4 @@
-//! What scripts publish: wake-ups and task events.
+//! Messages that scripts publish: wake-ups and task events.
 
 pub mod events;
 pub mod wakeups;

@@ -1,50 +1,49 @@
-//! Hints that scripts publish.
+//! Wake-ups: short messages with which a script says that a shard has new work.
 //!
-//! Signals may be lost, doubled or late: whoever hears them looks into Redis, and looks from time to time anyway.
+//! A wake-up may be lost, duplicated or late. Its receiver reads the state from Redis, and also polls periodically.
 
 use tokio::sync::mpsc;
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
-use crate::store::redis::pubsub;
-use crate::store::redis::pubsub::PubSubMessage;
+use crate::store::redis::pubsub::{self, PubSubMessage};
 use crate::store::shard::Store;
 
-/// What a script said.
+/// A wake-up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wakeup {
-    /// A queue that had nothing to claim has, or has something of a higher priority.
+    /// A queue has its first claimable task, or one of a higher priority than before.
     Ready {
-        /// Where.
+        /// The index of the shard.
         shard: usize,
-        /// Of this priority.
+        /// The priority of the task.
         priority: u8,
-        /// Which.
+        /// The queue.
         queue: QueueName,
     },
-    /// The first time in the shard's `due` is earlier than it was.
+    /// The first time in the shard's `due` index became earlier.
     Due {
-        /// Where.
+        /// The index of the shard.
         shard: usize,
     },
-    /// A watched task has ended, or is gone.
+    /// A task whose completion a client awaits has ended or was deleted.
     Ended(TaskId),
-    /// Signals may have been missed up to now.
+    /// Wake-ups may have been lost before this point.
     Gap,
 }
 
-/// Hears until it is dropped, connecting anew whenever the connection breaks.
+/// Subscribes to the wake-ups of all shards until the future is dropped. Reconnects after every break.
 pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
     let channels = store.shards().iter().map(|shard| shard.keys.wakeups_channel()).collect();
     let on_message = move |message| {
         let wakeup = match message {
             PubSubMessage::Gap => Some(Wakeup::Gap),
-            PubSubMessage::Message { shard, payload: message } => parse(shard, &message),
+            PubSubMessage::Message { shard, payload } => parse(shard, &payload),
         };
-        // Nobody takes them any more: this hearing is about to be dropped.
-        wakeup.map(|signal| sender.send(signal));
+        // An error means that the receiver was dropped: so is this future soon.
+        wakeup.map(|wakeup| sender.send(wakeup));
     };
-    pubsub::subscribe(&store, channels, on_message).await;
+    pubsub::subscribe(store.client(), channels, on_message).await;
 }
 
 fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {
@@ -65,7 +64,7 @@ fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::notify::wakeups::*;
+    use super::*;
 
     fn parsed(message: &[u8]) -> Option<Wakeup> {
         parse(3, message)

@@ -38,7 +38,7 @@ pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Complet
     }
     let outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.record_lease_ends(&transitions.completed, &outcomes);
+    super::count_lease_ends(transitions, &transitions.completed, &outcomes);
     Ok(outcomes)
 }
 

@@ -38,7 +38,7 @@ pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> R
     }
     let outcomes = super::parse_items(call.send().await?, failures.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.record_lease_ends(&transitions.failed, &outcomes);
+    super::count_lease_ends(transitions, &transitions.failed, &outcomes);
     Ok(outcomes)
 }
 

@@ -4,13 +4,14 @@
 //! Outcomes are in the order of the items. No two items of a call may name the same task or key.
 
 use super::error::{Error, Result};
-use super::redis::reply::{ReplyReader, read_list};
+use super::metrics::Transitions;
+use super::redis::reply::{ReplyReader, parse_items};
 use super::redis::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
-use deadpool_redis::redis::Value;
+use crate::metrics::Counter;
 
 /// Declares the modules of the transitions, and lists their scripts and those of the views.
 macro_rules! ops {
@@ -87,17 +88,14 @@ pub enum LeaseEnd {
     Unknown,
 }
 
-/// Reads the outcomes of `expected` items.
-pub(super) fn parse_items<T>(
-    reply: Value,
-    expected: usize,
-    parse: impl Fn(ReplyReader) -> Result<T>,
-) -> Result<Vec<T>> {
-    let list = read_list(reply)?;
-    if list.len() != expected {
-        return Err(Error::Unexpected(format!("{} replies to {expected} items", list.len())));
+/// Counts the leases that a call ended: each in `counter`, and the state that its task went to.
+fn count_lease_ends(transitions: &Transitions, counter: &Counter, outcomes: &[LeaseEnd]) {
+    for outcome in outcomes {
+        if let LeaseEnd::Done { state, repeated: false, .. } = outcome {
+            counter.inc();
+            transitions.record_end_state(*state);
+        }
     }
-    list.map(|item| parse(read_list(item)?)).collect()
 }
 
 fn unexpected_reply<T>(script: &Script, tag: &str) -> Result<T> {

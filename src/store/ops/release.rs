@@ -27,7 +27,7 @@ pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -
     }
     let outcomes = super::parse_items(call.send().await?, releases.len(), parse_item)?;
     let transitions = shard.transitions();
-    transitions.record_lease_ends(&transitions.released, &outcomes);
+    super::count_lease_ends(transitions, &transitions.released, &outcomes);
     Ok(outcomes)
 }
 

@@ -1,6 +1,5 @@
 //! Raises the generation of a shard's data set: proves that writes work, and lets servers detect a loss of data.
 
-use crate::store::dataset::identity::Dataset;
 use crate::store::error::Result;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -33,11 +32,11 @@ pub struct DatasetMarker {
 pub async fn touch_dataset(
     shard: &Shard,
     caller: &mut Caller,
-    dataset: &Dataset,
+    dataset: &str,
     purpose: TouchPurpose,
 ) -> Result<Option<DatasetMarker>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push(dataset.to_string()).push(match purpose {
+    call.push(dataset).push(match purpose {
         TouchPurpose::Check => "check",
         TouchPurpose::CreateIfMissing => "create",
         TouchPurpose::Accept => "accept",

@@ -1,8 +1,8 @@
-//! The Redis that a server brings along: started, watched, started again, stopped.
+//! The embedded Redis: a redis-server process that the server starts, supervises, restarts and stops.
 //!
-//! It lives in the data directory (0700), on a unix socket, append-only with an fsync before every answer unless
-//! the settings ask for less. It outlives
-//! a crash of its server; the next start adopts it. A lock on the data directory keeps a second server away.
+//! Its data lies in the data directory (mode 0700). It listens on a unix socket, and its append-only file is synced
+//! before every reply unless the configured durability is lower. It survives a crash of its server, and the next
+//! start adopts it. A lock on the data directory excludes a second server.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,75 +12,79 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::config::Durability;
-use deadpool_redis::redis::{self, Client, ErrorKind, ServerErrorKind, cmd};
+use deadpool_redis::redis::{self, ErrorKind, ServerErrorKind, cmd};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How long it may take to begin answering, apart from loading its data, which may take as long as it takes.
+use super::topology::Connection;
+use crate::config::Durability;
+
+/// The time limit for the first reply. Loading the data has no limit.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit for connecting and for each reply.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How often an adopted one, which is no child of ours, is asked whether it lives.
+/// How often an adopted redis-server is pinged. It is no child process, so its exit goes unnoticed otherwise.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why there is no managed Redis.
+/// Why the embedded Redis is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedRedisError {
-    /// None of the programs is on PATH.
+    /// Neither program is on PATH.
     #[error(
         "neither redis-server nor valkey-server is on PATH. Install Redis 7.0 or later (Debian and Ubuntu: \
          apt-get install redis-server; macOS: brew install redis), or name a Redis with --redis-url"
     )]
     NotInstalled,
-    /// Another server has the data directory.
+    /// Another server holds the lock on the data directory.
     #[error("another slotwheel uses the data directory {0}: stop it, or choose another with --data-dir")]
     InUse(PathBuf),
-    /// A Redis that is not ours answers on our socket.
-    #[error("a Redis with the data directory {theirs} answers on {socket}, where ours should: stop it first")]
+    /// A Redis with another data directory listens on the socket.
+    #[error("a Redis with another data directory ({directory}) listens on {socket}: stop it first")]
     ForeignRedis {
-        /// What it says of itself.
-        theirs: String,
-        /// Where it answers.
+        /// Its data directory.
+        directory: String,
+        /// The socket in this server's data directory.
         socket: PathBuf,
     },
-    /// The operating system allows about a hundred bytes for a socket's path.
+    /// The operating system allows about 100 bytes for the path of a socket.
     #[error("the path {0} is too long for a unix socket: choose a shorter --data-dir")]
     PathTooLong(PathBuf),
-    /// It ended before it answered, or never did.
+    /// It exited before the first reply, or did not reply in time.
     #[error("redis-server did not start: {0}")]
     NotStarted(String),
     /// The data directory cannot be used.
-    #[error("the data directory {0}: {1}")]
+    #[error("cannot use the data directory {0}: {1}")]
     Directory(PathBuf, io::Error),
 }
 
-/// A Redis of our own, and the lock on its directory.
+/// A running redis-server, and the lock on its data directory.
 #[derive(Debug)]
 pub struct EmbeddedRedis {
     directory: PathBuf,
     socket: PathBuf,
     program: PathBuf,
     appendfsync: &'static str,
-    /// `None`: adopted.
+    /// `None`: an earlier server started it.
     child: Option<Child>,
     _lock: File,
 }
 
 impl EmbeddedRedis {
-    /// Starts one in `directory`, or adopts the one that a crashed server left there, and waits until it answers.
+    /// Starts redis-server in `directory`, or adopts the one that a crashed server left running. Returns when it replies.
     pub async fn start(directory: &Path, durability: Durability) -> Result<Self, EmbeddedRedisError> {
         let failed = |error| EmbeddedRedisError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
         if let Err(error) = fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)) {
-            // A volume may belong to another user and be ours through its group. What Redis writes is its own to judge.
-            tracing::warn!(%error, directory = %directory.display(), "the data directory cannot be made private");
+            // A mounted volume may belong to another user and be writable through its group.
+            tracing::warn!(%error, directory = %directory.display(), "cannot make the data directory private");
         }
         let lock = File::create(directory.join("slotwheel.lock")).map_err(failed)?;
-        // One who is just ending may hold it still, and so may a process that is just being started by one who has.
+        // A server that is stopping may still hold the lock, and so may a process that it is just starting.
         let deadline = Instant::now() + LOCK_TIMEOUT;
         while lock.try_lock().is_err() {
             if Instant::now() > deadline {
@@ -99,17 +103,17 @@ impl EmbeddedRedis {
         };
         let mut embedded = EmbeddedRedis { directory, socket, program, appendfsync, child: None, _lock: lock };
         if embedded.adopt().await? {
-            // It may have been started for another level.
+            // The earlier server may have had another durability.
             let set = embedded.query(&["CONFIG", "SET", "appendfsync", appendfsync]).await;
             set.map_err(|error| EmbeddedRedisError::NotStarted(error.to_string()))?;
-            tracing::info!("took over the redis-server that an earlier server left running");
+            tracing::info!("adopted the redis-server of an earlier server");
         } else {
             embedded.launch().await?;
         }
         Ok(embedded)
     }
 
-    /// The URL of the one that a running server keeps in `directory`, if there is one.
+    /// Returns the URL of the embedded Redis of the server that holds the lock on `directory`. `None`: no server holds it.
     pub async fn running_url(directory: &Path) -> Option<String> {
         let directory = directory.canonicalize().ok()?;
         let lock = File::open(directory.join("slotwheel.lock")).ok()?;
@@ -119,29 +123,29 @@ impl EmbeddedRedis {
         Some(socket_url(&directory.join("redis.sock")))
     }
 
-    /// Where it listens.
+    /// Returns the URL of its socket.
     pub fn url(&self) -> String {
         socket_url(&self.socket)
     }
 
-    /// Whether one answers on the socket and is ours. One that is there and does not answer is waited for: a second
-    /// one beside it would write into its files.
+    /// Checks whether a redis-server with this data directory listens on the socket. If one listens without a reply,
+    /// waits for it: a second one would write to the same files.
     async fn adopt(&self) -> Result<bool, EmbeddedRedisError> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match self.query(&["CONFIG", "GET", "dir"]).await {
-                Ok(answer) => {
-                    let theirs = redis::from_redis_value::<Vec<String>>(answer).unwrap_or_default();
-                    let theirs = theirs.get(1).cloned().unwrap_or_default();
-                    if Path::new(&theirs) == self.directory {
+                Ok(reply) => {
+                    let setting = redis::from_redis_value::<Vec<String>>(reply).unwrap_or_default();
+                    let directory = setting.get(1).cloned().unwrap_or_default();
+                    if Path::new(&directory) == self.directory {
                         return Ok(true);
                     }
-                    return Err(EmbeddedRedisError::ForeignRedis { theirs, socket: self.socket.clone() });
+                    return Err(EmbeddedRedisError::ForeignRedis { directory, socket: self.socket.clone() });
                 }
                 Err(error) if error.is_connection_refusal() => return Ok(false),
                 Err(error) if Instant::now() > deadline => {
                     return Err(EmbeddedRedisError::NotStarted(format!(
-                        "one that runs already does not answer: {error}"
+                        "the one already running does not reply: {error}"
                     )));
                 }
                 Err(_) => sleep(POLL_INTERVAL).await,
@@ -161,7 +165,7 @@ impl EmbeddedRedis {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)
-            // Its own group: a Ctrl-C at the terminal is for the server, which then stops its Redis in good order.
+            // Its own process group: Ctrl-C in the terminal reaches only the server, which then stops Redis cleanly.
             .process_group(0);
         let mut child = Command::from(command).spawn().map_err(failed)?;
         let mut deadline = Instant::now() + START_TIMEOUT;
@@ -176,7 +180,7 @@ impl EmbeddedRedis {
                 Err(_) => {}
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(EmbeddedRedisError::NotStarted(format!("{status}; its last words: {}", self.log_tail())));
+                return Err(EmbeddedRedisError::NotStarted(format!("{status}; end of its log: {}", self.log_tail())));
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -188,7 +192,7 @@ impl EmbeddedRedis {
         let directory = self.directory.display();
         let socket = self.socket.display();
         format!(
-            "# Written at every start.\n\
+            "# Overwritten at every start.\n\
              dir \"{directory}\"\n\
              port 0\n\
              unixsocket \"{socket}\"\n\
@@ -198,7 +202,7 @@ impl EmbeddedRedis {
              appendfsync {}\n\
              save \"\"\n\
              maxmemory-policy noeviction\n\
-             # Task hashes stay compact up to this size of a value.\n\
+             # Task hashes stay compact while no value is larger than this.\n\
              hash-max-listpack-value 4096\n",
             self.appendfsync
         )
@@ -211,27 +215,23 @@ impl EmbeddedRedis {
     }
 
     async fn query(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(Duration::from_secs(1)));
-        let client = Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = Connection::open(&self.url(), QUERY_TIMEOUT).await?;
         let (name, arguments) = command.split_first().unwrap_or((&"PING", &[]));
-        cmd(name).arg(arguments).query_async(&mut connection).await
+        connection.send(cmd(name).arg(arguments)).await
     }
 
-    /// Starts it again whenever it ends, until `stop`; then stops it.
+    /// Restarts redis-server whenever it exits. On `stop`, stops it and returns.
     pub async fn supervise(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = self.exited() => {}
                 () = stop.cancelled() => break,
             }
-            tracing::error!(last_words = self.log_tail(), "redis-server has ended; starting it again");
-            // One that does not listen yet when the server is told to stop is left to the next start, which adopts it.
+            tracing::error!(log_tail = self.log_tail(), "redis-server exited; restarting it");
+            // If `stop` comes before it listens, it is left running: the next start adopts it.
             let relaunch = async {
                 while let Err(error) = self.launch().await {
-                    tracing::error!(%error, "redis-server does not start");
+                    tracing::error!(%error, "starting redis-server failed");
                     sleep(Duration::from_secs(1)).await;
                 }
             };
@@ -243,13 +243,13 @@ impl EmbeddedRedis {
         self.stop().await;
     }
 
-    /// Returns when it has ended.
+    /// Returns when the process has exited.
     async fn exited(&mut self) {
         match &mut self.child {
             Some(child) => drop(child.wait().await),
             None => loop {
                 sleep(LIVENESS_INTERVAL).await;
-                // Only a refused connection means that it is gone; a busy one answers late.
+                // Only a refused connection means that it has exited. A busy redis-server replies late.
                 if let Err(error) = self.query(&["PING"]).await
                     && error.is_connection_refusal()
                 {
@@ -259,12 +259,12 @@ impl EmbeddedRedis {
         }
     }
 
-    /// Stops it and waits until it has ended.
+    /// Stops redis-server and waits until it has exited.
     pub async fn stop(mut self) {
-        // All is in the append-only file already. The connection breaks instead of answering.
+        // The append-only file is complete already. The connection breaks instead of a reply.
         let _ = self.query(&["SHUTDOWN", "NOSAVE"]).await;
         if tokio::time::timeout(STOP_TIMEOUT, self.exited()).await.is_err() {
-            tracing::error!("redis-server does not stop; it is left running");
+            tracing::error!("stopping redis-server failed; it is left running");
         }
     }
 }
@@ -278,7 +278,7 @@ fn is_loading(error: &redis::RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
 }
 
-/// The first of the programs on PATH.
+/// Returns the path of the first program on PATH.
 fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     ["redis-server", "valkey-server"].iter().find_map(|name| {

@@ -1,56 +1,54 @@
-//! Hears one channel of each shard, on a connection of its own.
+//! Pub/sub: subscribes to one channel of each shard, on a connection of its own.
 //!
-//! What is said may be lost where a connection breaks; whoever hears is told so once the channels are heard again.
+//! Messages are lost while the connection is broken. After each new subscription a [`PubSubMessage::Gap`] says so.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::{AsyncPushSender, MultiplexedConnection};
-use deadpool_redis::redis::cluster_async::ClusterConnection;
-use deadpool_redis::redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, cmd};
+use deadpool_redis::redis::{PushInfo, PushKind};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::reply::bytes;
 use crate::store::error::Result;
-use crate::store::shard::Store;
 
-/// What comes of a connection.
+/// What a subscription delivers.
 #[derive(Debug)]
 pub(in crate::store) enum PubSubMessage {
-    /// Something may have been said up to now that was not heard.
+    /// Messages may have been lost before this point.
     Gap,
     /// A message.
     Message {
-        /// In which shard.
+        /// The index of the channel, which is that of its shard.
         shard: usize,
-        /// What.
+        /// The message as it was published.
         payload: Vec<u8>,
     },
 }
 
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Subscriptions that come less far apart are told as one.
+/// Renewed subscriptions within this time are reported as one gap.
 const COALESCE_DELAY: Duration = Duration::from_millis(20);
 
-/// Hears `channels`, one of each shard, until it is dropped, connecting anew whenever the connection breaks. `take` is
-/// called where the connection is read, so that nothing piles up: it must not take long. (A Cluster's client has a queue
-/// of its own in between, which has no bound.)
-pub(in crate::store) async fn subscribe<T>(store: &Store, channels: Vec<String>, on_message: T)
+/// Subscribes to `channels`, one of each shard, until the future is dropped. Reconnects after every break.
+///
+/// `on_message` runs where the connection is read, so that messages never queue up: it must return fast. (The client of a
+/// Cluster has an unbounded queue of its own in between.)
+pub(in crate::store) async fn subscribe<T>(client: &Client, channels: Vec<String>, on_message: T)
 where
     T: Fn(PubSubMessage) + Clone + Send + Sync + 'static,
 {
     loop {
-        if let Err(error) = run_subscription(store, &channels, on_message.clone()).await {
-            tracing::debug!(%error, "what scripts publish is not heard");
+        if let Err(error) = run_subscription(client, &channels, on_message.clone()).await {
+            tracing::debug!(%error, "pub/sub subscription failed");
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
-/// Ends when the connection has to be made anew.
-async fn run_subscription<T>(store: &Store, channels: &[String], on_message: T) -> Result<()>
+/// Returns when the connection must be opened again.
+async fn run_subscription<T>(client: &Client, channels: &[String], on_message: T) -> Result<()>
 where
     T: Fn(PubSubMessage) + Clone + Send + Sync + 'static,
 {
@@ -67,22 +65,26 @@ where
         }
         Ok(())
     };
-    let connection = PubSubConnection::open(store.client(), on_push).await?;
+    let connection = client.topology().subscriber(on_push).await?;
     let (mut unsubscribed, mut pending_confirmations): (Vec<&String>, _) = (channels.iter().collect(), 0);
-    let mut resubscribed = false;
+    let mut is_resubscribed = false;
     loop {
         if !unsubscribed.is_empty() {
-            let outcomes = join_all(unsubscribed.iter().map(|channel| connection.subscribe(channel))).await;
+            let attempts = unsubscribed.iter().map(|channel| {
+                let mut connection = connection.clone();
+                async move { connection.subscribe(channel).await }
+            });
+            let outcomes = join_all(attempts).await;
             let attempted = std::mem::take(&mut unsubscribed);
             for (channel, outcome) in attempted.iter().zip(outcomes) {
-                match (outcome, &connection) {
-                    (Ok(()), _) => pending_confirmations += 1,
-                    (Err(error), PubSubConnection::Single(_)) => return Err(error),
-                    // The others are heard meanwhile.
-                    (Err(error), PubSubConnection::Cluster(_)) => {
-                        tracing::debug!(%error, channel, "a shard is not heard");
+                match outcome {
+                    Ok(()) => pending_confirmations += 1,
+                    // The other channels deliver meanwhile.
+                    Err(error) if connection.reconnects() => {
+                        tracing::debug!(%error, channel, "pub/sub subscription of a shard failed; retrying");
                         unsubscribed.push(channel);
                     }
+                    Err(error) => return Err(error.into()),
                 }
             }
             if unsubscribed.len() < attempted.len() {
@@ -91,58 +93,25 @@ where
         }
         let kind = tokio::select! {
             kind = control.recv() => kind,
-            () = tokio::time::sleep(COALESCE_DELAY), if resubscribed => {
-                resubscribed = false;
+            () = tokio::time::sleep(COALESCE_DELAY), if is_resubscribed => {
+                is_resubscribed = false;
                 on_message(PubSubMessage::Gap);
                 continue;
             }
             () = tokio::time::sleep(RETRY_DELAY), if !unsubscribed.is_empty() => continue,
         };
-        match (kind, &connection) {
-            // Each subscription is confirmed. Others come where a Cluster's client has subscribed by itself.
-            (Some(PushKind::SSubscribe), _) if pending_confirmations > 0 => pending_confirmations -= 1,
-            (Some(PushKind::SSubscribe), _) => resubscribed = true,
-            // A Cluster's client connects again by itself, but does not see to it that all is heard again. A slot that
-            // has moved to another node takes its channel with it.
-            (Some(PushKind::Disconnection | PushKind::SUnsubscribe), PubSubConnection::Cluster(_)) => {
+        match kind {
+            // Each subscription is confirmed. Further confirmations mean that the client of a Cluster resubscribed.
+            Some(PushKind::SSubscribe) if pending_confirmations > 0 => pending_confirmations -= 1,
+            Some(PushKind::SSubscribe) => is_resubscribed = true,
+            // The client of a Cluster reconnects by itself but may miss channels. A slot that migrates to another node
+            // takes its channel with it.
+            Some(PushKind::Disconnection | PushKind::SUnsubscribe) if connection.reconnects() => {
                 (unsubscribed, pending_confirmations) = (channels.iter().collect(), 0);
             }
-            (Some(PushKind::Disconnection) | None, _) => return Ok(()),
-            (Some(_), _) => {}
+            Some(PushKind::Disconnection) | None => return Ok(()),
+            Some(_) => {}
         }
-    }
-}
-
-/// A connection for hearing; dropped, it ends all subscriptions.
-enum PubSubConnection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-impl PubSubConnection {
-    async fn open(client: &Client, push_sender: impl AsyncPushSender) -> Result<Self> {
-        if client.is_cluster() {
-            let builder = client.cluster_builder()?.use_protocol(ProtocolVersion::RESP3).push_sender(push_sender);
-            return Ok(PubSubConnection::Cluster(builder.build()?.get_async_connection().await?));
-        }
-        let info = client.config().open_client()?.get_connection_info().clone();
-        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = deadpool_redis::redis::Client::open(info.set_redis_settings(redis))?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(2)))
-            .set_response_timeout(Some(Duration::from_secs(3)))
-            .set_push_sender(push_sender);
-        Ok(PubSubConnection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
-    }
-
-    async fn subscribe(&self, channel: &str) -> Result<()> {
-        match self {
-            PubSubConnection::Single(connection) => {
-                cmd("SSUBSCRIBE").arg(channel).exec_async(&mut connection.clone()).await?;
-            }
-            PubSubConnection::Cluster(connection) => connection.clone().ssubscribe(channel).await?,
-        }
-        Ok(())
     }
 }
 

@@ -99,6 +99,19 @@ pub(in crate::store) fn int(value: Value) -> Result<i64> {
     number.ok_or_else(|| mismatch("a number", &value))
 }
 
+/// Parses a list of exactly `expected` lists, each with `parse`.
+pub(in crate::store) fn parse_items<T>(
+    reply: Value,
+    expected: usize,
+    parse: impl Fn(ReplyReader) -> Result<T>,
+) -> Result<Vec<T>> {
+    let list = read_list(reply)?;
+    if list.len() != expected {
+        return Err(Error::Unexpected(format!("{} replies to {expected} items", list.len())));
+    }
+    list.map(|item| parse(read_list(item)?)).collect()
+}
+
 /// A number as Redis writes it, a zset's score included.
 pub(in crate::store) fn parse_int(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;

@@ -1,10 +1,10 @@
 //! Scripts: joined at compile time, called by digest, loaded if Redis does not know the digest.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use deadpool_redis::redis;
 
-use crate::metrics::{Histogram, LATENCY_BUCKETS};
+use crate::metrics::{Histogram, HistogramSnapshot, LATENCY_BUCKETS};
 use crate::store::record::FIELDS;
 
 /// One transition's script.
@@ -80,12 +80,12 @@ pub(in crate::store) struct LoadedScript {
 
 /// All scripts, by name.
 #[derive(Debug)]
-pub(in crate::store) struct Scripts(HashMap<&'static str, LoadedScript>);
+pub(in crate::store) struct Scripts(BTreeMap<&'static str, LoadedScript>);
 
 impl Scripts {
-    /// `injected_lua` follows the first line of each script; tests observe scripts with it.
-    pub(in crate::store) fn new(injected_lua: &str) -> Self {
-        let loaded = crate::store::ops::ALL.iter().map(|script| {
+    /// Loads `scripts`. Inserts `injected_lua` after the first line of each; tests observe the scripts with it.
+    pub(in crate::store) fn new(scripts: &[&'static Script], injected_lua: &str) -> Self {
+        let loaded = scripts.iter().map(|script| {
             let text = script.full_text(injected_lua);
             let sha = redis::Script::new(&text).get_hash().to_owned();
             (script.name, LoadedScript { sha, text, latency: Histogram::new(&LATENCY_BUCKETS) })
@@ -95,5 +95,10 @@ impl Scripts {
 
     pub(in crate::store) fn get(&self, script: &Script) -> Option<&LoadedScript> {
         self.0.get(script.name)
+    }
+
+    /// Returns the durations of calls by script name.
+    pub(super) fn durations(&self) -> impl Iterator<Item = (&'static str, HistogramSnapshot)> {
+        self.0.iter().map(|(name, loaded)| (*name, loaded.latency.read()))
     }
 }

@@ -1,8 +1,7 @@
-//! Checks invariants, each in one atomic look, while servers write.
+//! Verifies invariants: one script checks each of them atomically while other calls write.
 
-use crate::store::audit::Invariant;
 use crate::store::error::Result;
-use crate::store::ops::repair::{Violation, parse_violations};
+use crate::store::invariant::{Invariant, Violation, parse_violations};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 

@@ -13,7 +13,7 @@ use deadpool_redis::redis::cmd;
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, StartTime};
-use slotwheel::store::audit::Invariant;
+use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::complete::{Completion, complete};

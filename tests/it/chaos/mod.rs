@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::{Duration, Instant};
 
 use slotwheel::store::dataset::identity;
-use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::{Client as Redis, Store, audit};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -174,7 +174,9 @@ async fn ended(mut clients: JoinSet<()>, troubles: &mut Vec<String>) {
 /// The findings of an audit of the store after the run.
 async fn audited(url: &str) -> Vec<String> {
     let client =
-        Redis::connect(RedisConfig { url: url.to_owned(), ..RedisConfig::default() }).await.expect("a connection");
+        Redis::connect(RedisConfig { url: url.to_owned(), ..RedisConfig::default() }, slotwheel::store::ops::ALL)
+            .await
+            .expect("a connection");
     let founded = identity::load(&client, "sw").await.expect("meta").expect("a data set");
     let store = Store::new(Arc::new(client), founded.shards, "sw");
     let report = audit::audit(&store).await.expect("an audit");

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slotwheel::config::{Config, RawConfig};
 use slotwheel::store::dataset::identity;
-use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::{Client, Store, audit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -109,7 +109,7 @@ impl Fixture {
             injected_lua: prelude,
             ..RedisConfig::default()
         };
-        let client = Client::connect(target).await.expect("a direct connection");
+        let client = Client::connect(target, slotwheel::store::ops::ALL).await.expect("a direct connection");
         let founded = identity::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
         Store::new(Arc::new(client), founded.shards, &self.config.prefix)
     }

@@ -22,7 +22,7 @@ use slotwheel::store::ops::expire_leases::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
 use slotwheel::store::ops::submit::submit;
-use slotwheel::store::redis::client::RedisConfig;
+use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::views::expired_leases::expired_leases;
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::{Caller, Client, Result, Shard, Store};
@@ -135,9 +135,9 @@ impl Lab {
             injected_lua: prelude,
             ..RedisConfig::default()
         };
-        let client = Client::connect(target).await.expect("a connection");
+        let client = Client::connect(target, slotwheel::store::ops::ALL).await.expect("a connection");
         let shards = Shards::new(1).expect("one shard");
-        identity::found(&client, "sw", Some(shards)).await.expect("a data set");
+        identity::open_or_create(&client, "sw", Some(shards)).await.expect("a data set");
         let store = Store::new(Arc::new(client), shards, "sw");
         let connection = connect(&redis.url).await.expect("a connection");
         Lab { store, connection, offset, held: Mutex::default(), redis }

@@ -10,8 +10,8 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
 use slotwheel::store::Result;
-use slotwheel::store::audit::Invariant;
 use slotwheel::store::dataset::identity::Dataset;
+use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::prune_callers::prune_callers;
 use slotwheel::store::ops::record_workers::{WorkerSeen, record_workers};
 use slotwheel::store::ops::repair::repair;
@@ -79,16 +79,23 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { note(lab, None).await? }
         ),
         scenario!("touch_dataset", "the first", |_lab| {}, |lab| {
-            touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
+            touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab).to_string(), TouchPurpose::CreateIfMissing)
+                .await?;
         }),
         scenario!(
             "touch_dataset",
             "another",
             |lab| {
-                touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::CreateIfMissing).await?;
+                touch_dataset(
+                    lab.shard(),
+                    &mut Caller::new(),
+                    &founded(lab).to_string(),
+                    TouchPurpose::CreateIfMissing,
+                )
+                .await?;
             },
             |lab| {
-                touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab), TouchPurpose::Check).await?;
+                touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab).to_string(), TouchPurpose::Check).await?;
             }
         ),
         scenario!(

@@ -1,68 +1,74 @@
-//! What an audit can suspect and a script can look at in one piece: the few keys that a statement is about.
+//! Invariants of the data in Redis, and violations of them.
+//!
+//! An invariant names the few keys that it is about, so that one script can check or repair it atomically.
 
 use std::fmt;
 
+use deadpool_redis::redis::Value;
+
+use super::error::Result;
+use super::redis::reply::{parse_items, read_list};
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 
-/// What a finding is about. In the order in which they are mended: what comes later is counted from what comes first.
+/// An invariant, in the order of repairs: later ones count what earlier ones repair.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Invariant {
-    /// The shard's counters, which must not be behind what was given out.
+    /// The shard's counters are not below any number in use.
     Counters {
-        /// The highest place in a slot queue that was seen.
+        /// The highest sequence number found.
         seq: i64,
-        /// The highest turn on a wheel that was seen.
+        /// The highest turn found on a wheel.
         turn: i64,
     },
-    /// A member of an index of tasks.
+    /// A member of an index of tasks matches its task.
     IndexEntry {
-        /// The id, or what stands where one should.
+        /// The task id, or other bytes.
         member: Vec<u8>,
-        /// What follows the shard's base.
+        /// The key of the index without the shard's base.
         index: Vec<u8>,
     },
-    /// A task that may bear fields that only an ended one has.
+    /// A task that has not ended has no fields of an ended one.
     StaleEndFields(TaskId),
-    /// A dedupe key.
+    /// A dedupe key is held by the right task.
     DedupeKey {
-        /// Of the tasks that may hold it.
+        /// The queue of the tasks that may hold it.
         queue: QueueName,
-        /// Of the key.
+        /// The digest of the key.
         digest: Vec<u8>,
-        /// Tasks that live and name it.
+        /// Unended tasks that name the key.
         ids: Vec<TaskId>,
     },
-    /// The record of an Idempotency-Key, by its digest.
+    /// The record of an Idempotency-Key expires at its time. Holds the digest of the key.
     Idempotency(Vec<u8>),
-    /// Whether a queue's settings are listed where upkeep looks for them, by the queue's name.
+    /// A queue with settings, and no other, is in the index of settings. Holds the queue's name.
     SettingsIndex(Vec<u8>),
-    /// A slot queue and its entry on the wheel.
+    /// A slot queue with tasks, and no other, is on the wheel.
     WheelEntry {
-        /// Whose wheel.
+        /// The queue.
         queue: QueueName,
         /// `<priority>:<slot>`.
         member: Vec<u8>,
     },
-    /// Where a queue stands among the queues, by its name.
+    /// The indexes of queues match the queue. Holds its name.
     QueueIndexes(Vec<u8>),
-    /// The counts of a queue.
+    /// The counts of a queue match its tasks.
     QueueCounts {
-        /// Whose.
+        /// The queue.
         queue: QueueName,
-        /// Slot queues that its wheel does not name.
+        /// Slot queues that are missing from its wheel, as `<priority>:<slot>`.
         unlisted_slots: Vec<String>,
     },
-    /// The counts of the shard; these queues are not in its list.
+    /// The counts of the shard match those of its queues. Holds the queues missing from its list.
     ShardCounts(Vec<String>),
 }
 
-/// Members of one subject that a script is sent at most: those beyond are seen by the next look.
+/// The maximum number of members sent for one invariant. The next pass checks the rest.
 const MAX_MEMBERS: usize = 1000;
 
 impl Invariant {
-    /// As the scripts take it: its kind, the number of arguments, the arguments.
-    pub(in crate::store) fn script_args(&self) -> Vec<Vec<u8>> {
+    /// Returns the arguments for a script: the kind, the number of arguments, the arguments.
+    pub(super) fn script_args(&self) -> Vec<Vec<u8>> {
         let bytes = |text: &str| text.as_bytes().to_vec();
         let (kind, arguments): (_, Vec<Vec<u8>>) = match self {
             Invariant::Counters { seq, turn } => ("counters", vec![bytes(&seq.to_string()), bytes(&turn.to_string())]),
@@ -76,9 +82,9 @@ impl Invariant {
             Invariant::SettingsIndex(name) => ("settings", vec![name.clone()]),
             Invariant::WheelEntry { queue, member } => ("wheel_entry", vec![bytes(queue.as_str()), member.clone()]),
             Invariant::QueueIndexes(name) => ("queue", vec![name.clone()]),
-            Invariant::QueueCounts { queue, unlisted_slots: places } => {
-                let places = places.iter().take(MAX_MEMBERS).map(|place| bytes(place));
-                ("queue_counts", std::iter::once(bytes(queue.as_str())).chain(places).collect())
+            Invariant::QueueCounts { queue, unlisted_slots } => {
+                let slots = unlisted_slots.iter().take(MAX_MEMBERS).map(|slot| bytes(slot));
+                ("queue_counts", std::iter::once(bytes(queue.as_str())).chain(slots).collect())
             }
             Invariant::ShardCounts(queues) => {
                 ("shard_counts", queues.iter().take(MAX_MEMBERS).map(|queue| bytes(queue)).collect())
@@ -88,7 +94,7 @@ impl Invariant {
         [bytes(kind), count].into_iter().chain(arguments).collect()
     }
 
-    /// How many of its kind one call looks at.
+    /// Returns the maximum number of invariants of this kind in one call.
     pub(super) fn max_per_call(&self) -> usize {
         match self {
             Invariant::IndexEntry { .. }
@@ -103,18 +109,17 @@ impl Invariant {
         }
     }
 
-    /// Whether both are of one kind, and so may stand in one call.
+    /// Whether both are of the same kind, so that one call may check both.
     pub(super) fn is_same_kind(&self, other: &Invariant) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
-/// What should be text, for people.
+/// Formats bytes that should be text.
 fn escape(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_debug().to_string()
 }
 
-/// Bytes that are no text, in hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -122,7 +127,7 @@ fn hex(bytes: &[u8]) -> String {
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Invariant::Counters { .. } => f.write_str("the shard's counters"),
+            Invariant::Counters { .. } => f.write_str("counters of the shard"),
             Invariant::IndexEntry { member, index } => {
                 let index = match index.strip_prefix(b"claim:") {
                     Some(digest) => format!("claim:{}", hex(digest)),
@@ -135,14 +140,34 @@ impl fmt::Display for Invariant {
             }
             Invariant::StaleEndFields(id) => write!(f, "task {id}"),
             Invariant::DedupeKey { queue, digest, .. } => {
-                write!(f, "a dedupe key of queue {queue} ({})", hex(digest))
+                write!(f, "dedupe key {} of queue {queue}", hex(digest))
             }
-            Invariant::Idempotency(digest) => write!(f, "an Idempotency-Key's record ({})", hex(digest)),
+            Invariant::Idempotency(digest) => write!(f, "Idempotency-Key record {}", hex(digest)),
             Invariant::WheelEntry { queue, member } => write!(f, "slot queue {} of queue {queue}", escape(member)),
             Invariant::SettingsIndex(name) => write!(f, "settings of queue {}", escape(name)),
             Invariant::QueueIndexes(name) => write!(f, "queue {}", escape(name)),
             Invariant::QueueCounts { queue, .. } => write!(f, "queue {queue}"),
-            Invariant::ShardCounts(_) => f.write_str("the shard"),
+            Invariant::ShardCounts(_) => f.write_str("counts of the shard"),
         }
     }
+}
+
+/// A violation of an invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The violation. Empty if the invariant could not be checked.
+    pub problem: String,
+    /// The repair that is possible or was made, or why the invariant could not be checked.
+    pub repair: String,
+}
+
+/// Parses the violations of each of `count` invariants.
+pub(super) fn parse_violations(reply: Value, count: usize) -> Result<Vec<Vec<Violation>>> {
+    parse_items(reply, count, |list| {
+        list.map(|pair| {
+            let mut pair = read_list(pair)?;
+            Ok(Violation { problem: pair.text()?, repair: pair.text()? })
+        })
+        .collect()
+    })
 }
