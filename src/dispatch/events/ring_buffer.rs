@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_read_is_bounded_and_the_next_continues() {
+    fn read_is_bounded_and_the_next_one_continues() {
         let mut buffer = EventBuffer::new(3 * SCAN_LIMIT);
         buffer.push_all(vec![task_event(1); 2 * SCAN_LIMIT]);
         buffer.push_all(vec![task_event(2)]);
