@@ -16,7 +16,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
-use super::{TaskSpan, TracedTask};
+use super::task_span::{TaskSpan, TracedTask};
 
 /// Bound of the last export when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
