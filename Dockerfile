@@ -1,4 +1,4 @@
-# One container is a whole system: the server and, unless SLOTWHEEL_REDIS_URL names another, its Redis.
+# One container with the server and its embedded Redis. SLOTWHEEL_REDIS_URL selects another Redis.
 #
 #   docker build -t slotwheel .
 #   docker run --read-only --stop-timeout 30 -v slotwheel:/data -p 127.0.0.1:8080:8080 slotwheel
@@ -19,7 +19,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && install -d -o 10001 -g 10001 -m 0700 /data
 COPY --from=build /src/target/release/slotwheel /usr/local/bin/slotwheel
-# Inside the container every address is its own; what reaches it is decided where its port is published.
+# The container listens on all of its addresses. Access is controlled by where its port is published.
 ENV SLOTWHEEL_LISTEN=0.0.0.0:8080 \
     SLOTWHEEL_INSECURE=true \
     SLOTWHEEL_DATA_DIR=/data

@@ -1,49 +1,49 @@
-# `make run` and `make test` are all that a fresh machine needs: they install what is missing.
+# On a new machine, start with `make run` or `make test`: both install missing tools.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 BINARY := target/release/slotwheel
 DEMO_DIR ?= /usr/share/doc
-# Most tests wait most of their time: for something to be overdue, or to be given up.
+# Most tests mostly wait for due times and timeouts, so more threads than processors pay off.
 AT_ONCE := --test-threads 6
-# A package of its own, built beside the program so that what both depend on is built once.
+# The benchmark is a separate package. It shares the target directory, so that common dependencies are built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
 .PHONY: run build test check otlp chaos model model-long mutants fuzz schemathesis demo figures bench peers pieces profile help
 
-help: ## What there is
+help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
-run: tools-run build ## Serve on http://127.0.0.1:8080 with a Redis of its own
+run: tools-run build ## Start a server on http://127.0.0.1:8080 with its embedded Redis
 	exec $(BINARY) serve
 
-build: tools-build ## The release binary, at target/release/slotwheel
+build: tools-build ## Build the release binary, target/release/slotwheel
 	$(CARGO) build --release --locked
 
-test: tools-test ## All tests: on a Redis, on a one-process Cluster, and with every script watched
+test: tools-test ## Run all tests: on a Redis, on a one-process Cluster, and with the script checker
 	$(CARGO) test --locked -- $(AT_ONCE)
 	SLOTWHEEL_TEST_ON=cluster $(CARGO) test --locked --test it -- --test-threads 8
 	SLOTWHEEL_TEST_ON=shim $(CARGO) test --locked --test it -- $(AT_ONCE)
 	$(CARGO) test --release --locked --test simulation
 	$(CARGO) test --locked $(BENCH)
 
-otlp: tools-test ## The tests of what joins requests, logs and traces, with a program that can send spans
+otlp: tools-test ## Run the tracing tests with a program that can send spans
 	$(CARGO) test --locked --features otlp --test it -- tracing::
 
-chaos: tools-test ## Faults by a seed, under load, for SECONDS (60), with SEED (any)
+chaos: tools-test ## Inject random faults under load for SECONDS (60), with SEED (random)
 	SLOTWHEEL_CHAOS_SECONDS=$(or $(SECONDS),60) SLOTWHEEL_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --locked --test it -- --exact --nocapture chaos::tasks_are_neither_lost_nor_completed_twice_under_faults
 
-model: tools-test ## CASES traces against the reference model; SEED repeats those of a run before
+model: tools-test ## Compare CASES (500) request sequences with the reference model; SEED repeats a run
 	PROPTEST_CASES=$(or $(CASES),500) $(if $(SEED),PROPTEST_RNG_SEED=$(SEED)) $(CARGO) test --locked --test it -- model
 
-model-long: tools-test ## An hour of random tasks and workers, and the waits measured against those predicted
+model-long: tools-test ## Simulate an hour of random tasks and workers, and compare measured with predicted waits
 	SLOTWHEEL_SIMULATION_MINUTES=60 $(CARGO) test --release --locked --test simulation -- --nocapture
 
-mutants: tools-test ## Deliberate faults (ONLY=name: one), each of which a test must catch; ALL=1: by every layer
+mutants: tools-test ## Apply each deliberate fault (ONLY=name: one) and require a failing test; ALL=1: run every layer
 	ALL=$(ALL) .ci/mutants $(ONLY)
 
-check: tools-check ## Format, lints, docs, dependencies, contract, metrics
+check: tools-check ## Check format, lints, docs, dependencies, contract and metrics
 	$(CARGO) fmt --check -- src/store/ops/*.rs
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
@@ -55,31 +55,31 @@ check: tools-check ## Format, lints, docs, dependencies, contract, metrics
 	$(CARGO) build --locked
 	.ci/alerts
 
-fuzz: tools-fuzz ## Every fuzz target for SECONDS (20) each; fails on a finding and says where its input is
+fuzz: tools-fuzz ## Run each fuzz target for SECONDS (20); a finding fails the run and prints the path of its input
 	.ci/fuzz $(or $(SECONDS),20)
 
-schemathesis: tools-schemathesis ## A server held against openapi.yaml, EXAMPLES (50) requests an operation and more
+schemathesis: tools-schemathesis ## Test a server against openapi.yaml with EXAMPLES (50) requests per operation
 	$(CARGO) build --locked
 	.ci/schemathesis $(or $(EXAMPLES),50)
 
-demo: tools-demo build ## One task per file of DEMO_DIR, three workers in three languages, every digest checked
+demo: tools-demo build ## Process each file of DEMO_DIR by workers in three languages, and verify every digest
 	examples/demo.sh $(DEMO_DIR)
 
-figures: tools-test ## The figures of docs/figures.md, measured on this machine
+figures: tools-test ## Measure the figures of docs/figures.md on this machine
 	$(CARGO) bench --locked --bench figures -- $(ONLY)
 
-bench: tools-test build peers ## Against peers and the limit: ONLY=b SYSTEMS=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
+bench: tools-test build peers ## Compare with peers and the limit: ONLY=b SYSTEMS=slotwheel,ocypod PAIRS=12 SECONDS=3 MORE="--fsync always"
 	$(CARGO) build --release --locked $(BENCH)
 	target/release/slotwheel-bench $(if $(ONLY),--only $(ONLY)) $(if $(SYSTEMS),--systems $(SYSTEMS)) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(SECONDS),--seconds $(SECONDS)) $(MORE)
 
-pieces: tools-build ## The parts of the way through the server, each on its own (criterion); ONLY=reply: some of them
+pieces: tools-build ## Benchmark single steps of a request (criterion); ONLY=reply: some of them
 	$(CARGO) bench --locked --features pieces --bench pieces -- $(ONLY)
 
-profile: tools-profile ## Where the time goes in a server and its Redis under a workload of `make bench`: ONLY=b SECONDS=10
+profile: tools-profile ## Profile a server and its Redis under a workload of `make bench`: ONLY=b SECONDS=10
 	.ci/profile $(or $(ONLY),b) $(or $(SECONDS),10)
 
-peers: ## Those that the benchmark compares with, where their registries have them; what is missing is told
+peers: ## Install the benchmark's peers from their registries, and list the missing ones
 	bench/peers/install
 
 .PHONY: tools-run tools-build tools-test tools-check tools-fuzz tools-schemathesis tools-demo tools-profile

@@ -1,16 +1,16 @@
 //! Slotwheel: an HTTP task dispatcher over Redis.
 //!
-//! In reading order, from the ground floor up:
+//! In reading order, from the lowest layer up:
 //!
-//! - [`domain`]: the words and rules of tasks, slots and leases. No I/O, no clock.
-//! - [`config`]: settings, as written and as meant.
-//! - [`measure`]: instruments: counters and histograms that may stand on any path.
-//! - [`spans`]: what a tracing system is told of tasks.
-//! - [`store`]: the only code that speaks Redis. One transition, one script.
-//! - [`dispatch`]: waiters in memory, one pump per shard, gathering of what comes in together.
-//! - [`upkeep`]: what must happen without anybody asking: delays, leases, deadlines, retention.
-//! - [`http_server`]: connections, their limits, and the parts of HTTP that no route concerns.
-//! - [`api`]: routes, JSON, and problem documents.
+//! - [`domain`]: terms and rules of tasks, slots and leases. No I/O, no clock.
+//! - [`config`]: settings, as written and as resolved.
+//! - [`metrics`]: counters and histograms, cheap enough for every path.
+//! - [`spans`]: spans of tasks for a tracing system.
+//! - [`store`]: the only code that speaks to Redis. Each transition is one script.
+//! - [`dispatch`]: waiters in memory, one claim loop per shard, batching of concurrent requests.
+//! - [`upkeep`]: background maintenance: delays, leases, deadlines, retention.
+//! - [`http_server`]: connections with limits and timeouts.
+//! - [`api`]: routes, JSON, problems.
 //! - [`app`]: wiring. [`cli`]: the command line.
 
 pub mod api;

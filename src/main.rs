@@ -1,11 +1,11 @@
-//! The binary: everything is in the library.
+//! The binary. All code is in the library.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Requests are taken up by one thread and finished by another: the system's allocator makes threads wait for each other
-/// then. Without huge pages: what waiters hold and do not touch takes no memory. docs/performance.md has the figures.
+/// Memory of a request is often allocated and freed by different threads, which contend in the system's allocator. Huge
+/// pages are off, so that untouched memory of waiters is not resident. docs/performance.md has the measurements.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,33 +1,33 @@
-//! Instruments: what is counted and timed. Raising one takes no lock and no memory, so that it may stand on any path.
+//! Counters and histograms. Recording takes no lock and allocates nothing, so that it is allowed on every path.
 //!
-//! Whoever does something keeps the instruments for it; `/metrics` reads them. None is global: each server of a process
-//! has its own.
+//! Each component owns its metrics; `/metrics` reads them. No metric is global: servers in one process do not share
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that only rises.
+/// A number that only increases.
 #[derive(Default, Debug)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds 1.
     pub fn inc(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds `number`.
     pub fn add(&self, number: u64) {
         self.0.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// Returns the current value.
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Defines a struct of counters, and how they are read: each by its name, with what it counts, as it stands.
+/// Defines a struct of counters with a method that returns each one's name, help text and value.
 macro_rules! counters {
     ($(#[$meta:meta])* $visibility:vis struct $struct:ident { $($(#[doc = $doc:literal])* $name:ident,)* }) => {
         $(#[$meta])*
@@ -37,7 +37,7 @@ macro_rules! counters {
         }
 
         impl $struct {
-            /// Each by its name, with what it counts, as it stands.
+            /// Returns the name, help text and value of each counter.
             $visibility fn read(&self) -> Vec<(&'static str, &'static str, u64)> {
                 vec![$((stringify!($name), concat!($($doc),*).trim_ascii(), self.$name.read()),)*]
             }
@@ -74,17 +74,17 @@ macro_rules! histograms {
 }
 pub(crate) use histograms;
 
-/// Where the buckets of a histogram end. The last has no end.
+/// Bucket boundaries of a histogram. The last bucket is unbounded.
 #[derive(Debug)]
 pub struct Buckets {
     upper_bounds: &'static [u64],
-    /// Observed units in one displayed unit.
+    /// Recorded units per exported unit.
     per_unit: f64,
-    /// Whether values are durations: observed in µs, displayed in s.
+    /// Whether values are durations: recorded in µs, exported in s.
     is_time: bool,
 }
 
-/// What is done at once: 100 µs to 10 s.
+/// Latencies without waiting: 100 µs to 10 s.
 pub static LATENCY_BUCKETS: Buckets = Buckets {
     upper_bounds: &[
         100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
@@ -93,8 +93,8 @@ pub static LATENCY_BUCKETS: Buckets = Buckets {
     per_unit: 1e6,
     is_time: true,
 };
-/// What waits for something to happen: 5 ms to a minute. Who has waited in vain for one of the usual times comes a little
-/// after it, so the ends are beyond these.
+/// Durations of long polls: 5 ms to a minute. Bounds lie slightly above the usual wait times, because a poll that times
+/// out ends slightly after its wait time.
 pub static POLL_BUCKETS: Buckets = Buckets {
     upper_bounds: &[
         5_000, 50_000, 250_000, 1_100_000, 2_600_000, 5_500_000, 10_500_000, 20_500_000, 30_500_000, 61_000_000,
@@ -102,7 +102,7 @@ pub static POLL_BUCKETS: Buckets = Buckets {
     per_unit: 1e6,
     is_time: true,
 };
-/// How late something is: 5 ms to an hour.
+/// Lag behind a due time: 5 ms to an hour.
 pub static LAG_BUCKETS: Buckets = Buckets {
     upper_bounds: &[
         5_000,
@@ -123,48 +123,48 @@ pub static LAG_BUCKETS: Buckets = Buckets {
     per_unit: 1e6,
     is_time: true,
 };
-/// How many things one call is about: nothing to 100.
+/// Items per call: 0 to 100.
 pub static SIZE_BUCKETS: Buckets =
     Buckets { upper_bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 100], per_unit: 1.0, is_time: false };
 
-/// How often values came that lie within certain bounds, and their sum.
+/// Number of values per bucket, and their sum.
 #[derive(Debug)]
 pub struct Histogram {
     layout: &'static Buckets,
-    /// One more than the scale has ends.
+    /// One per bound, and one for the unbounded bucket.
     counts: Box<[Counter]>,
     sum: Counter,
 }
 
-/// A histogram as it stands.
+/// The values of a histogram at one time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HistogramSnapshot {
-    /// For each bucket its end, which belongs to it, and how many values lie in it. The last end is infinite.
+    /// Inclusive upper bound and number of values of each bucket. The last bound is infinite.
     pub buckets: Vec<(f64, u64)>,
-    /// Of all values.
+    /// Sum of all values.
     pub sum: f64,
-    /// Whether values are durations in s, not numbers of things.
+    /// Whether values are durations in s, not numbers of items.
     pub is_time: bool,
 }
 
 impl Histogram {
-    /// Without any value so far.
+    /// Returns an empty histogram.
     pub fn new(layout: &'static Buckets) -> Self {
         let counts = (0..=layout.upper_bounds.len()).map(|_| Counter::default()).collect();
         Histogram { layout, counts, sum: Counter::default() }
     }
 
-    /// A number of things.
+    /// Records a number of items.
     pub fn observe(&self, value: usize) {
         self.record(value as u64, 1);
     }
 
-    /// A time that has passed.
+    /// Records a duration.
     pub fn observe_duration(&self, time: Duration) {
         self.observe_durations(time, 1);
     }
 
-    /// The same for `number` at once.
+    /// Records the same duration `number` times.
     pub fn observe_durations(&self, time: Duration, number: usize) {
         self.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number as u64);
     }
@@ -179,7 +179,7 @@ impl Histogram {
         }
     }
 
-    /// As it stands.
+    /// Returns the current values.
     pub fn read(&self) -> HistogramSnapshot {
         let bounds =
             self.layout.upper_bounds.iter().map(|end| *end as f64 / self.layout.per_unit).chain([f64::INFINITY]);
@@ -192,7 +192,7 @@ impl Histogram {
 }
 
 impl HistogramSnapshot {
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
@@ -203,7 +203,7 @@ mod tests {
     use crate::metrics::*;
 
     counters! {
-        /// What was seen.
+        /// Two counters.
         struct Seen {
             /// The first.
             first,

@@ -1,7 +1,7 @@
-//! The doctor: says what is wrong with a Redis and the data set on it, and mends what can be mended.
+//! The doctor: reports defects of a Redis and its data set, and repairs those that can be repaired.
 //!
-//! One line per finding, and per thing mended. What it says is wrong has been looked at in one piece, so it may be asked
-//! while servers are at work.
+//! Prints one line per defect and per repair. Every reported defect was confirmed atomically, so the doctor is correct
+//! while servers run.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::store::redis::config::RedisConfig;
 use crate::store::redis::preflight;
 use crate::store::{Client, Store};
 
-/// Examines what the settings name; fails if anything is wrong and stays so.
+/// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
     let (target, embedded) = app::redis_for_inspection(&config).await?;
     let problems = inspect(&config, target, &options).await;
@@ -32,7 +32,7 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
     Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints what is wrong and what was mended; how much is wrong at the end.
+/// Prints defects and repairs. Returns the number of defects that remain.
 async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
     let client = Arc::new(Client::connect(target, ops::ALL).await.context("no answer of Redis")?);
     let mut problem_count = 0;
@@ -81,7 +81,7 @@ async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) 
     Ok(problem_count + report.findings.len())
 }
 
-/// One step of a repair.
+/// Prints one step of a repair.
 fn print_repair_event(event: RepairEvent) {
     match event {
         RepairEvent::Found(Finding { shard, text }) => println!("FOUND  shard {shard}: {text}"),

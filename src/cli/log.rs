@@ -1,7 +1,7 @@
-//! Lines of the log. Those that are written while a request is served carry its id.
+//! Log output. A line written during a request carries the request's id.
 //!
-//! As JSON, each line is one object: `timestamp`, `level`, `target`, `message`, `fields`, and `request_id` where there
-//! is one.
+//! In JSON, each line is one object: `timestamp`, `level`, `target`, `message`, `fields`, and `request_id` if there is
+//! one.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::api::RequestId;
 use crate::config::LogFormat;
 
-/// Begins the log of this process, on stderr.
+/// Installs the log of this process, on stderr.
 pub(super) fn init(filter: EnvFilter, format: LogFormat) {
-    // A log that cannot be written is no reason to stop: of its own errors this library complains on stderr, and panics
-    // where that is what has gone.
+    // A log that cannot be written must not stop the server. With internal errors enabled, tracing-subscriber prints
+    // its own errors to stderr, and panics if stderr is closed.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => {
@@ -31,7 +31,7 @@ pub(super) fn init(filter: EnvFilter, format: LogFormat) {
     }
 }
 
-/// For people: as the library writes it, and the id behind it.
+/// Text for people: the format of tracing-subscriber, followed by the request id.
 struct TextFormat(Format);
 
 impl<S, N> FormatEvent<S, N> for TextFormat
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// For programs.
+/// JSON for programs.
 struct JsonFormat;
 
 #[derive(Serialize)]
@@ -82,11 +82,11 @@ where
     }
 }
 
-/// What an event says.
+/// Message and fields of a log event.
 #[derive(Default)]
 struct RecordedFields {
     message: String,
-    /// Of what came through the crate `log`, whose events all have one target.
+    /// Target of an event from the crate `log`; tracing reports one target for all of these.
     target: Option<String>,
     fields: Map<String, Value>,
 }
@@ -97,7 +97,7 @@ impl RecordedFields {
         match (field.name(), value) {
             ("message", Value::String(text)) => self.message = text,
             ("log.target", Value::String(text)) => self.target = Some(text),
-            // Where in a library's source.
+            // Source position within a library.
             ("log.module_path" | "log.file" | "log.line", _) => {}
             (name, value) => drop(self.fields.insert(name.to_owned(), value)),
         }

@@ -1,4 +1,4 @@
-//! Settings, in two stages: what was written ([`Written`]), then what it means ([`Config`]).
+//! Settings in two stages: as written ([`RawConfig`]), then resolved and checked ([`Config`]).
 
 mod limits;
 
@@ -15,160 +15,160 @@ use crate::domain::slot::Shards;
 
 pub use limits::{Limits, RawLimits};
 
-/// The defaults, which document every setting.
+/// The default of every setting, with its documentation.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 
-/// What was written in one place: a file, the environment, or flags. What is absent there is left to the others.
+/// Settings as written in one source: a file, the environment, or flags. `None`: not set there.
 #[derive(Clone, Default, Debug, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
-    /// Address and port to listen on
+    /// IP address and port to listen on
     #[arg(long, env = "SLOTWHEEL_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Listen on addresses other than loopback although there is no authentication yet
+    /// Allow an address other than loopback, without authentication
     #[arg(long, env = "SLOTWHEEL_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
-    /// Where the managed Redis keeps its data
+    /// Data directory of the embedded Redis
     #[arg(long, env = "SLOTWHEEL_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// A Redis to use instead of the managed one
+    /// Redis to use instead of the embedded one: redis://, rediss:// or unix://
     #[arg(long, env = "SLOTWHEEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<String>,
-    /// PEM file with the certificates from which a rediss:// server's must descend
+    /// PEM file of the CA certificates for rediss://; empty: the system's
     #[arg(long, env = "SLOTWHEEL_REDIS_CA", value_name = "FILE")]
     pub redis_ca: Option<PathBuf>,
-    /// What an accepted submit survives: fsync, everysec or replicated; empty: fsync with the managed Redis, else
-    /// what the Redis is set up for
+    /// Durability of an accepted submit: fsync, everysec or replicated; empty: fsync with the embedded Redis, otherwise
+    /// as the Redis is configured
     #[arg(long, env = "SLOTWHEEL_DURABILITY", value_name = "LEVEL")]
     pub durability: Option<String>,
-    /// With --durability replicated: how many replicas must have a submit before it is accepted
+    /// Replicas that must acknowledge a submit with --durability replicated
     #[arg(long, env = "SLOTWHEEL_REPLICAS", value_name = "COUNT")]
     pub replicas: Option<u8>,
-    /// What every key begins with
+    /// Prefix of all Redis keys
     #[arg(long, env = "SLOTWHEEL_PREFIX", value_name = "WORD")]
     pub prefix: Option<String>,
-    /// How many shards the slots are cut into; decided at the first start
+    /// Number of shards, a power of two, fixed at the first start; 0: automatic
     #[arg(long, env = "SLOTWHEEL_SHARDS", value_name = "COUNT")]
     pub shards: Option<u16>,
-    /// Threads that serve requests; 0: one for each processor but one
+    /// Threads that serve requests; 0: number of processors minus one
     #[arg(long, env = "SLOTWHEEL_THREADS", value_name = "COUNT")]
     pub threads: Option<u16>,
-    /// How often, in ms, a server looks for what signals have missed
+    /// Interval at which a server polls Redis for work of lost wake-ups
     #[arg(long, env = "SLOTWHEEL_POLL_INTERVAL_MS", value_name = "MS")]
     pub poll_interval_ms: Option<u64>,
-    /// How long, in ms, requests may take to finish once the server is told to stop
+    /// Time for requests in progress to finish during shutdown
     #[arg(long, env = "SLOTWHEEL_SHUTDOWN_TIMEOUT_MS", value_name = "MS")]
     pub shutdown_timeout_ms: Option<u64>,
-    /// How long, in ms, a server that is told to stop still serves, so that others see that it is not ready
+    /// Time that a stopping server continues to serve while /readyz returns 503
     #[arg(long, env = "SLOTWHEEL_DRAIN_MS", value_name = "MS")]
     pub drain_ms: Option<u64>,
-    /// What is logged: error, warn, info, debug or trace, also per module
+    /// Log level (error, warn, info, debug, trace), optionally per module
     #[arg(long, env = "SLOTWHEEL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// Form of the log: text or json
-    #[arg(long, env = "SLOTWHEEL_LOG_FORMAT", value_name = "FORM")]
+    /// Log format: text or json
+    #[arg(long, env = "SLOTWHEEL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Collector that spans are sent to by OTLP over HTTP; empty: none are sent
+    /// Base URL of an OTLP/HTTP collector for spans; empty: no spans are sent
     #[arg(long, env = "SLOTWHEEL_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// How much it bears.
+    /// Limits on connections, requests and memory.
     #[command(flatten)]
     #[serde(default)]
     pub limits: RawLimits,
 }
 
-/// Which Redis.
+/// The Redis to use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RedisSource {
-    /// Our own, in this directory.
+    /// The embedded Redis, with its data in this directory.
     Embedded(PathBuf),
-    /// Somebody's.
+    /// An external Redis.
     External {
         /// Its URL.
         url: String,
-        /// PEM of the certificates from which its own must descend.
+        /// PEM file of the CA certificates; `None`: the system's.
         ca: Option<PathBuf>,
     },
 }
 
-/// What an accepted submit survives.
+/// Durability of an accepted submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
-    /// What the Redis is set up for; nothing is checked.
+    /// As the Redis is configured; nothing is checked.
     AsConfigured,
-    /// It is on disk: nothing is lost, if the disk honours fsync.
+    /// On disk: nothing is lost if the disk honours fsync.
     Fsync,
-    /// It is in the append-only file, flushed each second: a power failure loses about two seconds.
+    /// In the append-only file, flushed each second: a power failure loses up to about two seconds.
     Everysec,
-    /// So many replicas have it.
+    /// Acknowledged by this number of replicas.
     Replicated(u8),
 }
 
-/// Form of the log.
+/// Log format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For programs: one object a line.
+    /// For programs: one JSON object per line.
     Json,
 }
 
-/// What only tests set: no file, environment or flag reaches it.
+/// Hooks that only tests set: no file, environment variable or flag reaches them.
 #[derive(Clone, Default, Debug)]
 pub struct TestHooks {
-    /// Added to Redis' clock by every script, ms.
+    /// Offset that every script adds to Redis' clock, ms.
     pub time_offset: Arc<AtomicI64>,
-    /// Lua put before every script.
+    /// Lua code inserted before every script.
     pub script_prefix: String,
 }
 
-/// What the settings mean.
+/// Resolved settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// Which Redis.
+    /// The Redis to use.
     pub redis: RedisSource,
-    /// What an accepted submit survives.
+    /// Durability of an accepted submit.
     pub durability: Durability,
-    /// What keys begin with.
+    /// Prefix of all Redis keys.
     pub prefix: String,
-    /// As asked for; `None`: as founded.
+    /// Requested shards; `None`: those of the data set.
     pub shards: Option<Shards>,
-    /// Threads that serve requests; `None`: one for each processor but one.
+    /// Threads that serve requests; `None`: number of processors minus one.
     pub threads: Option<NonZeroUsize>,
-    /// Between sweeps.
+    /// Interval of polling for work of lost wake-ups.
     pub poll_interval: Duration,
-    /// For what is under way at the end.
+    /// Time for requests in progress during shutdown.
     pub shutdown_timeout: Duration,
-    /// Before that, for others to see that it stops.
+    /// Time before shutdown during which /readyz returns 503.
     pub drain: Duration,
-    /// How much it bears.
+    /// Limits on connections, requests and memory.
     pub limits: Limits,
-    /// Filter of the log.
+    /// Log filter.
     pub log: String,
-    /// Form of the log.
+    /// Log format.
     pub log_format: LogFormat,
-    /// Base of the paths of the collector that spans are sent to.
+    /// Base URL of the collector for spans.
     pub otlp_endpoint: Option<String>,
-    /// For tests.
+    /// Hooks of tests.
     pub test_hooks: TestHooks,
 }
 
-/// A setting that means nothing, or two that do not go together.
+/// An invalid setting, or settings that exclude each other.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that cannot be read.
+    /// An invalid settings file.
     #[error("the settings file {0}: {1}")]
     File(PathBuf, String),
-    /// A setting.
+    /// An invalid setting.
     #[error("the setting {name} is {value}: {reason}")]
     Setting {
-        /// Its name.
+        /// Name of the setting.
         name: &'static str,
-        /// What was written.
+        /// Value as written.
         value: String,
-        /// What is wrong with it.
+        /// Accepted values, or what to do.
         reason: &'static str,
     },
 }
@@ -178,38 +178,38 @@ fn invalid<T>(name: &'static str, value: impl ToString, reason: &'static str) ->
 }
 
 impl RawConfig {
-    /// Reads a file in TOML.
+    /// Parses a TOML file.
     pub fn from_toml(name: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| ConfigError::File(name.to_owned(), error.to_string()))
     }
 
-    /// What `self` leaves open, taken from `below`.
-    pub fn merge_under(self, below: RawConfig) -> RawConfig {
+    /// Returns these settings, with those of `lower` for each that is not set.
+    pub fn merged_over(self, lower: RawConfig) -> RawConfig {
         RawConfig {
-            listen: self.listen.or(below.listen),
-            insecure: self.insecure.or(below.insecure),
-            data_dir: self.data_dir.or(below.data_dir),
-            redis_url: self.redis_url.or(below.redis_url),
-            redis_ca: self.redis_ca.or(below.redis_ca),
-            durability: self.durability.or(below.durability),
-            replicas: self.replicas.or(below.replicas),
-            prefix: self.prefix.or(below.prefix),
-            shards: self.shards.or(below.shards),
-            threads: self.threads.or(below.threads),
-            poll_interval_ms: self.poll_interval_ms.or(below.poll_interval_ms),
-            shutdown_timeout_ms: self.shutdown_timeout_ms.or(below.shutdown_timeout_ms),
-            drain_ms: self.drain_ms.or(below.drain_ms),
-            log: self.log.or(below.log),
-            log_format: self.log_format.or(below.log_format),
-            otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),
-            limits: self.limits.or(below.limits),
+            listen: self.listen.or(lower.listen),
+            insecure: self.insecure.or(lower.insecure),
+            data_dir: self.data_dir.or(lower.data_dir),
+            redis_url: self.redis_url.or(lower.redis_url),
+            redis_ca: self.redis_ca.or(lower.redis_ca),
+            durability: self.durability.or(lower.durability),
+            replicas: self.replicas.or(lower.replicas),
+            prefix: self.prefix.or(lower.prefix),
+            shards: self.shards.or(lower.shards),
+            threads: self.threads.or(lower.threads),
+            poll_interval_ms: self.poll_interval_ms.or(lower.poll_interval_ms),
+            shutdown_timeout_ms: self.shutdown_timeout_ms.or(lower.shutdown_timeout_ms),
+            drain_ms: self.drain_ms.or(lower.drain_ms),
+            log: self.log.or(lower.log),
+            log_format: self.log_format.or(lower.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
+            limits: self.limits.merged_over(lower.limits),
         }
     }
 
-    /// What it means, over the defaults.
+    /// Returns the resolved settings, with defaults for all that are not set.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let defaults = RawConfig::from_toml(Path::new("config.default.toml"), DEFAULTS)?;
-        let raw = self.merge_under(defaults);
+        let raw = self.merged_over(defaults);
         let listen = raw.listen.unwrap_or_default();
         let Ok(address) = listen.parse::<SocketAddr>() else {
             return invalid("listen", listen, "it takes an IP address and a port, like 127.0.0.1:8080 or [::1]:8080");
@@ -218,8 +218,8 @@ impl RawConfig {
             return invalid(
                 "listen",
                 address,
-                "whoever reaches this address could do everything, because there is no authentication yet. \
-                 Listen on 127.0.0.1, or say --insecure if the network is trusted",
+                "there is no authentication yet: any client that reaches this address has full access. Listen on \
+                 127.0.0.1, or set --insecure if the network is trusted",
             );
         }
         let prefix = raw.prefix.unwrap_or_default();
@@ -270,7 +270,7 @@ impl RawConfig {
                 return invalid(
                     "durability",
                     level,
-                    "the managed Redis has no replicas: name one that has with --redis-url",
+                    "the embedded Redis has no replicas: set --redis-url to a Redis with replicas",
                 );
             }
             ("replicated", RedisSource::External { .. }, 0) => return invalid("replicas", 0, "it takes 1 to 255"),
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn later_source_overrides_earlier() {
-        let config = raw("prefix = \"a\"").merge_under(raw("prefix = \"b\"\nshards = 4")).resolve().unwrap();
+        let config = raw("prefix = \"a\"").merged_over(raw("prefix = \"b\"\nshards = 4")).resolve().unwrap();
         assert_eq!((config.prefix.as_str(), config.shards), ("a", Shards::new(4)));
     }
 

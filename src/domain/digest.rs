@@ -1,4 +1,4 @@
-//! 128-bit digests, which stand in key names and records for strings that users chose.
+//! 128-bit digests, used in key names and records in place of strings that users choose.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// The digest of `parts`, each preceded by its length, so that no two lists of parts run together.
+    /// Returns the digest of `parts`. Each part is preceded by its length, so that different lists have different
+    /// input.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -21,12 +22,12 @@ impl Digest {
         Digest(bytes)
     }
 
-    /// The digest whose bytes these are; `None` unless there are sixteen.
+    /// Returns the digest with these bytes; `None` unless there are 16.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Digest(bytes.try_into().ok()?))
     }
 
-    /// The digest as it stands in Redis.
+    /// Returns the digest as stored in Redis.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

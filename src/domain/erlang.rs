@@ -1,37 +1,38 @@
-//! How long tasks would wait: the queue M/M/n.
+//! Predicted waiting time, from the M/M/n queue.
 //!
-//! Tasks come independently of one another (Poisson), each takes a time that is exponentially distributed, and n equal
-//! lanes serve them in the order in which they came. The probability that one has to wait is Erlang's delay formula, "C":
-//! A. K. Erlang, "Solution of some Problems in the Theory of Probabilities of Significance in Automatic Telephone
-//! Exchanges" (1917); with the distribution of the wait in L. Kleinrock, "Queueing Systems", vol. 1 (1975), chapter 3.
+//! Tasks arrive independently (Poisson). Each takes an exponentially distributed time. A concurrency of n serves them
+//! in order of arrival. The probability that a task has to wait is Erlang's delay formula, "C": A. K. Erlang, "Solution
+//! of some Problems in the Theory of Probabilities of Significance in Automatic Telephone Exchanges" (1917); with the
+//! distribution of the wait in L. Kleinrock, "Queueing Systems", vol. 1 (1975), chapter 3.
 //!
-//! Whatever is asked, the answer is finite or `None`, and its cost is bounded.
+//! For any input, the result is finite or `None`, and the cost is bounded.
 
-/// The most lanes that a prediction is made for.
+/// Highest concurrency with a prediction.
 pub const MAX_CONCURRENCY: u64 = 1_000_000;
 
-/// Parts of a sum smaller than this are left out.
+/// Terms smaller than this share of the sum are left out.
 const NEGLIGIBLE_TERM: f64 = 1e-20;
 
-/// What waiting is like when coming and going have long balanced. All numbers are finite and not negative.
+/// Waiting times in the steady state. All numbers are finite and not negative.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct WaitPrediction {
-    /// The share of the tasks that wait at all, 0 to 1.
+    /// Share of tasks that wait at all, 0 to 1.
     pub probability: f64,
-    /// The mean wait of all tasks, ms, those that do not wait included.
+    /// Mean wait of all tasks, ms, including those that do not wait.
     pub mean_ms: f64,
-    /// The wait that half of the tasks do not exceed, ms.
+    /// Median wait, ms.
     pub p50_ms: f64,
-    /// The wait that 95 of 100 tasks do not exceed, ms.
+    /// 95th percentile of the wait, ms.
     pub p95_ms: f64,
-    /// The wait that 99 of 100 tasks do not exceed, ms.
+    /// 99th percentile of the wait, ms.
     pub p99_ms: f64,
 }
 
-/// Waiting where `m` tasks a second come to `lanes` that each end `c` a second.
+/// Predicts the wait of tasks that arrive at `arrival_rate` per second, if each unit of `concurrency` ends
+/// `service_rate` tasks per second.
 ///
-/// `None` where there is no balance (as many come as the lanes can end, or more), for more than [`MOST_LANES`], and for
-/// numbers that are no rates.
+/// `None` if there is no steady state (the arrival rate is at least what the concurrency can end), above
+/// [`MAX_CONCURRENCY`], and for numbers that are not rates.
 pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> Option<WaitPrediction> {
     if !(arrival_rate.is_finite()
         && arrival_rate >= 0.0
@@ -47,7 +48,7 @@ pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> O
         return None;
     }
     let probability = erlang_c(concurrency, load);
-    // A wait lasts longer than t with probability C * exp(-spare * t).
+    // P(wait > t) = C * exp(-spare_rate * t).
     let wait_ms = |quantile: f64| {
         let wait = if 1.0 - probability >= quantile {
             0.0
@@ -67,10 +68,10 @@ pub fn predict_wait(arrival_rate: f64, concurrency: u64, service_rate: f64) -> O
     [probability, mean_ms, p50_ms, p95_ms, p99_ms].iter().all(|number| number.is_finite()).then_some(prediction)
 }
 
-/// The fewest lanes, at least one, with which the mean wait is `target_ms` or less.
+/// Returns the lowest concurrency, at least 1, with a mean wait of at most `target_ms`.
 ///
-/// `None` where [`MOST_LANES`] are not enough, and for numbers that are no rates. No number of lanes makes a wait of
-/// nothing certain, so a target of 0 has none either, unless nothing comes.
+/// `None` if [`MAX_CONCURRENCY`] is not enough, and for numbers that are not rates. A target of 0 has no answer either,
+/// unless no task arrives: no concurrency rules out every wait.
 pub fn concurrency_needed(arrival_rate: f64, service_rate: f64, target_ms: u64) -> Option<u64> {
     let is_enough = |concurrency| {
         predict_wait(arrival_rate, concurrency, service_rate)
@@ -79,7 +80,7 @@ pub fn concurrency_needed(arrival_rate: f64, service_rate: f64, target_ms: u64) 
     if !is_enough(MAX_CONCURRENCY) || (target_ms == 0 && arrival_rate > 0.0) {
         return None;
     }
-    // The mean wait falls with every lane.
+    // The mean wait falls with each unit of concurrency.
     let (mut too_few, mut enough) = (0, MAX_CONCURRENCY);
     while enough - too_few > 1 {
         let middle = too_few.midpoint(enough);
@@ -92,9 +93,9 @@ pub fn concurrency_needed(arrival_rate: f64, service_rate: f64, target_ms: u64) 
     Some(enough)
 }
 
-/// Erlang's C(n, a): the share of tasks that find all `lanes` busy, for a load a below n.
+/// Erlang's C(n, a): the share of tasks that find all n = `concurrency` busy, for a load a below n.
 ///
-/// From his loss formula B(n, a) = (a^n/n!) / sum over k of a^k/k!, by C = 1 / ((1 - a/n)/B + a/n).
+/// From Erlang's loss formula B(n, a) = (a^n/n!) / sum over k of a^k/k!, by C = 1 / ((1 - a/n)/B + a/n).
 fn erlang_c(concurrency: u64, load: f64) -> f64 {
     if load <= 0.0 {
         return 0.0;
@@ -105,8 +106,8 @@ fn erlang_c(concurrency: u64, load: f64) -> f64 {
 
 /// 1/B(n, a) = 1 + n/a + n(n-1)/a^2 + ...
 ///
-/// Every part is positive, so nothing cancels. The parts grow while more than `a` lanes are left and vanish soon after, so
-/// that some multiple of the square root of n is summed up. A sum beyond all numbers ends as infinity: nobody waits.
+/// All terms are positive, so no digits cancel. The terms grow while more than `a` of n remain and vanish soon after,
+/// so the number of terms is a small multiple of the square root of n. A sum that overflows is infinite: no task waits.
 fn inverse_erlang_b(concurrency: u64, load: f64) -> f64 {
     let (mut remaining, mut term, mut sum) = (concurrency as f64, 1.0_f64, 1.0_f64);
     while remaining > 0.0 && term > sum * NEGLIGIBLE_TERM && sum.is_finite() {
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// C(n, a) from the recursion B(k) = a B(k-1) / (k + a B(k-1)), B(0) = 1: another way to the same number.
+    /// C(n, a) from the recursion B(k) = a B(k-1) / (k + a B(k-1)), B(0) = 1: an independent calculation.
     fn erlang_c_by_recursion(concurrency: u64, load: f64) -> f64 {
         let loss = (1..=concurrency).fold(1.0, |loss, k| load * loss / (k as f64 + load * loss));
         concurrency as f64 * loss / (concurrency as f64 - load * (1.0 - loss))
@@ -137,7 +138,7 @@ mod tests {
         // M/M/1: C = a. M/M/2: C = a^2 / (2 + a).
         assert!(is_close(erlang_c(1, 0.75), 0.75, 1e-12));
         assert!(is_close(erlang_c(2, 1.5), 2.25 / 3.5, 1e-12));
-        // Mean wait of M/M/1 at 3 a second and 4 a second: 0.75 / (4 - 3) s; p99 ln(0.75/0.01) / (4 - 3) s.
+        // Mean wait of M/M/1 at arrival rate 3/s and service rate 4/s: 0.75 / (4 - 3) s; p99 ln(0.75/0.01) / (4 - 3) s.
         let single = predict_wait(3.0, 1, 4.0).unwrap();
         assert!(is_close(single.mean_ms, 750.0, 1e-12));
         assert!(is_close(single.p99_ms, 1000.0 * 75_f64.ln(), 1e-12));
@@ -158,7 +159,7 @@ mod tests {
                 "{concurrency} {load}"
             );
         }
-        // Far from busy and all but busy: nothing overflows.
+        // Neither almost no load nor almost full load overflows.
         assert_eq!(erlang_c(MAX_CONCURRENCY, 1.0), 0.0);
         assert!(erlang_c(MAX_CONCURRENCY, 999_999.999) > 0.99);
     }
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn concurrency_needed_is_the_smallest() {
-        // 40 a second, 100 ms each: four lanes are busy, five are the fewest that keep up, and they make 55.4 ms of wait.
+        // 40 tasks/s of 100 ms each: the load is 4, so 5 is the lowest stable concurrency, with a mean wait of 55.4 ms.
         assert_eq!(concurrency_needed(40.0, 10.0, 1_000_000), Some(5));
         assert_eq!(concurrency_needed(40.0, 10.0, 56), Some(5));
         assert_eq!(concurrency_needed(40.0, 10.0, 55), Some(6));
@@ -192,9 +193,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sum_and_recursion_agree(lanes in 1_u64..2000, share in 0.01_f64..0.999) {
-            let load = lanes as f64 * share;
-            let (sum, recursion) = (erlang_c(lanes, load), erlang_c_by_recursion(lanes, load));
+        fn sum_and_recursion_agree(concurrency in 1_u64..2000, share in 0.01_f64..0.999) {
+            let load = concurrency as f64 * share;
+            let (sum, recursion) = (erlang_c(concurrency, load), erlang_c_by_recursion(concurrency, load));
             prop_assert!(is_close(sum, recursion, 1e-9) || recursion < 1e-290, "{sum} {recursion}");
         }
 
@@ -207,14 +208,14 @@ mod tests {
         }
 
         #[test]
-        fn predictions_are_finite(m in any::<f64>(), c in any::<f64>(), lanes in any::<u64>(), bits in 0_u32..64) {
+        fn predictions_are_finite(m in any::<f64>(), c in any::<f64>(), n in any::<u64>(), bits in 0_u32..64) {
             for (m, c) in [(m, c), (m.abs(), c.abs())] {
-                if let Some(WaitPrediction { probability, mean_ms, p50_ms, p95_ms, p99_ms }) = predict_wait(m, lanes >> bits, c) {
+                if let Some(WaitPrediction { probability, mean_ms, p50_ms, p95_ms, p99_ms }) = predict_wait(m, n >> bits, c) {
                     prop_assert!((0.0..=1.0).contains(&probability));
                     prop_assert!(mean_ms.is_finite() && mean_ms >= 0.0);
                     prop_assert!(0.0 <= p50_ms && p50_ms <= p95_ms && p95_ms <= p99_ms && p99_ms.is_finite());
                 }
-                let needed = concurrency_needed(m, c, lanes >> bits);
+                let needed = concurrency_needed(m, c, n >> bits);
                 prop_assert!(needed.is_none_or(|needed| (1..=MAX_CONCURRENCY).contains(&needed)));
             }
         }

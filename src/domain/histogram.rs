@@ -1,25 +1,24 @@
-//! Waiting times, counted in buckets that can be added up: over time, over queues, over shards.
+//! Histogram of waiting times. Its buckets can be summed over time, queues and shards.
 //!
-//! A bucket holds whole milliseconds: each below 16 has its own, and from there on every doubling is cut into sixteen. So
-//! a bucket is at most 6.25 % as wide as its lowest time is long, and 800 of them reach to 2^53 ms. Scripts count by the
-//! same rule: the numbers of the buckets are stored, and never change their meaning.
+//! A bucket holds whole milliseconds. Each value below 16 ms has its own bucket; from there each doubling is divided
+//! into 16 buckets. A bucket is therefore at most 6.25 % wide, and 800 buckets reach 2^53 ms. Scripts use the same
+//! rule. Bucket numbers are stored, so their meaning never changes.
 
 use std::collections::BTreeMap;
 
-/// The longest wait that is told from longer ones, ms: up to here the numbers of a script are exact.
+/// Longest wait with its own bucket, ms. Integers in Lua are exact up to this value.
 pub const MAX_WAIT_MS: u64 = (1 << 53) - 1;
 
-/// How many buckets there are.
+/// Number of buckets.
 pub const BUCKET_COUNT: u16 = 800;
 
-/// One of the buckets. Their order is that of the times they hold.
+/// A bucket of the histogram, ordered by time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Bucket(u16);
 
 impl Bucket {
-    /// The bucket of a wait: `ms` itself below 16, else `16*(e-3) + floor(ms / 2^(e-4)) - 16` with `e = floor(log2 ms)`.
-    ///
-    /// What is longer than [`MAX_MS`] falls into the last one.
+    /// Returns the bucket of a wait: `ms` itself below 16, else `16*(e-3) + floor(ms / 2^(e-4)) - 16` with
+    /// `e = floor(log2 ms)`. A wait above [`MAX_WAIT_MS`] belongs to the last bucket.
     pub fn of_ms(ms: u64) -> Self {
         let ms = ms.min(MAX_WAIT_MS);
         if ms < 16 {
@@ -29,12 +28,12 @@ impl Bucket {
         Bucket((16 * (exponent - 3) - 16) as u16 + (ms >> (exponent - 4)) as u16)
     }
 
-    /// The bucket with this number; `None` from [`BUCKETS`] on.
+    /// Returns the bucket with this number; `None` from [`BUCKET_COUNT`] on.
     pub fn new(number: u16) -> Option<Self> {
         (number < BUCKET_COUNT).then_some(Bucket(number))
     }
 
-    /// The lowest wait that it holds, and the first beyond it, ms.
+    /// Returns the lowest wait in the bucket, and the lowest wait above it, ms.
     pub fn bounds(&self) -> (u64, u64) {
         let number = u64::from(self.0);
         if number < 16 {
@@ -46,12 +45,12 @@ impl Bucket {
     }
 }
 
-/// How many waits fell into each bucket; buckets that are empty take no room.
+/// Number of waits per bucket. Empty buckets use no memory.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct WaitHistogram(BTreeMap<Bucket, u64>);
 
 impl WaitHistogram {
-    /// `count` more waits in `bucket`.
+    /// Adds `count` waits to `bucket`.
     pub fn add(&mut self, bucket: Bucket, count: u64) {
         if count > 0 {
             let total = self.0.entry(bucket).or_default();
@@ -59,15 +58,15 @@ impl WaitHistogram {
         }
     }
 
-    /// How many waits there are.
+    /// Returns the number of waits.
     pub fn count(&self) -> u64 {
         self.0.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The least wait, in ms, that a share `q` (0 to 1) of all waits do not exceed; `None` of no waits.
+    /// Returns the quantile `q` (0 to 1) of all waits, ms; `None` if there are none.
     ///
-    /// Within its bucket it is found as if the waits there were spread evenly from the lowest to the highest whole
-    /// millisecond: exact below 32 ms, and never off by more than 6.25 %.
+    /// Interpolates as if the waits of a bucket were spread evenly over its milliseconds: exact below 32 ms, and with
+    /// an error of at most 6.25 % above.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let count = self.count();
         let rank = ((q * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -123,7 +122,7 @@ mod tests {
         assert_eq!((histogram.count(), histogram.quantile(0.99)), (3, Some(0.0)));
     }
 
-    /// Waits of every length: as many short as long ones.
+    /// Waits of every magnitude, with equal weight.
     fn waits() -> impl Strategy<Value = Vec<u64>> {
         prop::collection::vec((0_u32..54, any::<u64>()).prop_map(|(bits, any)| any & ((1 << bits) - 1)), 1..200)
     }
@@ -146,7 +145,7 @@ mod tests {
         #[test]
         fn bucket_formula_is_that_of_the_scripts(ms in 16..=MAX_WAIT_MS, bits in 0_u32..49) {
             let ms = (ms >> bits).max(16);
-            // As a script has it: doubles, and the exponent from taking the number apart.
+            // As in Lua: doubles, with the exponent from `math.frexp`.
             let exponent = ((ms as f64).to_bits() >> 52) as f64 - 1023.0;
             let number = 16.0 * (exponent - 3.0) + (ms as f64 / 2_f64.powf(exponent - 4.0)).floor() - 16.0;
             prop_assert_eq!(f64::from(Bucket::of_ms(ms).0), number);

@@ -1,4 +1,4 @@
-//! Task ids: UUIDv7 whose last 14 bits are a slot, so that an id alone says where its task lives.
+//! Task ids: UUIDv7 whose last 14 bits are a slot, so that an id alone identifies its task's shard.
 
 use std::fmt;
 
@@ -7,30 +7,30 @@ use uuid::Uuid;
 use super::slot::{SLOT_COUNT, Slot};
 use super::time::TimestampMs;
 
-/// The id of a task. Nothing orders by it.
+/// The id of a task. No order depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(Uuid);
 
 impl TaskId {
-    /// The id made from a fresh UUIDv7 and the slot that it shall name.
+    /// Returns the id of a new UUIDv7 and the slot to encode.
     pub fn new(uuid: Uuid, slot: Slot) -> Self {
         let mask = u128::from(SLOT_COUNT - 1);
         TaskId(Uuid::from_u128((uuid.as_u128() & !mask) | u128::from(slot.number())))
     }
 
-    /// The slot that the id names.
+    /// Returns the slot encoded in the id.
     pub fn slot(&self) -> Slot {
         let low_bits = (self.0.as_u128() & u128::from(SLOT_COUNT - 1)) as u16;
         Slot::from_low_bits(low_bits)
     }
 
-    /// When the id was made, by the clock of the server that made it: good for showing, not for deciding.
+    /// Returns the creation time of the id, by the clock of the server that created it: for display, not for decisions.
     pub fn created_at(&self) -> TimestampMs {
         let unix_time = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
         TimestampMs(unix_time.0 as i64 * 1000 + i64::from(unix_time.1 / 1_000_000))
     }
 
-    /// Reads the hyphenated form that the API shows (upper case is taken too); `None` for anything else.
+    /// Parses the hyphenated form of the API, in lower or upper case; `None` for any other form.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 36 {
             return None;
@@ -38,12 +38,12 @@ impl TaskId {
         Uuid::try_parse(text).ok().map(TaskId)
     }
 
-    /// The id whose bytes these are; `None` unless there are sixteen.
+    /// Returns the id with these bytes; `None` unless there are 16.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Uuid::from_slice(bytes).ok().map(TaskId)
     }
 
-    /// The id as it stands in Redis: 16 bytes.
+    /// Returns the id as stored in Redis: 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }

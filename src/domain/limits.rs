@@ -1,13 +1,13 @@
-//! The table of defaults and bounds: each number stands here once. Durations are milliseconds, sizes bytes.
+//! Defaults and limits of the API, each defined once. Durations are milliseconds, sizes bytes.
 
-/// An inclusive range and what holds where nothing is said.
+/// An inclusive range with its default.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueRange {
-    /// The least value taken.
+    /// Lowest valid value.
     pub min: i64,
-    /// The greatest value taken.
+    /// Highest valid value.
     pub max: i64,
-    /// The value where none is given; equals `min` where leaving out means something else.
+    /// Value of an absent field; equals `min` if absence has its own meaning.
     pub default: i64,
 }
 
@@ -20,90 +20,90 @@ const HOUR: i64 = 3600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 
-/// 0 is served last, 9 first.
+/// Priority of a task: 9 is served first, 0 last.
 pub const PRIORITY: ValueRange = range(0, 9, 4);
-/// Executions that may fail before a task is dead.
+/// Failed attempts after which a task is dead.
 pub const MAX_ATTEMPTS: ValueRange = range(1, 1000, 5);
-/// How long a claimed task is the worker's.
+/// Duration of a lease.
 pub const LEASE_MS: ValueRange = range(SECOND, 12 * HOUR, 60 * SECOND);
-/// How long a request may wait for something to happen.
+/// Time that a request may wait for tasks, for a task's end, or for events.
 pub const WAIT_MS: ValueRange = range(0, 60 * SECOND, 0);
-/// How long heartbeats may prolong one lease, from its start; 0: without end.
+/// Time from its start up to which heartbeats extend a lease; 0: unlimited.
 pub const MAX_RUN_MS: ValueRange = range(0, 12 * HOUR, 0);
-/// From submit, or from release, until the task can be claimed.
+/// Time from submit or release until the task can be claimed.
 pub const DELAY_MS: ValueRange = range(0, 10 * YEAR, 0);
-/// From submit until a task that has not started is expired.
+/// Time from submit until a task that has not started expires.
 pub const EXPIRES_IN_MS: ValueRange = range(1, 10 * YEAR, 1);
-/// How long an ended task is kept.
+/// Retention of an ended task.
 pub const RETAIN_MS: ValueRange = range(10 * SECOND, 10 * YEAR, 10 * SECOND);
-/// How long a completed task is kept where it does not say.
+/// Default retention of a completed task.
 pub const RETAIN_COMPLETED_MS: i64 = HOUR;
-/// How long a dead task is kept where it does not say.
+/// Default retention of a dead task.
 pub const RETAIN_DEAD_MS: i64 = 14 * DAY;
-/// How long a cancelled or expired task is kept where it does not say.
+/// Default retention of a cancelled or expired task.
 pub const RETAIN_OTHER_MS: i64 = DAY;
-/// `run_at` lies within this of Redis' clock.
+/// Maximum distance of `run_at` from Redis' clock.
 pub const MAX_RUN_AT_OFFSET_MS: i64 = 10 * YEAR;
-/// The first wait of a backoff.
+/// First delay of a backoff.
 pub const BACKOFF_BASE_MS: ValueRange = range(0, YEAR, SECOND);
-/// The longest wait of a backoff.
+/// Longest delay of a backoff.
 pub const BACKOFF_MAX_MS: ValueRange = range(0, YEAR, HOUR);
-/// By how much each wait of a backoff exceeds the one before.
+/// Factor between successive delays of a backoff: minimum, maximum, default.
 pub const BACKOFF_FACTOR: (f64, f64, f64) = (1.0, 100.0, 2.0);
-/// How many waits a listed backoff may name.
+/// Maximum number of delays in a backoff of kind `list`.
 pub const MAX_BACKOFF_DELAYS: usize = 100;
-/// What a worker may ask for with a failure.
+/// Delay of the next attempt that a worker may request with a failure.
 pub const RETRY_IN_MS: ValueRange = range(0, YEAR, 0);
-/// How long a dedupe key is held at most.
+/// Maximum time that a task holds its dedupe key.
 pub const DEDUPE_WINDOW_MS: ValueRange = range(1, 10 * YEAR, 1);
-/// Tasks a claim asks for.
+/// Maximum number of tasks per claim.
 pub const CLAIM_TASKS: ValueRange = range(1, 100, 1);
-/// Tasks that a worker says it works at.
+/// Declared concurrency of a worker.
 pub const CONCURRENCY: ValueRange = range(1, 10_000, 1);
-/// A window of statistics, in steps of [`STATS_BUCKET_MS`].
+/// Window of statistics, a multiple of [`STATS_BUCKET_MS`].
 pub const STATS_WINDOW_MS: ValueRange = range(10 * SECOND, 900 * SECOND, 60 * SECOND);
-/// What scripts count is summed up in buckets of this length.
+/// Length of a bucket of the counters of scripts.
 pub const STATS_BUCKET_MS: i64 = 5 * SECOND;
-/// A mean waiting time to plan for.
+/// Mean waiting time that the concurrency is planned for.
 pub const TARGET_WAIT_MS: ValueRange = range(1, DAY, 1);
-/// A worker that was not seen for so long, and holds nothing, has gone.
+/// Time after which a worker without requests and without leases is no longer listed.
 pub const WORKER_TIMEOUT_MS: i64 = 30 * SECOND;
-/// Items of a page.
+/// Number of items per page.
 pub const PAGE_SIZE: ValueRange = range(1, 1000, 100);
 
-/// How long an Idempotency-Key is remembered.
+/// Time that the result for an Idempotency-Key is kept.
 pub const IDEMPOTENCY_TTL_MS: i64 = DAY;
-/// Payload, result, progress and the details of an error.
+/// Maximum size of a payload, a result, a progress value and an error's details, each.
 pub const MAX_JSON_BYTES: usize = 256 * 1024;
-/// Tags of a task.
+/// Maximum number of tags per task.
 pub const MAX_TAGS: usize = 32;
-/// One tag.
+/// Maximum size of a tag.
 pub const MAX_TAG_BYTES: usize = 128;
-/// Headers of a task.
+/// Maximum number of headers per task.
 pub const MAX_HEADERS: usize = 32;
-/// Tags and headers of a task together.
+/// Maximum size of a task's tags and headers together.
 pub const MAX_ATTRIBUTES_BYTES: usize = 16 * 1024;
-/// Key, dedupe key, worker, claim id, Idempotency-Key, and the type of an error.
+/// Maximum size of a key, dedupe key, worker name, claim id, Idempotency-Key, and an error's type, each.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The message of an error.
+/// Maximum size of an error's message.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
-/// Errors that a task remembers.
+/// Maximum number of errors kept per task.
 pub const MAX_ERRORS: u32 = 10;
-/// All the errors that a task remembers; the last one is kept whatever its size.
+/// Maximum size of all errors kept per task; the last error is always kept.
 pub const MAX_ERRORS_BYTES: usize = 64 * 1024;
-/// Queues named by a claim.
+/// Maximum number of queues per claim.
 pub const MAX_CLAIM_QUEUES: usize = 32;
-/// Items of a batch.
+/// Maximum number of items per batch.
 pub const MAX_BATCH_ITEMS: usize = 1000;
-/// A request's body, except where it carries many documents.
+/// Maximum size of a request's body other than a batch or heartbeat.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// The body of a batch or a heartbeat.
+/// Maximum size of the body of a batch or heartbeat.
 pub const MAX_BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
-/// Depth of JSON, counted in open brackets.
+/// Maximum nesting depth of JSON.
 pub const MAX_JSON_DEPTH: usize = 64;
-/// What one call of a script hands out or reads at most, in documents; always at least one.
+/// Maximum size of the documents that one call of a script delivers or reads; always at least one document.
 pub const MAX_CALL_BYTES: usize = 2 * 1024 * 1024;
-/// Items of one call of a claim.
+/// Maximum number of tasks per call of the claim script.
 pub const MAX_CALL_CLAIMS: usize = 100;
-/// Items of one call of any other script.
+/// Maximum number of items per call of any other script.
 pub const MAX_CALL_ITEMS: usize = 500;

@@ -1,6 +1,6 @@
-//! Words and rules: what a task is, which states it passes through, where its slot lies.
+//! Terms and rules of tasks, states, slots and leases.
 //!
-//! Nothing here reads a clock, waits, or talks to anything: every function's answer follows from its arguments.
+//! Pure functions: no clock, no waiting, no I/O. A result depends on the arguments alone.
 
 pub mod digest;
 pub mod erlang;

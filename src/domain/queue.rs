@@ -1,20 +1,20 @@
-//! Queues: their names and settings.
+//! Names and settings of queues.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A name that matches `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`: the only string of a user's that stands in key names.
+/// A name that matches `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`: the only user-supplied string in Redis keys.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(Arc<str>);
 
 impl QueueName {
-    /// The longest name, in bytes.
+    /// Maximum length of a name, bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// `None` where the pattern does not match.
+    /// Parses a name; `None` if it does not match the pattern.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
         let has_valid_start = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric());
@@ -22,21 +22,21 @@ impl QueueName {
         (has_valid_start && has_valid_rest && text.len() <= Self::MAX_BYTES).then(|| QueueName(Arc::from(text)))
     }
 
-    /// The queue of a submit or claim that names none: `default`.
+    /// Returns the queue of a submit or claim that names no queue: `default`.
     pub fn default_queue() -> Self {
         QueueName(Arc::from("default"))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What can be set of a queue while it runs.
+/// Settings of a queue that can change at run time.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct QueueSettings {
-    /// Nothing is handed out.
+    /// Claims deliver no tasks of this queue.
     pub paused: bool,
 }
 
@@ -44,7 +44,7 @@ impl TryFrom<String> for QueueName {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        QueueName::parse(&text).ok_or("no name of a queue")
+        QueueName::parse(&text).ok_or("not a queue name")
     }
 }
 

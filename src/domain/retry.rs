@@ -1,51 +1,51 @@
-//! When a failed task is tried again.
+//! Delay before the next attempt of a failed task.
 
 use serde::{Deserialize, Serialize};
 
 use super::limits;
 
-/// Whether waits are spread, so that tasks that failed together do not return together.
+/// Random spread of delays, so that tasks that fail together are not retried together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Jitter {
-    /// A random part of the wait: anything from nothing to all of it.
+    /// Uniform between 0 and the delay.
     Full,
-    /// The whole wait.
+    /// The exact delay.
     None,
 }
 
-/// How the wait grows with the attempts.
+/// Growth of the delay with the number of attempts.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackoffKind {
     /// `base_ms * factor^(attempt-1)`, at most `max_ms`.
     Exponential {
-        /// The first wait, ms.
+        /// First delay, ms.
         base_ms: i64,
-        /// Each wait over the one before.
+        /// Factor between successive delays.
         factor: f64,
-        /// The longest wait, ms.
+        /// Longest delay, ms.
         max_ms: i64,
     },
-    /// The same wait each time.
+    /// A constant delay.
     Fixed {
-        /// The wait, ms.
+        /// The delay, ms.
         base_ms: i64,
     },
-    /// The n-th wait after the n-th attempt; the last one from then on.
+    /// The n-th delay after the n-th attempt; the last delay from then on.
     List {
-        /// The waits, ms; not empty.
+        /// The delays, ms; not empty.
         delays_ms: Vec<i64>,
     },
 }
 
-/// A task's policy.
+/// A task's retry policy.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Backoff {
-    /// How it grows.
+    /// Growth of the delay.
     #[serde(flatten)]
     pub kind: BackoffKind,
-    /// How it is spread.
+    /// Spread of the delay.
     pub jitter: Jitter,
 }
 
@@ -63,13 +63,13 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait in ms after the `attempt`-th failed attempt (from 1); `random` is drawn from 0..1.
+    /// Returns the delay after failed attempt number `attempt` (from 1), ms. `random` is drawn from 0..1.
     ///
-    /// Full jitter as in M. Brooker, "Exponential Backoff And Jitter" (2015): uniform over 0..wait.
+    /// Full jitter as in M. Brooker, "Exponential Backoff And Jitter" (2015): uniform over 0..delay.
     pub fn wait_ms(&self, attempt: u32, random: f64) -> i64 {
         let wait = match &self.kind {
             BackoffKind::Exponential { base_ms, factor, max_ms } => {
-                // Nothing grows from nothing, however often; and zero times infinity is no number.
+                // 0 stays 0. The product below would be NaN once the power overflows to infinity.
                 if *base_ms == 0 {
                     return 0;
                 }

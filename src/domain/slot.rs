@@ -1,8 +1,8 @@
-//! Slots and shards: key → slot → shard, by Redis Cluster's own rule.
+//! Slots and shards: key → slot → shard, by the rule of Redis Cluster.
 
 use crc16::{State, XMODEM};
 
-/// How many slots there are.
+/// Number of slots.
 pub const SLOT_COUNT: u16 = 16384;
 
 /// One of the 16384 slots.
@@ -10,25 +10,25 @@ pub const SLOT_COUNT: u16 = 16384;
 pub struct Slot(u16);
 
 impl Slot {
-    /// The slot with this number; `None` from 16384 on.
+    /// Returns the slot with this number; `None` from 16384 on.
     pub fn new(number: u16) -> Option<Self> {
         (number < SLOT_COUNT).then_some(Slot(number))
     }
 
-    /// The slot in the last 14 bits.
+    /// Returns the slot in the last 14 bits.
     pub(super) fn from_low_bits(bits: u16) -> Self {
         Slot(bits % SLOT_COUNT)
     }
 
-    /// The slot of a key: CRC16/XMODEM of the key, or of its hash tag, modulo 16384.
+    /// Returns the slot of a key: CRC16/XMODEM of the key, or of its hash tag, modulo 16384.
     ///
-    /// A hash tag is what stands between the first `{` and the next `}`, if that is not empty
-    /// (Redis Cluster specification, "Hash tags"): the answer equals `CLUSTER KEYSLOT key`.
+    /// The hash tag is the text between the first `{` and the next `}`, unless empty (Redis Cluster specification,
+    /// "Hash tags"). The result equals `CLUSTER KEYSLOT key`.
     pub fn of_key(key: &[u8]) -> Self {
         Slot(State::<XMODEM>::calculate(hash_tag(key).unwrap_or(key)) % SLOT_COUNT)
     }
 
-    /// 0..16383.
+    /// Returns the number, 0 to 16383.
     pub fn number(&self) -> u16 {
         self.0
     }
@@ -41,38 +41,38 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     rest.get(..close).filter(|tag| !tag.is_empty())
 }
 
-/// How the slots are cut into shards: a power of two of equal, contiguous ranges.
+/// The division of the slots into shards: a power of two of equal, contiguous ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shards(u16);
 
 impl Shards {
-    /// The most shards there can be.
+    /// Maximum number of shards.
     pub const MAX: u16 = 1024;
 
-    /// `None` unless `count` is a power of two from 1 to [`Shards::MAX`].
+    /// Returns the division into `count` shards; `None` unless `count` is a power of two from 1 to [`Shards::MAX`].
     pub fn new(count: u16) -> Option<Self> {
         (count.is_power_of_two() && count <= Self::MAX).then_some(Shards(count))
     }
 
-    /// How many there are.
+    /// Returns the number of shards.
     pub fn count(&self) -> u16 {
         self.0
     }
 
-    /// The index of the shard that holds `slot`.
+    /// Returns the index of the shard that contains `slot`.
     pub fn shard_of(&self, slot: Slot) -> usize {
         usize::from(slot.0 / (SLOT_COUNT / self.0))
     }
 
-    /// The slot of tasks of `queue` that have no key of their own: one in each shard, so that they form one FIFO a
-    /// shard. `one_of` is any number; it chooses the shard.
+    /// Returns the slot of tasks of `queue` without a key: one slot per shard, so that such tasks form one FIFO per
+    /// shard. `choice` is any number; it selects the shard.
     pub fn keyless_slot(&self, queue: &str, choice: u16) -> Slot {
         let slots_per_shard = SLOT_COUNT / self.0;
         let first = (choice % self.0).saturating_mul(slots_per_shard);
         Slot::from_low_bits(first + Slot::of_key(queue.as_bytes()).0 % slots_per_shard)
     }
 
-    /// First and last slot of shard `index` (both within it).
+    /// Returns the first and the last slot of shard `index`, both inclusive.
     pub fn slot_range(&self, index: usize) -> (u16, u16) {
         let slots_per_shard = SLOT_COUNT / self.0;
         let first = (index as u16).saturating_mul(slots_per_shard);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_cover_every_slot_once() {
+    fn shards_cover_each_slot_once() {
         for count in [1, 2, 16, 1024] {
             let shards = Shards::new(count).unwrap();
             for number in 0..SLOT_COUNT {

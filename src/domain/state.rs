@@ -1,58 +1,57 @@
-//! The life of a task: seven states and the table of moves between them.
+//! States of a task and the table of transitions between them.
 
 use std::fmt;
 
-/// Where a task stands.
+/// State of a task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
-    /// Waits for its time: a delay or a retry.
+    /// Waits for a delay or a retry.
     Scheduled,
-    /// Can be claimed.
+    /// Available to claims.
     Ready,
-    /// A worker holds it.
+    /// Held by a worker under a lease.
     Leased,
-    /// Done.
+    /// Finished successfully.
     Completed,
-    /// Its attempts are used up, or it failed for good.
+    /// Failed: attempts exhausted, or a failure that is not retried.
     Dead,
-    /// Called off.
+    /// Cancelled by a client.
     Cancelled,
-    /// Its deadline passed before it ran.
+    /// Not started before its deadline.
     Expired,
 }
 
-/// What may happen to a task.
+/// A transition of a task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transition {
-    /// Its time has come.
+    /// Its delay has ended.
     Promote,
-    /// A worker takes it.
+    /// A worker claims it.
     Claim,
-    /// Its worker finished it.
+    /// Its worker reports success.
     Complete,
-    /// An attempt ended badly (reported, or the lease ran out) and another one follows.
+    /// An attempt failed (reported, or the lease expired) and the next attempt is delayed.
     Retry,
-    /// The same, and it follows at once.
+    /// An attempt failed and the next attempt can start immediately.
     RetryNow,
-    /// An attempt ended badly and none follows.
+    /// An attempt failed and no attempt follows.
     DeadLetter,
-    /// Its worker gave it back, to be run at once.
+    /// Its worker released it without a delay.
     Release,
-    /// Its worker gave it back, to be run later.
+    /// Its worker released it with a delay.
     ReleaseLater,
-    /// A client, or the end of a lease after a client's wish, called it off.
+    /// A client cancels it, or its lease ends after a cancel request.
     Cancel,
-    /// Its deadline passed.
+    /// Its deadline has passed.
     Expire,
-    /// A client wants an ended task run again.
+    /// A client retries an ended task.
     ManualRetry,
-    /// A submit with the same dedupe key put its delay back: a ready task waits again. One whose new delay is nothing is
-    /// promoted.
+    /// A submit with the same dedupe key restarts its delay. With a delay of 0, promotion follows.
     Debounce,
 }
 
 impl Transition {
-    /// All events.
+    /// All transitions.
     pub const ALL: [Transition; 12] = [
         Transition::Promote,
         Transition::Claim,
@@ -70,7 +69,7 @@ impl Transition {
 }
 
 impl State {
-    /// All states, in the order in which the API shows them.
+    /// All states, in the order of the API.
     pub const ALL: [State; 7] = [
         State::Scheduled,
         State::Ready,
@@ -81,7 +80,7 @@ impl State {
         State::Expired,
     ];
 
-    /// The one textual form, in JSON, Redis and logs.
+    /// Returns the textual form, the same in JSON, Redis and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             State::Scheduled => "scheduled",
@@ -94,12 +93,12 @@ impl State {
         }
     }
 
-    /// Reads the textual form.
+    /// Parses the textual form.
     pub fn parse(text: &str) -> Option<Self> {
         State::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Whether nothing more happens to the task unless a client asks for it.
+    /// Returns whether the state is final, unless a client requests otherwise.
     pub const fn has_ended(self) -> bool {
         match self {
             State::Scheduled | State::Ready | State::Leased => false,
@@ -107,7 +106,7 @@ impl State {
         }
     }
 
-    /// The transition table: the state after `event`, or `None` where the event cannot happen.
+    /// The transition table: the state after `transition`, or `None` if the transition is not possible.
     pub const fn after(self, transition: Transition) -> Option<State> {
         use State as S;
         use Transition as E;

@@ -1,4 +1,4 @@
-//! Tasks, as they are submitted, handed out and shown.
+//! Tasks as submitted, as claimed, and as shown.
 
 use std::collections::BTreeMap;
 
@@ -14,87 +14,87 @@ use super::state::State;
 use super::time::TimestampMs;
 use super::token::Token;
 
-/// JSON of a user's, byte for byte as it was sent.
+/// User-supplied JSON, byte for byte as received.
 pub type RawJson = Box<RawValue>;
 
-/// What a user hangs on a task beside its payload; Redis' scripts never look into it.
+/// User-supplied attributes of a task beside its payload. Scripts do not read them.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attributes {
-    /// The routing key as given.
+    /// Routing key.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// For lists to filter by.
+    /// Tags, for filtering lists.
     #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Handed on to the worker, e.g. `traceparent`.
+    /// Headers for the worker, e.g. `traceparent`.
     #[serde(rename = "h", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
 }
 
-/// When a new task can first be claimed.
+/// Time from which a new task can be claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartTime {
-    /// After this many ms; 0: at once.
+    /// This many ms after submit; 0: immediately.
     After(i64),
     /// At this time.
     At(TimestampMs),
 }
 
-/// What a submit does when its dedupe key is held by a task that has not ended.
+/// Effect of a submit whose dedupe key is held by a task that has not ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DedupeMode {
-    /// Answers with that task.
+    /// Returns the existing task.
     Keep,
-    /// Gives that task, if it waits, the new content.
+    /// Replaces the content of the existing task if it is scheduled or ready.
     Replace,
-    /// As `Replace`, and puts its delay back to the start.
+    /// As `Replace`, and restarts its delay.
     Debounce,
 }
 
-/// A dedupe key, with what to do where it is held.
+/// A dedupe key and its mode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dedupe {
-    /// Of queue, key and dedupe key.
+    /// Digest of queue, key and dedupe key.
     pub digest: Digest,
-    /// What to do.
+    /// Effect if the key is held.
     pub mode: DedupeMode,
-    /// For how many ms at most the key is held; `None`: until the task ends.
+    /// Maximum time that the key is held, ms; `None`: until the task ends.
     pub window_ms: Option<i64>,
 }
 
-/// A task to be.
+/// A task to submit.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// Made before the first attempt to store it, so that storing it twice is storing it once.
+    /// Chosen before the first attempt to store the task, so that storing is idempotent.
     pub id: TaskId,
-    /// Where it queues.
+    /// Queue.
     pub queue: QueueName,
-    /// Where it queues within the queue. The id names it too, but a pinned queue's ids name another.
+    /// Slot within the queue. The id encodes it too, but the ids of a pinned queue encode another slot.
     pub slot: Slot,
-    /// 0..9, 9 first.
+    /// Priority, 0 to 9; 9 is served first.
     pub priority: u8,
-    /// For the worker.
+    /// Payload.
     pub payload: RawJson,
-    /// Key, tags, headers.
+    /// Key, tags and headers.
     pub attributes: Attributes,
-    /// When it can run.
+    /// Time from which it can be claimed.
     pub start: StartTime,
-    /// From submit, ms.
+    /// Time from submit to expiry, ms.
     pub expires_in_ms: Option<i64>,
-    /// Executions that may fail.
+    /// Maximum number of failed attempts.
     pub max_attempts: u32,
-    /// `None`: the default.
+    /// Retry policy; `None`: the default.
     pub backoff: Option<Backoff>,
-    /// The longest run of one lease in ms; 0: without end.
+    /// Maximum duration of one lease, ms; 0: unlimited.
     pub max_run_ms: i64,
-    /// How long it is kept once ended, ms; `None`: the default of its end.
+    /// Retention after the end, ms; `None`: the default of its final state.
     pub retain_ms: Option<i64>,
-    /// Its dedupe key.
+    /// Dedupe key.
     pub dedupe: Option<Dedupe>,
 }
 
 impl NewTask {
-    /// The task right after its submit.
+    /// Returns the task as stored directly after its submit.
     pub fn into_task(
         self,
         state: State,
@@ -127,106 +127,106 @@ impl NewTask {
     }
 }
 
-/// An execution that went wrong.
+/// A failed attempt.
 #[derive(Clone, Debug)]
 pub struct TaskError {
-    /// When its lease ended.
+    /// End of its lease.
     pub at: TimestampMs,
-    /// Which execution, from 1.
+    /// Attempt number, from 1.
     pub attempt: u32,
-    /// What went wrong.
+    /// The error.
     pub report: ErrorReport,
 }
 
-/// What is known of why an execution went wrong.
+/// The error of a failed attempt.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ErrorReport {
-    /// Who ran it.
+    /// Name of the worker.
     #[serde(rename = "w")]
     pub worker: String,
-    /// The kind, in the worker's words; `lease_expired` where the worker fell silent.
+    /// Type of the error, chosen by the worker; `lease_expired` if the lease expired.
     #[serde(rename = "t")]
     pub kind: String,
-    /// For people.
+    /// Message, for people.
     #[serde(rename = "m")]
     pub message: String,
-    /// For programs.
+    /// Details, for programs.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub details: Option<RawJson>,
 }
 
-/// A task as it stands.
+/// A stored task.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Its id.
+    /// Task id.
     pub id: TaskId,
-    /// Where it queues.
+    /// Queue.
     pub queue: QueueName,
-    /// Where it queues within the queue.
+    /// Slot within the queue.
     pub slot: Slot,
-    /// Where it stands.
+    /// State.
     pub state: State,
-    /// 0..9, 9 first.
+    /// Priority, 0 to 9; 9 is served first.
     pub priority: u8,
-    /// For the worker.
+    /// Payload.
     pub payload: RawJson,
-    /// Key, tags, headers.
+    /// Key, tags and headers.
     pub attributes: Attributes,
-    /// Executions that failed or ran out.
+    /// Number of failed attempts, including expired leases.
     pub attempts: u32,
-    /// Executions that may.
+    /// Maximum number of failed attempts.
     pub max_attempts: u32,
-    /// How often it was handed out.
+    /// Number of deliveries.
     pub acquired: u32,
-    /// What the worker last said of how far it is.
+    /// Last progress reported by a worker.
     pub progress: Option<RawJson>,
-    /// What it came to.
+    /// Result.
     pub result: Option<RawJson>,
-    /// The last ones, oldest first.
+    /// Last errors, oldest first.
     pub errors: Vec<TaskError>,
-    /// When it was submitted.
+    /// Time of submit.
     pub created_at: TimestampMs,
-    /// When it can or could first run, where that is not at once.
+    /// Time from which it can be claimed; `None`: immediately.
     pub run_at: Option<TimestampMs>,
-    /// When it expires if it has not started.
+    /// Deadline for its start.
     pub expires_at: Option<TimestampMs>,
-    /// When it ended.
+    /// Time of its end.
     pub finished_at: Option<TimestampMs>,
-    /// Who holds it, or held it last.
+    /// Name of the worker that holds or last held it.
     pub worker: Option<String>,
-    /// Until when it is held.
+    /// End of the current lease.
     pub lease_until: Option<TimestampMs>,
-    /// Whether a client wants it called off while it is held.
+    /// Whether a client has requested its cancellation while leased.
     pub cancel_requested: bool,
 }
 
-/// A task in a worker's hands.
+/// A task delivered to a worker.
 #[derive(Clone, Debug)]
 pub struct ClaimedTask {
-    /// Its id.
+    /// Task id.
     pub id: TaskId,
-    /// Where it queued.
+    /// Queue.
     pub queue: QueueName,
-    /// Where it queued within the queue.
+    /// Slot within the queue.
     pub slot: Slot,
-    /// 0..9, 9 first.
+    /// Priority, 0 to 9; 9 is served first.
     pub priority: u8,
-    /// For the worker.
+    /// Payload.
     pub payload: RawJson,
-    /// Key, tags, headers.
+    /// Key, tags and headers.
     pub attributes: Attributes,
-    /// Which execution this is, from 1.
+    /// Attempt number, from 1.
     pub attempt: u32,
-    /// Executions that may fail.
+    /// Maximum number of failed attempts.
     pub max_attempts: u32,
-    /// What an earlier execution last said of how far it was.
+    /// Last progress reported by an earlier attempt.
     pub progress: Option<RawJson>,
-    /// When it was submitted.
+    /// Time of submit.
     pub created_at: TimestampMs,
-    /// When it would have expired.
+    /// Deadline for its start.
     pub expires_at: Option<TimestampMs>,
-    /// Proof of the lease.
+    /// Lease token.
     pub lease: Token,
-    /// Until when the lease holds.
+    /// End of the lease.
     pub lease_until: TimestampMs,
 }

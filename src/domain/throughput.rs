@@ -1,64 +1,62 @@
-//! The figures by which people decide how many workers to run, from what was counted over a window.
+//! Figures for choosing the number of workers, computed from the counters of a window.
 //!
-//! What was not measured is `None`, never a zero that somebody made up; what is there is a finite number. What each figure
-//! says, and what it does not, is in docs/model.md.
+//! A figure without a measurement is `None`, never 0. Every other figure is finite. docs/model.md explains the figures
+//! and their limits.
 
-use super::erlang;
-use super::erlang::WaitPrediction;
+use super::erlang::{self, WaitPrediction};
 
-/// What was counted over a window, and what there is at its end; of a queue, or in total.
+/// Counters of a window and the state at its end, of one queue or in total.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Inputs {
-    /// How long the window is, ms.
+    /// Length of the window, ms.
     pub window_ms: u64,
-    /// Tasks submitted in it.
+    /// Tasks submitted in the window.
     pub submitted: u64,
-    /// Leases that ended in it, in whatever way.
+    /// Leases that ended in the window, for any reason.
     pub ended: u64,
-    /// How long those leases had lasted, together, ms.
+    /// Total duration of those leases, ms.
     pub lease_ms: u64,
-    /// Lanes of the workers that live.
+    /// Total effective concurrency of the live workers.
     pub concurrency: u64,
-    /// Tasks that are ready now.
+    /// Ready tasks.
     pub ready: u64,
-    /// Tasks that are leased now.
+    /// Leased tasks.
     pub leased: u64,
-    /// Whether nothing is handed out now.
+    /// Whether claims deliver no tasks of this queue.
     pub paused: bool,
 }
 
-/// What follows from it.
+/// The computed figures.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Throughput {
     /// Tasks submitted per second.
     pub m: Option<f64>,
-    /// Lanes of the workers that live.
+    /// Total effective concurrency of the live workers.
     pub n: u64,
-    /// Tasks that one lane ends per second while it is busy: leases ended per second of their lease time.
+    /// Tasks ended per second by one busy unit of concurrency: leases ended per second of lease time.
     ///
-    /// `None` where none ended or all ended within the millisecond they began in; and without a lane, for it is the speed
-    /// of the concurrency there are, and what ends when they have gone are leases that ran out.
+    /// `None` if no lease ended, or if the leases lasted less than 1 ms in total. `None` also without live workers:
+    /// leases that end then have expired, and their duration is not a speed.
     pub c: Option<f64>,
-    /// m*n/c, as the article defines it that Slotwheel starts from.
+    /// m*n/c, as in the article that Slotwheel is based on.
     pub s: Option<f64>,
-    /// m/c, in Erlangs: how many concurrency are busy on average, if there are enough.
+    /// m/c, in Erlangs: the mean number of leased tasks if the concurrency is sufficient.
     pub offered_load: Option<f64>,
-    /// m/(n*c): the share of their time that the concurrency are busy; from 1 on, what they lack.
+    /// m/(n*c): the share of the concurrency that is busy; from 1 on, the concurrency is too low.
     pub utilisation: Option<f64>,
-    /// Whether the concurrency end more than comes. Where nothing comes, they do; where something comes and there is none, they
-    /// do not.
+    /// Whether tasks can end faster than they arrive: true without arrivals, false with arrivals and no live worker.
     pub stable: Option<bool>,
-    /// How long until nothing is ready, ms, if all stays as it is. `None` if that is never, or not known, or while paused.
+    /// Time until no task is ready, ms, at the current rates. `None` if never, unknown, or paused.
     pub time_to_drain_ms: Option<f64>,
-    /// Waiting as the queue M/M/n has it; `None` where that is not stable, or not known.
+    /// Wait predicted by the M/M/n queue; `None` if it is not stable or not known.
     pub predicted: Option<WaitPrediction>,
-    /// The fewest concurrency with which the predicted mean wait is within the target: none at all if nothing comes and nothing
-    /// is ready or leased, however little is known of speed. `None` without a target, and where it is not known.
+    /// Lowest concurrency with a predicted mean wait within the target. 0 if no task arrives, is ready or is leased,
+    /// even if the speed is unknown. `None` without a target, and if it is not known.
     pub concurrency_needed: Option<u64>,
 }
 
 impl Throughput {
-    /// All figures of a window. `target_wait_ms` is the mean wait that is wanted.
+    /// Computes all figures of a window. `target_wait_ms` is the desired mean wait.
     pub fn compute(inputs: &Inputs, target_wait_ms: Option<u64>) -> Self {
         let Inputs { window_ms, submitted, ended, lease_ms, concurrency, ready, leased, paused } = *inputs;
         let n = concurrency as f64;
@@ -94,7 +92,7 @@ impl Throughput {
     }
 }
 
-/// `part / whole`, if `whole` is more than nothing and the outcome a number.
+/// Returns `part / whole` if `whole` is positive and the quotient finite.
 fn ratio(part: f64, whole: f64) -> Option<f64> {
     let quotient = part / whole;
     (whole > 0.0 && quotient.is_finite()).then_some(quotient)
@@ -102,10 +100,10 @@ fn ratio(part: f64, whole: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::throughput::*;
+    use super::*;
     use proptest::prelude::*;
 
-    /// A minute in which 40 tasks a second came, and 6 concurrency took 100 ms for each.
+    /// A minute with 40 tasks per second of 100 ms each, and a concurrency of 6.
     const MINUTE: Inputs = Inputs {
         window_ms: 60_000,
         submitted: 2400,
@@ -123,7 +121,7 @@ mod tests {
         assert_eq!((throughput.m, throughput.n, throughput.c), (Some(40.0), 6, Some(10.0)));
         assert_eq!((throughput.s, throughput.offered_load, throughput.stable), (Some(24.0), Some(4.0), Some(true)));
         assert!((throughput.utilisation.unwrap() - 2.0 / 3.0).abs() < 1e-12);
-        // Ten tasks, and 20 a second more can be done than come.
+        // 10 ready tasks and 20 tasks/s of spare rate.
         assert_eq!((throughput.time_to_drain_ms, throughput.concurrency_needed), (Some(500.0), Some(6)));
         assert_eq!(throughput.predicted, erlang::predict_wait(40.0, 6, 10.0));
         assert!(throughput.predicted.is_some() && Throughput::compute(&MINUTE, None).concurrency_needed.is_none());
@@ -154,7 +152,7 @@ mod tests {
         assert_eq!((throughput.m, throughput.s, throughput.utilisation), (Some(0.0), Some(0.0), Some(0.0)));
         assert_eq!((throughput.stable, throughput.concurrency_needed), (Some(true), Some(0)));
         assert_eq!((throughput.time_to_drain_ms, throughput.predicted.unwrap().mean_ms), (Some(0.0), 0.0));
-        // Nor does it matter how long it has been so, and whether anybody is there.
+        // Neither ended leases nor live workers are required.
         for inputs in [Inputs { ended: 0, lease_ms: 0, ..idle }, Inputs { concurrency: 0, ..idle }] {
             let throughput = Throughput::compute(&inputs, Some(20));
             assert_eq!((throughput.c, throughput.concurrency_needed, throughput.stable), (None, Some(0), Some(true)));
@@ -189,7 +187,7 @@ mod tests {
         );
     }
 
-    /// Counts of every size: as many small as large ones, and nothing.
+    /// Counts of every magnitude with equal weight, including 0.
     fn counts() -> impl Strategy<Value = u64> {
         (0_u32..=64, any::<u64>()).prop_map(|(bits, any)| any.checked_shr(64 - bits).unwrap_or(0))
     }

@@ -1,4 +1,4 @@
-//! Instants of Redis' clock, and their form in JSON.
+//! Timestamps of Redis' clock, and their form in JSON.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 pub struct TimestampMs(pub i64);
 
 impl TimestampMs {
-    /// Reads RFC 3339 with any offset; digits beyond the millisecond are dropped. `None` where it does not parse.
+    /// Parses RFC 3339 with any offset and truncates to milliseconds; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        // The parser takes more: hours without minutes, a blank or nothing between date and time, zones by name.
+        // jiff's parser also accepts hours without minutes, other separators, and zones by name.
         if text.len() > 64 || !is_rfc3339(text) {
             return None;
         }
@@ -20,10 +20,10 @@ impl TimestampMs {
     }
 }
 
-/// What comes before it, as an offset can bring about, has no form in RFC 3339.
+/// First millisecond of year 0. An earlier time, possible through an offset, has no form in RFC 3339.
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 
-/// Whether it has the form of section 5.6; what its numbers say is not looked at.
+/// Returns whether the text has the form of section 5.6, without checking the ranges of its numbers.
 fn is_rfc3339(text: &str) -> bool {
     let pattern = text.bytes().map(|byte| match byte {
         b'0'..=b'9' => b'0',
@@ -57,7 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn times_are_shown_in_utc_with_milliseconds() {
+    fn timestamp_is_formatted_in_utc_with_milliseconds() {
         assert_eq!(TimestampMs(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(TimestampMs(1_700_000_000_007).to_string(), "2023-11-14T22:13:20.007Z");
     }

@@ -1,30 +1,30 @@
-//! Lease tokens: 128 random bits, shown as 22 characters of URL-safe Base64.
+//! Lease tokens: 128 random bits, formatted as 22 characters of URL-safe Base64.
 
 use std::fmt;
 
-/// Proof of a lease. Whoever holds it may complete, fail, release and prolong.
+/// Proof of a lease. It authorises complete, fail, release and heartbeat of the task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; 16]);
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl Token {
-    /// The token of these random bits.
+    /// Returns the token of these random bits.
     pub fn new(random: u128) -> Self {
         Token(random.to_be_bytes())
     }
 
-    /// The token whose bytes these are; `None` unless there are sixteen.
+    /// Returns the token with these bytes; `None` unless there are 16.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Token(bytes.try_into().ok()?))
     }
 
-    /// The token as it stands in Redis.
+    /// Returns the token as stored in Redis.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// Reads what [`Display`](fmt::Display) writes; `None` for anything else, which then is nobody's token.
+    /// Parses the form that [`Display`](fmt::Display) writes; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 22 {
             return None;
@@ -35,7 +35,7 @@ impl Token {
             last = ALPHABET.iter().position(|&character| character == byte)? as u128;
             bits = if index < 21 { bits << 6 | last } else { bits << 2 | last >> 4 };
         }
-        // The last character carries two bits; the four below them must be zero, or two texts would be one token.
+        // The last character carries two bits. The other four must be zero, or two texts would parse to one token.
         (last & 0b1111 == 0).then_some(Token(bits.to_be_bytes()))
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// A token is a secret: logs get its first characters only.
+/// A token is a secret: only its first four characters are logged.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({:.4}…)", self.to_string())

@@ -1,31 +1,31 @@
-//! W3C Trace Context (the recommendation of 2021): which values of `traceparent` and `tracestate` are ones. What is not
-//! is ignored wherever it comes from, never refused: a trace is no reason to lose work.
+//! W3C Trace Context (recommendation of 2021): valid values of `traceparent` and `tracestate`. An invalid value is
+//! ignored, never rejected: a trace is no reason to lose work.
 
-/// Name of the header, and of a task's own, that names the span which caused something.
+/// Name of the header, of a request or a task, that identifies the parent span.
 pub const TRACEPARENT: &str = "traceparent";
-/// Name of the one that says more about the trace, each vendor in its own words.
+/// Name of the header with vendor-specific trace data.
 pub const TRACESTATE: &str = "tracestate";
 
-/// A `traceparent` of a later version may be longer than today's 55 bytes.
+/// Maximum length of a `traceparent`. Later versions may be longer than the current 55 bytes.
 const MAX_TRACEPARENT_BYTES: usize = 256;
-/// What the recommendation asks everybody to pass on; a longer `tracestate` is dropped.
+/// Length of a `tracestate` that the recommendation requires to propagate; a longer value is ignored.
 const MAX_TRACESTATE_BYTES: usize = 512;
 const MAX_TRACESTATE_MEMBERS: usize = 32;
 const MAX_MEMBER_BYTES: usize = 256;
 
-/// The span of somebody's that caused something.
+/// The parent span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TraceParent {
-    /// The trace that it belongs to.
+    /// Trace id.
     pub trace_id: [u8; 16],
-    /// Itself.
+    /// Span id.
     pub span_id: [u8; 8],
-    /// Whether its owner keeps the trace, and others should.
+    /// Whether the caller recorded the trace.
     pub sampled: bool,
 }
 
 impl TraceParent {
-    /// Reads a `traceparent`; `None` where it is none. One of a later version is read as far as it is like ours.
+    /// Parses a `traceparent`; `None` if it is invalid. Of a later version, the known fields are parsed.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_TRACEPARENT_BYTES {
             return None;
@@ -44,7 +44,7 @@ impl TraceParent {
     }
 }
 
-/// So many bytes in lower-case digits, and nothing else.
+/// Parses exactly `N` bytes of lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -62,7 +62,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Whether it is a `tracestate`: a list of up to 32 vendors' entries, in all of at most 512 bytes.
+/// Returns whether the text is a `tracestate`: a list of at most 32 members, in total at most 512 bytes.
 pub fn is_tracestate(text: &str) -> bool {
     let mut members = 0;
     let entries = text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());

@@ -1,4 +1,4 @@
-//! Workers, as far as they show themselves: by claiming, by waiting, by heartbeats, and by what they hold.
+//! Workers, as known from their claims, heartbeats and leases.
 
 use std::net::IpAddr;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::queue::QueueName;
 
-/// What is known of a worker.
+/// A worker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Worker {
-    /// As it calls itself.
+    /// Name, chosen by the worker.
     pub name: String,
-    /// From where it last came; `None`: no server remembers.
+    /// Address of its last request; `None`: unknown to every server.
     pub address: Option<IpAddr>,
-    /// How many tasks it works at, as it says.
+    /// Declared concurrency.
     pub concurrency: u32,
-    /// The queues that its last claim named.
+    /// Queues of its last claim.
     pub queues: Vec<QueueName>,
 }
 
 impl Worker {
-    /// What stands for the name in Redis.
+    /// Returns the digest that represents the name in Redis.
     pub fn name_digest(name: &str) -> Digest {
         Digest::of(&[name.as_bytes()])
     }
 
-    /// One of which nothing is known but its name.
+    /// Returns a worker of which only the name is known.
     pub fn unknown(name: &str) -> Self {
         Worker { name: name.to_owned(), address: None, concurrency: 1, queues: Vec::new() }
     }
