@@ -1,5 +1,6 @@
-//! Wiring: the only module that sees everything.
+//! Wiring: the only module that knows all others.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api, RequestMetrics};
+use crate::background;
 use crate::config::{Config, Durability, RedisSource};
 use crate::dispatch::Dispatch;
 use crate::http_server::{self, ServerState, ShutdownTokens};
@@ -27,26 +29,27 @@ use crate::store::redis::replication::Replication;
 use crate::store::{Client, Store};
 use crate::upkeep::Upkeep;
 
-/// How long a Redis that is named may take to answer for the first time.
+/// Time for Redis to answer at start-up. It restarts while Redis loads its data.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves on `listener` until `stop`, then ends in good order: who waits gets an empty answer, what was begun is
-/// finished, the managed Redis is stopped.
+/// Serves on `listener` until `stop`, then shuts down: waiting requests are answered without tasks, requests in progress
+/// finish, and the embedded Redis stops.
 ///
 /// # Errors
-/// When it cannot start: no Redis, one that is not fit, or a data set that does not fit the settings.
+/// If the server cannot start: Redis is unavailable or unsuitable, or the data set does not match the settings.
 pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let started_at = SystemTime::now();
     let (redis_config, embedded) = tokio::select! {
-        prepared = redis(&config) => prepared?,
+        prepared = prepare_redis(&config) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
     let supervisor_stop = CancellationToken::new();
-    let redis_supervisor = embedded.map(|embedded| tokio::spawn(embedded.supervise(supervisor_stop.clone())));
+    let redis_supervisor = embedded
+        .map(|embedded| tokio::spawn(background::run("redis_supervisor", embedded.supervise(supervisor_stop.clone()))));
     let outcome = serve(&config, redis_config, listener, started_at, stop).await;
     supervisor_stop.cancel();
     if let Some(redis_supervisor) = redis_supervisor {
-        redis_supervisor.await.context("the keeper of the managed Redis failed")?;
+        redis_supervisor.await.context("the supervisor of the embedded Redis failed")?;
     }
     outcome
 }
@@ -58,19 +61,23 @@ async fn serve(
     started_at: SystemTime,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (store, dataset) = tokio::select! {
+    let Opened { store, dataset, redis_version } = tokio::select! {
         opened = open_store(config, redis_config) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let tasks = TaskTracker::new();
-    // Told to stop, it first says so and serves on, so that others see it; then it closes.
+    // Shutdown has two steps. From `stop` on, /readyz returns 503, and the server continues to serve for the drain time.
+    // From `closing` on, it accepts no connection, and waiting requests are answered.
     let closing = CancellationToken::new();
-    tokio::spawn(close_after_drain(stop.clone(), config.drain, closing.clone()));
-    let spans = Spans::with_endpoint(config.otlp_endpoint.as_deref()).context("the exporter of spans")?;
+    tokio::spawn(background::run("drain", close_after_drain(stop.clone(), config.drain, closing.clone())));
+    let spans = Spans::with_endpoint(config.otlp_endpoint.as_deref()).context("the span exporter")?;
     let dispatch =
         Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
     let upkeep = Upkeep::start(&store, &dataset, config.poll_interval, &spans, &tasks, &closing);
-    let wakeup_forwarder = tokio::spawn(forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()));
+    let wakeup_forwarder = tokio::spawn(background::run(
+        "wakeup_forwarder",
+        forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()),
+    ));
     let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing), api::render_rejection);
     let router = api::router(Api {
         dispatch: dispatch.clone(),
@@ -81,42 +88,61 @@ async fn serve(
         started_at,
         status_cache: Arc::default(),
     });
-    tracing::info!(address = %listener.local_addr()?, shards = store.layout().count(), "listening");
-    // A part of the time is kept for what those who were cut off have begun.
+    let address = listener.local_addr()?;
+    tracing::info!(
+        %address,
+        contract = format!("http://{}/openapi.yaml", reachable(address)),
+        data = %config.redis,
+        redis_version,
+        shards = store.layout().count(),
+        "listening"
+    );
+    // The last fifth of the time is reserved for the Redis calls of disconnected requests.
     let closed = http_server::serve(listener, router, server_state, config.shutdown_timeout.mul_f64(0.8)).await;
-    // What was handed to the gates and pumps is finished; they end when nobody can hand them anything any more.
+    // The claim loops and batchers finish the work that they have received. They end when their last sender is dropped.
     wakeup_forwarder.abort();
     let _ = wakeup_forwarder.await;
     drop(dispatch);
     tasks.close();
     if tokio::time::timeout_at(closed + config.shutdown_timeout, tasks.wait()).await.is_err() {
-        tracing::warn!("some work was not finished in time");
+        tracing::warn!("shutdown timed out with unfinished work");
     }
     spans.flush().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Ends the second step of stopping's wait for the first.
+/// Returns an address at which this machine reaches a server that listens on `address`: loopback instead of an unspecified IP.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// Cancels `closing` when the drain time after `stop` has passed.
 async fn close_after_drain(stop: CancellationToken, drain: Duration, closing: CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(drain).await;
     closing.cancel();
 }
 
-/// The Redis of the settings for somebody who looks at it beside a server: the managed one is started only if no
-/// server keeps it running.
+/// Returns the Redis of the settings, for inspection while servers may run. The embedded Redis is started only if no server
+/// runs it.
 pub async fn redis_for_inspection(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
     if let RedisSource::Embedded(directory) = &config.redis
         && let Some(url) = EmbeddedRedis::running_url(directory).await
     {
         return Ok((RedisConfig { url, ..RedisConfig::default() }, None));
     }
-    redis(config).await
+    prepare_redis(config).await
 }
 
-/// The Redis of the settings: where it is, and the keeper if it is our own.
-pub async fn redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
+/// Returns the connection settings of the Redis. Starts the embedded Redis if the settings select it.
+pub async fn prepare_redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
     let (url, ca, embedded) = match &config.redis {
         RedisSource::Embedded(directory) => {
             let embedded = EmbeddedRedis::start(directory, config.durability).await?;
@@ -137,18 +163,26 @@ pub async fn redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<Embed
     Ok((redis_config, embedded))
 }
 
-/// Connects, checks what it finds, and opens the data set.
+/// An open data set.
+struct Opened {
+    store: Store,
+    dataset: Dataset,
+    redis_version: String,
+}
+
+/// Connects, checks the Redis, and opens or creates the data set.
 ///
 /// # Errors
-/// When Redis does not answer, is not fit, or the data set does not fit the settings.
-async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<(Store, Dataset)> {
+/// If Redis is unavailable or unsuitable, or the data set does not match the settings.
+async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<Opened> {
     let client = connect(redis_config.clone()).await?;
-    for finding in preflight::check_config(&client, config.durability).await? {
-        if finding.is_fatal {
-            anyhow::bail!("this Redis cannot keep tasks: {}", finding.message);
+    for issue in preflight::check_config(&client, config.durability).await? {
+        if issue.is_fatal {
+            anyhow::bail!("Redis is unsuitable: {}", issue.message);
         }
-        tracing::warn!("about this Redis: {}", finding.message);
+        tracing::warn!("Redis configuration: {}", issue.message);
     }
+    let redis_version = preflight::version(&client).await?;
     let dataset = open_or_create(&client, &config.prefix, config.shards).await?;
     let replicas = match config.durability {
         Durability::AsConfigured | Durability::Fsync | Durability::Everysec => None,
@@ -156,10 +190,10 @@ async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Resul
     };
     let store = Store::new(Arc::new(client), dataset.shards, &config.prefix).with_replication(replicas);
     loss_detector::write_markers_once(&store, &dataset).await?;
-    Ok((store, dataset))
+    Ok(Opened { store, dataset, redis_version })
 }
 
-/// Connects to a Redis that works: one that loads its data is waited for, however long it takes.
+/// Connects to Redis. Waits without limit while Redis loads its data.
 async fn connect(redis_config: RedisConfig) -> anyhow::Result<Client> {
     let mut deadline = Instant::now() + STARTUP_TIMEOUT;
     loop {
@@ -171,19 +205,19 @@ async fn connect(redis_config: RedisConfig) -> anyhow::Result<Client> {
             Err(error) => error,
         };
         match error {
-            store::Error::Unavailable(why) if Instant::now() < deadline => {
-                if why.contains("LOADING") {
+            store::Error::Unavailable(reason) if Instant::now() < deadline => {
+                if reason.contains("LOADING") {
                     deadline = Instant::now() + STARTUP_TIMEOUT;
                 }
-                tracing::info!(why, "waiting for Redis");
+                tracing::info!(reason, "waiting for Redis");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            error => return Err(error).context("no answer of Redis"),
+            error => return Err(error).context("connecting to Redis failed"),
         }
     }
 }
 
-/// Passes on what scripts say to both engines, which do not know each other.
+/// Forwards wake-ups to dispatch and upkeep, which do not know each other.
 async fn forward_wakeups(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upkeep>) {
     let (sender, mut wakeups) = mpsc::unbounded_channel();
     let forward = async {
@@ -192,7 +226,7 @@ async fn forward_wakeups(store: Store, dispatch: Arc<Dispatch>, upkeep: Arc<Upke
             upkeep.on_wakeup(&wakeup);
         }
     };
-    // Of one task with what it hears, so that both end when it does.
+    // Both futures run in one task, so that aborting it ends both.
     tokio::select! {
         () = wakeups::subscribe(store, sender) => {}
         () = forward => {}

@@ -9,15 +9,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::{Config, ConfigError, RawConfig};
+use crate::config::{Config, ConfigError, DEFAULTS, RawConfig};
 
-/// An HTTP task dispatcher over Redis
+/// HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -29,14 +29,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve; what happens when no command is given
+    /// Start the server (default)
     Serve(ConfigArgs),
-    /// Check a Redis and the data set on it, and say what is wrong
+    /// Check a Redis and its data set, and report defects
     Doctor {
         #[command(flatten)]
         settings: ConfigArgs,
         #[command(flatten)]
-        repair_options: RepairOptions,
+        options: RepairOptions,
     },
     /// Exit with 0 if the server answers /readyz with 200
     Healthcheck(ConfigArgs),
@@ -44,25 +44,25 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ConfigArgs {
-    /// A file of settings, in the form of config.default.toml
+    /// Settings file, in the form of config.default.toml
     #[arg(long, env = "SLOTWHEEL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     raw: RawConfig,
 }
 
-/// What the doctor may do about what is wrong.
+/// Changes that the doctor may make.
 #[derive(Debug, Args)]
 struct RepairOptions {
-    /// Mend what is wrong, beside servers at work if there are any; no task is lost by it
+    /// Repair defects; safe while servers run, and no task is lost
     #[arg(long)]
     repair: bool,
-    /// Have servers that noticed a loss of data take the data set as it is; one that is gone is founded anew
+    /// Accept detected data loss: servers resume with the current data; a missing data set is created empty
     #[arg(long)]
     accept_loss: bool,
 }
 
-/// Where all programs that send spans are told to send them.
+/// OpenTelemetry's variable for the collector's URL.
 const OTLP_ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 impl ConfigArgs {
@@ -75,14 +75,14 @@ impl ConfigArgs {
                 RawConfig::from_toml(&path, &text)?
             }
         };
-        Ok(self.raw.merge_under(file))
+        Ok(self.raw.merged_over(file))
     }
 
     fn resolve(self) -> anyhow::Result<Config> {
         Ok(self.read_raw()?.resolve()?)
     }
 
-    /// The same for a program that sends spans, if it can: then it is meant by the variable too.
+    /// As [`resolve`](Self::resolve), with OpenTelemetry's variable as a further source of `otlp_endpoint`.
     fn resolve_to_serve(self) -> anyhow::Result<Config> {
         let mut raw = self.read_raw()?;
         if !cfg!(feature = "otlp") || raw.otlp_endpoint.is_some() {
@@ -90,24 +90,24 @@ impl ConfigArgs {
         }
         raw.otlp_endpoint = std::env::var(OTLP_ENDPOINT_VARIABLE).ok();
         raw.resolve().map_err(|error| match error {
-            ConfigError::Setting { name: "otlp_endpoint", value, reason: why } => {
-                anyhow::anyhow!("the variable {OTLP_ENDPOINT_VARIABLE} is {value}: {why}")
+            ConfigError::Setting { name: "otlp_endpoint", value, reason } => {
+                anyhow::anyhow!("the variable {OTLP_ENDPOINT_VARIABLE} is {value}: {reason}")
             }
             other => other.into(),
         })
     }
 }
 
-/// Does what the arguments say; what to exit with.
+/// Runs the command of the arguments. Returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Both that the TLS stack could use are known to it; it wants to be told which.
+    abort_on_panic();
+    let matches = with_defaults(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // Two cryptography providers are compiled in, so rustls requires an explicit choice.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => run_command(settings.resolve_to_serve(), serve),
-        Command::Doctor { settings, repair_options: remedies } => {
-            run_command(settings.resolve(), |config| doctor::run(config, remedies))
-        }
+        Command::Doctor { settings, options } => run_command(settings.resolve(), |config| doctor::run(config, options)),
         Command::Healthcheck(settings) => run_command(settings.resolve(), healthcheck),
     };
     match outcome {
@@ -117,6 +117,38 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Adds the default of each setting to the help. The defaults are those of config.default.toml.
+fn with_defaults(command: clap::Command) -> clap::Command {
+    let defaults: toml::Table = DEFAULTS.parse().unwrap_or_default();
+    let limits = defaults.get("limits").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    let describe = move |argument: Arg| {
+        let id = argument.get_id().as_str();
+        let Some(default) = defaults.get(id).or_else(|| limits.get(id)) else { return argument };
+        let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let shown = if default.is_empty() { "empty" } else { &default };
+        argument.help(format!("{help} [default: {shown}]"))
+    };
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let command = names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |command| command.mut_args(&describe)));
+    command.mut_args(&describe)
+}
+
+/// Makes a panic in any thread or task end the process, with a last line in the log. A server without one of its loops would
+/// leave work undone while /readyz returns 200.
+pub fn abort_on_panic() {
+    let print_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print_panic(panic);
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(thread = thread.name(), location, "panic: the process aborts");
+        std::process::abort();
+    }));
 }
 
 fn run_command<F: Future<Output = anyhow::Result<ExitCode>>>(
@@ -130,29 +162,31 @@ fn run_command<F: Future<Output = anyhow::Result<ExitCode>>>(
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(command(config))
 }
 
-/// One for each processor but one: a Redis beside it is one more that works. docs/performance.md has the figures.
+/// Returns the number of processors minus one, at least 1: a local Redis uses the other. docs/performance.md has the
+/// measurements.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    // What a shell gives is often 1024 of what it may give; each connection is a file.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    // The soft limit of a shell is often 1024. Each connection uses a file descriptor.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "raising the limit of open files failed");
+    }
     if !config.listen.ip().is_loopback() {
         tracing::warn!(
             address = %config.listen,
-            "whoever reaches this address can do everything: there is no authentication yet (--insecure)"
+            "no authentication: any client that reaches this address has full access (--insecure)"
         );
     }
     let stop = CancellationToken::new();
     let stop_on_signal = stop.clone();
     tokio::spawn(async move {
         if let Err(error) = shutdown_signal().await {
-            tracing::error!(%error, "signals cannot be heard");
+            tracing::error!(%error, "installing signal handlers failed");
             return;
         }
         tracing::info!("stopping");
@@ -162,6 +196,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns after SIGTERM or SIGINT.
 async fn shutdown_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -174,17 +209,9 @@ async fn shutdown_signal() -> std::io::Result<()> {
 }
 
 async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        let loopback = match address {
-            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        address.set_ip(loopback);
-    }
-    let reply =
-        tokio::time::timeout(Duration::from_secs(5), request_readiness(address)).await.context("no answer in 5 s")?;
-    let status = reply.with_context(|| format!("no answer from {address}"))?;
+    let address = app::reachable(config.listen);
+    let reply = tokio::time::timeout(Duration::from_secs(5), request_readiness(address));
+    let status = reply.await.context("no response in 5 s")?.with_context(|| format!("no response from {address}"))?;
     println!("{address} answers {status}");
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,6 +5,7 @@
 //! - [`domain`]: terms and rules of tasks, slots and leases. No I/O, no clock.
 //! - [`config`]: settings, as written and as resolved.
 //! - [`metrics`]: counters and histograms, cheap enough for every path.
+//! - [`background`]: background tasks.
 //! - [`spans`]: spans of tasks for a tracing system.
 //! - [`store`]: the only code that speaks to Redis. Each transition is one script.
 //! - [`dispatch`]: waiters in memory, one claim loop per shard, batching of concurrent requests.
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod app;
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod dispatch;

@@ -8,7 +8,11 @@ use super::{ConfigError, invalid};
 
 /// Defines the settings, their flags and their ranges from one table.
 macro_rules! limits {
-    ($($(#[doc = $doc:literal])* $name:ident: $unit:literal, $min:literal..=$max:literal, $flag:literal, $env:literal;)*) => {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident: $unit:literal, $min:literal..=$max:literal,
+            $flag:literal, $env:literal;
+    )*) => {
         /// Limits as written in one source: a file, the environment, or flags. `None`: not set there.
         #[derive(Clone, Default, Debug, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields)]

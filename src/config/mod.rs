@@ -2,6 +2,7 @@
 
 mod limits;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,33 @@ pub enum RedisSource {
         /// PEM file of the CA certificates; `None`: the system's.
         ca: Option<PathBuf>,
     },
+}
+
+/// The location of the data, without a password.
+impl fmt::Display for RedisSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RedisSource::Embedded(directory) => write!(f, "{}", directory.display()),
+            RedisSource::External { url, .. } => f.write_str(&without_password(url)),
+        }
+    }
+}
+
+/// Returns a Redis URL without its password, in the user information or in the query.
+fn without_password(url: &str) -> String {
+    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
+    let Some((scheme, rest)) = base.split_once("://") else { return String::new() };
+    let location = match rest.rsplit_once('@') {
+        Some((user_info, location)) if !scheme.contains("unix") => match user_info.split(':').next() {
+            None | Some("") => location.to_owned(),
+            Some(user) => format!("{user}@{location}"),
+        },
+        _ => rest.to_owned(),
+    };
+    let query: Vec<&str> = query.into_iter().flat_map(|query| query.split('&')).collect();
+    let query: Vec<&str> = query.into_iter().filter(|pair| !pair.starts_with("pass")).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    format!("{scheme}://{location}{query}")
 }
 
 /// Durability of an accepted submit.
@@ -317,6 +345,20 @@ mod tests {
     fn later_source_overrides_earlier() {
         let config = raw("prefix = \"a\"").merged_over(raw("prefix = \"b\"\nshards = 4")).resolve().unwrap();
         assert_eq!((config.prefix.as_str(), config.shards), ("a", Shards::new(4)));
+    }
+
+    #[test]
+    fn redis_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("redis://host:6379/0", "redis://host:6379/0"),
+            ("rediss://user:secret@host/1", "rediss://user@host/1"),
+            ("redis://:se@cr/et@host", "redis://host"),
+            ("redis://:secret@[::1]:6379?protocol=resp3", "redis://[::1]:6379?protocol=resp3"),
+            ("unix:///run/a@b.sock?db=1&user=u&pass=secret", "unix:///run/a@b.sock?db=1&user=u"),
+            ("secret@host", ""),
+        ] {
+            assert_eq!(RedisSource::External { url: url.into(), ca: None }.to_string(), shown, "{url}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::background;
 use crate::domain::limits;
 use crate::domain::slot::Slot;
 use crate::metrics::{Histogram, HistogramSnapshot, SIZE_BUCKETS};
@@ -139,7 +140,8 @@ impl<Op: BatchedOp> Batcher<Op> {
         shard.breaker.admit()?;
         let sender = self.senders.get(shard.index).ok_or_else(|| self.closed())?.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(PENDING_CAPACITY);
-            self.tasks.spawn(batch_loop::<Op>(shard.clone(), receiver, self.batch_items.clone()));
+            let batches = batch_loop::<Op>(shard.clone(), receiver, self.batch_items.clone());
+            background::spawn(&self.tasks, "batcher", batches);
             sender
         });
         let (reply, reply_receiver) = oneshot::channel();

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::background;
 use crate::config::Limits;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
@@ -90,9 +91,11 @@ impl Dispatch {
         let task_tracer = Arc::new(TaskTracer::new(spans, &store));
         let claims = ClaimEngine::start(&store, &poll_limit, &task_tracer, &metrics, tasks, stop);
         let worker_registry: Arc<WorkerRegistry> = Arc::default();
-        tasks.spawn(worker_registry.clone().run(store.first_shard().clone(), claims.waiters().clone(), stop.clone()));
+        let write_workers =
+            worker_registry.clone().run(store.first_shard().clone(), claims.waiters().clone(), stop.clone());
+        background::spawn(tasks, "worker_registry", write_workers);
         let subscriptions = Subscriptions::new(&store, limits.max_buffered_events, stop);
-        tasks.spawn(subscriptions.clone().run());
+        background::spawn(tasks, "event_subscriptions", subscriptions.clone().run());
         let dispatch = Arc::new(Dispatch {
             ops: BatchedOps::new(&store, tasks, stop),
             claims,
@@ -106,9 +109,9 @@ impl Dispatch {
             store,
         });
         for shard in dispatch.store.shards() {
-            tasks.spawn(dispatch.clone().poll_shard(shard.clone(), poll_interval, stop.clone()));
+            background::spawn(tasks, "poll", dispatch.clone().poll_shard(shard.clone(), poll_interval, stop.clone()));
         }
-        tasks.spawn(dispatch.clone().finish_waits_on_stop(stop.clone()));
+        background::spawn(tasks, "stop_waiters", dispatch.clone().finish_waits_on_stop(stop.clone()));
         dispatch
     }
 

@@ -189,6 +189,40 @@ async fn full_disk_under_the_embedded_redis_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn start_logs_version_address_contract_data_and_redis_version() {
+    let directory = TempDir::new();
+    let data_dir = directory.path().to_str().unwrap().to_owned();
+    let mut command = slotwheel(&["--data-dir", &data_dir, "--listen", "127.0.0.1:0"]);
+    let mut child = command.env("NO_COLOR", "1").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+
+    let first = lines.next().unwrap();
+    let listening = lines.find(|line| line.contains("listening")).unwrap();
+
+    assert!(first.contains("starting") && first.contains(env!("CARGO_PKG_VERSION")), "{first}");
+    let address = address(&listening).unwrap();
+    for part in
+        [format!("contract=\"http://{address}/openapi.yaml\""), format!("data={data_dir}"), "redis_version=".into()]
+    {
+        assert!(listening.contains(&part), "{part}: {listening}");
+    }
+    signal(&child, "-TERM");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn help_shows_the_default_of_each_setting() {
+    let output = slotwheel(&["serve", "--help"]).output().unwrap();
+
+    let help = text(&output);
+    for (flag, default) in [("--listen", "127.0.0.1:8080"), ("--replicas", "1"), ("--limits-max-headers", "100")] {
+        let (_, entry) = help.split_once(flag).unwrap();
+        let entry = entry.split("\n  ").take(4).collect::<Vec<_>>().join(" ");
+        assert!(entry.contains(&format!("[default: {default}]")), "{flag}: {help}");
+    }
+}
+
+#[tokio::test]
 async fn missing_redis_server_is_reported_with_what_to_install() {
     let directory = TempDir::new();
     let data_dir = directory.path().to_str().unwrap().to_owned();

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::batcher::with_request_timeout;
 use super::metrics::Metrics;
 use super::task_spans::TaskTracer;
+use crate::background;
 use crate::domain::queue::QueueName;
 use crate::store::{self, Error, Shard, Store, views};
 use delivery::{Delivery, UndeliveredReleaser};
@@ -52,7 +53,8 @@ impl ClaimEngine {
         let releaser = UndeliveredReleaser::new(store, metrics, tasks, stop);
         for shard in store.shards() {
             let (shard, waiters, releaser) = (shard.clone(), waiters.clone(), releaser.clone());
-            tasks.spawn(claim_loop::run(shard, waiters, releaser, metrics.clone(), stop.clone()));
+            let claim_loop = claim_loop::run(shard, waiters, releaser, metrics.clone(), stop.clone());
+            background::spawn(tasks, "claim_loop", claim_loop);
         }
         ClaimEngine {
             store: store.clone(),

@@ -27,9 +27,7 @@ fn advice(message: &str) -> ConfigIssue {
 /// Returns all issues of Redis for this durability. On a Cluster every master is checked.
 pub async fn check_config(client: &Client, durability: Durability) -> Result<Vec<ConfigIssue>> {
     let mut issues = Vec::new();
-    for info in client.send_to_masters(cmd("INFO").arg("server")).await? {
-        let info = text(info)?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
+    for version in versions(client).await? {
         let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
         if major < 7 {
             issues.push(fatal(format!("Redis has version {version}; it must be 7.0 or later, or Valkey")));
@@ -66,6 +64,21 @@ pub async fn check_config(client: &Client, durability: Durability) -> Result<Vec
     }
     issues.dedup();
     Ok(issues)
+}
+
+/// Returns the version of Redis; of a Cluster, that of its first master.
+pub async fn version(client: &Client) -> Result<String> {
+    Ok(versions(client).await?.into_iter().next().unwrap_or_else(|| "unknown".to_owned()))
+}
+
+/// Returns the version of each master.
+async fn versions(client: &Client) -> Result<Vec<String>> {
+    let version = |info| {
+        let info = text(info)?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown");
+        Ok(version.trim().to_owned())
+    };
+    client.send_to_masters(cmd("INFO").arg("server")).await?.into_iter().map(version).collect()
 }
 
 /// Returns the settings that contradict the durability level.
