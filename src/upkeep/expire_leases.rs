@@ -1,79 +1,75 @@
-//! Ends leases that ran out.
+//! Ends expired leases.
 
 use std::time::SystemTime;
 
 use tokio::time::timeout;
 
+use super::Context;
 use crate::domain::id::TaskId;
-use crate::domain::queue::QueueName;
 use crate::domain::task::ErrorReport;
-use crate::domain::time::TimestampMs;
 use crate::spans::{ExecutionOutcome, READ_TIMEOUT, Spans, TaskSpan, TracedTask, system_time};
 use crate::store::ops::expire_leases::{ExpiredLease, expire_leases};
 use crate::store::views::expired_leases::expired_leases;
 use crate::store::views::lease_details::{LeaseDetails, lease_details};
-use crate::store::{Caller, Error, Result, Shard};
+use crate::store::{Error, Result, Shard};
 
-/// A span to be sent.
+/// A span to send: task, span, start, end.
 type Span = (TracedTask, TaskSpan, SystemTime, SystemTime);
 
-pub(super) async fn run(
-    shard: &Shard,
-    caller: &mut Caller,
-    queue: &QueueName,
-    now: TimestampMs,
-    spans: &Spans,
-) -> Result<()> {
-    loop {
-        let expired = expired_leases(shard, queue, now).await?;
-        let count = expired.len();
-        if count == 0 {
-            return Ok(());
-        }
-        let expired: Vec<ExpiredLease> = expired
-            .into_iter()
-            .filter_map(|(id, holding)| {
-                let wait_ms = holding.retry_delay_ms(rand::random());
-                let report = ErrorReport {
-                    worker: holding.worker,
-                    kind: "lease_expired".into(),
-                    message: "the lease ran out before the worker reported".into(),
-                    details: None,
-                };
-                Some(ExpiredLease { id, token: holding.lease?, report, wait_ms })
-            })
-            .collect();
-        let traced = followed(shard, &expired, spans).await;
-        let ended = expire_leases(shard, caller, &expired).await?;
-        for (followed, stretch, from, to) in ended.iter().filter_map(|place| traced.get(*place)?.as_ref()) {
-            spans.send(followed, stretch, *from, *to);
-        }
-        // Fewer than were seen: another replica was faster, or leases were prolonged. Those are looked at next time.
-        if ended.len() < count {
-            return Ok(());
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    let Some(next_due) = &context.next_due else { return Ok(()) };
+    for queue in &next_due.due_queues {
+        loop {
+            let expired = expired_leases(&context.shard, queue, next_due.now).await?;
+            let count = expired.len();
+            if count == 0 {
+                break;
+            }
+            let expired: Vec<ExpiredLease> = expired
+                .into_iter()
+                .filter_map(|(id, holding)| {
+                    let wait_ms = holding.retry_delay_ms(rand::random());
+                    let report = ErrorReport {
+                        worker: holding.worker,
+                        kind: "lease_expired".into(),
+                        message: "the lease expired before the worker reported".into(),
+                        details: None,
+                    };
+                    Some(ExpiredLease { id, token: holding.lease?, report, wait_ms })
+                })
+                .collect();
+            let traced = read_spans(&context.shard, &expired, &context.spans).await;
+            let ended = expire_leases(&context.shard, &mut context.caller, &expired).await?;
+            for (task, span, start, end) in ended.iter().filter_map(|index| traced.get(*index)?.as_ref()) {
+                context.spans.send(task, span, *start, *end);
+            }
+            // Fewer leases ended than had expired: another server was faster, or heartbeats extended them. The next run
+            // reads the rest again.
+            if ended.len() < count {
+                break;
+            }
         }
     }
+    Ok(())
 }
 
-/// The spans of executions that end with these leases, each in its place if it is followed.
-async fn followed(shard: &Shard, leases: &[ExpiredLease], spans: &Spans) -> Vec<Option<Span>> {
+/// Returns, for each lease, the span of its execution; `None` if the task is not traced. Empty if spans are disabled.
+async fn read_spans(shard: &Shard, leases: &[ExpiredLease], spans: &Spans) -> Vec<Option<Span>> {
     if !spans.is_enabled() {
         return Vec::new();
     }
-    let ids: Vec<TaskId> = leases.iter().map(|overdue| overdue.id).collect();
-    let details =
-        timeout(READ_TIMEOUT, lease_details(shard, &ids)).await.map_err(Error::timed_out).flatten().unwrap_or_else(
-            |error| {
-                tracing::debug!(%error, "spans are lost");
-                Vec::new()
-            },
-        );
-    let to_span = |(overdue, course): (&ExpiredLease, Option<LeaseDetails>)| {
-        let course = course.filter(|course| course.lease == overdue.token)?;
-        let followed = spans.trace(overdue.id, &course.queue, &course.labels)?;
-        let LeaseDetails { worker, attempt, begun, lease_until: until, .. } = course;
-        let stretch = TaskSpan::Execution { worker, attempt, outcome: ExecutionOutcome::LeaseExpired };
-        Some((followed, stretch, system_time(begun), system_time(until)))
+    let ids: Vec<TaskId> = leases.iter().map(|lease| lease.id).collect();
+    let details = timeout(READ_TIMEOUT, lease_details(shard, &ids)).await.map_err(Error::timed_out).flatten();
+    let details = details.unwrap_or_else(|error| {
+        tracing::debug!(%error, shard = shard.index, "reading spans failed");
+        Vec::new()
+    });
+    let to_span = |(lease, details): (&ExpiredLease, Option<LeaseDetails>)| {
+        let details = details.filter(|details| details.lease == lease.token)?;
+        let task = spans.trace(lease.id, &details.queue, &details.labels)?;
+        let LeaseDetails { worker, attempt, begun, lease_until, .. } = details;
+        let span = TaskSpan::Execution { worker, attempt, end: ExecutionOutcome::LeaseExpired };
+        Some((task, span, system_time(begun), system_time(lease_until)))
     };
     leases.iter().zip(details).map(to_span).collect()
 }

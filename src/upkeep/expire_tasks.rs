@@ -1,9 +1,10 @@
-//! Ends tasks whose deadline passed while they waited.
+//! Expires tasks that have not started before their deadline.
 
+use super::Context;
+use crate::store::Result;
 use crate::store::ops::expire_tasks::expire_tasks;
-use crate::store::{Caller, Result, Shard};
 
-pub(super) async fn run(shard: &Shard, caller: &mut Caller) -> Result<()> {
-    while expire_tasks(shard, caller).await? {}
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    while expire_tasks(&context.shard, &mut context.caller).await? {}
     Ok(())
 }

@@ -1,47 +1,85 @@
-//! What upkeep was late with, and how often it failed.
+//! Metrics of upkeep, by job.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::metrics::{Counter, Histogram, HistogramSnapshot, LAG_BUCKETS};
+use super::{Interval, Job};
+use crate::domain::time::TimestampMs;
+use crate::metrics::{Counter, Histogram, HistogramSnapshot, LAG_BUCKETS, LATENCY_BUCKETS};
+use crate::store::Error;
 use crate::store::views::next_due::NextDue;
 
-/// What upkeep was late with, and how often it failed.
+/// Minimum time between two warnings of one job. An outage fails every run.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Metrics of all jobs of a server.
 #[derive(Debug)]
 pub struct Metrics {
-    due_lag: Histogram,
-    deadline_lag: Histogram,
-    retention_lag: Histogram,
-    pub(super) failures: Counter,
+    pub(super) jobs: Vec<Arc<JobMetrics>>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let late = || Histogram::new(&LAG_BUCKETS);
-        Metrics { due_lag: late(), deadline_lag: late(), retention_lag: late(), failures: Counter::default() }
-    }
+/// Metrics of one job, of all its loops.
+#[derive(Debug)]
+pub(super) struct JobMetrics {
+    name: &'static str,
+    /// Of a job with [`Interval::WhenDue`].
+    lag: Option<Histogram>,
+    run_duration: Histogram,
+    failures: Counter,
+    warned_at: Mutex<Option<Instant>>,
 }
 
 impl Metrics {
-    /// How late work was begun, by what it was: delays, retries and leases; deadlines; ends of retention.
-    pub fn lags(&self) -> [(&'static str, HistogramSnapshot); 3] {
-        [("due", self.due_lag.read()), ("deadline", self.deadline_lag.read()), ("retention", self.retention_lag.read())]
+    pub(super) fn new(jobs: &[Job]) -> Self {
+        let metrics = |job: &Job| {
+            Arc::new(JobMetrics {
+                name: job.name,
+                lag: matches!(job.interval, Interval::WhenDue(_)).then(|| Histogram::new(&LAG_BUCKETS)),
+                run_duration: Histogram::new(&LATENCY_BUCKETS),
+                failures: Counter::default(),
+                warned_at: Mutex::default(),
+            })
+        };
+        Metrics { jobs: jobs.iter().map(metrics).collect() }
     }
 
-    /// How many turns failed.
-    pub fn failures(&self) -> u64 {
-        self.failures.read()
+    /// Returns, by job, the time from due to run.
+    pub fn lags(&self) -> Vec<(&'static str, HistogramSnapshot)> {
+        self.jobs.iter().filter_map(|job| Some((job.name, job.lag.as_ref()?.read()))).collect()
     }
 
-    /// Takes note of what has come due, and of how late that is seen.
-    pub(super) fn record_lags(&self, schedule: &NextDue) {
-        for (time, histogram) in [
-            (schedule.due_at, &self.due_lag),
-            (schedule.expires_at, &self.deadline_lag),
-            (schedule.retention_ends_at, &self.retention_lag),
-        ] {
-            if let Some(lag) = time.and_then(|time| u64::try_from(schedule.now.0.saturating_sub(time.0)).ok()) {
-                histogram.observe_duration(Duration::from_millis(lag));
-            }
+    /// Returns, by job, the duration of its runs, including failed ones.
+    pub fn run_durations(&self) -> Vec<(&'static str, HistogramSnapshot)> {
+        self.jobs.iter().map(|job| (job.name, job.run_duration.read())).collect()
+    }
+
+    /// Returns, by job, the number of failed runs.
+    pub fn failures(&self) -> Vec<(&'static str, u64)> {
+        self.jobs.iter().map(|job| (job.name, job.failures.read())).collect()
+    }
+}
+
+impl JobMetrics {
+    /// Records the lag of a run that became due at `due_at` of a reading.
+    pub(super) fn record_lag(&self, reading: &NextDue, due_at: fn(&NextDue) -> Option<TimestampMs>) {
+        let lag = due_at(reading).and_then(|due_at| u64::try_from(reading.now.0.saturating_sub(due_at.0)).ok());
+        if let (Some(histogram), Some(lag)) = (&self.lag, lag) {
+            histogram.observe_duration(Duration::from_millis(lag));
+        }
+    }
+
+    /// Records the duration of a run, including a failed one.
+    pub(super) fn record_run(&self, duration: Duration) {
+        self.run_duration.observe_duration(duration);
+    }
+
+    /// Counts a failed run, and logs it at most once per minute. `shard`: of a job with [`Scope::Shard`](super::Scope).
+    pub(super) fn record_failure(&self, error: &Error, shard: Option<usize>) {
+        self.failures.inc();
+        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_none_or(|warned_at| warned_at.elapsed() >= WARNING_INTERVAL) {
+            *warned_at = Some(Instant::now());
+            tracing::warn!(%error, job = self.name, shard, failures = self.failures.read(), "upkeep job failed");
         }
     }
 }

@@ -1,10 +1,13 @@
-//! Makes scheduled tasks ready when their time has come. Runs after `reap`, because it sets the queue's time in `due`.
+//! Makes scheduled tasks ready when their delay has ended.
 
-use crate::domain::queue::QueueName;
+use super::Context;
+use crate::store::Result;
 use crate::store::ops::promote::promote;
-use crate::store::{Caller, Result, Shard};
 
-pub(super) async fn run(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<()> {
-    while promote(shard, caller, queue).await? {}
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    let Some(next_due) = &context.next_due else { return Ok(()) };
+    for queue in &next_due.due_queues {
+        while promote(&context.shard, &mut context.caller, queue).await? {}
+    }
     Ok(())
 }

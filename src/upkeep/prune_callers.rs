@@ -1,36 +1,24 @@
-//! Forgets the last calls of pumps that are gone.
+//! Deletes the last-call records of callers that no longer exist.
 
-use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
-
+use super::Context;
 use crate::store::ops::prune_callers::prune_callers;
-use crate::store::{Caller, Result, Store};
+use crate::store::{Caller, Result, Shard};
 
-const INTERVAL: Duration = Duration::from_secs(600);
-
-pub(super) async fn run(store: Store, stop: CancellationToken) {
-    let mut caller = Caller::new();
-    loop {
-        if let Err(error) = prune_all(&store, &mut caller).await {
-            tracing::debug!(%error, "old calls could not be forgotten");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            () = stop.cancelled() => return,
-        }
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    let mut outcome = Ok(());
+    // An unavailable shard does not keep the others from being pruned.
+    for shard in context.store.shards() {
+        outcome = outcome.and(prune_shard(shard, &mut context.caller).await);
     }
+    outcome
 }
 
-async fn prune_all(store: &Store, caller: &mut Caller) -> Result<()> {
-    for shard in store.shards() {
-        let mut cursor = "0".to_owned();
-        loop {
-            cursor = prune_callers(shard, caller, &cursor).await?;
-            if cursor == "0" {
-                break;
-            }
+async fn prune_shard(shard: &Shard, caller: &mut Caller) -> Result<()> {
+    let mut cursor = "0".to_owned();
+    loop {
+        cursor = prune_callers(shard, caller, &cursor).await?;
+        if cursor == "0" {
+            return Ok(());
         }
     }
-    Ok(())
 }

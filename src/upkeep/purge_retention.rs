@@ -1,17 +1,18 @@
-//! Forgets ended tasks whose time of retention is over.
+//! Deletes ended tasks whose retention has elapsed.
 
-use crate::domain::time::TimestampMs;
+use super::Context;
+use crate::store::Result;
 use crate::store::ops::delete::{DeleteReason, Deleted, delete};
 use crate::store::views::page::past_retention;
-use crate::store::{Caller, Result, Shard};
 
-pub(super) async fn run(shard: &Shard, caller: &mut Caller, now: TimestampMs) -> Result<()> {
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    let Some(next_due) = &context.next_due else { return Ok(()) };
     loop {
-        let ids = past_retention(shard, now).await?;
+        let ids = past_retention(&context.shard, next_due.now).await?;
         if ids.is_empty() {
             return Ok(());
         }
-        let results = delete(shard, caller, &DeleteReason::RetentionElapsed, &ids).await?;
+        let results = delete(&context.shard, &mut context.caller, &DeleteReason::RetentionElapsed, &ids).await?;
         if !results.contains(&Deleted::Now) {
             return Ok(());
         }

@@ -1,45 +1,26 @@
-//! Repairs shards' copies of settings that are behind the master copy: a server may have died between the two.
+//! Updates copies of queue settings that are older than the settings: a server may have stopped between the two writes.
 
-use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
-
+use super::Context;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::ops::apply_settings::apply_settings;
 use crate::store::views::queues::{copy_versions, settings};
-use crate::store::{Caller, Result, Shard, Store};
+use crate::store::{Caller, Result, Shard};
 
-const INTERVAL: Duration = Duration::from_secs(5);
-/// Queues looked at in one go.
+/// Queues per page.
 const PAGE_SIZE: usize = 500;
 
-pub(super) async fn run(store: Store, stop: CancellationToken) {
-    // A caller is one pump: its numbers count per shard, and only have to rise.
-    let mut caller = Caller::new();
-    loop {
-        if let Err(error) = sync_settings(&store, &mut caller).await {
-            tracing::debug!(%error, "settings could not be compared");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-async fn sync_settings(store: &Store, caller: &mut Caller) -> Result<()> {
+pub(super) async fn run(context: &mut Context) -> Result<()> {
     let mut after = None;
+    let mut outcome = Ok(());
     loop {
-        let stored = settings(store, after.as_ref(), PAGE_SIZE).await?;
-        let names: Vec<_> = stored.iter().map(|(name, _, _)| name.clone()).collect();
-        for shard in store.shards() {
-            // One that is away does not keep the others from theirs.
-            if let Err(error) = sync_shard(shard, caller, &names, &stored).await {
-                tracing::debug!(%error, shard = shard.index, "settings could not be compared");
-            }
+        let page = settings(&context.store, after.as_ref(), PAGE_SIZE).await?;
+        let names: Vec<_> = page.iter().map(|(name, _, _)| name.clone()).collect();
+        // An unavailable shard does not keep the others from being updated.
+        for shard in context.store.shards() {
+            outcome = outcome.and(sync_shard(shard, &mut context.caller, &names, &page).await);
         }
-        if stored.len() < PAGE_SIZE {
-            return Ok(());
+        if page.len() < PAGE_SIZE {
+            return outcome;
         }
         after = names.into_iter().next_back();
     }
@@ -49,10 +30,10 @@ async fn sync_shard(
     shard: &Shard,
     caller: &mut Caller,
     names: &[QueueName],
-    stored: &[(QueueName, i64, QueueSettings)],
+    page: &[(QueueName, i64, QueueSettings)],
 ) -> Result<()> {
     let copies = copy_versions(shard, names).await?;
-    for (name, version, settings) in stored {
+    for (name, version, settings) in page {
         if copies.get(name).is_none_or(|copy| copy < version) {
             apply_settings(shard, caller, name, *version, settings).await?;
         }

@@ -37,6 +37,7 @@ mod metrics;
 mod model;
 mod monitoring;
 mod overload;
+mod panics;
 mod process;
 mod queue_simulation;
 mod queues;

@@ -56,7 +56,7 @@ async fn metrics_formats_are_well_formed_and_agree() {
     // A sample that appears with its first value may have got it between the two readings: from the first reading, or
     // from upkeep.
     let new = |labels: &Labels| labels.get("route").is_some_and(|route| route == "/metrics");
-    let new = |labels: &Labels| new(labels) || labels.contains_key("call") || labels.contains_key("work");
+    let new = |labels: &Labels| new(labels) || labels.contains_key("call") || labels.contains_key("upkeep_job");
     let all = |metrics: &Exposition| {
         let series = metrics.samples().filter(|(_, labels, _)| !new(labels));
         series.map(|(name, labels, _)| (name.clone(), labels.clone())).collect::<BTreeSet<_>>()
@@ -84,7 +84,7 @@ async fn metrics_formats_are_well_formed_and_agree() {
         assert!(family.help.ends_with('.') && !family.help.ends_with(".."), "{name}: {}", family.help);
     }
     let labels: BTreeSet<&str> = open.samples().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect();
-    let known = "call code kind le method operation queue reason route state transition version work";
+    let known = "call code kind le method operation queue reason route state transition upkeep_job version";
     let known = known.split(' ').collect();
     assert!(labels.is_subset(&known), "{labels:?}");
     fixture.end().await;
@@ -169,9 +169,10 @@ async fn transitions_are_counted_once_and_repetitions_not() {
     // Other servers see the state before upkeep has read the reply that it counts.
     fixture.until(|| async { (transitions(&metrics(&fixture).await) == all).then_some(()) }).await;
     let metrics = metrics(&fixture).await;
-    for work in ["due", "deadline"] {
-        assert!(metrics.count("slotwheel_upkeep_lag_seconds_count", &[("work", work)]) >= 1.0, "{work}");
-        assert!(metrics.count("slotwheel_upkeep_lag_seconds_sum", &[("work", work)]) >= 10.0, "{work}");
+    for job in ["expire_leases", "promote", "expire_tasks"] {
+        assert!(metrics.count("slotwheel_upkeep_lag_seconds_count", &[("upkeep_job", job)]) >= 1.0, "{job}");
+        assert!(metrics.count("slotwheel_upkeep_lag_seconds_sum", &[("upkeep_job", job)]) >= 10.0, "{job}");
+        assert!(metrics.count("slotwheel_upkeep_run_duration_seconds_count", &[("upkeep_job", job)]) >= 1.0, "{job}");
     }
     fixture.end().await;
 }

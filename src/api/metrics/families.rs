@@ -155,11 +155,21 @@ impl Families {
         let metrics = self.api.upkeep.metrics();
         encoder.histograms(
             "slotwheel_upkeep_lag",
-            "Time from when work is due until this server's upkeep begins it, by kind of work.",
+            "Time from due until a job of this server's upkeep ran. expire_leases and promote share one due time.",
             SECONDS,
-            metrics.lags().into_iter().map(|(work, lags)| ([("work", work)], lags)),
+            metrics.lags().into_iter().map(|(job, lags)| ([("upkeep_job", job)], lags)),
         )?;
-        encoder.counter("slotwheel_upkeep_failures", "Failed upkeep runs.", metrics.failures())
+        encoder.histograms(
+            "slotwheel_upkeep_run_duration",
+            "Duration of the runs of a job of upkeep, including failed ones.",
+            SECONDS,
+            metrics.run_durations().into_iter().map(|(job, durations)| ([("upkeep_job", job)], durations)),
+        )?;
+        encoder.counters(
+            "slotwheel_upkeep_failures",
+            "Failed runs of a job of upkeep.",
+            metrics.failures().into_iter().map(|(job, count)| ([("upkeep_job", job)], count)),
+        )
     }
 
     fn redis(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {

@@ -47,7 +47,7 @@ impl Names {
     pub(super) fn task(&mut self, task: &Task, seen: &Value) -> Value {
         let errors = task.errors.values().map(|failure| {
             let (message, details) = match failure.kind {
-                "lease_expired" => ("the lease ran out before the worker reported", Value::Null),
+                "lease_expired" => ("the lease expired before the worker reported", Value::Null),
                 _ => ("it broke", json!([1])),
             };
             let (at, attempt, worker, kind) = (failure.at, failure.attempt, failure.worker, failure.kind);
