@@ -12,7 +12,6 @@ use slotwheel::config::RawLimits;
 use tokio::sync::mpsc;
 
 use crate::support::event_stream::{PATIENCE, Stream, narrow};
-use crate::support::script_lab::{Lab, task};
 use crate::support::{Fixture, Http, report, report_with, text};
 
 async fn limited(limits: RawLimits) -> Fixture {
