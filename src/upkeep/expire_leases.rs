@@ -68,7 +68,7 @@ async fn read_spans(shard: &Shard, leases: &[ExpiredLease], spans: &Spans) -> Ve
         let details = details.filter(|details| details.lease == lease.token)?;
         let task = spans.trace(lease.id, &details.queue, &details.labels)?;
         let LeaseDetails { worker, attempt, begun, lease_until, .. } = details;
-        let span = TaskSpan::Execution { worker, attempt, end: ExecutionOutcome::LeaseExpired };
+        let span = TaskSpan::Execution { worker, attempt, outcome: ExecutionOutcome::LeaseExpired };
         Some((task, span, system_time(begun), system_time(lease_until)))
     };
     leases.iter().zip(details).map(to_span).collect()
