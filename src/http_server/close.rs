@@ -1,7 +1,7 @@
 //! The end of a connection: an optional last response, then a lingering close.
 //!
-//! If a socket is closed while its receive buffer holds unread bytes, the kernel sends a reset, and the peer loses what it
-//! has not read. A lingering close therefore stops sending first, and then discards input for a limited time.
+//! If a socket is closed while its receive buffer holds unread bytes, the kernel sends a reset. The peer then loses the
+//! data that it has not read. A lingering close therefore stops sending first, and then discards input for a limited time.
 
 use std::time::Duration;
 

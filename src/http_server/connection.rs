@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its close.
+//! Serves a connection, from its first byte to its close.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -185,7 +185,7 @@ async fn run_until_timeout<C: Future>(
             if let Poll::Ready(output) = connection.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            // One timer serves all timeouts. It is reset if it has fired too early, or would fire too late.
+            // A single timer serves all timeouts. It is reset if it has fired too early, or would fire too late.
             loop {
                 let Some((deadline, timeout)) = timeouts.next_timeout(context.waker()) else { return Poll::Pending };
                 if deadline <= Instant::now() {

@@ -23,7 +23,7 @@ struct OpenConnections {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One open connection. Stops counting on drop.
+/// The permit of an open connection. The connection no longer counts when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,

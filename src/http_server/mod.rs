@@ -4,7 +4,7 @@
 //! renders a [`Rejection`].
 //!
 //! - `state`: the state that all connections share, and the steps of a shutdown.
-//! - `connection`: one connection, from its first byte to its close.
+//! - `connection`: serves a connection, from its first byte to its close.
 //! - `socket`, `transport`: the stream to a client, and the bytes of it that the HTTP library may read.
 //! - `request_head`, `chunked`: what the transport checks before the HTTP library parses a request.
 //! - `timeouts`: every time limit of a connection. `body`: the time limit of a request body.

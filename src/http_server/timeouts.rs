@@ -47,7 +47,7 @@ struct State {
     phase_started_at: Instant,
     /// Requests in progress.
     active_requests: usize,
-    /// Those whose response has data that the library has not written yet.
+    /// Requests in progress whose response has data that the library has not written yet.
     pending_responses: usize,
     /// Since when no pending response made progress, if there is one.
     response_stalled_since: Option<Instant>,
@@ -180,7 +180,7 @@ impl ConnectionTimeouts {
         [phase, write, max_age].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 
-    /// Removes the limit of the connection's age: the connection has been asked to close.
+    /// Removes the limit of the connection's age, which has no more effect on a connection that is closing.
     pub(super) fn clear_max_age(&self) {
         self.lock().max_age_at = None;
     }

@@ -35,7 +35,7 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// What the transport expects next from the client.
+/// The bytes that the transport expects next from the client.
 enum ReadState {
     /// A request head.
     Head(HeadScanner),
@@ -61,6 +61,8 @@ pub(super) struct GuardedStream<S> {
     visible_bytes: usize,
     /// Whether all written bytes have left the stream.
     is_flushed: bool,
+    /// Whether the stream accepts no bytes for now.
+    is_write_blocked: bool,
     /// Why the request head was rejected. The owner of the connection answers it.
     head_error: Option<HeadError>,
 }
@@ -75,6 +77,7 @@ impl<S: ClientStream> GuardedStream<S> {
             buffer: BytesMut::new(),
             visible_bytes: 0,
             is_flushed: true,
+            is_write_blocked: false,
             head_error: None,
         }
     }
@@ -253,8 +256,15 @@ impl<S: ClientStream> GuardedStream<S> {
     ) -> Poll<io::Result<usize>> {
         self.is_flushed = false;
         let written = write(Pin::new(&mut self.stream), context);
-        self.timeouts.set_write_blocked(written.is_pending());
+        self.set_write_blocked(written.is_pending());
         written
+    }
+
+    fn set_write_blocked(&mut self, is_blocked: bool) {
+        if self.is_write_blocked != is_blocked {
+            self.is_write_blocked = is_blocked;
+            self.timeouts.set_write_blocked(is_blocked);
+        }
     }
 }
 
@@ -279,7 +289,7 @@ impl<S: ClientStream> AsyncWrite for GuardedStream<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_flushed {
             let flushed = Pin::new(&mut self.stream).poll_flush(context);
-            self.timeouts.set_write_blocked(flushed.is_pending());
+            self.set_write_blocked(flushed.is_pending());
             ready!(flushed)?;
             self.is_flushed = true;
             // The next head may be read now.
