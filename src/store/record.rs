@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
 use super::redis::reply::{ReplyReader, parse_int, read_list};
+use super::redis::script::Field;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
@@ -21,17 +22,6 @@ use crate::domain::state::State;
 use crate::domain::task::{Attributes, ClaimedTask, DedupeMode, ErrorReport, NewTask, RawJson, Task, TaskError};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
-
-/// A field of a task's hash.
-#[derive(Debug)]
-pub struct Field {
-    /// Its name in the code.
-    pub name: &'static str,
-    /// Its name in Redis, short because every task repeats it.
-    pub stored: &'static str,
-    /// Its content.
-    pub holds: &'static str,
-}
 
 macro_rules! fields {
     ($($name:ident = $stored:literal: $holds:literal;)*) => {

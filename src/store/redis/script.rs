@@ -5,7 +5,17 @@ use std::collections::BTreeMap;
 use deadpool_redis::redis;
 
 use crate::metrics::{Histogram, HistogramSnapshot, LATENCY_BUCKETS};
-use crate::store::record::FIELDS;
+
+/// A field of a hash that scripts name in their code.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name in the code.
+    pub name: &'static str,
+    /// Its name in Redis, short because every hash repeats it.
+    pub stored: &'static str,
+    /// Its content.
+    pub holds: &'static str,
+}
 
 /// One transition's script.
 #[derive(Debug)]
@@ -14,6 +24,8 @@ pub struct Script {
     pub name: &'static str,
     /// `#!lua` with flags, fragments, body, with the fields by their names in the code.
     pub text: &'static str,
+    /// The fields that its code may name.
+    pub fields: &'static [Field],
 }
 
 impl Script {
@@ -32,7 +44,7 @@ impl Script {
             let end = part.find(|c| !is_word(c)).unwrap_or(part.len());
             let (name, after) = part.split_at(end);
             let ends_a_word = text.ends_with(is_word);
-            match FIELDS.iter().find(|field| !ends_a_word && field.name.eq_ignore_ascii_case(name)) {
+            match self.fields.iter().find(|field| !ends_a_word && field.name.eq_ignore_ascii_case(name)) {
                 Some(field) => text.extend(["'", field.stored, "'", after]),
                 None => text.extend(["F.", part]),
             }
@@ -64,6 +76,7 @@ macro_rules! script {
                 $(include_str!(concat!("../ops/lib/", $fragment, ".lua")),)*
                 include_str!(concat!($name, ".lua")),
             ),
+            fields: $crate::store::record::FIELDS,
         }
     };
 }

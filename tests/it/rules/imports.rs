@@ -211,8 +211,8 @@ fn paths(source: &Source) -> Vec<Written> {
         }
         let starts = matches!(token, "crate" | "super" | "self" | "slotwheel") || source.submodules.contains(token);
         let path = tokens.get(at + 1).is_some_and(|next| next == "::") && before != Some("::") && before != Some(".");
-        // `pub(in crate::x)` limits a visibility and imports nothing.
-        let path = path && !(before == Some("in") && at > 1 && tokens[at - 2] == "(");
+        // `pub(in crate::x)` limits a visibility and imports nothing; a macro's `$crate` imports where it is used.
+        let path = path && !(before == Some("in") && at > 1 && tokens[at - 2] == "(") && before != Some("$");
         if starts && path {
             let public = in_public_use(&tokens[..at]);
             let names: Vec<String> = inline.iter().map(|(name, _)| name.clone()).collect();
@@ -299,7 +299,8 @@ fn tokens(text: &str) -> Vec<String> {
 #[test]
 fn imports_are_read_from_trees_inline_paths_and_reexports() {
     let text = "pub use redis::{Client, script as s};\nuse crate::domain::{id::TaskId, *}; // use crate::api::x;\n\
-                pub(in crate::x) fn f() { let a = super::b::c(\"crate::no::path\"); }\n#[cfg(test)]\nmod tests { use crate::upkeep::x; }";
+                pub(in crate::x) fn f() { $crate::y::z; let a = super::b::c(\"crate::no::path\"); }\n\
+                #[cfg(test)]\nmod tests { use crate::upkeep::x; }";
     let submodules = BTreeSet::from(["redis".to_owned()]);
     let written = paths(&Source { text: code(text), submodules });
     let shown: Vec<String> =
