@@ -1,7 +1,8 @@
-//! The only code that speaks Redis.
+//! The store: all data in Redis, and the only code that speaks Redis.
 //!
-//! [`client`] holds the connections, [`Shard`] is what every operation works on. A transition is one script in
-//! [`ops`], reading is in [`views`], [`signal`] and [`change`] hear what scripts publish, [`audit`] checks the whole.
+//! A data set is divided into shards. Each function takes a [`Shard`], or the [`Store`] of all shards. Every transition of a
+//! task is one script in [`ops`]; [`views`] only read. Messages of scripts arrive through [`notify`], [`redis`] has the
+//! client, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
 
 pub mod audit;
 pub mod circuit_breaker;
@@ -21,6 +22,7 @@ pub mod pieces;
 pub mod queues;
 pub mod record;
 pub mod redis;
+mod settings;
 pub mod shard;
 pub mod views;
 

@@ -53,7 +53,7 @@ async fn repair_fails_if_a_violation_remains() {
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(slotwheel::store::record::fields::STATE).arg("ready")).await;
     let (output, said) = doctor(&fixture, &["--repair"]);
     assert!(!output.status.success() && said.contains("1 findings"), "{said}");
-    assert!(said.contains("it is left where it is"), "{said}");
+    assert!(said.contains("the task is left as it is"), "{said}");
     fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;
     fixture.end().await;
 }

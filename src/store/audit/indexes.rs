@@ -1,5 +1,5 @@
-//! Compares what was read: tasks against indexes, both ways, and counters against both. What does not fit is suspected;
-//! it may have been read while it changed.
+//! Compares a snapshot of a shard: tasks with indexes in both directions, and counts with both. A mismatch is only a
+//! suspect, because the data may have changed during the read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use crate::domain::state::State;
 use crate::store::invariant::Invariant;
 use crate::store::views::queues::Counts;
 
-/// All that does not fit.
+/// Returns the invariants that the snapshot contradicts.
 pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
     let mut suspects = snapshot.malformed.clone();
     for (id, task) in &snapshot.tasks {
@@ -36,7 +36,7 @@ fn claim_index(claim: &[u8]) -> Vec<u8> {
     [b"claim:", claim].concat()
 }
 
-/// The task is where its state says, at its score. That it is nowhere else is seen from the side of the indexes.
+/// Checks that the task is in the index of its state with the right score. [`check_queue`] finds surplus entries.
 fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let Some(queue) = snapshot.queues.get(&task.queue) else { return };
     let place = (task.priority, task.slot.number());
@@ -70,7 +70,7 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
 }
 
 fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
-    // An entry belongs there if the task says so; one of a task that cannot be read is left alone.
+    // The task decides whether the entry is valid. Entries of unreadable tasks are left alone.
     let mut check_entry = |id: &TaskId, index: String, belongs: &dyn Fn(&TaskSnapshot) -> bool| {
         let belongs = snapshot
             .tasks
@@ -114,10 +114,10 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
     }
 }
 
-/// Whether `ready`, `due` and `queues` say of the queue what it has.
+/// Whether the entries of the queue in `ready`, `due` and `queues` match its content.
 fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot) -> bool {
     let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
-    let front = front.filter(|_| !queue.paused);
+    let front = front.filter(|_| !queue.settings.paused);
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
     let due_in_time = match (earliest, snapshot.due.get(name.as_str().as_bytes())) {
         (Some(_), None) => false,
@@ -129,7 +129,7 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
         && snapshot.queue_index.contains_key(name.as_str().as_bytes())
 }
 
-/// Each count equals what it counts, and together they are all that was submitted.
+/// Whether each count is exact, and `submitted` is their sum.
 fn counts_match(queue: &QueueIndexes) -> bool {
     let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
         queue.counts;
@@ -148,13 +148,13 @@ fn counts_match(queue: &QueueIndexes) -> bool {
     submitted == total && pairs.into_iter().all(|(count, found)| count == found as i64)
 }
 
-/// Each dedupe key is held by a task that lives and has not let go of it, and each such task holds its key.
+/// Checks that each dedupe key is held by an unended task within its window, and that each such task holds its key.
 fn check_dedupe_keys(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let mut suspect_keys: BTreeMap<(&QueueName, &Vec<u8>), Vec<TaskId>> = BTreeMap::new();
     for (id, task) in &snapshot.tasks {
         let Some(digest) = task.dedupe.as_ref().filter(|_| !task.state.has_ended()) else { continue };
         let holder = snapshot.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
-        // Redis may drop the key a moment before its time, by its own clock.
+        // Redis may expire the key slightly early by its own clock.
         let must_hold = task.dedupe_until.is_none_or(|at| at > snapshot.now + 1000);
         if must_hold && holder.is_none_or(|(holder, _)| *holder != Some(*id)) {
             suspect_keys.entry((&task.queue, digest)).or_default().push(*id);
@@ -213,7 +213,7 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     for queue in snapshot.queues.values() {
         sum.join(queue.counts);
     }
-    // A deleted queue leaves nothing but what was submitted to it and removed.
+    // A deleted queue leaves only its submitted and deleted counts.
     let of_deleted_queues = snapshot.total.submitted - sum.submitted;
     if of_deleted_queues < 0
         || snapshot.total

@@ -1,13 +1,13 @@
-//! Checks the invariants of a live keyspace, and mends what breaks them: every task in exactly the indexes that its state
-//! names, no index entry without its task, every counter equal to what it counts, the wheel equal to the slots that are
-//! not empty, each dedupe key held by the task that lives.
+//! Checks the invariants of a live data set, and repairs violations: every task is in exactly the indexes of its state,
+//! every index entry has its task, every count is exact, the wheel lists the slots with ready tasks, and each dedupe key is
+//! held by the right task.
 //!
-//! It reads while others write, so what it reads may be a transition seen half of. Whatever does not fit is therefore only
-//! suspected, and counts once a script, which looks at exactly its keys in one piece, finds it wrong (`views/confirm`).
-//! Mending (`ops/mend`) looks again in the script that writes. The task's hash is the truth: indexes, counters and keys
-//! follow it. No task is ever deleted; one that cannot be read is reported and left where it is.
+//! The audit reads while servers write, so it may see half of a transition. A mismatch is therefore only a suspect until
+//! `views/verify_invariants`, which checks its keys atomically, confirms it. `ops/repair` checks again in the script that
+//! writes. The task's hash is authoritative: indexes, counts and keys follow it. A repair never deletes a task; an
+//! unreadable task is reported and left as it is.
 //!
-//! Memory: about 400 bytes for each task of the shard at hand. Each call looks at 100 entries at most.
+//! Memory: about 400 bytes for each task of one shard. Each call checks at most 100 entries.
 
 mod indexes;
 mod scan;
@@ -22,43 +22,43 @@ use super::views::queues::Counts;
 use super::views::verify_invariants::verify_invariants;
 use scan::ShardSnapshot;
 
-/// Something that is not as it must be.
+/// A finding of an audit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Finding {
-    /// In which shard.
+    /// The index of the shard.
     pub shard: usize,
-    /// What.
+    /// The finding, as text.
     pub text: String,
 }
 
-/// What an audit saw.
+/// The result of an audit.
 #[derive(Clone, Default, Debug)]
 pub struct AuditReport {
-    /// What is wrong; empty when all is well.
+    /// Violations and unreadable data. Empty if there are none.
     pub findings: BTreeSet<Finding>,
-    /// What could not be looked at while others write.
+    /// Invariants that could not be checked while servers write.
     pub remarks: BTreeSet<Finding>,
-    /// How many tasks there are.
+    /// The number of tasks.
     pub tasks: u64,
-    /// How many queues.
+    /// The number of queues.
     pub queues: u64,
     /// The counts of all shards together.
     pub totals: Counts,
 }
 
-/// What a repair did, as it goes on.
+/// A step of a repair.
 #[derive(Clone, Debug)]
 pub enum RepairEvent {
-    /// This is wrong.
+    /// A violation was found.
     Found(Finding),
-    /// This was done about it.
+    /// A violation was repaired.
     Repaired(Finding),
 }
 
-/// Mending one thing can bring another to light; more looks than these do not help.
+/// The maximum number of passes. A repair can uncover another violation; further passes do not help.
 const MAX_PASSES: usize = 5;
 
-/// A shard, as one look saw it.
+/// The result of one pass over a shard.
 struct AuditPass {
     snapshot: ShardSnapshot,
     violations: Vec<(Invariant, Vec<Violation>)>,
@@ -78,7 +78,8 @@ pub async fn audit(store: &Store) -> Result<AuditReport> {
     Ok(report)
 }
 
-/// Mends every shard, one after another, beside servers at work; `say` hears of each step. What is left wrong.
+/// Repairs every shard, one after another, while servers run. Calls `on_event` for each step. Returns the findings that
+/// remain.
 pub async fn repair(store: &Store, mut on_event: impl FnMut(RepairEvent)) -> Result<AuditReport> {
     let mut report = AuditReport::default();
     let mut queues = BTreeSet::new();
@@ -112,12 +113,12 @@ impl AuditReport {
     }
 }
 
-/// What is wrong with a subject, a sentence each.
+/// Returns one message for each violation.
 fn messages(subject: &Invariant, violations: &[Violation]) -> Vec<String> {
     violations.iter().map(|found| format!("{subject}: {}", found.problem)).collect()
 }
 
-/// Reads the shard, and has whatever does not fit confirmed.
+/// Reads the shard, and verifies the suspects.
 async fn run_pass(shard: &Shard) -> Result<AuditPass> {
     let snapshot = scan::scan(shard).await?;
     let suspects: Vec<Invariant> = indexes::find_suspects(&snapshot).into_iter().collect();
@@ -134,9 +135,9 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
                     }
                 }
             }
-            // A key of another type than ours: it is reported by itself.
+            // A key of a wrong type: it is reported separately.
             Err(Error::Unexpected(why)) => {
-                pass.snapshot.unreadable.push(format!("{} things cannot be looked at: {why}", group.len()));
+                pass.snapshot.unreadable.push(format!("{} invariants cannot be checked: {why}", group.len()));
             }
             Err(error) => return Err(error),
         }
@@ -144,14 +145,14 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
     Ok(pass)
 }
 
-/// Cuts a sorted list into calls.
+/// Divides a sorted list into calls.
 fn batches(subjects: &[Invariant]) -> impl Iterator<Item = &[Invariant]> {
     subjects
         .chunk_by(|a, b| a.is_same_kind(b))
         .flat_map(|alike| alike.chunks(alike.first().map_or(1, Invariant::max_per_call)))
 }
 
-/// Mends in order, and then looks at what follows from it: queues and counts.
+/// Repairs the violations in order. A repaired wheel entry adds the indexes of its queue.
 async fn repair_all(
     shard: &Shard,
     caller: &mut Caller,

@@ -1,11 +1,11 @@
-//! Reads a shard whole.
+//! Reads all keys of a shard.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use deadpool_redis::redis::{Value, cmd, pipe};
 
 use crate::domain::id::TaskId;
-use crate::domain::queue::QueueName;
+use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::Result;
@@ -13,10 +13,11 @@ use crate::store::invariant::Invariant;
 use crate::store::keys::{KeyType, PATTERNS};
 use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
+use crate::store::settings;
 use crate::store::shard::Shard;
 use crate::store::views::queues::Counts;
 
-/// What the audit needs of a task.
+/// The fields of a task that the audit needs.
 #[derive(Clone, Debug)]
 pub(super) struct TaskSnapshot {
     pub(super) queue: QueueName,
@@ -30,9 +31,9 @@ pub(super) struct TaskSnapshot {
     pub(super) finished_at: Option<i64>,
     pub(super) claim: Option<Vec<u8>>,
     pub(super) dedupe: Option<Vec<u8>>,
-    /// When it lets go of its dedupe key, if not at its end.
+    /// The time at which it releases its dedupe key, if not at its end.
     pub(super) dedupe_until: Option<i64>,
-    /// It bears what only a task in another state does.
+    /// Whether it has fields that only an ended task may have.
     pub(super) has_stale_end_fields: bool,
 }
 
@@ -42,7 +43,7 @@ impl TaskSnapshot {
     }
 }
 
-/// What stands under the name of one queue.
+/// The indexes and keys of one queue.
 #[derive(Default, Debug)]
 pub(super) struct QueueIndexes {
     /// (priority, slot) → id → seq
@@ -52,45 +53,45 @@ pub(super) struct QueueIndexes {
     pub(super) leased: HashMap<TaskId, i64>,
     pub(super) ended: BTreeMap<&'static str, HashMap<TaskId, i64>>,
     pub(super) counts: Counts,
-    pub(super) paused: bool,
+    pub(super) settings: QueueSettings,
     /// Digest → holder, end of the window.
     pub(super) dedupe: HashMap<Vec<u8>, (Option<TaskId>, Option<i64>)>,
 }
 
-/// A shard's content.
+/// The content of a shard.
 #[derive(Default, Debug)]
 pub(super) struct ShardSnapshot {
     pub(super) now: i64,
     pub(super) tasks: HashMap<TaskId, TaskSnapshot>,
     pub(super) queues: BTreeMap<QueueName, QueueIndexes>,
-    /// Tasks that are there and cannot be read.
+    /// Tasks that exist but cannot be decoded.
     pub(super) unreadable_tasks: HashSet<TaskId>,
     pub(super) queue_index: HashMap<Vec<u8>, i64>,
     pub(super) ready: HashMap<Vec<u8>, i64>,
     pub(super) due: HashMap<Vec<u8>, i64>,
-    /// Queues that have a master copy of settings, and those that are listed as such.
+    /// Queues with a master copy of settings, and queues in the index of settings.
     pub(super) settings: BTreeSet<Vec<u8>>,
     pub(super) settings_index: BTreeSet<Vec<u8>>,
     pub(super) expirations: HashMap<TaskId, i64>,
     pub(super) retention: HashMap<TaskId, i64>,
     pub(super) claims: HashMap<Vec<u8>, Vec<TaskId>>,
     pub(super) total: Counts,
-    /// Last sequence number and last turn given.
+    /// The last sequence number and the last turn assigned.
     pub(super) seq: i64,
     pub(super) turn: i64,
-    /// What does not fit by itself.
+    /// Invariants violated by malformed entries.
     pub(super) malformed: BTreeSet<Invariant>,
-    /// What could not even be read.
+    /// Messages about data that cannot be read.
     pub(super) unreadable: Vec<String>,
 }
 
 const PAGE_SIZE: usize = 500;
-/// Tasks read at once: a document may have 256 KiB.
+/// The number of tasks read together. A document may have 256 KiB.
 const TASKS_PER_READ: usize = 20;
 
 pub(super) async fn scan(shard: &Shard) -> Result<ShardSnapshot> {
     let now = crate::store::views::next_due::next_due(shard).await?.now.0;
-    // Turns begin there, see stage.lua.
+    // The first turn, see transaction.lua.
     let mut snapshot = ShardSnapshot { now, turn: 1 << 48, ..ShardSnapshot::default() };
     for page in scan_keys(shard).await?.chunks(PAGE_SIZE) {
         read_keys(shard, page, &mut snapshot).await?;
@@ -101,7 +102,7 @@ pub(super) async fn scan(shard: &Shard) -> Result<ShardSnapshot> {
 
 async fn scan_keys(shard: &Shard) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
-    // On a Cluster SCAN goes to one node; a pattern with a hash tag does not choose it, so the whole is asked for.
+    // On a Cluster, SCAN must go to one node. A pattern with a hash tag does not select it.
     let mut cursor = b"0".to_vec();
     let pattern = [shard.keys.base().as_bytes(), b"*"].concat();
     loop {
@@ -120,7 +121,7 @@ async fn scan_keys(shard: &Shard) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// Splits a name into the fixed word and the rest, and finds its pattern.
+/// Divides a key without its base into the fixed word and the rest, and finds its type.
 fn match_pattern(name: &[u8]) -> Option<(&'static str, KeyType, &[u8])> {
     let end = name.iter().position(|&byte| byte == b':');
     let (word, rest) = match end {
@@ -133,7 +134,7 @@ fn match_pattern(name: &[u8]) -> Option<(&'static str, KeyType, &[u8])> {
     })
 }
 
-/// Reads the keys, tasks after the others.
+/// Reads the keys, tasks last.
 async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot) -> Result<()> {
     let mut types = pipe();
     for key in keys {
@@ -143,7 +144,7 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
     for (key, found) in keys.iter().zip(shard.send_pipeline(&types).await?) {
         let name = key.get(shard.keys.base().len()..).unwrap_or_default();
         let Some((word, kind, rest)) = match_pattern(name) else {
-            snapshot.unreadable.push(format!("key {} is none of ours", String::from_utf8_lossy(name)));
+            snapshot.unreadable.push(format!("unknown key {}", String::from_utf8_lossy(name)));
             continue;
         };
         let wanted = match kind {
@@ -160,13 +161,15 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
         let id = (word == "task").then(|| TaskId::from_bytes(rest));
         if found != wanted {
             let shown = String::from_utf8_lossy(name);
-            snapshot.unreadable.push(format!("key {shown} is a {found} and should be a {wanted}"));
+            snapshot.unreadable.push(format!("key {shown} has type {found} instead of {wanted}"));
             snapshot.unreadable_tasks.extend(id.flatten());
             continue;
         }
         match id {
             Some(Some(id)) => tasks.push(id),
-            Some(None) => snapshot.unreadable.push(format!("a task's key has an id of {} bytes", rest.len())),
+            Some(None) => {
+                snapshot.unreadable.push(format!("a task key has an id of {} bytes instead of 16", rest.len()))
+            }
             None => read_index(shard, key, word, rest, snapshot).await?,
         }
     }
@@ -183,7 +186,7 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
                     snapshot.tasks.insert(*id, task);
                 }
                 Err(error) => {
-                    snapshot.unreadable.push(format!("{error}; it is left where it is"));
+                    snapshot.unreadable.push(format!("{error}; the task is left as it is"));
                     snapshot.unreadable_tasks.insert(*id);
                 }
             }
@@ -192,7 +195,7 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
     Ok(())
 }
 
-/// Reads a key that is not a task.
+/// Reads a key other than that of a task.
 async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot: &mut ShardSnapshot) -> Result<()> {
     let name = key.get(shard.keys.base().len()..).unwrap_or_default();
     let shown = String::from_utf8_lossy(name).into_owned();
@@ -202,7 +205,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         ("slot", Some(queue)) => {
             let place = rest_text.split_once(':').and_then(|(_, place)| parse_wheel_member(place));
             let Some(place) = place else {
-                snapshot.unreadable.push(format!("key {shown} names no slot"));
+                snapshot.unreadable.push(format!("key {shown} has no valid slot"));
                 return Ok(());
             };
             let members = read_id_zset(shard, key, name, snapshot).await?;
@@ -238,9 +241,8 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             snapshot.queues.entry(queue).or_default().counts.add_reply(answer)?;
         }
         ("settings_copy", Some(queue)) => {
-            let answer = shard.send(cmd("HGET").arg(key).arg("paused")).await?;
-            snapshot.queues.entry(queue).or_default().paused =
-                matches!(answer, Value::BulkString(flag) if flag == b"1");
+            let mut values = read_list(shard.send(cmd("HMGET").arg(key).arg(&settings::FIELDS)).await?)?;
+            snapshot.queues.entry(queue).or_default().settings = settings::decode(&mut values)?;
         }
         ("dedupe", Some(queue)) => {
             let digest = rest.get(queue.as_str().len() + 1..).unwrap_or_default().to_vec();
@@ -282,7 +284,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             }
         }
         ("slot" | "wheel" | "scheduled" | "leased" | "ended" | "settings_copy" | "dedupe", None) => {
-            snapshot.unreadable.push(format!("key {shown} names no queue"));
+            snapshot.unreadable.push(format!("key {shown} has no valid queue name"));
         }
         _ => {}
     }
@@ -294,7 +296,7 @@ fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {
     Some((priority.parse().ok().filter(|priority| *priority <= 9)?, Slot::new(slot.parse().ok()?)?.number()))
 }
 
-/// What the audit needs of a task; an error where a field is missing without which it has no place.
+/// Returns the fields that the audit needs. A task without its index score is an error.
 fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
     let state = fields.task()?.state;
     let is_waiting = matches!(state, State::Scheduled | State::Ready);
@@ -324,7 +326,7 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
     })
 }
 
-/// Members and scores of a zset, page by page.
+/// Reads the members and scores of a zset in pages.
 async fn read_zset(shard: &Shard, key: &[u8]) -> Result<Vec<(Vec<u8>, i64)>> {
     let mut members = Vec::new();
     loop {
@@ -342,7 +344,7 @@ async fn read_zset(shard: &Shard, key: &[u8]) -> Result<Vec<(Vec<u8>, i64)>> {
     }
 }
 
-/// An id, or what stands where one should be.
+/// Parses an id. Records anything else as a malformed index entry.
 fn parse_member(member: Vec<u8>, index: &[u8], snapshot: &mut ShardSnapshot, accept: impl FnOnce(TaskId)) {
     match TaskId::from_bytes(&member) {
         Some(id) => accept(id),

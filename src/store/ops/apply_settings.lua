@@ -3,21 +3,24 @@
 KEYS    settings_copy:<queue>, queues, wheel:<queue>, ready
 ARGV[5] queue       name
 ARGV[6] version     of these settings; an older one than the copy's changes nothing
-ARGV[7] paused      '0' | '1'
+ARGV[7…] fields     name, value, … of settings.rs
 RETURNS 1 if the copy changed, else 0
 MOVES   -
 COST    O(log queues)
 ]]
 if last_reply then return last_reply end
 
-local queue, version, paused = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local queue, version = ARGV[5], tonumber(ARGV[6])
+local settings = {}
+for i = 7, #ARGV, 2 do settings[ARGV[i]] = ARGV[i + 1] end
+local paused = settings.paused == '1'
 local key = base .. 'settings_copy:' .. queue
 local copy = call('HMGET', key, 'version', 'paused')
 touched[key] = true
 local changed = 0
 if not copy[1] or tonumber(copy[1]) < version then
   changed = 1
-  write('HSET', key, 'version', ARGV[6], 'paused', ARGV[7])
+  write('HSET', key, 'version', ARGV[6], unpack(ARGV, 7))
   zset_add(base .. 'queues', 0, queue)
   local was_paused = copy[2] == '1'
   local front = call('ZRANGE', base .. 'wheel:' .. queue, 0, 0)[1]

@@ -2,7 +2,7 @@
 
 KEYS    settings:<queue>, settings_index
 ARGV[5] queue       name
-ARGV[6] paused      '0' | '1'
+ARGV[6…] fields     name, value, … of settings.rs
 RETURNS the new version of the settings
 MOVES   -
 COST    O(log queues)
@@ -12,6 +12,6 @@ if last_reply then return last_reply end
 local key = base .. 'settings:' .. ARGV[5]
 local version = tonumber(call('HGET', key, 'version') or 0) + 1
 touched[key] = true
-write('HSET', key, 'version', version, 'paused', ARGV[6])
+write('HSET', key, 'version', version, unpack(ARGV, 6))
 zset_add(base .. 'settings_index', 0, ARGV[5])
 return commit(version)

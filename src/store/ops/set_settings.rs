@@ -4,6 +4,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
 use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
+use crate::store::settings;
 use crate::store::shard::{Caller, Store};
 
 pub(super) static SCRIPT: Script = script!(write "set_settings", []);
@@ -15,8 +16,10 @@ pub async fn set_settings(
     queue: &QueueName,
     settings: &QueueSettings,
 ) -> Result<i64> {
-    let QueueSettings { paused } = settings;
     let mut call = store.first_shard().call(&SCRIPT, caller);
-    call.push(queue.as_str()).push_int(*paused);
+    call.push(queue.as_str());
+    for (field, value) in settings::encode(settings) {
+        call.push(field).push(value);
+    }
     reply::int(call.send().await?)
 }

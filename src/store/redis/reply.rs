@@ -1,4 +1,4 @@
-//! Reads the values that Redis answers with. Whatever is not as it should be is [`Error::Unexpected`].
+//! Decodes the replies of Redis. A malformed reply is an [`Error::Unexpected`].
 
 use std::fmt::{self, Write};
 
@@ -13,12 +13,12 @@ use crate::store::error::{Error, Result};
 
 fn mismatch(expected: &str, actual: &Value) -> Error {
     let mut truncated = Truncated(String::new());
-    // It stops when it has enough.
+    // An error means that the limit is reached.
     let _ = write!(truncated, "{actual:?}");
     Error::Unexpected(format!("wanted {expected}, got {}", truncated.0))
 }
 
-/// The first 200 bytes or so of a text, which may be long.
+/// A text that is cut after about 200 bytes.
 struct Truncated(String);
 
 impl Write for Truncated {
@@ -33,11 +33,11 @@ impl Write for Truncated {
     }
 }
 
-/// Lists in lists in an answer: more than any script packs.
+/// The maximum nesting of lists: more than any script packs.
 const MAX_DEPTH: usize = 8;
 
-/// The answer that a script has packed as MessagePack: Redis turns one string into a reply, and the client reads one, in
-/// a fraction of the time that lists of lists take.
+/// Decodes a reply that a script packed as MessagePack. One string takes Redis and the client a fraction of the time of
+/// nested lists.
 pub(in crate::store) fn decode_msgpack(answer: Value) -> Result<Value> {
     let packed = bytes(answer)?;
     let mut rest = packed.as_slice();
@@ -47,7 +47,7 @@ pub(in crate::store) fn decode_msgpack(answer: Value) -> Result<Value> {
     }
 }
 
-/// One value from the front of `rest`; `None` where there is none of a kind that scripts pack.
+/// Decodes one value from the front of `rest`. `None`: scripts pack no such value.
 fn decode_value(rest: &mut &[u8], depth: usize) -> Option<Value> {
     match Marker::from_u8(*rest.first()?) {
         Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
@@ -65,7 +65,7 @@ fn decode_value(rest: &mut &[u8], depth: usize) -> Option<Value> {
     }
 }
 
-/// A list, read from its front.
+/// Reads a list from its front.
 #[derive(Debug)]
 pub(in crate::store) struct ReplyReader(std::vec::IntoIter<Value>);
 
@@ -112,14 +112,14 @@ pub(in crate::store) fn parse_items<T>(
     list.map(|item| parse(read_list(item)?)).collect()
 }
 
-/// A number as Redis writes it, a zset's score included.
+/// Parses a number as Redis formats it, scores of a zset included.
 pub(in crate::store) fn parse_int(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|number| number as i64))
 }
 
 impl ReplyReader {
-    /// The next value, which must be there.
+    /// Returns the next value. Its absence is an error.
     pub(in crate::store) fn value(&mut self) -> Result<Value> {
         self.0.next().ok_or_else(|| Error::Unexpected("an answer is too short".into()))
     }
@@ -150,7 +150,7 @@ impl ReplyReader {
         State::parse(&text).ok_or_else(|| Error::Unexpected(format!("no state: {text:.40}")))
     }
 
-    /// A time, or nothing for the empty string.
+    /// Returns a time. `None` for the empty string.
     pub(in crate::store) fn optional_time(&mut self) -> Result<Option<TimestampMs>> {
         match self.value()? {
             Value::BulkString(bytes) if bytes.is_empty() => Ok(None),

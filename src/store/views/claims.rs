@@ -1,4 +1,4 @@
-//! Leases given under a claim id, for a claim that is repeated.
+//! The leases of a claim id, for a repeated claim.
 
 use deadpool_redis::redis::{cmd, pipe};
 
@@ -11,7 +11,7 @@ use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::{Shard, Store};
 
-/// The tasks of all shards that are leased under this claim id, with their tokens.
+/// Returns the tasks of all shards that are leased under this claim id, with their tokens.
 pub async fn claimed(store: &Store, claim: &Digest) -> Result<Vec<ClaimedTask>> {
     let reads = store.shards().iter().map(|shard| leased_in_shard(shard, claim));
     let found: Vec<Vec<ClaimedTask>> = futures_util::future::try_join_all(reads).await?;

@@ -1,4 +1,4 @@
-//! Leases that have run out.
+//! Expired leases.
 
 use deadpool_redis::redis::cmd;
 
@@ -11,7 +11,7 @@ use crate::store::error::Result;
 use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::Shard;
 
-/// Leases of the queue that end at `now` or before, at most one call's worth.
+/// Returns the leases of the queue that expire at `now` or before, at most 500.
 pub async fn expired_leases(shard: &Shard, queue: &QueueName, now: TimestampMs) -> Result<Vec<(TaskId, LeaseState)>> {
     let mut command = cmd("ZRANGEBYSCORE");
     command.arg(shard.keys.leased(queue)).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::MAX_CALL_ITEMS);

@@ -1,4 +1,4 @@
-//! Where tasks are in their course, as far as it is shown to who follows them.
+//! The last lease of tasks, and the wait before it, for spans.
 
 use deadpool_redis::redis::{Value, pipe};
 
@@ -12,40 +12,40 @@ use crate::store::record::{decode_document, fields};
 use crate::store::redis::reply::{parse_int, read_list};
 use crate::store::shard::Shard;
 
-/// Tasks of a shard read at once, where their payloads come with them.
+/// The number of tasks read together, payloads included.
 const TASKS_PER_READ: usize = 16;
 
-/// The wait before the last lease of a task.
+/// The time for which a task was ready before its last lease.
 #[derive(Clone, Debug)]
 pub struct ReadyWait {
-    /// The lease's token.
+    /// The token of the lease.
     pub lease: Token,
-    /// Since when the task was ready.
+    /// The start of the wait.
     pub ready_at: TimestampMs,
-    /// Since when it was leased.
+    /// The start of the lease, which ends the wait.
     pub begun: TimestampMs,
 }
 
-/// The last lease of a task, live or not.
+/// The last lease of a task. It may have ended.
 #[derive(Clone, Debug)]
 pub struct LeaseDetails {
-    /// Its token.
+    /// The token.
     pub lease: Token,
-    /// Since when it holds or held.
+    /// The start of the lease.
     pub begun: TimestampMs,
-    /// Until when the lease holds or held.
+    /// The time at which the lease expires or expired.
     pub lease_until: TimestampMs,
-    /// Who has or had it.
+    /// The worker.
     pub worker: String,
-    /// Which execution that counts it is, from 1, as long as it lasts.
+    /// The attempt number, from 1. Exact while the lease is live.
     pub attempt: u32,
     /// The task's queue.
     pub queue: QueueName,
-    /// What hangs on the task.
+    /// The task's attributes.
     pub labels: Attributes,
 }
 
-/// Reads the waits of tasks of one shard; `None` where there is no such task, or it was never leased.
+/// Returns the last wait of each task of one shard. `None`: there is no such task, or it was never leased.
 pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<ReadyWait>>> {
     let mut pipeline = pipe();
     for id in ids {
@@ -59,7 +59,7 @@ pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Rea
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_ready_wait).collect()
 }
 
-/// Reads the courses of tasks of one shard, with what hangs on them; `None` as above.
+/// Returns the last lease of each task of one shard. `None`: there is no such task, or it was never leased.
 pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<LeaseDetails>>> {
     let mut found = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(TASKS_PER_READ) {
@@ -82,7 +82,7 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
     Ok(found)
 }
 
-/// The fields of one answer, in their order; what is missing is empty.
+/// Returns the fields of a reply one by one. A missing field is empty.
 fn field_reader(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
     let mut fields = read_list(answer)?;
     Ok(move || match fields.next() {
@@ -91,7 +91,7 @@ fn field_reader(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
     })
 }
 
-/// Reads one answer.
+/// Decodes one reply.
 pub(in crate::store) fn decode_ready_wait(answer: Value) -> Result<Option<ReadyWait>> {
     let mut next = field_reader(answer)?;
     let lease = Token::from_bytes(&next());
@@ -101,7 +101,7 @@ pub(in crate::store) fn decode_ready_wait(answer: Value) -> Result<Option<ReadyW
     Ok(read())
 }
 
-/// Reads one answer.
+/// Decodes one reply.
 pub(in crate::store) fn decode_lease_details(answer: Value) -> Result<Option<LeaseDetails>> {
     let mut next = field_reader(answer)?;
     let lease = Token::from_bytes(&next());

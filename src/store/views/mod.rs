@@ -1,4 +1,4 @@
-//! Reading: nothing here changes anything, and each call's work is bounded.
+//! Reads: no function here writes, and the work of each call is bounded.
 
 pub mod claims;
 pub mod expired_leases;

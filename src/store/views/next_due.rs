@@ -1,4 +1,4 @@
-//! What comes next in a shard, and when.
+//! The clock of a shard and the next times at which upkeep has work.
 
 use deadpool_redis::redis::Value;
 
@@ -11,30 +11,30 @@ use crate::store::shard::Shard;
 
 pub(in crate::store) static SCRIPT: Script = script!(read "next_due", ["clock"]);
 
-/// Queues looked at in one go.
+/// The maximum number of due queues returned.
 pub const MAX_DUE_QUEUES: usize = 100;
 
-/// What the shard's clock and its indexes by time say.
+/// The time in Redis, and the first entries of the indexes by time.
 #[derive(Clone, Debug)]
 pub struct NextDue {
-    /// Redis' time.
+    /// The time in Redis.
     pub now: TimestampMs,
-    /// Not later than the first delay, retry or lease that ends.
+    /// Not later than the first run time of a scheduled task and the first lease expiry.
     pub due_at: Option<TimestampMs>,
-    /// The first deadline of a waiting task.
+    /// The first expiry of a waiting task.
     pub expires_at: Option<TimestampMs>,
-    /// The first end of a retention.
+    /// The first end of a retention period.
     pub retention_ends_at: Option<TimestampMs>,
-    /// Queues whose time in `due` has come, at most [`QUEUES`].
+    /// Queues that are due, at most [`MAX_DUE_QUEUES`].
     pub due_queues: Vec<QueueName>,
 }
 
-/// Reads it.
+/// Reads the clock and the next due times of the shard.
 pub async fn next_due(shard: &Shard) -> Result<NextDue> {
     decode(shard.read_script(&SCRIPT, vec![MAX_DUE_QUEUES.to_string().into()]).await?)
 }
 
-/// Reads the answer.
+/// Decodes the reply.
 pub(in crate::store) fn decode(reply: Value) -> Result<NextDue> {
     let mut reply = read_list(reply)?;
     Ok(NextDue {

@@ -1,4 +1,4 @@
-//! Pages of an index by time.
+//! Pages of the indexes by time.
 
 use deadpool_redis::redis::{Value, cmd};
 
@@ -14,17 +14,17 @@ use crate::store::shard::Shard;
 
 pub(in crate::store) static SCRIPT: Script = script!(read "page", []);
 
-/// A place in an index: a score, and the id that has it.
+/// A position in an index: a score, then an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// In ms.
+    /// The score: a time in ms.
     pub score: i64,
-    /// At that score.
+    /// The task with that score.
     pub id: TaskId,
 }
 
-/// The index of tasks in `state` that is ordered by time, and whether its newest come first. `None` for `ready`,
-/// which is ordered by slot.
+/// Returns the index by time of tasks in `state`, and whether the newest come first. `None` for `ready`, whose index is
+/// by slot.
 fn time_index(queue: &QueueName, state: State) -> Option<(String, bool)> {
     match state {
         State::Scheduled => Some((format!("scheduled:{queue}"), false)),
@@ -36,13 +36,13 @@ fn time_index(queue: &QueueName, state: State) -> Option<(String, bool)> {
     }
 }
 
-/// Whether the list of this state begins with the newest.
+/// Whether the list of this state begins with the newest task.
 pub fn is_newest_first(state: State) -> bool {
     state.has_ended()
 }
 
-/// At most `limit` places behind `after` among the shard's tasks of the queue in `state`, by time: scheduled by
-/// run time, leased by the end of the lease, ended ones newest first. Empty for `ready`.
+/// Returns at most `limit` positions after `after` among the shard's tasks of the queue in `state`: scheduled tasks by
+/// run time, leased tasks by lease expiry, ended tasks newest first. Empty for `ready`.
 pub async fn page_by_time(
     shard: &Shard,
     queue: &QueueName,
@@ -65,7 +65,7 @@ pub async fn page_by_time(
     decode(shard.read_script(&SCRIPT, arguments).await?)
 }
 
-/// Reads the places of a page.
+/// Decodes the positions of a page.
 pub(in crate::store) fn decode(reply: Value) -> Result<Vec<Position>> {
     let mut reply = read_list(reply)?;
     let mut positions = Vec::with_capacity(reply.len() / 2);
@@ -75,7 +75,7 @@ pub(in crate::store) fn decode(reply: Value) -> Result<Vec<Position>> {
     Ok(positions)
 }
 
-/// Ended tasks whose time of retention is over at `now`, at most one call's worth.
+/// Returns ended tasks whose retention has elapsed at `now`, at most 500.
 pub async fn past_retention(shard: &Shard, now: TimestampMs) -> Result<Vec<TaskId>> {
     let mut command = cmd("ZRANGEBYSCORE");
     command.arg(shard.keys.retention()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::MAX_CALL_ITEMS);

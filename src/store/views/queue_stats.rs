@@ -1,6 +1,5 @@
-//! The data set at a glance, for a monitoring system: first what all shards say at once, then its queues. The work is
-//! bounded, whatever the number of queues and tasks: a shard is asked for a few pages of names, for the counts of those,
-//! and for the age of first tasks.
+//! Statistics of the data set and its queues, for monitoring. The work is bounded for any number of queues and tasks:
+//! each shard returns a few pages of queue names, the counts of those queues, and the ages of first tasks.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,69 +13,69 @@ use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::redis::reply::{ReplyReader, int, read_list, text};
+use crate::store::settings;
 use crate::store::shard::{Shard, Store};
 
-/// Queues shown at most.
+/// The maximum number of queues returned.
 pub const MAX_QUEUES: usize = 100;
-/// Where there are more: of so many, in all shards together, it is found out how much they have. Of each shard at least
-/// four are among them.
+/// The maximum number of candidates, all shards together, whose counts are read if there are more queues. Each shard has
+/// at least four.
 const MAX_CANDIDATES: usize = 1000;
-/// First tasks whose age is looked at, in all shards together.
+/// The maximum number of first tasks whose age is read, all shards together.
 const MAX_HEADS: usize = 2048;
-/// Slots of one queue that are looked at in one shard.
+/// The maximum number of slots read per queue and shard.
 const MAX_SLOTS_PER_QUEUE: usize = 1000;
-/// Queues in one pipeline: others get their turn between two.
+/// Redis serves other clients between two pipelines.
 const QUEUES_PER_PIPELINE: usize = 50;
 
-/// What there is.
+/// Statistics of the whole data set.
 #[derive(Debug)]
 pub struct DatasetStats {
-    /// Tasks of all queues.
+    /// The counts of all queues together.
     pub totals: Counts,
-    /// For how long the first thing that upkeep has to do has been due, ms; 0: nothing is.
+    /// The age of the oldest due work of upkeep in ms. 0: no work is due.
     pub overdue_ms: i64,
     shards: Vec<ShardStats>,
 }
 
-/// Queues, one by one.
+/// Statistics of queues.
 #[derive(Debug)]
 pub struct QueueStatsList {
-    /// By name. If there are more than [`QUEUES`], the candidates with the most tasks that wait or are leased, then the
-    /// first by name. In each shard these are candidates, a quarter, a quarter and a half: of the queues with something
-    /// to claim those of the best and those of the least priority (of one priority the last and the first by name), and
-    /// those with something due first. A paused queue has nothing to claim.
+    /// The queues by name. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased tasks,
+    /// then the first by name. The candidates of a shard are its queues with the highest priorities (a quarter) and with
+    /// the lowest (a quarter) among claimable tasks, and its first due queues (half). A paused queue has no claimable task.
     pub queues: Vec<QueueStats>,
-    /// Whether there are more queues than are shown.
+    /// Whether there are more queues than returned.
     pub truncated: bool,
 }
 
-/// One queue.
+/// Statistics of one queue.
 #[derive(Clone, Debug)]
 pub struct QueueStats {
     /// Its name.
     pub name: QueueName,
     /// Its tasks.
     pub counts: Counts,
-    /// Whether its tasks are not handed out.
+    /// Whether it is paused.
     pub paused: bool,
-    /// For how long the oldest ready task has been so, ms. Exact where 2048 looks suffice for the slots of all queues
-    /// that have ready tasks; beyond, of those whose turn is next and those whose turn is last.
+    /// The age of the oldest ready task in ms. Exact if all queues together have at most 2048 slots with ready tasks;
+    /// beyond, only the slots with the next and the last turns count.
     pub oldest_ready_age_ms: Option<i64>,
 }
 
-/// What a shard says at first.
+/// Statistics of one shard.
 #[derive(Debug)]
 struct ShardStats {
     now: TimestampMs,
     overdue_ms: i64,
     totals: Counts,
-    /// The first by name, one more than are shown.
+    /// The first queues by name, one more than the limit.
     first_queues: Vec<QueueName>,
-    /// The candidates.
+    /// The candidates of the shard.
     candidates: BTreeSet<QueueName>,
 }
 
-/// Asks all shards at once.
+/// Reads the statistics of all shards concurrently.
 pub async fn dataset_stats(store: &Store) -> Result<DatasetStats> {
     let shards = store.shards();
     let quarter = (MAX_CANDIDATES / 4 / shards.len()).max(1);
@@ -90,7 +89,7 @@ pub async fn dataset_stats(store: &Store) -> Result<DatasetStats> {
 }
 
 impl DatasetStats {
-    /// Asks for its queues, some 20 times one after another where there are many.
+    /// Reads the statistics of queues, in about 20 successive calls if there are many.
     pub async fn queue_stats(&self, store: &Store) -> Result<QueueStatsList> {
         let first_queues: BTreeSet<&QueueName> = self.shards.iter().flat_map(|shard| &shard.first_queues).collect();
         let truncated = first_queues.len() > MAX_QUEUES;
@@ -139,7 +138,7 @@ fn queue_names(list: ReplyReader) -> impl Iterator<Item = QueueName> {
     list.filter_map(|name| QueueName::parse(&text(name).ok()?))
 }
 
-/// Of the candidates those with the most tasks that wait or are leased, in the shards in which they are candidates.
+/// Returns the candidates with the most waiting and leased tasks, counted in the shards where they are candidates.
 async fn largest(store: &Store, looks: &[ShardStats]) -> Result<BTreeSet<QueueName>> {
     let reads = store.shards().iter().zip(looks).map(|(shard, look)| async move {
         let candidates: Vec<&QueueName> = look.candidates.iter().collect();
@@ -161,7 +160,7 @@ async fn largest(store: &Store, looks: &[ShardStats]) -> Result<BTreeSet<QueueNa
         *sums.entry(name).or_default() += count;
     }
     let mut sums: Vec<(QueueName, i64)> = sums.into_iter().collect();
-    // The sort is stable: equal ones stay in the order of their names.
+    // The sort is stable: queues with equal counts stay in the order of their names.
     sums.sort_by_key(|(_, count)| Reverse(*count));
     Ok(sums.into_iter().take(MAX_QUEUES).map(|(name, _)| name).collect())
 }
@@ -194,7 +193,7 @@ async fn read_queue_stats(store: &Store, looks: &[ShardStats], shown: Vec<QueueN
     Ok(depths)
 }
 
-/// The counts of these queues in the shard.
+/// Returns the counts of these queues in the shard.
 async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Counts>> {
     let mut found = Vec::with_capacity(queues.len());
     for chunk in queues.chunks(QUEUES_PER_PIPELINE) {
@@ -211,22 +210,23 @@ async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Counts>>
     Ok(found)
 }
 
-/// Whether these queues are paused, as the master copies of their settings say.
+/// Returns whether each queue is paused by the master copy of its settings.
 async fn read_paused(home: &Shard, queues: &[QueueName]) -> Result<Vec<bool>> {
     let mut found = Vec::with_capacity(queues.len());
     for chunk in queues.chunks(QUEUES_PER_PIPELINE) {
         let mut pipeline = pipe();
         for name in chunk {
-            pipeline.cmd("HGET").arg(home.keys.settings(name)).arg("paused");
+            pipeline.cmd("HMGET").arg(home.keys.settings(name)).arg(&settings::FIELDS);
         }
-        let flags = home.send_pipeline(&pipeline).await?.into_iter();
-        found.extend(flags.map(|flag| matches!(flag, Value::BulkString(flag) if flag == b"1")));
+        for values in home.send_pipeline(&pipeline).await? {
+            found.push(settings::decode(&mut read_list(values)?)?.paused);
+        }
     }
     Ok(found)
 }
 
 async fn oldest_ready_age_ms(shard: &Shard, now: TimestampMs, queue: &QueueName, slots: usize) -> Result<Option<i64>> {
-    // The wheel begins with the best priority: who waits longest may well stand at its end.
+    // The wheel begins with the highest priority, so the oldest task may be at its end.
     let half = i64::try_from(slots / 2).unwrap_or(i64::MAX);
     let mut pipeline = pipe();
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(half - 1);

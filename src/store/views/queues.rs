@@ -1,4 +1,4 @@
-//! Queues: which there are, how many tasks they have in each state, what stands ready.
+//! Queues: their names, settings, counts of tasks, and ready tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,10 @@ use crate::domain::state::State;
 use crate::store::error::Result;
 use crate::store::record::fields;
 use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
+use crate::store::settings;
 use crate::store::shard::{Shard, Store};
 
-/// How many tasks: `submitted` is the sum of all the others.
+/// Numbers of tasks. `submitted` is the sum of all others.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[allow(missing_docs)]
 pub struct Counts {
@@ -31,7 +32,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The names of the counts, as they stand in Redis.
+    /// The names of the counts in Redis.
     pub const FIELDS: [&'static str; 9] =
         ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "deleted"];
 
@@ -41,7 +42,7 @@ impl Counts {
         [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed]
     }
 
-    /// Those in one state.
+    /// Returns the number of tasks in one state.
     pub fn in_state(&self, state: State) -> i64 {
         match state {
             State::Scheduled => self.scheduled,
@@ -61,7 +62,7 @@ impl Counts {
         }
     }
 
-    /// Adds an answer to HMGET of [`Counts::NAMES`].
+    /// Adds the reply to HMGET of [`Counts::FIELDS`].
     pub(in crate::store) fn add_reply(&mut self, answer: Value) -> Result<()> {
         for (count, value) in self.values_mut().into_iter().zip(read_list(answer)?) {
             if let Value::BulkString(digits) = value {
@@ -72,21 +73,21 @@ impl Counts {
     }
 }
 
-/// A queue as it stands.
+/// A queue with its counts.
 #[derive(Clone, Debug)]
 pub struct Queue {
     /// Its name.
     pub name: QueueName,
-    /// What is set of it.
+    /// Its settings.
     pub settings: QueueSettings,
     /// Its tasks.
     pub counts: Counts,
-    /// For how long the oldest ready task has been so, ms. Exact up to 1000 slots with ready tasks in a shard;
-    /// beyond, of those whose turn is next.
+    /// The age of the oldest ready task in ms. Exact up to 1000 slots with ready tasks in a shard; beyond, only the
+    /// slots with the next 1000 turns count.
     pub oldest_ready_age_ms: Option<i64>,
 }
 
-/// The queue; `None` where nobody has submitted to it or set anything of it.
+/// Returns the queue. `None`: it has neither tasks nor settings.
 pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
     let parts = try_join_all(store.shards().iter().map(|shard| read_part(shard, name))).await?;
     let mut queue = Queue {
@@ -95,19 +96,19 @@ pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
         counts: Counts::default(),
         oldest_ready_age_ms: None,
     };
-    let mut known = false;
+    let mut is_known = false;
     for part in parts {
-        known |= part.is_known;
-        queue.settings.paused |= part.paused;
+        is_known |= part.is_known;
+        queue.settings = settings::merge(queue.settings, part.settings);
         queue.counts.join(part.counts);
         queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(part.oldest_ready_age_ms);
     }
-    Ok(known.then_some(queue))
+    Ok(is_known.then_some(queue))
 }
 
 struct ShardPart {
     is_known: bool,
-    paused: bool,
+    settings: QueueSettings,
     counts: Counts,
     oldest_ready_age_ms: Option<i64>,
 }
@@ -115,13 +116,13 @@ struct ShardPart {
 async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut pipeline = pipe();
     pipeline.cmd("ZSCORE").arg(shard.keys.queues()).arg(name.as_str());
-    pipeline.cmd("HGET").arg(shard.keys.settings_copy(name)).arg("paused");
+    pipeline.cmd("HMGET").arg(shard.keys.settings_copy(name)).arg(&settings::FIELDS);
     pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(name)).arg(0).arg(999);
     let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
     let mut next = || answers.next().unwrap_or(Value::Nil);
-    let known = !matches!(next(), Value::Nil);
-    let paused = matches!(next(), Value::BulkString(flag) if flag == b"1");
+    let is_known = !matches!(next(), Value::Nil);
+    let settings = settings::decode(&mut read_list(next())?)?;
     let mut counts = Counts::default();
     counts.add_reply(next())?;
     let entries: Vec<String> = read_list(next())?.map(text).collect::<Result<_>>()?;
@@ -129,10 +130,10 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
         Some(since) => Some(super::next_due::next_due(shard).await?.now.0.saturating_sub(since).max(0)),
         None => None,
     };
-    Ok(ShardPart { is_known: known, paused, counts, oldest_ready_age_ms })
+    Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms })
 }
 
-/// Since when a task has stood in its place: from the fields r, c and i.
+/// Returns the time since which a task has had its queue position, from its ready_at, created_at and queued_since.
 fn queued_since(fields: ReplyReader) -> Option<i64> {
     let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
     let [ready, created, released] = [(); 3].map(|()| fields.next().unwrap_or_default());
@@ -142,8 +143,8 @@ fn queued_since(fields: ReplyReader) -> Option<i64> {
     parse_int(since.unwrap_or(&ready)).or_else(|| parse_int(&created))
 }
 
-/// Since when the oldest among the first tasks of these entries of the wheel has been ready, ms by Redis' clock. One that
-/// was given back to its place counts from when it came there first: those behind it have waited as long.
+/// Returns the earliest time in ms since which a first task of these wheel entries has had its queue position. A released
+/// task keeps the time of its position, because the tasks behind it have waited as long.
 pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
     let mut heads = pipe();
     for entry in entries {
@@ -182,7 +183,7 @@ pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries
     Ok(oldest)
 }
 
-/// Names of queues behind `after`, in their order, at most `limit`.
+/// Returns at most `limit` queue names after `after`, in order.
 pub async fn queue_names(store: &Store, after: Option<&QueueName>, limit: usize) -> Result<Vec<QueueName>> {
     let reads = store.shards().iter().map(|shard| async move {
         let mut command = cmd("ZRANGEBYLEX");
@@ -197,7 +198,7 @@ pub async fn queue_names(store: &Store, after: Option<&QueueName>, limit: usize)
     Ok(names.into_iter().take(limit).collect())
 }
 
-/// Of `queues`, those with tasks that can be claimed in this shard now, with the priority at the front.
+/// Returns those of `queues` that have claimable tasks in this shard, with the highest priority.
 pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName, u8)>> {
     let mut found = Vec::new();
     for chunk in queues.chunks(limits::MAX_CALL_ITEMS) {
@@ -215,14 +216,14 @@ pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(Qu
     Ok(found)
 }
 
-/// The counts of the whole shard.
+/// Returns the counts of the whole shard.
 pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
     let mut counts = Counts::default();
     counts.add_reply(shard.send(cmd("HMGET").arg(shard.keys.shard_counts()).arg(&Counts::FIELDS)).await?)?;
     Ok(counts)
 }
 
-/// Master copies of settings behind `after`, at most `limit`: name, version, settings.
+/// Returns at most `limit` master copies of settings after `after`: name, version, settings.
 pub async fn settings(
     store: &Store,
     after: Option<&QueueName>,
@@ -237,7 +238,7 @@ pub async fn settings(
     read_settings(home, &names, |name| home.keys.settings(name)).await
 }
 
-/// The shard's copies of the settings of these queues; those it has.
+/// Returns the versions of the shard's copies of the settings of these queues.
 pub async fn copy_versions(shard: &Shard, names: &[QueueName]) -> Result<BTreeMap<QueueName, i64>> {
     let found = read_settings(shard, names, |name| shard.keys.settings_copy(name)).await?;
     Ok(found.into_iter().map(|(name, version, _)| (name, version)).collect())
@@ -253,7 +254,7 @@ async fn read_settings(
     }
     let mut pipeline = pipe();
     for name in names {
-        pipeline.cmd("HMGET").arg(key(name)).arg(&["version", "paused"]);
+        pipeline.cmd("HMGET").arg(key(name)).arg("version").arg(&settings::FIELDS);
     }
     let mut found = Vec::new();
     for (name, answer) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
@@ -262,13 +263,12 @@ async fn read_settings(
         if matches!(version, Value::Nil) {
             continue;
         }
-        let paused = matches!(fields.value()?, Value::BulkString(flag) if flag == b"1");
-        found.push((name.clone(), int(version)?, QueueSettings { paused }));
+        found.push((name.clone(), int(version)?, settings::decode(&mut fields)?));
     }
     Ok(found)
 }
 
-/// Tasks of the queue in `state` that a purge may take next, at most `limit` (at least 1).
+/// Returns the next tasks of the queue in `state` for a purge, at most `limit` (at least 1).
 pub async fn purgeable(shard: &Shard, queue: &QueueName, state: State, limit: usize) -> Result<Vec<TaskId>> {
     if state == State::Ready {
         return first_ready(shard, queue, limit).await;

@@ -1,5 +1,5 @@
-//! What the scripts have counted in a window, which ends with the last whole bucket of the first shard's clock: whoever
-//! asks for the same window gets the same.
+//! Counters of a time window. It ends with the last complete bucket by the clock of the first shard, so that two requests
+//! for the same window get the same numbers.
 
 use deadpool_redis::redis::Value;
 use futures_util::future::try_join_all;
@@ -15,50 +15,50 @@ use crate::store::shard::{Shard, Store};
 
 pub(in crate::store) static SCRIPT: Script = script!(read "stats", ["clock", "stats_format"]);
 
-/// Sums over a window.
+/// Counters of a window.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct WindowCounters {
     /// Tasks submitted.
     pub submitted: u64,
-    /// For how long the tasks handed out had been ready, ms in all.
+    /// The sum of the waits of claimed tasks, in ms.
     pub waited_ms: u64,
-    /// Leases ended by a completion.
+    /// Leases that ended in a completion.
     pub completed: u64,
-    /// By a failure.
+    /// Leases that ended in a failure.
     pub failed: u64,
-    /// Given back.
+    /// Leases that were released.
     pub released: u64,
-    /// Run out.
+    /// Leases that expired.
     pub lease_expired: u64,
-    /// How long all these leases were, ms.
+    /// The sum of the durations of all ended leases, in ms.
     pub leased_ms: u64,
-    /// How long the tasks handed out had been ready.
+    /// The waits of claimed tasks: the time for which each had been ready.
     pub waits: WaitHistogram,
 }
 
 impl WindowCounters {
-    /// Leases ended, however.
+    /// Returns the number of ended leases.
     pub fn leases_ended(&self) -> u64 {
         self.completed.saturating_add(self.failed).saturating_add(self.released).saturating_add(self.lease_expired)
     }
 
-    /// How long the tasks handed out had been ready on average, ms; `None` if there were none.
+    /// Returns the mean wait of claimed tasks in ms. `None`: no task was claimed.
     pub fn mean_wait_ms(&self) -> Option<f64> {
         let claimed = self.waits.count();
         (claimed > 0).then(|| self.waited_ms as f64 / claimed as f64)
     }
 }
 
-/// A window, and what was counted in it.
+/// A window with its counters.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StatsWindow {
-    /// Its end by Redis' clock.
+    /// The end of the window by the Redis clock.
     pub end: TimestampMs,
-    /// The sums.
+    /// The counters.
     pub counters: WindowCounters,
 }
 
-/// What was counted of the queue, or of all, in the last `buckets` whole buckets.
+/// Returns the counters of the last `buckets` complete buckets, of one queue or of all.
 pub async fn read_window(store: &Store, queue: Option<&QueueName>, buckets: i64) -> Result<StatsWindow> {
     let mut counters = WindowCounters::default();
     let last = add_reply(&mut counters, read_shard(store.first_shard(), queue, buckets, None).await?)?;
@@ -75,7 +75,7 @@ async fn read_shard(shard: &Shard, queue: Option<&QueueName>, buckets: i64, last
     shard.read_script(&SCRIPT, vec![queue.into(), buckets.to_string().into(), last.into()]).await
 }
 
-/// Adds a shard's answer; the last bucket it speaks of.
+/// Adds the reply of a shard. Returns the last bucket of its window.
 pub(in crate::store) fn add_reply(counters: &mut WindowCounters, answer: Value) -> Result<i64> {
     let mut answer = read_list(answer)?;
     let last = answer.int()?;
@@ -93,12 +93,12 @@ pub(in crate::store) fn add_reply(counters: &mut WindowCounters, answer: Value) 
     add_next(&mut counters.waited_ms, &mut waits)?;
     while waits.len() > 0 {
         let bucket = u16::try_from(waits.int()?).ok().and_then(Bucket::new);
-        let bucket = bucket.ok_or_else(|| Error::Unexpected("a class of waiting times that there is not".into()))?;
+        let bucket = bucket.ok_or_else(|| Error::Unexpected("invalid bucket of waits".into()))?;
         counters.waits.add(bucket, non_negative(waits.int()?)?);
     }
     Ok(last)
 }
 
 fn non_negative(number: i64) -> Result<u64> {
-    u64::try_from(number).map_err(|_| Error::Unexpected(format!("a sum below nothing: {number}")))
+    u64::try_from(number).map_err(|_| Error::Unexpected(format!("negative counter: {number}")))
 }

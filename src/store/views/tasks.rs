@@ -1,4 +1,4 @@
-//! Tasks, one or many, and the ready ones of a queue in their order.
+//! Tasks by id, their leases, and the ready tasks of a queue in claim order.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,18 @@ use crate::store::record::{TaskHash, decode_backoff, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
-/// The task; `None` where there is none.
+/// Returns the task. `None`: there is no such task.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
     let shard = store.shard_for_task(&id);
     let answer = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
     TaskHash::parse(id, answer)?.map(|fields| fields.task()).transpose()
 }
 
-/// The tasks that are still there, in the order of `ids`, until 2 MiB are read; and how many ids that covers.
+/// Returns the existing tasks in the order of `ids` until 2 MiB are read, and the number of ids covered.
 pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> {
     let (mut found, mut covered, mut length) = (Vec::new(), 0, 0);
     for chunk in ids.chunks(8) {
-        // Tasks of one shard are read together; on a Cluster a pipeline stays within one slot.
+        // One pipeline per shard: on a Cluster, all keys of a pipeline lie in one Redis slot.
         let mut by_shard: BTreeMap<usize, Vec<TaskId>> = BTreeMap::new();
         for id in chunk {
             by_shard.entry(store.layout().shard_of(id.slot())).or_default().push(*id);
@@ -60,27 +60,27 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
     Ok((found, covered))
 }
 
-/// A lease, as far as it decides how its task goes on when it ends badly.
+/// The part of a lease that decides about a retry when it expires.
 #[derive(Clone, Debug)]
 pub struct LeaseState {
-    /// The token of the last lease handed out, live or not; `None`: there was none.
+    /// The token of the last lease, which may have ended. `None`: the task was never leased.
     pub lease: Option<Token>,
-    /// Who has or had it.
+    /// The worker of that lease.
     pub worker: String,
-    /// When the task is tried again.
+    /// The backoff of the task.
     pub backoff: Backoff,
-    /// Attempts that failed before. They change only when a lease ends.
+    /// Failed attempts before this lease. The number changes only when a lease ends.
     pub attempts: u32,
 }
 
 impl LeaseState {
-    /// How long its task waits if it ends badly, ms; `random` is drawn from 0..1.
+    /// Returns the delay before the retry in ms. `random` is drawn from 0..1.
     pub fn retry_delay_ms(&self, random: f64) -> i64 {
         self.backoff.wait_ms(self.attempts.saturating_add(1), random)
     }
 }
 
-/// Reads the leases of tasks of one shard; `None` where there is no such task.
+/// Returns the last lease of each task of one shard. `None`: there is no such task.
 pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<LeaseState>>> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -115,24 +115,24 @@ pub(in crate::store) fn decode_lease_state(answer: Value) -> Result<Option<Lease
     }))
 }
 
-/// A place among ready tasks.
+/// A position among ready tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadyPosition {
-    /// 9 comes first.
+    /// The priority. 9 comes first.
     pub priority: u8,
-    /// Then the lowest slot.
+    /// The slot. The lowest comes first.
     pub slot: Slot,
-    /// Then the lowest of these; -1 stands before all.
+    /// The sequence number. The lowest comes first, and -1 is before all.
     pub seq: i64,
 }
 
-/// How many slots one call looks into where it cannot know which have tasks.
+/// The maximum number of slots that one call reads without knowing whether they have tasks.
 const MAX_SLOT_PROBES: u16 = 2048;
-/// Up to so many entries of a wheel are read whole.
+/// The maximum number of entries for which the wheel is read whole.
 const MAX_WHEEL_ENTRIES: i64 = 1024;
 
-/// Ready tasks of `queue` behind `after`, at most `limit` by (priority, slot, seq), and where to go on; `None`: that
-/// was all. A page may be short, or empty, and have more behind it: a call's work is bounded, whatever there is.
+/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to continue
+/// from. `None`: there are no more. A page before the last may be short or empty, because the work of a call is bounded.
 pub async fn ready_tasks(
     store: &Store,
     queue: &QueueName,
@@ -161,19 +161,19 @@ pub async fn ready_tasks(
     Ok((page.ids, None))
 }
 
-/// A page of ready tasks that is being filled.
+/// A page of ready tasks under construction.
 struct Page<'a> {
     queue: &'a QueueName,
     after: Option<ReadyPosition>,
     limit: usize,
-    /// Slots that may still be looked into without knowing that they have tasks.
+    /// The number of slots that may still be read without knowing whether they have tasks.
     probes_left: u16,
     ids: Vec<TaskId>,
 }
 
 impl Page<'_> {
-    /// Takes the tasks of these slots, a few slots at first and more where they have little. Where the page ends, if
-    /// it does: it is full, or has looked into as many slots as it may.
+    /// Adds the tasks of these slots, in chunks that grow while slots have few tasks. Returns the position at which the
+    /// page ends, because it is full or no probes are left.
     async fn fill(
         &mut self,
         shard: &Shard,
@@ -211,7 +211,7 @@ impl Page<'_> {
                 self.probes_left = self.probes_left.saturating_sub(chunk.len() as u16);
             }
             if self.probes_left == 0 {
-                // Behind all that the last slot has.
+                // After all tasks of the last slot.
                 return Ok(chunk.last().map(|slot| ReadyPosition { priority, slot: *slot, seq: MAX_SEQ }));
             }
         }
@@ -219,17 +219,17 @@ impl Page<'_> {
     }
 }
 
-/// No task stands behind this one: scores are exact up to here.
+/// The highest sequence number: scores are exact up to it.
 const MAX_SEQ: i64 = (1 << 53) - 1;
 
 enum OccupiedSlots {
-    /// Exactly these slots, in order.
+    /// The occupied slots in order.
     Known(Vec<u16>),
-    /// More than are worth reading: look into each.
+    /// Too many to read from the wheel: each slot is probed.
     TooMany,
 }
 
-/// Which slots from..=last have ready tasks of this priority.
+/// Returns the slots from..=last that have ready tasks of this priority.
 async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<OccupiedSlots> {
     let width = 1i64 << 49;
     let low = i64::from(9 - priority) * width;

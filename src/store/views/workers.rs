@@ -1,4 +1,4 @@
-//! Workers that are alive: seen by some server not long ago, or holding a lease.
+//! Live workers: workers that a server saw recently, or that hold a lease.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,25 +15,25 @@ use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, decode_msgpack, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
-/// Records read at once.
+/// The number of records read together.
 const RECORDS_PER_READ: usize = 500;
-/// Queues of a shard looked into, and leases looked at, for what workers hold.
+/// The limits of a search for held leases: queues of a shard, and leases in all.
 const MAX_QUEUES: usize = 1000;
 const MAX_LEASES: usize = 10_000;
 
-/// A worker that is alive.
+/// A live worker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LiveWorker {
-    /// What is known of it.
+    /// Its description.
     pub worker: Worker,
-    /// When a server first saw it, and when one last did; `None` if it is only known by what it holds.
+    /// The times at which a server saw it first and last. `None`: it is known only by its leases.
     pub seen: Option<(TimestampMs, TimestampMs)>,
-    /// How many tasks it can work at at once: what it says, or more if it was found to hold more within the last 30 s. One
-    /// that was not seen within them counts for what it was found to hold.
+    /// The larger of its declared concurrency and the most leases it held at once in the last 30 s. Only the latter, if no
+    /// server saw it in that time.
     pub effective_concurrency: u64,
 }
 
-/// Those who were alive at `at`, by name.
+/// Returns the workers that were live at `at`, by name.
 pub async fn live_workers(store: &Store, at: TimestampMs) -> Result<BTreeMap<String, LiveWorker>> {
     let max_held = max_leases_held(store, at).await?;
     let first_shard = store.first_shard();
@@ -42,7 +42,7 @@ pub async fn live_workers(store: &Store, at: TimestampMs) -> Result<BTreeMap<Str
     let recent = read_list(first_shard.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
     let mut alive = read_workers(first_shard, &recent).await?;
     alive.retain(|_, alive| alive.seen.is_some_and(|(first, _)| first <= at));
-    // They work at what takes long: what was known of them when they were last heard of.
+    // Workers with long tasks send nothing for a while: their last records.
     let silent = max_held.keys().filter(|name| !alive.contains_key(*name));
     let silent: Vec<Vec<u8>> = silent.map(|name| Worker::name_digest(name).as_bytes().to_vec()).collect();
     for (name, worker) in read_workers(first_shard, &silent).await? {
@@ -56,7 +56,7 @@ pub async fn live_workers(store: &Store, at: TimestampMs) -> Result<BTreeMap<Str
     Ok(alive)
 }
 
-/// What is known of these workers, by name.
+/// Returns the records of these workers by name.
 async fn read_workers(first_shard: &Shard, ids: &[Vec<u8>]) -> Result<BTreeMap<String, LiveWorker>> {
     let mut known = BTreeMap::new();
     for page in ids.chunks(RECORDS_PER_READ) {
@@ -64,14 +64,14 @@ async fn read_workers(first_shard: &Shard, ids: &[Vec<u8>]) -> Result<BTreeMap<S
             let Value::BulkString(record) = record else { continue };
             match decode(&record) {
                 Some(found) => drop(known.insert(found.worker.name.clone(), found)),
-                None => tracing::warn!("a record of a worker cannot be read"),
+                None => tracing::warn!("decoding a worker record failed"),
             }
         }
     }
     Ok(known)
 }
 
-/// `<first sight ms> <last sight ms> <last claim ms> <JSON>`
+/// Decodes `<first seen ms> <last seen ms> <last claim ms> <JSON>`.
 fn decode(record: &[u8]) -> Option<LiveWorker> {
     let mut parts = record.splitn(4, |&byte| byte == b' ');
     let first = TimestampMs(parse_int(parts.next()?)?);
@@ -81,8 +81,8 @@ fn decode(record: &[u8]) -> Option<LiveWorker> {
     Some(LiveWorker { worker, seen: Some((first, last)), effective_concurrency: lanes })
 }
 
-/// The most leases that each worker was found to hold at once within the last 30 s. What was counted in several shards adds
-/// up if it was held at one time.
+/// Returns the most leases that each worker held at once in the last 30 s. Samples of several shards add up if they are
+/// of the same time.
 async fn max_leases_held(store: &Store, at: TimestampMs) -> Result<HashMap<String, u64>> {
     let last = (at.0 - 1).div_euclid(STATS_BUCKET_MS);
     let buckets = last - WORKER_TIMEOUT_MS / STATS_BUCKET_MS + 1..=last;
@@ -126,12 +126,11 @@ pub struct HeldTask {
     pub id: TaskId,
     /// Its queue.
     pub queue: QueueName,
-    /// Until when it is the worker's.
+    /// The time at which the lease expires.
     pub lease_until: TimestampMs,
 }
 
-/// What these workers hold now, each in the order in which leases end, and whether that is all: of the leases that there
-/// are, 10,000 are looked at.
+/// Returns the leases of these workers in order of expiry, and whether that is all. At most 10,000 leases are searched.
 pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap<String, Vec<HeldTask>>, bool)> {
     let mut found: HashMap<String, Vec<HeldTask>> = HashMap::new();
     let (mut leases_left, mut is_complete) = (MAX_LEASES, true);
@@ -149,7 +148,7 @@ pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap
                 pipeline.cmd("ZCARD").arg(shard.keys.leased(queue));
             }
             for (queue, leases) in queues.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                // Most of those in which something is due have only delayed tasks.
+                // Most due queues have only scheduled tasks.
                 let leases = usize::try_from(int(leases)?).unwrap_or(0);
                 is_complete &= leases <= leases_left;
                 if leases == 0 || leases_left == 0 {
@@ -165,7 +164,7 @@ pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap
     Ok((found, is_complete))
 }
 
-/// Adds those of one queue; how many leases were looked at.
+/// Adds the leases of one queue. Returns the number of leases searched.
 async fn add_held_tasks(
     shard: &Shard,
     queue: &QueueName,
