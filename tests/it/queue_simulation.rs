@@ -1,6 +1,6 @@
-//! The prediction of waiting, held against queues that are played through task by task.
+//! Predicted waits against simulated queues, task by task.
 //!
-//! A million tasks each, by fixed seeds; what was found is printed. A queue that is played knows no formula.
+//! Each simulation has a million tasks from a fixed seed, uses no formula, and prints its results.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A million tasks, and the time within which they come.
+/// Draws a million tasks; returns them with the time of the last arrival.
 fn million(seed: u64, per_second: f64, work: Work) -> (Vec<Draw>, Duration) {
     let draws: Vec<Draw> = poisson(seed, per_second, work).take(TASKS).collect();
     let window = draws[TASKS - 1].comes;
@@ -28,26 +28,33 @@ fn near(left: f64, right: f64, share: f64) -> bool {
     (left - right).abs() <= share * right
 }
 
-/// Plays the draws on `lanes` and predicts the same from the rates by which they were drawn, not from the draws.
-fn played_and_predicted(draws: &[Draw], window: Duration, lanes: usize, m: f64, c: f64) -> (Replay, WaitPrediction) {
-    let replay = Replay::of(draws, lanes, window);
-    let predicted = erlang::predict_wait(m, lanes as u64, c).expect("lanes that keep up");
+/// Replays the draws at the given concurrency, and predicts the waits from the rates of the distribution, not from the
+/// draws.
+fn replay_and_predict(
+    draws: &[Draw],
+    window: Duration,
+    concurrency: usize,
+    m: f64,
+    c: f64,
+) -> (Replay, WaitPrediction) {
+    let replay = Replay::of(draws, concurrency, window);
+    let predicted = erlang::predict_wait(m, concurrency as u64, c).expect("a stable queue");
     let of_replay = [0.5, 0.95, 0.99].map(|q| replay.quantile_ms(q));
     let (waited, mean) = (replay.waited(), replay.mean_wait_ms());
-    println!("m {m}, c {c}, n {lanes}");
-    println!("  played    {waited:.4} waited; mean {mean:.2} ms, p50, p95, p99 {of_replay:.2?}");
+    println!("m {m}, c {c}, n {concurrency}");
+    println!("  replayed  {waited:.4} waited; mean {mean:.2} ms, p50, p95, p99 {of_replay:.2?}");
     println!("  predicted {predicted:.4?}");
     (replay, predicted)
 }
 
-fn exponential_work_waits_as_predicted(seed: u64, m: f64, lanes: &[usize]) {
+fn exponential_work_waits_as_predicted(seed: u64, m: f64, concurrencies: &[usize]) {
     let (draws, window) = million(seed, m, Work::Exponential(ms(100)));
-    for lanes in lanes {
-        let (replay, predicted) = played_and_predicted(&draws, window, *lanes, m, 10.0);
+    for concurrency in concurrencies {
+        let (replay, predicted) = replay_and_predict(&draws, window, *concurrency, m, 10.0);
         assert!(near(predicted.mean_ms, replay.mean_wait_ms(), 0.05));
         assert!(near(predicted.probability, replay.waited(), 0.05));
         for (q, wait) in [(0.5, predicted.p50_ms), (0.95, predicted.p95_ms), (0.99, predicted.p99_ms)] {
-            // And a millisecond, for the quantiles that only just are not 0.
+            // A millisecond more, for quantiles just above 0.
             assert!((wait - replay.quantile_ms(q)).abs() <= 1.0 + 0.05 * wait, "{q}");
         }
     }
@@ -68,15 +75,16 @@ fn exponential_work_at_concurrency_10_waits_as_predicted() {
     exponential_work_waits_as_predicted(3, 70.0, &[10]);
 }
 
-/// Where every task takes equally long, nothing comes from chance but the arrivals, and about half of the waiting is left.
-/// On one lane it is exactly half (the formula of Pollaczek and Khinchine: waiting grows with one plus the squared
-/// coefficient of variation of the work, which is 1 for exponential work and 0 here). On more lanes it is a little more
-/// than half, nearing it as the lanes get busier. How many wait at all differs far less. So the prediction errs upwards.
-fn fixed_work_waits_about_half_as_long(seed: u64, m: f64, lanes: usize, expected: f64) {
+/// Fixed work leaves only the randomness of arrivals, which causes about half of the wait. At concurrency 1 it is
+/// exactly half, by the Pollaczek-Khinchine formula: the wait is proportional to one plus the squared coefficient of
+/// variation of the work, which is 1 for exponential work and 0 here. At a higher concurrency it is a little more than
+/// half, and approaches half at high utilisation. The share of waiting tasks differs far less. So the prediction is too
+/// high.
+fn fixed_work_waits_about_half_as_long(seed: u64, m: f64, concurrency: usize, expected: f64) {
     let (draws, window) = million(seed, m, Work::Fixed(ms(100)));
-    let (replay, predicted) = played_and_predicted(&draws, window, lanes, m, 10.0);
+    let (replay, predicted) = replay_and_predict(&draws, window, concurrency, m, 10.0);
     let (mean, p95) = (replay.mean_wait_ms() / predicted.mean_ms, replay.quantile_ms(0.95) / predicted.p95_ms);
-    println!("  played / predicted: mean {mean:.3}, p95 {p95:.3}");
+    println!("  replayed / predicted: mean {mean:.3}, p95 {p95:.3}");
     assert!(near(mean, expected, 0.05));
     assert!((0.4..0.7).contains(&p95));
     assert!(near(replay.waited(), predicted.probability, 0.15));
@@ -87,13 +95,13 @@ fn fixed_work_at_concurrency_1_waits_half_as_long_as_predicted() {
     fixed_work_waits_about_half_as_long(4, 7.0, 1, 0.5);
 }
 
-/// 0.55: the half, and a tenth of it that six lanes at this load add (the approximation of G. P. Cosmetatos, 1975).
+/// 0.55: half, plus a tenth of it at concurrency 6 and this load (approximation of G. P. Cosmetatos, 1975).
 #[test]
 fn fixed_work_at_concurrency_6_waits_over_half_as_long_as_predicted() {
     fixed_work_waits_about_half_as_long(5, 40.0, 6, 0.55);
 }
 
-/// The same tasks a second, but ten at a time: the prediction says nothing about them.
+/// The same rate in batches of ten: the prediction does not cover batches.
 #[test]
 fn batches_of_ten_wait_over_twice_as_long_as_predicted() {
     let (mut draws, window) = million(7, 40.0, Work::Exponential(ms(100)));
@@ -101,13 +109,13 @@ fn batches_of_ten_wait_over_twice_as_long_as_predicted() {
         let comes = ten[9].comes;
         ten.iter_mut().for_each(|draw| draw.comes = comes);
     }
-    let (replay, predicted) = played_and_predicted(&draws, window, 6, 40.0, 10.0);
+    let (replay, predicted) = replay_and_predict(&draws, window, 6, 40.0, 10.0);
     let ratio = replay.mean_wait_ms() / predicted.mean_ms;
-    println!("  played / predicted: mean {ratio:.2}");
+    println!("  replayed / predicted: mean {ratio:.2}");
     assert!(ratio > 2.5);
 }
 
-/// What scripts would have counted of a played queue gives the figures of the draws and of the waits.
+/// The counters of a simulated queue give the figures of its draws and waits.
 #[test]
 fn simulated_queue_has_the_figures_and_histogram_of_its_draws() {
     let (draws, window) = million(6, 40.0, Work::Exponential(ms(100)));
@@ -123,7 +131,7 @@ fn simulated_queue_has_the_figures_and_histogram_of_its_draws() {
         paused: false,
     };
     let figures = Throughput::compute(&counted, Some(20));
-    // As they were drawn: 40 a second, of 100 ms.
+    // The parameters of the draws: 40 per second, 100 ms each.
     assert!(near(figures.m.unwrap(), 40.0, 0.01) && near(figures.c.unwrap(), 10.0, 0.01));
     assert!(near(figures.utilisation.unwrap(), 2.0 / 3.0, 0.02) && near(figures.s.unwrap(), 24.0, 0.02));
     assert!(near(figures.predicted.unwrap().mean_ms, replay.mean_wait_ms(), 0.05));
@@ -134,12 +142,12 @@ fn simulated_queue_has_the_figures_and_histogram_of_its_draws() {
     assert_eq!(waits.count(), TASKS as u64);
     for q in [0.5, 0.95, 0.99] {
         let (found, exact) = (waits.quantile(q).unwrap(), replay.quantile_ms(q));
-        // A millisecond for counting whole ones, and the width of a bucket.
+        // A millisecond for rounding, and the width of a bucket.
         assert!((found - exact).abs() <= 1.0 + exact / 16.0, "{q}: {found}, exactly {exact}");
     }
 }
 
-/// Four tasks and two lanes, by hand.
+/// Four tasks at concurrency 2, computed by hand.
 #[test]
 fn replay_gives_each_task_to_the_executor_free_first() {
     let draws = [(0, 10), (1, 3), (2, 5), (30, 2)].map(|(comes, takes)| Draw { comes: ms(comes), takes: ms(takes) });

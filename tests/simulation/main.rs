@@ -1,7 +1,6 @@
-//! The throughput model against what really happens: random tasks and workers on a real server and a real Redis, for a
-//! minute, or as many as `SLOTWHEEL_SIMULATION_MINUTES` says. In a program of its own, so that no other test works beside
-//! it, and as released, because a build for debugging adds several ms to each task:
-//! `cargo test --release --test simulation`.
+//! The throughput model against reality: random tasks and workers on a real server and a real Redis, for a minute or
+//! `SLOTWHEEL_SIMULATION_MINUTES`. It is a separate program, so that no other test runs beside it, and needs a release
+//! build, because a debug build adds several ms to each task: `cargo test --release --test simulation`.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../it/support/mod.rs"]
@@ -15,20 +14,20 @@ use support::queue_simulation::{Draw, Replay, Work, poisson};
 use support::{Fixture, Http, report_with};
 use tokio::time::{Instant, sleep_until};
 
-const LANES: usize = 6;
-/// The longest window there is: a longer run is looked at in several.
+const CONCURRENCY: usize = 6;
+/// The longest window of `/stats`: a longer run is read in several.
 const WINDOW: Duration = Duration::from_secs(900);
-/// From when on chance is small enough to demand that waits are as predicted. In a minute the mean wait of a perfect
-/// server is a fifth off in one run of four.
+/// Minimum length for comparing waits with the prediction. In a minute, the mean wait of a perfect server is off by a
+/// fifth in one run of four.
 const LONG: Duration = Duration::from_secs(3600);
 const BUCKET: Duration = Duration::from_secs(5);
-/// What handing out and taking back may add to a task, besides 2 %.
+/// Overhead of claim and completion per task, in addition to 2 %.
 const OVERHEAD_MS: f64 = 3.0;
 
-/// The timer wakes at whole milliseconds, the next one at the earliest: so late on average.
+/// The timer fires at the next whole millisecond: this is its mean delay.
 const TIMER: Duration = Duration::from_micros(500);
 
-/// The next time at which one of the buckets begins in which Redis counts; it has this machine's clock.
+/// Returns the start of the next bucket of Redis' counters; Redis uses this machine's clock.
 fn next_bucket() -> Instant {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time");
     let since = Duration::from_nanos((now.as_nanos() % BUCKET.as_nanos()) as u64);
@@ -45,7 +44,7 @@ async fn submit_all(http: Http, draws: Arc<[Draw]>, start: Instant) {
     sent.join_all().await;
 }
 
-/// Works until `end`, and takes the next task in the same round trip in which it finishes one.
+/// Works until `end`; each completion also claims the next task.
 async fn work(http: Http, name: String, draws: Arc<[Draw]>, end: Instant) {
     let claim = json!({"queues": ["q"], "worker": name, "wait_ms": 1000});
     let mut answer = http.post("/claim", &claim).await.expect(200);
@@ -67,7 +66,7 @@ fn figure(stats: &Value, name: &str) -> f64 {
     stats[name].as_f64().unwrap_or_else(|| panic!("{name} is {}", stats[name]))
 }
 
-/// What `/stats` said of windows of equal length, as if they were one.
+/// Figures of `/stats` over windows of equal length, combined.
 #[derive(Default, Debug)]
 struct Measured {
     m: f64,
@@ -108,7 +107,7 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     assert!(minutes * 60 % window.as_secs() == 0, "whole windows");
     let fixture = Fixture::with(|written| {
         written.shards = Some(1);
-        // Longer than the client keeps a connection: a request never meets its end.
+        // Longer than the client keeps a connection, so no request meets its close.
         written.limits.idle_ms = Some(600_000);
     })
     .await;
@@ -116,7 +115,7 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     let draws: Arc<[Draw]> = poisson(7, 40.0, work_of).take_while(|draw| draw.comes < length).collect();
     let start = next_bucket();
     let mut workers = tokio::task::JoinSet::new();
-    for number in 0..LANES {
+    for number in 0..CONCURRENCY {
         workers.spawn(work(fixture.http.clone(), format!("w{number}"), draws.clone(), start + length));
     }
     let submitter = tokio::spawn(submit_all(fixture.http.clone(), draws.clone(), start));
@@ -124,7 +123,7 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     let mut end = start;
     while end + window <= start + length {
         end += window;
-        // A window can be read from a second after its end.
+        // A window can be read one second after its end.
         sleep_until(end + Duration::from_millis(1020)).await;
         let path = format!("/stats?queue=q&window_ms={}", window.as_millis());
         windows.push(fixture.http.get(&path).await.expect(200));
@@ -132,7 +131,7 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     submitter.await.expect("all submitted");
     workers.join_all().await;
 
-    let (measured, replay) = (Measured::of(&windows), Replay::of(&draws, LANES, length));
+    let (measured, replay) = (Measured::of(&windows), Replay::of(&draws, CONCURRENCY, length));
     println!(
         "windows: {windows:#?}\nmeasured: {measured:#?}\nreplay: m {} c {} utilisation {} wait {} ms, p95 {} ms",
         replay.m,
@@ -141,12 +140,12 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
         replay.mean_wait_ms(),
         replay.quantile_ms(0.95)
     );
-    assert!(windows.iter().all(|stats| stats["n"] == LANES as u64));
+    assert!(windows.iter().all(|stats| stats["n"] == CONCURRENCY as u64));
     near("m", measured.m, replay.m, 0.0);
     near("ms a task", measured.ms_a_task, 1000.0 / replay.c, OVERHEAD_MS);
     let share = OVERHEAD_MS * replay.c / 1000.0;
     near("utilisation", measured.utilisation, replay.utilisation, replay.utilisation * share);
-    let s = replay.m * LANES as f64 / replay.c;
+    let s = replay.m * CONCURRENCY as f64 / replay.c;
     near("s", measured.s, s, s * share);
     let (waited, wanted) = (measured.wait_ms, replay.mean_wait_ms());
     assert!((waited - wanted).abs() <= 3.0 + 0.1 * wanted, "waited {waited} ms, and {wanted} in the replay");

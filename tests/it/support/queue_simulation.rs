@@ -1,7 +1,7 @@
-//! Tasks drawn at random, and what equal lanes that serve them in order would make of them.
+//! Random tasks, and their replay: their waits with a fixed number of equal executors, first come first served.
 //!
-//! A replay knows when tasks come and how long each takes, and nothing else: no formula is in it. It is what predictions
-//! and measured figures are held against.
+//! A replay knows the arrival and the duration of each task, and uses no formula. Predictions and measurements are
+//! compared with it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,29 +10,29 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// A task: when it comes, counted from the start, and how long a lane works on it.
+/// A task: its arrival, from the start, and its duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw {
     pub comes: Duration,
     pub takes: Duration,
 }
 
-/// How long tasks take.
+/// The distribution of durations.
 #[derive(Clone, Copy, Debug)]
 pub enum Work {
     /// Exponentially distributed, with this mean.
     Exponential(Duration),
-    /// Always this long.
+    /// Fixed.
     Fixed(Duration),
 }
 
-/// Tasks without end, `per_second` of them on average and independently of one another: the pauses between them are
-/// exponentially distributed. The seed decides them all.
+/// Draws an endless Poisson process of `per_second` arrivals on average: the times between them are exponentially
+/// distributed. The seed determines all draws.
 pub fn poisson(seed: u64, per_second: f64, work: Work) -> impl Iterator<Item = Draw> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut comes = Duration::ZERO;
     std::iter::repeat_with(move || {
-        // A random number is never 1, so the logarithm is that of something.
+        // The random number is below 1, so the argument of the logarithm is positive.
         let mut exponential = |mean: Duration| mean.mul_f64(-(1.0 - rng.random::<f64>()).ln());
         comes += exponential(Duration::from_secs_f64(1.0 / per_second));
         let takes = match work {
@@ -43,31 +43,31 @@ pub fn poisson(seed: u64, per_second: f64, work: Work) -> impl Iterator<Item = D
     })
 }
 
-/// What came of the draws.
+/// The results of a replay.
 #[derive(Debug)]
 pub struct Replay {
-    /// How long each task waited for a lane, in the order in which they came.
+    /// The wait of each task, in order of arrival.
     pub waits: Vec<Duration>,
-    /// The work of all tasks together.
+    /// The total duration of all tasks.
     pub work: Duration,
-    /// Tasks that came, per second of the window.
+    /// Arrivals per second of the window.
     pub m: f64,
-    /// Tasks per second of work.
+    /// Tasks per second of one busy executor.
     pub c: f64,
-    /// The work, as a share of what the lanes could do in the window.
+    /// The total duration as a share of the executors' time in the window.
     pub utilisation: f64,
 }
 
 impl Replay {
-    /// Lets `lanes` serve the draws, which came within `window`: each task goes to the lane that is free first.
-    pub fn of(draws: &[Draw], lanes: usize, window: Duration) -> Self {
-        let mut free: BinaryHeap<Reverse<Duration>> = vec![Reverse(Duration::ZERO); lanes].into();
+    /// Replays the draws, which arrived within `window`: each task starts on the executor that is free first.
+    pub fn of(draws: &[Draw], concurrency: usize, window: Duration) -> Self {
+        let mut free: BinaryHeap<Reverse<Duration>> = vec![Reverse(Duration::ZERO); concurrency].into();
         let mut waits = Vec::with_capacity(draws.len());
         let mut work = Duration::ZERO;
         for draw in draws {
-            let mut lane = free.peek_mut().expect("a lane");
-            let starts = lane.0.max(draw.comes);
-            lane.0 = starts + draw.takes;
+            let mut executor = free.peek_mut().expect("an executor");
+            let starts = executor.0.max(draw.comes);
+            executor.0 = starts + draw.takes;
             waits.push(starts - draw.comes);
             work += draw.takes;
         }
@@ -77,7 +77,7 @@ impl Replay {
             work,
             m: count / window.as_secs_f64(),
             c: count / work.as_secs_f64(),
-            utilisation: work.as_secs_f64() / (lanes as f64 * window.as_secs_f64()),
+            utilisation: work.as_secs_f64() / (concurrency as f64 * window.as_secs_f64()),
         }
     }
 
@@ -86,12 +86,12 @@ impl Replay {
         self.waits.iter().sum::<Duration>().as_secs_f64() * 1000.0 / self.waits.len() as f64
     }
 
-    /// The share of the tasks that had to wait.
+    /// The share of tasks that waited.
     pub fn waited(&self) -> f64 {
         self.waits.iter().filter(|wait| !wait.is_zero()).count() as f64 / self.waits.len() as f64
     }
 
-    /// The wait that a share `q` of the tasks did not exceed, ms.
+    /// The `q` quantile of the waits, ms.
     pub fn quantile_ms(&self, q: f64) -> f64 {
         let mut waits = self.waits.clone();
         let rank = (q * waits.len() as f64).ceil() as usize;
