@@ -1,4 +1,4 @@
-//! What this server has dispatched, counted and timed.
+//! Metrics of this server's claims, deliveries and wake-ups.
 
 use crate::metrics::{counters, histograms};
 use crate::store::notify::wakeups::Wakeup;

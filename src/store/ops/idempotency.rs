@@ -10,7 +10,7 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(grow "idempotency", []);
 
-/// What is to be recorded for a key.
+/// The record to write for a key.
 #[derive(Clone, Debug)]
 pub struct IdempotencyRecord {
     /// Digest of the key.

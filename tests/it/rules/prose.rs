@@ -37,7 +37,20 @@ const PHRASES: [&str; 21] = [
 const ALLOWED: [&str; 2] = ["stands for", "stands still"];
 
 /// Being rewritten.
-const PENDING: [&str; 5] = ["src", "tests/it", "tests/sim", "benches", "config.default.toml"];
+const PENDING: [&str; 12] = [
+    "src/api/fuzz",
+    "src/store/fuzz",
+    "src/domain/fuzz",
+    "src/store/pieces",
+    "src/api/pieces",
+    "src/upkeep/mod",
+    "src/store/redis/pubsub",
+    "src/cli/doctor",
+    "tests/it/aborts",
+    "tests/it/re",
+    "tests/it/s",
+    "benches",
+];
 
 /// Sources and documents. `rules` itself names what it forbids.
 fn texts() -> Vec<PathBuf> {
