@@ -1,6 +1,6 @@
 //! Proves that a shard accepts writes, and detects loss of its data.
 
-use super::Context;
+use super::job::Context;
 use crate::store::Result;
 
 pub(super) async fn run(context: &mut Context) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio::time::timeout;
 
-use super::Context;
+use super::job::Context;
 use crate::domain::id::TaskId;
 use crate::domain::task::ErrorReport;
 use crate::spans::{ExecutionOutcome, READ_TIMEOUT, Spans, TaskSpan, TracedTask, system_time};

@@ -1,6 +1,6 @@
 //! Expires tasks that have not started before their deadline.
 
-use super::Context;
+use super::job::Context;
 use crate::store::Result;
 use crate::store::ops::expire_tasks::expire_tasks;
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Interval, Job};
+use super::job::{Interval, Job};
 use crate::domain::time::TimestampMs;
 use crate::metrics::{Counter, Histogram, HistogramSnapshot, LAG_BUCKETS, LATENCY_BUCKETS};
 use crate::store::Error;
@@ -73,7 +73,7 @@ impl JobMetrics {
         self.run_duration.observe_duration(duration);
     }
 
-    /// Counts a failed run, and logs it at most once per minute. `shard`: of a job with [`Scope::Shard`](super::Scope).
+    /// Counts a failed run, and logs it at most once per minute. `shard`: of a job with [`Scope::Shard`](super::job::Scope).
     pub(super) fn record_failure(&self, error: &Error, shard: Option<usize>) {
         self.failures.inc();
         let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);

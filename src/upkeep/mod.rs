@@ -7,6 +7,7 @@
 mod dataset_heartbeat;
 mod expire_leases;
 mod expire_tasks;
+mod job;
 mod metrics;
 mod promote;
 mod prune_callers;
@@ -17,7 +18,6 @@ mod sync_settings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,9 @@ use crate::store::dataset::identity::Dataset;
 use crate::store::dataset::loss_detector::LossDetector;
 use crate::store::notify::wakeups::Wakeup;
 use crate::store::views::next_due::{NextDue, next_due};
-use crate::store::{Caller, Result, Shard, Store};
+use crate::store::{Caller, Shard, Store};
 
+use job::{Context, Interval, Job, Scope};
 use metrics::JobMetrics;
 pub use metrics::Metrics;
 
@@ -90,45 +91,6 @@ static JOBS: [Job; 8] = [
 
 /// Pause before a job runs again on work that it found and could not do.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-
-/// A job of upkeep.
-struct Job {
-    /// Name in logs and metrics.
-    name: &'static str,
-    interval: Interval,
-    scope: Scope,
-    run: for<'a> fn(&'a mut Context) -> BoxFuture<'a, Result<()>>,
-}
-
-/// When a job runs.
-#[derive(Clone, Copy)]
-enum Interval {
-    /// When this time of a shard has passed: checked at that time, at a wake-up, and at each poll interval.
-    WhenDue(fn(&NextDue) -> Option<TimestampMs>),
-    /// Periodically, with pauses of 0.8 to 1.0 of this time.
-    Every(Duration),
-}
-
-/// What one loop of a job covers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// One shard: there is a loop for each.
-    Shard,
-    /// All shards.
-    Server,
-}
-
-/// What the jobs of one loop work on.
-struct Context {
-    store: Store,
-    /// The shard of a loop with [`Scope::Shard`]; otherwise the first shard.
-    shard: Shard,
-    caller: Caller,
-    spans: Spans,
-    loss_detector: LossDetector,
-    /// The state that made the current run due. `None` for a job with [`Interval::Every`].
-    next_due: Option<NextDue>,
-}
 
 /// The upkeep of a server.
 #[derive(Debug)]

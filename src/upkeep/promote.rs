@@ -1,6 +1,6 @@
 //! Makes scheduled tasks ready when their delay has ended.
 
-use super::Context;
+use super::job::Context;
 use crate::store::Result;
 use crate::store::ops::promote::promote;
 

@@ -1,6 +1,6 @@
 //! Deletes the last-call records of callers that no longer exist.
 
-use super::Context;
+use super::job::Context;
 use crate::store::ops::prune_callers::prune_callers;
 use crate::store::{Caller, Result, Shard};
 

@@ -1,6 +1,6 @@
 //! Deletes ended tasks whose retention has elapsed.
 
-use super::Context;
+use super::job::Context;
 use crate::store::Result;
 use crate::store::ops::delete::{DeleteReason, Deleted, delete};
 use crate::store::views::page::past_retention;

@@ -1,6 +1,6 @@
 //! Samples the number of leases of each worker. Of all servers, the first in each 5 s records it.
 
-use super::Context;
+use super::job::Context;
 use crate::store::Result;
 use crate::store::ops::sample_leases::sample_leases;
 

@@ -1,6 +1,6 @@
 //! Updates copies of queue settings that are older than the settings: a server may have stopped between the two writes.
 
-use super::Context;
+use super::job::Context;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::ops::apply_settings::apply_settings;
 use crate::store::views::queues::{copy_versions, settings};
