@@ -1,5 +1,4 @@
-//! What clients see of faults of Redis: a server that is a process of its own, 50 submits a second, and something that
-//! goes wrong.
+//! Effects of Redis faults on clients: a server in its own process, 50 submits per second, and a fault.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +14,10 @@ use crate::server::Server;
 use crate::support::redis::OwnRedis;
 use crate::support::{report, text};
 
-/// One request: when it was sent, how long it took, what came.
+/// A request: time of sending, duration, status.
 type RequestOutcome = (Instant, Duration, u16);
 
-/// 50 submits a second, each on its own, until it is told that it is over.
+/// Sends 50 submits per second until `stop`.
 async fn submit_steadily(server: &Server, stop: Arc<AtomicBool>) -> Vec<RequestOutcome> {
     let mut ticks = interval(Duration::from_millis(20));
     let mut requests = Vec::new();
@@ -38,7 +37,7 @@ async fn submit_steadily(server: &Server, stop: Arc<AtomicBool>) -> Vec<RequestO
     outcomes
 }
 
-/// What the load sees while `fault` goes on and for three seconds after.
+/// Prints the outcomes of the load during `fault` and three seconds after.
 async fn measure_under_load(name: &str, server: &Server, fault: impl Future<Output = ()>) {
     let stop = Arc::new(AtomicBool::new(false));
     let inject = async {
@@ -97,8 +96,8 @@ pub async fn measure() {
     measure_pubsub_cuts(&server, &redis).await;
 }
 
-/// What keys of other slots see of one key with 20,000 ready tasks: four workers, a task of another key every 10 ms, the
-/// time from its submit to a worker holding it.
+/// Effect of one key with 20,000 ready tasks on other keys: four workers, a task of another key every 10 ms, and the
+/// time from its submit to its delivery.
 async fn measure_greedy_key(server: &Server) {
     let mut figures = Vec::new();
     for (queue, backlog) in [("alone", 0), ("beside", 20_000)] {
@@ -142,7 +141,7 @@ async fn measure_greedy_key(server: &Server) {
     println!("one greedy key, 500 tasks of other keys: {}", figures.join("; "));
 }
 
-/// The connection on which signals are heard is cut every 100 ms: hints come late or not at all.
+/// Cuts the pub/sub connections every 100 ms, so that wake-ups are late or lost.
 async fn measure_pubsub_cuts(server: &Server, redis: &OwnRedis) {
     let client = Client::open(redis.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

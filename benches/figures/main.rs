@@ -1,7 +1,7 @@
-//! The figures of docs/figures.md, measured on the machine at hand: `make figures`.
+//! The figures of docs/figures.md, measured on this machine: `make figures`.
 //!
-//! Ratios come from two stores that are measured in turn in one run: one with a thousand ready tasks, one with a
-//! million. Times are Redis' own, from `INFO commandstats`, so that neither the client nor a busy machine is in them.
+//! Ratios compare two stores measured alternately in one run: one with a thousand ready tasks, one with a million.
+//! Times are those of Redis, from `INFO commandstats`, so that they exclude the client and other load.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod faults;
@@ -28,7 +28,7 @@ const PAYLOAD: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
 fn main() {
-    // `make figures ONLY=keyed` measures that alone.
+    // `make figures ONLY=keyed` selects one group.
     let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let is_selected = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -56,7 +56,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// 16 waiting claims and one submit: from sending the submit to a worker holding the task.
+/// Measures the time from a submit to its delivery to one of 16 waiting claims.
 async fn measure_delivery() {
     let fixture = Fixture::start().await;
     let mut latencies = Vec::new();
@@ -71,7 +71,7 @@ async fn measure_delivery() {
                 })
             })
             .collect();
-        // All 16 are in line when a later one has been looked for.
+        // All 16 wait once a later claim has been answered.
         fixture.claim_now(&queue, 1).await;
         fixture.claim_now(&queue, 1).await;
         let sent = Instant::now();
@@ -89,7 +89,7 @@ async fn measure_delivery() {
     fixture.end().await;
 }
 
-/// A delay of 500 ms: when it can be claimed, counted from its submit by Redis' clock.
+/// Measures the time from submit to claim of a task with a delay of 500 ms, by Redis' clock.
 async fn measure_delay() {
     let fixture = Fixture::with(|written| written.poll_interval_ms = Some(1500)).await;
     let mut delays = Vec::new();
@@ -118,7 +118,7 @@ struct FilledStore {
 
 impl FilledStore {
     async fn fill(count: usize, keyed: bool) -> Self {
-        // Upkeep sleeps: what it does is called for where it is measured.
+        // Without upkeep: its jobs are called where they are measured.
         let mut fixture = Fixture::with(|written| {
             written.shards = Some(1);
             written.poll_interval_ms = Some(60_000);
@@ -161,7 +161,7 @@ impl FilledStore {
         info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
     }
 
-    /// Microseconds spent so far, by command. What a script calls is in its own time and in the command's.
+    /// Returns the total time per command, µs. Commands called by a script count for both.
     async fn command_times(&self) -> HashMap<String, f64> {
         let info: String = self.fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
         let line = |line: &str| {
@@ -172,7 +172,7 @@ impl FilledStore {
         info.lines().filter_map(line).collect()
     }
 
-    /// Microseconds that `work` costs in `commands`.
+    /// Returns the time of `work` in `commands`, µs.
     async fn measure_cost(&self, commands: &[&str], work: impl AsyncFnOnce()) -> f64 {
         let before = self.command_times().await;
         work().await;
@@ -181,11 +181,11 @@ impl FilledStore {
         total(&after) - total(&before)
     }
 
-    /// Cancel, and expiry, of tasks from the middle; reading one; a page of a list; and the last two as the client
-    /// sees them: in that order.
+    /// Measures cancel and expiry of tasks from the middle, reading a task, a page of a list, and the last two as seen
+    /// by the client, in that order.
     async fn measure_operations(&self) -> [f64; 6] {
         let page = "/tasks?queue=q&state=ready&limit=100";
-        // From about the middle: of one slot by its seq, of many by their number.
+        // A cursor at about the middle: by seq within one slot, by slot number among many.
         let first = self.fixture.http.get("/tasks?queue=q&state=ready&limit=1").await.expect(200);
         let place: Vec<i64> = text(&first["next_cursor"]).split('-').map(|part| part.parse().unwrap()).collect();
         let middle = match self.keyed {
@@ -230,7 +230,7 @@ impl FilledStore {
     }
 }
 
-/// A million ready tasks against a thousand.
+/// Compares a million ready tasks with a thousand.
 async fn compare_sizes(keyed: bool) {
     let (small, large) = (FilledStore::fill(SMALL, keyed).await, FilledStore::fill(LARGE, keyed).await);
     let names = [
@@ -259,6 +259,6 @@ async fn compare_sizes(keyed: bool) {
     }
     println!();
     small.fixture.end().await;
-    // A million tasks are audited too.
+    // Ending the fixture also audits the million tasks.
     large.fixture.end().await;
 }

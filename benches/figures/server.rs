@@ -1,4 +1,4 @@
-//! The release binary as a process of its own, measured from outside.
+//! A server in its own process, measured from outside.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use crate::support::Http;
 use crate::support::redis::{OwnRedis, free_port};
 
-/// A server that is measured from outside.
+/// A running server.
 pub struct Server {
     pub child: Child,
     pub http: Http,

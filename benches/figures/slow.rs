@@ -1,5 +1,5 @@
-//! Four hundred slow clients against a server of its own process with the bounds as they are: when they are closed, and
-//! what a client that works sees of them.
+//! 400 slow clients against a server in its own process with the default limits: the time until they are disconnected,
+//! and the effect on a working client.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub async fn measure() {
     drop(server);
 }
 
-/// Submits, claims and completes, one after another, for ever; how long each request took.
+/// Submits, claims and completes in a loop, and records the duration of each request.
 async fn work(http: &Http, took: &mut Vec<Duration>) {
     let mut timed = async |path: &str, body: serde_json::Value| {
         let begun = Instant::now();
@@ -67,7 +67,8 @@ fn print_latencies(name: &str, latencies: &mut [Duration]) {
     );
 }
 
-/// When they were closed, by kind: from the opening, or from the first byte of what is slow, or from the answer.
+/// Returns the times until the connections were closed, by kind: from opening, from the first slow byte, or from the
+/// response.
 async fn slow_clients(http: &Http) -> Vec<(&'static str, Vec<Duration>)> {
     let connect = || Raw::connect(http.address);
     let silent = join_all((0..EACH).map(async |_| connect().await.closed().await));

@@ -1,5 +1,4 @@
-//! What `make pieces` measures of the way through HTTP: bodies as handlers read them, answers as they write them.
-//! Compiled for that only.
+//! Steps of `api` for `make pieces`: parsing bodies and encoding responses. Compiled only for that.
 
 use bytes::Bytes;
 
@@ -13,22 +12,22 @@ use crate::domain::slot::Shards;
 use crate::domain::state::State;
 use crate::domain::task::{ClaimedTask, NewTask, Task};
 
-/// The look over bytes of JSON, and whether they may be parsed.
+/// Scans JSON. Returns whether it may be parsed.
 pub fn scan(json: &[u8]) -> bool {
     validate::validate(json, limits::MAX_JSON_DEPTH).is_ok()
 }
 
-/// The body of a submit, looked over and not yet parsed.
+/// The body of a submit, scanned and not yet parsed.
 #[derive(Debug)]
 pub struct Body(SingleBody);
 
 impl Body {
-    /// The body that has these bytes, if it may be parsed.
+    /// Returns the body with these bytes; `None` if it may not be parsed.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         SingleBody::from_bytes(bytes.to_vec()).ok().map(Body)
     }
 
-    /// The task that it submits.
+    /// Parses the submitted task.
     pub fn task(&self, shards: Shards) -> Option<NewTask> {
         let object = self.0.object().ok()?;
         let task = submit::parse_task(&object, shards).ok()?;
@@ -36,18 +35,18 @@ impl Body {
     }
 }
 
-/// A task as it stands right after its submit.
+/// Returns the task as stored directly after its submit.
 pub fn stored(task: NewTask) -> Task {
     let at = task.id.created_at();
     task.into_task(State::Ready, at, None, None)
 }
 
-/// The answer to its submit.
+/// Encodes the response to a submit.
 pub fn submitted(task: &Task) -> Bytes {
     response::encode(&SubmittedTaskJson { task: TaskJson::from(task), deduplicated: false })
 }
 
-/// Tasks as the answer to a claim lists them.
+/// Encodes the tasks of the response to a claim.
 pub fn claimed(tasks: &[ClaimedTask]) -> Bytes {
     response::encode(&tasks.iter().map(ClaimedTaskJson::from).collect::<Vec<_>>())
 }

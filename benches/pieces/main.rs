@@ -1,4 +1,4 @@
-//! The pieces of a request's way that take time in this process, each on its own: `make pieces`.
+//! Benchmarks of single steps of a request in this process: `make pieces`.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::hint::black_box;
@@ -14,16 +14,16 @@ use slotwheel::domain::slot::{Shards, Slot};
 use slotwheel::domain::token::Token;
 use slotwheel::store::pieces as store;
 
-/// The program's own.
+/// The same allocator as the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A time in ms.
+/// A timestamp, ms.
 const NOW: i64 = 1_700_000_000_000;
-/// Tasks in one call.
+/// Tasks per call.
 const BATCH: usize = 100;
 
-/// A JSON object of about so many bytes, mostly of short strings.
+/// Returns a JSON object of about `bytes` bytes, mostly of short strings.
 fn payload(bytes: usize) -> String {
     let items: Vec<String> = (0..(bytes / 20).max(1)).map(|number| format!("\"{number:017}\"")).collect();
     format!("{{\"items\":[{}]}}", items.join(","))
@@ -62,7 +62,7 @@ fn slot(criterion: &mut Criterion) {
     }
 }
 
-/// What a script packs.
+/// Encoder of a script's reply.
 #[derive(Default)]
 struct PackedReply(Vec<u8>);
 
@@ -93,7 +93,7 @@ fn submit_answer(count: usize) -> Vec<u8> {
     packed.0
 }
 
-/// Of one waiter who gets all, with payloads of about 100 bytes.
+/// Returns the reply to one waiter that receives all tasks, with payloads of about 100 bytes.
 fn claim_answer(count: usize) -> Vec<u8> {
     let (mut packed, document) = (PackedReply::default(), format!("1{}", payload(100)));
     packed.list(4).int(0).int(0).list(count);

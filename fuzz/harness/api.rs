@@ -1,5 +1,5 @@
-//! What the fuzz targets `bodies`, `cursors` and `headers` call: requests are read as the handlers read them, and what
-//! is accepted is held against the table of bounds. Compiled for fuzzing and for tests only.
+//! Harness of the fuzz targets `bodies`, `cursors` and `headers`: parses requests as the handlers do, and checks
+//! accepted ones against the limits. Compiled only for fuzzing and tests.
 
 use std::collections::HashSet;
 
@@ -29,10 +29,10 @@ use crate::store::ops::complete::Completion;
 use crate::store::ops::heartbeat::LeaseHeartbeat;
 use crate::store::ops::release::Release;
 
-/// What an answer that refuses a request has at most, in bytes.
+/// Maximum size of a problem response.
 const MAX_PROBLEM_BYTES: usize = 4096;
 
-/// Bodies: each is read as every request that there is.
+/// Parses a body as each kind of request.
 pub fn bodies(bytes: &[u8]) {
     scanner_and_parser_agree(bytes);
     let Some(body) = accepted(BatchBody::from_bytes(bytes.to_vec())) else { return };
@@ -92,7 +92,7 @@ pub fn bodies(bytes: &[u8]) {
     read_as(&|object| object.deny_unknown());
 }
 
-/// What is accepted; a refusal is short, whatever was sent.
+/// Returns the accepted value. A problem must be short, whatever the input.
 fn accepted<T>(read: Result<T, Problem>) -> Option<T> {
     let problem = match read {
         Ok(accepted) => return Some(accepted),
@@ -103,7 +103,8 @@ fn accepted<T>(read: Result<T, Problem>) -> Option<T> {
     None
 }
 
-/// The look over the bytes and the lenient parser together take what a strict parser takes, up to the depth.
+/// Requires that the scanner and the lenient parser together accept exactly what a strict parser accepts, up to the
+/// depth.
 fn scanner_and_parser_agree(bytes: &[u8]) {
     let scanned = validate(bytes, limits::MAX_JSON_DEPTH);
     let is_accepted = scanned.is_ok() && serde_json::from_slice::<&RawValue>(bytes).is_ok();
@@ -115,7 +116,7 @@ fn scanner_and_parser_agree(bytes: &[u8]) {
         }
         Err(error) => {
             let error = error.to_string();
-            // What a strict parser cannot hold is JSON all the same; and one name means something to this one alone.
+            // A number out of range is valid JSON, and serde_json gives one name a private meaning.
             let is_known_difference =
                 error.starts_with("number out of range") || bytes.windows(7).any(|part| part == b"private");
             assert!(!is_accepted || is_known_difference, "{error}");
@@ -123,7 +124,7 @@ fn scanner_and_parser_agree(bytes: &[u8]) {
     }
 }
 
-/// Open brackets.
+/// Returns the nesting depth.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
@@ -187,7 +188,7 @@ fn assert_task(task: NewTask) {
     }
 }
 
-/// No attempt waits longer than the longest wait that can be asked for.
+/// Requires that no attempt is delayed longer than the maximum delay.
 fn assert_backoff(backoff: &Backoff) {
     if let BackoffKind::List { delays_ms } = &backoff.kind {
         assert!((1..=limits::MAX_BACKOFF_DELAYS).contains(&delays_ms.len()));
@@ -221,7 +222,7 @@ fn assert_failure(failure: FailRequest) {
     retry_in.into_iter().for_each(|ms| assert_in_range(ms, limits::RETRY_IN_MS));
 }
 
-/// Query strings, and the cursors in them: what is taken for a cursor is what a list would have given.
+/// Parses query strings and cursors. An accepted cursor must equal the one that a list would return.
 pub fn cursors(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     assert_cursor(text);
@@ -242,7 +243,7 @@ fn assert_cursor(text: &str) {
     }
 }
 
-/// `Idempotency-Key`, `Prefer`, `X-Request-Id`, and a trace context.
+/// Parses `Idempotency-Key`, `Prefer`, `X-Request-Id`, and a trace context.
 pub fn headers(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let headers: HeaderMap = ["idempotency-key", "prefer", "x-request-id", "traceparent", "tracestate"]

@@ -1,5 +1,5 @@
-//! What the fuzz targets `names` and `tokens` call: texts of outsiders are read, and what is accepted must have one
-//! textual form. Compiled for fuzzing and for tests only.
+//! Harness of the fuzz targets `names` and `tokens`: parses arbitrary input, and requires that accepted input has one
+//! textual form. Compiled only for fuzzing and tests.
 
 use super::id::TaskId;
 use super::queue::QueueName;
@@ -7,14 +7,14 @@ use super::slot::{SLOT_COUNT, Slot};
 use super::time::TimestampMs;
 use super::token::Token;
 
-/// Queues, keys, ids and times.
+/// Parses queue names, keys, task ids and timestamps.
 pub fn names(bytes: &[u8]) {
     assert!(Slot::of_key(bytes).number() < SLOT_COUNT);
     if let Some(id) = TaskId::from_bytes(bytes) {
         assert_reads_back(&id);
     }
     if let Some((ms, _)) = bytes.split_first_chunk::<8>() {
-        // Whatever the number, it has a form.
+        // Every number has a textual form.
         assert!(!TimestampMs(i64::from_le_bytes(*ms)).to_string().is_empty());
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -38,13 +38,13 @@ fn assert_reads_back(id: &TaskId) {
     assert!(!id.created_at().to_string().is_empty());
 }
 
-/// `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`, said in another way than the parser says it.
+/// Matches `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`, implemented differently from the parser.
 fn is_queue_name(text: &str) -> bool {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || ".-_".contains(letter);
     (1..=128).contains(&text.chars().count()) && !text.starts_with(['.', '-', '_']) && text.chars().all(allowed)
 }
 
-/// The grammar of RFC 3339, section 5.6, but for the ranges of its numbers.
+/// Matches the grammar of RFC 3339, section 5.6, without the ranges of its numbers.
 fn is_rfc3339(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let form: String = text.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
@@ -56,12 +56,12 @@ fn is_rfc3339(text: &str) -> bool {
     fraction_fits && matches!(zone, "Z" | "+00:00" | "-00:00")
 }
 
-/// Lease tokens.
+/// Parses lease tokens.
 pub fn tokens(bytes: &[u8]) {
     if let Some(token) = Token::from_bytes(bytes) {
         let text = token.to_string();
         assert_eq!(Token::parse(&text), Some(token));
-        // A log shows four characters of a token, never the token.
+        // The debug form contains four characters of a token, never all.
         assert!(!format!("{token:?}").contains(&text));
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -70,7 +70,7 @@ pub fn tokens(bytes: &[u8]) {
     }
 }
 
-/// Feeds a target with the seeds and past findings that are kept for it.
+/// Runs a target on its seeds and past findings.
 #[cfg(test)]
 pub(crate) fn replay(target: &str, check: fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);

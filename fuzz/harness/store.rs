@@ -1,5 +1,5 @@
-//! What the fuzz targets `replies` and `records` call: whatever Redis answers is read into what it should be, or is
-//! unexpected. Compiled for fuzzing and for tests only.
+//! Harness of the fuzz targets `replies` and `records`: decodes arbitrary replies of Redis, and requires a valid value
+//! or `Error::Unexpected`. Compiled only for fuzzing and tests.
 
 use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::token::Token;
 
-/// What an error says at most, in bytes: it stands in the log, and the answer may have been large.
+/// Maximum size of an error text. It is logged, and the reply may have been large.
 const MAX_ERROR_BYTES: usize = 1024;
 
 /// Words that scripts answer with, and other texts that mean something.
@@ -50,7 +50,7 @@ const REPLY_TAGS: [&str; 24] = [
     "",
 ];
 
-/// Bytes as choices, one after another; zeros when they are used up.
+/// Input bytes as successive choices; zeros after the last byte.
 struct ByteSource<'a>(&'a [u8]);
 
 impl ByteSource<'_> {
@@ -90,7 +90,7 @@ impl ByteSource<'_> {
         (0..self.byte() % 24).map(|_| self.value(depth + 1)).collect()
     }
 
-    /// Any tree of values.
+    /// Returns an arbitrary tree of values.
     fn value(&mut self, depth: usize) -> Value {
         let kinds = if depth < 6 { 16 } else { 10 };
         match self.byte() % kinds {
@@ -114,7 +114,7 @@ impl ByteSource<'_> {
     }
 }
 
-/// What was read; what was not is unexpected, in few words.
+/// Returns the decoded value. An error must be `Error::Unexpected` with a short text.
 fn check_result<T>(checked: Result<T>) -> Option<T> {
     match checked {
         Ok(read) => Some(read),
@@ -136,7 +136,7 @@ fn check_result<T>(checked: Result<T>) -> Option<T> {
     }
 }
 
-/// Answers of scripts and commands.
+/// Decodes replies of scripts and commands.
 pub fn replies(bytes: &[u8]) {
     let value = ByteSource(bytes).value(0);
     let copy = || value.clone();
@@ -174,7 +174,7 @@ pub fn replies(bytes: &[u8]) {
     }
 }
 
-/// Hashes of tasks: a good one, with fields put in the place of its own as the bytes say.
+/// Decodes hashes of tasks: a valid hash whose fields are overwritten by choice of the input.
 pub fn records(bytes: &[u8]) {
     let mut choices = ByteSource(bytes);
     let as_map = choices.byte() & 1 == 1;

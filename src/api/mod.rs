@@ -10,6 +10,7 @@ mod events;
 mod extract;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../fuzz/harness/api.rs"]
 pub mod fuzz;
 mod health;
 mod json;
@@ -17,6 +18,7 @@ mod list;
 mod metrics;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
+#[path = "../../benches/pieces/api.rs"]
 pub mod pieces;
 pub mod problem;
 mod queues;

@@ -12,6 +12,7 @@ mod idempotency;
 mod metrics;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
+#[path = "../../benches/pieces/dispatch.rs"]
 pub mod pieces;
 mod task_spans;
 mod worker_registry;

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod erlang;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../fuzz/harness/domain.rs"]
 pub mod fuzz;
 pub mod histogram;
 pub mod id;

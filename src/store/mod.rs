@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../fuzz/harness/store.rs"]
 pub mod fuzz;
 pub mod invariant;
 pub mod keys;
@@ -18,6 +19,7 @@ pub mod notify;
 pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
+#[path = "../../benches/pieces/store.rs"]
 pub mod pieces;
 pub mod queues;
 pub mod record;
