@@ -1,8 +1,8 @@
 //! The store: all data in Redis, and the only code that speaks Redis.
 //!
-//! A data set is divided into shards. Each function takes a [`Shard`], or the [`Store`] of all shards. Every transition of a
-//! task is one script in [`ops`]; [`views`] only read. Messages of scripts arrive through [`notify`], [`redis`] has the
-//! client, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
+//! A data set is divided into shards. Each function takes a [`Shard`], or the [`Store`] of all shards. Every
+//! transition of a task is one script in [`ops`]; [`views`] only read. Messages of scripts arrive through [`notify`],
+//! [`redis`] has the client, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
 
 pub mod audit;
 pub mod circuit_breaker;

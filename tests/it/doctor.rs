@@ -1,4 +1,4 @@
-//! `slotwheel doctor --repair`, as an operator runs it.
+//! The command `slotwheel doctor --repair`.
 
 use std::process::{Command, Output, Stdio};
 

@@ -1,4 +1,4 @@
-//! The levels of durability: what each needs at the start, and what it waits for.
+//! The durability levels: the Redis settings that each requires, and the confirmation it waits for.
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::support::Fixture;
 use crate::support::exposition::Exposition;
 use crate::support::redis::{OwnRedis, free_port};
 
-/// Why a server with this level does not start on this Redis.
+/// Returns the error of a server that fails to start with this level on this Redis.
 async fn refusal(redis: &OwnRedis, level: &str) -> String {
     let written = RawConfig {
         listen: Some("127.0.0.1:0".into()),
@@ -62,13 +62,13 @@ async fn redis_set_up_for_each_durability_level_is_accepted() {
 
 #[tokio::test]
 async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
-    // A replica connects by TCP.
+    // A replica connects over TCP.
     let port = free_port().to_string();
     let master = ["--port", &port, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10"];
     let master = OwnRedis::single(&master).await;
     let replica = OwnRedis::single(&["--replicaof", "127.0.0.1", &port]).await;
     let linked = async {
-        // Not only linked: the master has heard from it, and counts it.
+        // The master counts the replica only after its first acknowledgement.
         while !master.ask::<String>(cmd("INFO").arg("replication")).await.contains("min_slaves_good_slaves:1") {}
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), linked).await.expect("a replica");
@@ -80,9 +80,9 @@ async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
     .await;
     let task = fixture.submit("q", json!("here and there")).await;
     let there: usize = replica.ask(cmd("EXISTS").arg(task_key(&fixture, &task).await)).await;
-    assert_eq!(there, 1, "accepted is replicated");
+    assert_eq!(there, 1, "the accepted task is replicated");
 
-    // It is silent, and the master has not noticed yet: what is written is not confirmed.
+    // The replica is frozen, and the master has not noticed yet: the write is not confirmed.
     replica.freeze();
     let body = json!({"queue": "q", "payload": "here"}).to_string();
     let key = [("idempotency-key", "once"), ("content-type", "application/json")];
@@ -100,7 +100,7 @@ async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
     assert!(accepted.status < 300, "{}", accepted.text);
     let there: usize = replica.ask(cmd("EXISTS").arg(task_key(&fixture, &accepted.json()).await)).await;
     assert_eq!(there, 1);
-    assert_eq!(fixture.counts("q").await["submitted"], 2, "sent twice, stored once");
+    assert_eq!(fixture.counts("q").await["submitted"], 2, "the repeated submit stores no second task");
     fixture.end().await;
 }
 

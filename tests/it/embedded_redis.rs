@@ -1,4 +1,4 @@
-//! The Redis that a server brings along.
+//! The embedded Redis.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -20,14 +20,14 @@ async fn setting(url: &str, name: &str) -> String {
     ask(url, &["CONFIG", "GET", name]).await.unwrap()[1].clone()
 }
 
-/// Its process id, as it says itself.
+/// Returns the process id that Redis reports.
 async fn pid(url: &str) -> String {
     let mut connection = connect(url).await.unwrap();
     let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
     info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned()
 }
 
-/// Asks until the answer is as wanted.
+/// Sends the command until the reply satisfies `wanted`.
 async fn until(url: &str, words: &[&str], wanted: impl Fn(&redis::RedisResult<Vec<String>>) -> bool) {
     let check = || async { wanted(&ask(url, words).await).then_some(()) };
     poll(std::time::Duration::from_secs(20), check).await.expect("the reply within 20 s");
@@ -54,7 +54,7 @@ async fn embedded_redis_is_private_durable_and_compact() {
         assert_eq!(setting(&url, name).await, value, "{name}");
     }
     managed.stop().await;
-    assert!(connect(&url).await.is_err(), "it is stopped");
+    assert!(connect(&url).await.is_err(), "redis-server has stopped");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn running_embedded_redis_is_adopted() {
     let directory = TempDir::new();
     let first = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     let before = pid(&first.url()).await;
-    // As if its server had crashed: the lock goes, the Redis stays.
+    // A crash of the server releases the lock and leaves Redis running.
     drop(first);
     let second = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
     assert_eq!(pid(&second.url()).await, before);

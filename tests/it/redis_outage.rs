@@ -1,5 +1,5 @@
-//! Redis is away, frozen, full, or its disk is: requests are answered in time, nothing piles up, and all goes on by
-//! itself afterwards.
+//! Outages of Redis: killed, frozen, out of memory, out of disk. Requests are answered in time, do not pile up, and
+//! succeed again after the outage.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis, connect};
 use crate::support::{Fixture, report, report_with};
 
-/// A request that fails while Redis is away may take one call's time, 4 s; the machine may be busy.
+/// A failing request may take the time limit of a call, 4 s. The rest allows for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(8);
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn killed_redis_gives_a_fast_503_until_it_restarts() {
     assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
     assert_eq!(first.problem(503).0, "unavailable");
     assert!(first.header("retry-after").is_some());
-    // From now on one at a time waits: two hundred together take no longer than one may.
+    // The breaker is open: 200 requests together take no longer than one probe.
     let began = Instant::now();
     let many = (0..200).map(|number| {
         let http = fixture.http.clone();
@@ -70,7 +70,7 @@ async fn frozen_redis_gives_503_in_time_and_serves_again_when_resumed() {
     fixture.end().await;
 }
 
-/// Submits until Redis refuses; what it accepted.
+/// Submits until Redis rejects a task. Returns the accepted tasks.
 async fn fill(fixture: &Fixture, code: &str, status: u16) -> Vec<Value> {
     let payload = json!("x".repeat(50_000));
     let mut accepted = Vec::new();
@@ -93,7 +93,7 @@ async fn full_redis_rejects_new_tasks_and_drains_to_empty() {
     fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(used + 3_000_000)).await;
     let accepted = fill(&fixture, "store_full", 507).await;
     assert!(!accepted.is_empty());
-    // A server that is started now can drain it.
+    // A server can start on a full Redis and drain it.
     fixture.http = fixture.another_server().await;
 
     let failed = fixture.claim_one("q").await;
@@ -119,7 +119,7 @@ async fn full_redis_rejects_new_tasks_and_drains_to_empty() {
     fixture.end().await;
 }
 
-/// How large a file may grow that `process` writes.
+/// Limits the size of the files that `process` writes.
 fn limit_files(process: u32, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
     let done = std::process::Command::new("prlimit").args(["--pid", &process.to_string(), &limit]).status();
@@ -128,7 +128,7 @@ fn limit_files(process: u32, bytes: &str) {
 
 #[tokio::test]
 async fn full_disk_has_its_own_code_and_recovers_by_itself() {
-    // Files that may not grow are to a process what a full disk is.
+    // A limit on file size fails writes like a full disk.
     if Flavour::of_this_run() == Flavour::Cluster {
         return;
     }
@@ -172,7 +172,7 @@ async fn repeatedly_cut_wakeups_delay_no_task_beyond_the_poll_interval() {
             fixture.http.post("/complete", &report(&task)).await.expect(200);
         }
     };
-    // Each claim waits 10 s at most, a sweep is every 150 ms: without sweeps this would take minutes.
+    // A claim waits at most 10 s and servers poll every 150 ms. Without polls this would take minutes.
     tokio::select! {
         () = cutting => {}
         done = tokio::time::timeout(Duration::from_secs(60), working) => done.expect("in time"),
@@ -207,11 +207,11 @@ async fn repeated_script_flushes_change_no_result() {
 
 #[tokio::test]
 async fn wakeups_arrive_again_after_their_connection_was_cut() {
-    // No sweep finds in time what a hint has missed.
+    // The poll interval is too long to make up for a lost wake-up.
     let fixture = Fixture::with(|written| written.poll_interval_ms = Some(60_000)).await;
     let killed: i64 = fixture.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await;
     assert_eq!(killed, 1);
-    // Once it is heard again, all is looked at once: the first may be found by that.
+    // A new subscription checks all queues once, which may find the first task.
     for n in 0..3 {
         let http = fixture.http.clone();
         let waiting =
@@ -220,15 +220,15 @@ async fn wakeups_arrive_again_after_their_connection_was_cut() {
             );
         let line = "slotwheel_waiting_requests 1\n";
         fixture.until(|| async { fixture.http.get("/metrics").await.text.contains(line).then_some(()) }).await;
-        // A claim that comes later is answered later: by then the first has looked everywhere, and rests.
+        // When the later claim is answered, the first has checked all shards and waits.
         assert!(fixture.claim_now("q", 1).await.is_empty());
         fixture.submit("q", json!(n)).await;
-        assert_eq!(waiting.await.unwrap()["tasks"][0]["payload"], n, "before the wait is over");
+        assert_eq!(waiting.await.unwrap()["tasks"][0]["payload"], n, "the claim returns within its wait");
     }
     fixture.end().await;
 }
 
-/// Connections of this machine to `port`: for each whether a probe is what is waited for, and in how many s it is due.
+/// Returns for each local connection to `port` whether a keepalive probe is scheduled, and in how many seconds.
 fn probed(port: &str) -> Vec<(bool, f64)> {
     let port = format!("0100007F:{:04X}", port.parse::<u16>().unwrap());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -251,7 +251,7 @@ async fn idle_connections_to_redis_are_probed() {
     let port = url.rsplit(':').next().unwrap().to_owned();
     let fixture = Fixture::on(redis, url, |_| {}).await;
     let stream = Stream::open(&fixture.http, "").await;
-    // One for commands, one for signals, one for events.
+    // Connections for commands, wake-ups and events.
     let all = || {
         let connections = probed(&port);
         let is_probed = |(probe, due): &(bool, f64)| *probe && *due <= 5.0;

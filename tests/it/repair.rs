@@ -1,4 +1,4 @@
-//! The doctor beside servers at work: what is wrong is found and mended, what is not is left alone, and nothing is lost.
+//! Audit and repair beside working servers: violations are repaired, valid data is left alone, and no task is lost.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,10 @@ use slotwheel::store::views::page::page_by_time;
 
 use crate::support::{Fixture, Http, report, report_with, text};
 
-/// Kept longer than any test moves the clock.
+/// Longer than any test moves the clock.
 const RETAIN_MS: i64 = 100_000_000_000;
 
-/// Workers and clients at their work until `stop`; the ids of all tasks that were accepted.
+/// Submits and works on tasks until `stop`. Returns the ids of all accepted tasks.
 async fn load(http: &Http, stop: &AtomicBool, n: usize) -> BTreeSet<String> {
     let mut turn = 0;
     let mut ids = BTreeSet::new();
@@ -62,7 +62,7 @@ async fn load(http: &Http, stop: &AtomicBool, n: usize) -> BTreeSet<String> {
     ids
 }
 
-/// Everything that is left is worked off.
+/// Works until no waiting or leased task is left.
 async fn work_off(fixture: &Fixture) {
     fixture
         .until(|| async {
@@ -87,7 +87,7 @@ async fn audit_of_a_store_in_use_has_no_finding() {
     let (store, stop) = (fixture.store().await, AtomicBool::new(false));
     let look = async {
         let mut tasks = 0;
-        // Until there is something to be seen half.
+        // Waits until an audit can meet half a transition.
         while tasks < 1500 {
             let seen = audit(&store).await.expect("an audit");
             assert!(seen.findings.is_empty(), "{:#?}", seen.findings);
@@ -109,7 +109,7 @@ fn on(name: &str, key: Vec<u8>) -> Cmd {
     command
 }
 
-/// Damages the shard in every way that leaves the tasks themselves alone.
+/// Damages indexes, counts and keys of the shard, but no task.
 async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
     let ask = async |command: &Cmd| fixture.redis.ask::<()>(command).await;
     for queue in ["q0", "q1"] {
@@ -146,7 +146,7 @@ async fn repair_beside_working_servers_repairs_all_and_loses_no_task() {
         body["delay_ms"] = json!(if n % 2 == 0 { 0 } else { 600_000 });
         ids.insert(text(&fixture.submit_with(body).await["id"]).to_owned());
     }
-    // Of a task that will be no more.
+    // The id of a missing task.
     let gone = fixture.submit("q0", json!(1)).await["id"].clone();
     fixture.http.post(&format!("/tasks/{}/cancel", text(&gone)), &json!({})).await.expect(200);
     let deleted = fixture.http.delete(&format!("/tasks/{}", text(&gone))).await;
@@ -173,7 +173,7 @@ async fn repair_beside_working_servers_repairs_all_and_loses_no_task() {
     ids.extend(a.into_iter().chain(b));
     let seen = audit(&store).await.expect("an audit");
     assert!(seen.findings.is_empty(), "{:#?}", seen.findings);
-    assert_eq!(seen.tasks, ids.len() as u64, "as many tasks as were accepted");
+    assert_eq!(seen.tasks, ids.len() as u64, "all accepted tasks exist");
     work_off(&fixture).await;
     for id in &ids {
         assert!(fixture.task(&json!(id)).await["finished_at"].is_string(), "{id} has ended");
@@ -197,7 +197,7 @@ async fn unreadable_task_is_reported_and_not_changed() {
     let findings: Vec<_> = rest.findings.iter().map(|finding| finding.text.clone()).collect();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].contains(text(&broken)) && findings[0].contains("field d"), "{findings:?}");
-    // It holds up nobody, and once it is mended by hand it goes its way.
+    // It blocks no other task. After a manual repair it is processed.
     let claimed = fixture.claim_one("q").await;
     assert_eq!(claimed["id"], whole);
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(fields::DOCUMENT).arg(document)).await;
@@ -223,7 +223,7 @@ async fn dedupe_key_is_given_to_the_live_task_and_taken_from_the_ended() {
 
     fixture.http.post("/complete", &report(&fixture.claim_one("q").await)).await.expect(200);
     fixture.redis.ask::<()>(cmd("SET").arg(&key).arg(id.as_bytes())).await;
-    // Even before a repair it keeps no new task out.
+    // The stale key rejects no new task even before a repair.
     let next = fixture.http.post("/tasks", &body("a", 3)).await.expect(201)["id"].clone();
     fixture.redis.ask::<()>(cmd("SET").arg(&key).arg(id.as_bytes())).await;
     assert!(repair(&store, |_| {}).await.expect("a repair").findings.is_empty());

@@ -1,4 +1,4 @@
-//! While a Cluster moves a shard's slot, the shard answers 503 and nothing is half done.
+//! Migration of a shard's Redis slot in a Cluster: requests get 503 meanwhile, and no transition is half done.
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::support::Fixture;
 use crate::support::event_stream::Stream;
 use crate::support::redis::{OwnRedis, free_port};
 
-/// A node of a Cluster, and its port.
+/// Starts a node of a Cluster. Returns it with its port.
 async fn node() -> (OwnRedis, u16) {
     let (port, bus) = (free_port(), free_port());
     let (own, its_bus) = (port.to_string(), bus.to_string());
@@ -23,7 +23,7 @@ async fn id(redis: &OwnRedis) -> String {
     redis.ask(cmd("CLUSTER").arg("MYID")).await
 }
 
-/// Returns when the Cluster of this node is whole and knows both nodes.
+/// Waits until the Cluster is complete and this node knows both nodes.
 async fn whole(redis: &OwnRedis) {
     let settled = async {
         loop {
@@ -69,7 +69,7 @@ async fn migrating_slot_is_rejected_whole_and_served_on_its_new_node() {
 
     assert_eq!(fixture.http.post("/tasks", &task).await.problem(503).0, "unavailable");
     let arrived: i64 = second.ask(&cmd("DBSIZE")).await;
-    assert_eq!(arrived, 1, "only what was moved is there");
+    assert_eq!(arrived, 1, "only the migrated key is on the new node");
 
     let rest = cmd("CLUSTER").arg("GETKEYSINSLOT").arg(moving).arg(1000).to_owned();
     for key in fixture.redis.ask::<Vec<Vec<u8>>>(&rest).await {
@@ -80,8 +80,8 @@ async fn migrating_slot_is_rejected_whole_and_served_on_its_new_node() {
     }
     fixture.until(|| async { (fixture.http.post("/tasks", &task).await.status == 201).then_some(()) }).await;
     assert_eq!(fixture.counts("q").await["submitted"], 2);
-    // Its channel has moved too: that is told, and what comes then is heard.
-    // Nobody says when it is heard again, but that something was missed is told then at the earliest.
+    // The channel migrated too: a gap is reported, and later events arrive. The gap is reported only after the new
+    // subscription.
     let (mut submitted, mut last) = (2, json!(null));
     loop {
         let (name, data) = stream.event().await.unwrap();

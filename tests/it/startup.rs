@@ -1,4 +1,4 @@
-//! A server starts only on a Redis and a data set that fit, and says what does not.
+//! Start-up: a server rejects an unsuitable Redis or data set with an explanation.
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, text};
 
-/// Why a server with these settings does not start.
+/// Returns the error of a server that fails to start with these settings.
 async fn refusal(written: RawConfig) -> String {
     let config = RawConfig { listen: Some("127.0.0.1:0".into()), ..written }.resolve().expect("settings");
     let listener = TcpListener::bind(config.listen).await.unwrap();
@@ -67,8 +67,8 @@ async fn redis_url_sets_user_password_and_database() {
     let keyspace: String = fixture.redis.ask(cmd("INFO").arg("keyspace")).await;
     assert!(keyspace.contains("db3:") && !keyspace.contains("db0:"), "{keyspace}");
     let why = wrong.await;
-    assert!(!why.contains("wrong"), "the password is not told: {why}");
-    // The audit looks where the server wrote.
+    assert!(!why.contains("wrong"), "the password is not shown: {why}");
+    // The audit reads the database that the server wrote to.
     fixture.redis.url = format!("{url_of_redis}?db=3");
     fixture.end().await;
 }
@@ -106,7 +106,7 @@ async fn redis_is_reached_over_tls() {
     fixture.end().await;
 }
 
-/// A certificate authority, and a certificate for localhost.
+/// Creates a certificate authority and a certificate for localhost.
 fn certificates(directory: &std::path::Path) {
     let run = |arguments: &[&str]| {
         let done =

@@ -1,4 +1,4 @@
-//! Several releases on one Redis: what a later one has written survives being handled by this one.
+//! Several releases on one Redis: fields written by a later release survive transitions of this one.
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use slotwheel::store::record::fields;
 
 use crate::support::{Fixture, report, report_with, text};
 
-/// Writes a field that this release does not know.
+/// Writes a field unknown to this release.
 async fn mark(fixture: &Fixture, id: &Value) -> Vec<u8> {
     let id = TaskId::parse(text(id)).unwrap();
     let key = fixture.store().await.shard_for_task(&id).keys.task(&id);

@@ -28,8 +28,8 @@ fn index_entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Invariant {
     Invariant::IndexEntry { member: id.as_bytes().to_vec(), index: index.into() }
 }
 
-fn slot_index(queue: &QueueName, place: (u8, u16)) -> String {
-    format!("slot:{queue}:{}:{}", place.0, place.1)
+fn slot_index(queue: &QueueName, wheel_slot: (u8, u16)) -> String {
+    format!("slot:{queue}:{}:{}", wheel_slot.0, wheel_slot.1)
 }
 
 fn claim_index(claim: &[u8]) -> Vec<u8> {
@@ -39,9 +39,9 @@ fn claim_index(claim: &[u8]) -> Vec<u8> {
 /// Checks that the task is in the index of its state with the right score. [`check_queue`] finds surplus entries.
 fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let Some(queue) = snapshot.queues.get(&task.queue) else { return };
-    let place = (task.priority, task.slot.number());
+    let wheel_slot = (task.priority, task.slot.number());
     let (index, entries, expected) = match task.state {
-        State::Ready => (slot_index(&task.queue, place), queue.slots.get(&place), Some(task.seq)),
+        State::Ready => (slot_index(&task.queue, wheel_slot), queue.slots.get(&wheel_slot), Some(task.seq)),
         State::Scheduled => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
         State::Leased => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
         State::Completed | State::Dead | State::Cancelled | State::Expired => {
@@ -80,10 +80,10 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
             suspects.insert(index_entry(id, index));
         }
     };
-    for (place, ids) in &queue.slots {
+    for (wheel_slot, ids) in &queue.slots {
         for id in ids.keys() {
-            check_entry(id, slot_index(name, *place), &|task| {
-                task.state == State::Ready && (task.priority, task.slot.number()) == *place
+            check_entry(id, slot_index(name, *wheel_slot), &|task| {
+                task.state == State::Ready && (task.priority, task.slot.number()) == *wheel_slot
             });
         }
     }
@@ -96,11 +96,11 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         ids.keys()
             .for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
     }
-    for place in queue.slots.keys().chain(queue.wheel.keys()) {
-        let low = i64::from(9 - place.0) << 49;
-        let in_range = queue.wheel.get(place).is_some_and(|score| (low..low + (1 << 49)).contains(score));
-        if !in_range || !queue.slots.contains_key(place) {
-            let member = format!("{}:{}", place.0, place.1).into();
+    for wheel_slot in queue.slots.keys().chain(queue.wheel.keys()) {
+        let low = i64::from(9 - wheel_slot.0) << 49;
+        let in_range = queue.wheel.get(wheel_slot).is_some_and(|score| (low..low + (1 << 49)).contains(score));
+        if !in_range || !queue.slots.contains_key(wheel_slot) {
+            let member = format!("{}:{}", wheel_slot.0, wheel_slot.1).into();
             suspects.insert(Invariant::WheelEntry { queue: name.clone(), member });
         }
     }
@@ -108,9 +108,9 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         suspects.insert(Invariant::QueueIndexes(name.as_str().into()));
     }
     if !counts_match(queue) {
-        let missing = queue.slots.keys().filter(|place| !queue.wheel.contains_key(place));
-        let places = missing.map(|place| format!("{}:{}", place.0, place.1)).collect();
-        suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots: places });
+        let missing = queue.slots.keys().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
+        let unlisted_slots = missing.map(|wheel_slot| format!("{}:{}", wheel_slot.0, wheel_slot.1)).collect();
+        suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots });
     }
 }
 

@@ -1,11 +1,11 @@
-//! Checks the invariants of a live data set, and repairs violations: every task is in exactly the indexes of its state,
-//! every index entry has its task, every count is exact, the wheel lists the slots with ready tasks, and each dedupe key is
-//! held by the right task.
+//! Checks the invariants of a live data set, and repairs violations: every task is in exactly the indexes of its
+//! state, every index entry has its task, every count is exact, the wheel lists the slots with ready tasks, and each
+//! dedupe key is held by the right task.
 //!
-//! The audit reads while servers write, so it may see half of a transition. A mismatch is therefore only a suspect until
-//! `views/verify_invariants`, which checks its keys atomically, confirms it. `ops/repair` checks again in the script that
-//! writes. The task's hash is authoritative: indexes, counts and keys follow it. A repair never deletes a task; an
-//! unreadable task is reported and left as it is.
+//! The audit reads while servers write, so it may see half of a transition. A mismatch is therefore only a suspect
+//! until `views/verify_invariants`, which checks its keys atomically, confirms it. `ops/repair` checks again in the
+//! script that writes. The task's hash is authoritative: indexes, counts and keys follow it. A repair never deletes a
+//! task; an unreadable task is reported and left as it is.
 //!
 //! Memory: about 400 bytes for each task of one shard. Each call checks at most 100 entries.
 
@@ -103,19 +103,19 @@ pub async fn repair(store: &Store, mut on_event: impl FnMut(RepairEvent)) -> Res
 
 impl AuditReport {
     fn add_pass(&mut self, shard: &Shard, pass: AuditPass) {
-        let AuditPass { snapshot: content, violations: wrong, remarks } = pass;
+        let AuditPass { snapshot, violations, remarks } = pass;
         let finding = |text| Finding { shard: shard.index, text };
-        self.findings.extend(content.unreadable.into_iter().map(finding));
-        self.findings.extend(wrong.iter().flat_map(|(subject, found)| messages(subject, found)).map(finding));
+        self.findings.extend(snapshot.unreadable.into_iter().map(finding));
+        self.findings.extend(violations.iter().flat_map(|(invariant, found)| messages(invariant, found)).map(finding));
         self.remarks.extend(remarks.into_iter().map(finding));
-        self.tasks += (content.tasks.len() + content.unreadable_tasks.len()) as u64;
-        self.totals.join(content.total);
+        self.tasks += (snapshot.tasks.len() + snapshot.unreadable_tasks.len()) as u64;
+        self.totals.join(snapshot.total);
     }
 }
 
 /// Returns one message for each violation.
-fn messages(subject: &Invariant, violations: &[Violation]) -> Vec<String> {
-    violations.iter().map(|found| format!("{subject}: {}", found.problem)).collect()
+fn messages(invariant: &Invariant, violations: &[Violation]) -> Vec<String> {
+    violations.iter().map(|violation| format!("{invariant}: {}", violation.problem)).collect()
 }
 
 /// Reads the shard, and verifies the suspects.
@@ -123,21 +123,21 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
     let snapshot = scan::scan(shard).await?;
     let suspects: Vec<Invariant> = indexes::find_suspects(&snapshot).into_iter().collect();
     let mut pass = AuditPass { snapshot, violations: Vec::new(), remarks: Vec::new() };
-    for group in batches(&suspects) {
-        match verify_invariants(shard, group).await {
+    for batch in batches(&suspects) {
+        match verify_invariants(shard, batch).await {
             Ok(results) => {
-                for (subject, found) in group.iter().zip(results) {
-                    let (wrong, remarks): (Vec<_>, Vec<_>) =
-                        found.into_iter().partition(|found| !found.problem.is_empty());
-                    pass.remarks.extend(remarks.into_iter().map(|found| format!("{subject}: {}", found.repair)));
-                    if !wrong.is_empty() {
-                        pass.violations.push((subject.clone(), wrong));
+                for (invariant, found) in batch.iter().zip(results) {
+                    let (violations, remarks): (Vec<_>, Vec<_>) =
+                        found.into_iter().partition(|violation| !violation.problem.is_empty());
+                    pass.remarks.extend(remarks.into_iter().map(|remark| format!("{invariant}: {}", remark.repair)));
+                    if !violations.is_empty() {
+                        pass.violations.push((invariant.clone(), violations));
                     }
                 }
             }
             // A key of a wrong type: it is reported separately.
             Err(Error::Unexpected(why)) => {
-                pass.snapshot.unreadable.push(format!("{} invariants cannot be checked: {why}", group.len()));
+                pass.snapshot.unreadable.push(format!("{} invariants cannot be checked: {why}", batch.len()));
             }
             Err(error) => return Err(error),
         }
@@ -146,35 +146,33 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
 }
 
 /// Divides a sorted list into calls.
-fn batches(subjects: &[Invariant]) -> impl Iterator<Item = &[Invariant]> {
-    subjects
+fn batches(invariants: &[Invariant]) -> impl Iterator<Item = &[Invariant]> {
+    invariants
         .chunk_by(|a, b| a.is_same_kind(b))
-        .flat_map(|alike| alike.chunks(alike.first().map_or(1, Invariant::max_per_call)))
+        .flat_map(|kind| kind.chunks(kind.first().map_or(1, Invariant::max_per_call)))
 }
 
 /// Repairs the violations in order. A repaired wheel entry adds the indexes of its queue.
 async fn repair_all(
     shard: &Shard,
     caller: &mut Caller,
-    wrong: Vec<(Invariant, Vec<Violation>)>,
+    violations: Vec<(Invariant, Vec<Violation>)>,
     on_event: &mut impl FnMut(RepairEvent),
 ) -> Result<()> {
     let finding = |text| Finding { shard: shard.index, text };
-    let mut subjects = BTreeSet::new();
-    for (subject, found) in wrong {
-        messages(&subject, &found).into_iter().for_each(|text| on_event(RepairEvent::Found(finding(text))));
-        if let Invariant::WheelEntry { queue, .. } = &subject {
-            subjects.insert(Invariant::QueueIndexes(queue.as_str().into()));
+    let mut invariants = BTreeSet::new();
+    for (invariant, found) in violations {
+        messages(&invariant, &found).into_iter().for_each(|text| on_event(RepairEvent::Found(finding(text))));
+        if let Invariant::WheelEntry { queue, .. } = &invariant {
+            invariants.insert(Invariant::QueueIndexes(queue.as_str().into()));
         }
-        subjects.insert(subject);
+        invariants.insert(invariant);
     }
-    let subjects: Vec<Invariant> = subjects.into_iter().collect();
-    for group in batches(&subjects) {
-        for (subject, found) in group.iter().zip(ops::repair::repair(shard, caller, group).await?) {
-            for Violation { problem: what, repair: remedy } in
-                found.into_iter().filter(|found| !found.problem.is_empty())
-            {
-                on_event(RepairEvent::Repaired(finding(format!("{subject}: {what}; {remedy}"))));
+    let invariants: Vec<Invariant> = invariants.into_iter().collect();
+    for batch in batches(&invariants) {
+        for (invariant, repaired) in batch.iter().zip(ops::repair::repair(shard, caller, batch).await?) {
+            for Violation { problem, repair } in repaired.into_iter().filter(|found| !found.problem.is_empty()) {
+                on_event(RepairEvent::Repaired(finding(format!("{invariant}: {problem}; {repair}"))));
             }
         }
     }

@@ -203,19 +203,19 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
     let queue = rest_text.split(':').next().and_then(QueueName::parse);
     match (word, queue) {
         ("slot", Some(queue)) => {
-            let place = rest_text.split_once(':').and_then(|(_, place)| parse_wheel_member(place));
-            let Some(place) = place else {
+            let wheel_slot = rest_text.split_once(':').and_then(|(_, wheel_slot)| parse_wheel_member(wheel_slot));
+            let Some(wheel_slot) = wheel_slot else {
                 snapshot.unreadable.push(format!("key {shown} has no valid slot"));
                 return Ok(());
             };
             let members = read_id_zset(shard, key, name, snapshot).await?;
-            snapshot.queues.entry(queue).or_default().slots.insert(place, members);
+            snapshot.queues.entry(queue).or_default().slots.insert(wheel_slot, members);
         }
         ("wheel", Some(queue)) => {
             let mut wheel = BTreeMap::new();
             for (member, score) in read_zset(shard, key).await? {
                 match std::str::from_utf8(&member).ok().and_then(parse_wheel_member) {
-                    Some(place) => drop(wheel.insert(place, score)),
+                    Some(wheel_slot) => drop(wheel.insert(wheel_slot, score)),
                     None => drop(snapshot.malformed.insert(Invariant::WheelEntry { queue: queue.clone(), member })),
                 }
             }
@@ -237,8 +237,8 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             }
         }
         ("count", Some(queue)) => {
-            let answer = shard.send(cmd("HMGET").arg(key).arg(&Counts::FIELDS)).await?;
-            snapshot.queues.entry(queue).or_default().counts.add_reply(answer)?;
+            let reply = shard.send(cmd("HMGET").arg(key).arg(&Counts::FIELDS)).await?;
+            snapshot.queues.entry(queue).or_default().counts.add_reply(reply)?;
         }
         ("settings_copy", Some(queue)) => {
             let mut values = read_list(shard.send(cmd("HMGET").arg(key).arg(&settings::FIELDS)).await?)?;
@@ -270,9 +270,9 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         ("idempotency", _) => {
             let mut pipeline = pipe();
             pipeline.cmd("HGET").arg(key).arg("until").cmd("PTTL").arg(key);
-            let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
-            let until = answers.next().and_then(|until| int(until).ok()).unwrap_or(snapshot.now);
-            let left = int(answers.next().unwrap_or(Value::Nil))?;
+            let mut replies = shard.send_pipeline(&pipeline).await?.into_iter();
+            let until = replies.next().and_then(|until| int(until).ok()).unwrap_or(snapshot.now);
+            let left = int(replies.next().unwrap_or(Value::Nil))?;
             if left == -1 || (left >= 0 && left + 1000 < until - snapshot.now) {
                 snapshot.malformed.insert(Invariant::Idempotency(rest.to_vec()));
             }
@@ -332,8 +332,8 @@ async fn read_zset(shard: &Shard, key: &[u8]) -> Result<Vec<(Vec<u8>, i64)>> {
     loop {
         let mut pipeline = pipe();
         pipeline.cmd("ZRANGE").arg(key).arg(members.len()).arg(members.len() + PAGE_SIZE - 1).arg("WITHSCORES");
-        let Some(answer) = shard.send_pipeline(&pipeline).await?.pop() else { return Ok(members) };
-        let mut list = read_list(answer)?;
+        let Some(reply) = shard.send_pipeline(&pipeline).await?.pop() else { return Ok(members) };
+        let mut list = read_list(reply)?;
         let count = list.len() / 2;
         while let Some(member) = list.next() {
             members.push((bytes(member)?, int(list.value()?)?));

@@ -107,22 +107,22 @@ impl LossDetector {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::domain::slot::Shards;
-    use crate::store::dataset::loss_detector::*;
 
     fn dataset() -> Dataset {
         Dataset { shards: Shards::new(4).unwrap(), id: "a".into(), has_markers: true }
     }
 
-    fn marker(set: &str, beats: i64, accepted: i64) -> Option<DatasetMarker> {
-        Some(DatasetMarker { dataset: set.into(), generation: beats, accepted_at: accepted })
+    fn marker(dataset: &str, generation: i64, accepted_at: i64) -> Option<DatasetMarker> {
+        Some(DatasetMarker { dataset: dataset.into(), generation, accepted_at })
     }
 
-    /// The loss after each of these.
+    /// Returns the loss after each marker.
     fn losses(markers: &[Option<DatasetMarker>]) -> Vec<Option<DataLoss>> {
         let mut detector = LossDetector::new(&dataset());
-        let observe = |pulse: &Option<DatasetMarker>| {
-            detector.evaluate(pulse.clone());
+        let observe = |marker: &Option<DatasetMarker>| {
+            detector.evaluate(marker.clone());
             detector.loss
         };
         markers.iter().map(observe).collect()
@@ -135,25 +135,26 @@ mod tests {
 
     #[test]
     fn missing_or_replaced_dataset_is_a_loss_until_it_returns() {
-        let (gone, another) = (Some(DataLoss::Missing), Some(DataLoss::Replaced));
-        let seen = [marker("a/4", 7, 0), None, marker("b/4", 9, 0), marker("a/4", 9, 0)];
-        assert_eq!(losses(&seen), [None, gone, another, None]);
+        let (missing, replaced) = (Some(DataLoss::Missing), Some(DataLoss::Replaced));
+        let markers = [marker("a/4", 7, 0), None, marker("b/4", 9, 0), marker("a/4", 9, 0)];
+        assert_eq!(losses(&markers), [None, missing, replaced, None]);
     }
 
     #[test]
     fn rolled_back_dataset_stays_lost_until_accepted() {
-        let older = Some(DataLoss::RolledBack);
-        let seen = [marker("a/4", 7, 0), marker("a/4", 5, 0), marker("a/4", 9, 0), marker("a/4", 10, 1000)];
-        assert_eq!(losses(&seen), [None, older, older, None]);
-        assert_eq!(losses(&[marker("a/4", 7, 0), marker("a/4", 7, 0)]), [None, older], "one beat is lost");
+        let rolled_back = Some(DataLoss::RolledBack);
+        let markers = [marker("a/4", 7, 0), marker("a/4", 5, 0), marker("a/4", 9, 0), marker("a/4", 10, 1000)];
+        assert_eq!(losses(&markers), [None, rolled_back, rolled_back, None]);
+        assert_eq!(losses(&[marker("a/4", 7, 0), marker("a/4", 7, 0)]), [None, rolled_back], "one write is lost");
     }
 
     #[test]
     fn acceptance_counts_once_and_only_for_the_same_shard_count() {
-        let (gone, another, older) = (Some(DataLoss::Missing), Some(DataLoss::Replaced), Some(DataLoss::RolledBack));
-        let seen = [marker("a/4", 7, 0), None, marker("b/8", 1, 900), marker("b/4", 1, 1000), marker("b/4", 2, 900)];
-        assert_eq!(losses(&seen), [None, gone, another, None, older]);
-        let seen = [marker("a/4", 7, 1000), marker("c/4", 1, 1000)];
-        assert_eq!(losses(&seen), [None, another]);
+        let (missing, replaced, rolled_back) =
+            (Some(DataLoss::Missing), Some(DataLoss::Replaced), Some(DataLoss::RolledBack));
+        let markers = [marker("a/4", 7, 0), None, marker("b/8", 1, 900), marker("b/4", 1, 1000), marker("b/4", 2, 900)];
+        assert_eq!(losses(&markers), [None, missing, replaced, None, rolled_back]);
+        let markers = [marker("a/4", 7, 1000), marker("c/4", 1, 1000)];
+        assert_eq!(losses(&markers), [None, replaced]);
     }
 }

@@ -112,7 +112,7 @@ impl Client {
     {
         let deadline = Instant::now() + CALL_DEADLINE;
         let mut delay = INITIAL_RETRY_DELAY;
-        let mut last_error = format!("no answer within {} s", CALL_DEADLINE.as_secs());
+        let mut last_error = format!("no reply within {} s", CALL_DEADLINE.as_secs());
         let attempt = || async { attempt(self.topology.connection().await?).await };
         loop {
             last_error = match timeout_at(deadline, attempt()).await {

@@ -74,7 +74,8 @@ pub struct EmbeddedRedis {
 }
 
 impl EmbeddedRedis {
-    /// Starts redis-server in `directory`, or adopts the one that a crashed server left running. Returns when it replies.
+    /// Starts redis-server in `directory`, or adopts the one that a crashed server left running. Returns when it
+    /// replies.
     pub async fn start(directory: &Path, durability: Durability) -> Result<Self, EmbeddedRedisError> {
         let failed = |error| EmbeddedRedisError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
@@ -113,7 +114,8 @@ impl EmbeddedRedis {
         Ok(embedded)
     }
 
-    /// Returns the URL of the embedded Redis of the server that holds the lock on `directory`. `None`: no server holds it.
+    /// Returns the URL of the embedded Redis of the server that holds the lock on `directory`. `None`: no server holds
+    /// it.
     pub async fn running_url(directory: &Path) -> Option<String> {
         let directory = directory.canonicalize().ok()?;
         let lock = File::open(directory.join("slotwheel.lock")).ok()?;

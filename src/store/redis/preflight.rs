@@ -112,8 +112,8 @@ async fn check_durability(client: &Client, durability: Durability) -> Result<Vec
             let lags = config_values(client, "min-replicas-max-lag").await?;
             if lags.iter().any(|lag| lag == "0") {
                 issues.push(fatal(
-                    "min-replicas-max-lag is 0, which switches min-replicas-to-write off, and the durability replicated \
-                     needs it. Set it to 10"
+                    "min-replicas-max-lag is 0, which switches min-replicas-to-write off, and the durability \
+                     replicated needs it. Set it to 10"
                         .into(),
                 ));
             }

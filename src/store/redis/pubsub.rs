@@ -33,8 +33,8 @@ const COALESCE_DELAY: Duration = Duration::from_millis(20);
 
 /// Subscribes to `channels`, one of each shard, until the future is dropped. Reconnects after every break.
 ///
-/// `on_message` runs where the connection is read, so that messages never queue up: it must return fast. (The client of a
-/// Cluster has an unbounded queue of its own in between.)
+/// `on_message` runs where the connection is read, so that messages never queue up: it must return fast. (The client
+/// of a Cluster has an unbounded queue of its own in between.)
 pub(in crate::store) async fn subscribe<T>(client: &Client, channels: Vec<String>, on_message: T)
 where
     T: Fn(PubSubMessage) + Clone + Send + Sync + 'static,

@@ -15,7 +15,7 @@ fn mismatch(expected: &str, actual: &Value) -> Error {
     let mut truncated = Truncated(String::new());
     // An error means that the limit is reached.
     let _ = write!(truncated, "{actual:?}");
-    Error::Unexpected(format!("wanted {expected}, got {}", truncated.0))
+    Error::Unexpected(format!("expected {expected}, got {}", truncated.0))
 }
 
 /// A text that is cut after about 200 bytes.
@@ -38,12 +38,12 @@ const MAX_DEPTH: usize = 8;
 
 /// Decodes a reply that a script packed as MessagePack. One string takes Redis and the client a fraction of the time of
 /// nested lists.
-pub(in crate::store) fn decode_msgpack(answer: Value) -> Result<Value> {
-    let packed = bytes(answer)?;
+pub(in crate::store) fn decode_msgpack(reply: Value) -> Result<Value> {
+    let packed = bytes(reply)?;
     let mut rest = packed.as_slice();
     match decode_value(&mut rest, MAX_DEPTH) {
         Some(value) if rest.is_empty() => Ok(value),
-        Some(_) | None => Err(mismatch("an answer that can be unpacked", &Value::BulkString(packed))),
+        Some(_) | None => Err(mismatch("a reply that can be unpacked", &Value::BulkString(packed))),
     }
 }
 
@@ -121,7 +121,7 @@ pub(in crate::store) fn parse_int(bytes: &[u8]) -> Option<i64> {
 impl ReplyReader {
     /// Returns the next value. Its absence is an error.
     pub(in crate::store) fn value(&mut self) -> Result<Value> {
-        self.0.next().ok_or_else(|| Error::Unexpected("an answer is too short".into()))
+        self.0.next().ok_or_else(|| Error::Unexpected("a reply is too short".into()))
     }
 
     pub(in crate::store) fn list(&mut self) -> Result<ReplyReader> {
@@ -142,12 +142,12 @@ impl ReplyReader {
 
     pub(in crate::store) fn id(&mut self) -> Result<TaskId> {
         let bytes = self.bytes()?;
-        TaskId::from_bytes(&bytes).ok_or_else(|| Error::Unexpected("an id is not of 16 bytes".into()))
+        TaskId::from_bytes(&bytes).ok_or_else(|| Error::Unexpected("a task id does not have 16 bytes".into()))
     }
 
     pub(in crate::store) fn state(&mut self) -> Result<State> {
         let text = self.text()?;
-        State::parse(&text).ok_or_else(|| Error::Unexpected(format!("no state: {text:.40}")))
+        State::parse(&text).ok_or_else(|| Error::Unexpected(format!("invalid state: {text:.40}")))
     }
 
     /// Returns a time. `None` for the empty string.
@@ -194,6 +194,6 @@ mod tests {
     fn error_shows_the_start_of_a_large_reply() {
         let large = Value::Array(vec![Value::Int(7); 1_000_000]);
         let Error::Unexpected(why) = int(large).unwrap_err() else { panic!("another error") };
-        assert!(why.starts_with("wanted a number, got ") && why.len() < 250, "{why}");
+        assert!(why.starts_with("expected a number, got ") && why.len() < 250, "{why}");
     }
 }

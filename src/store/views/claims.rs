@@ -30,8 +30,8 @@ async fn leased_in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<ClaimedTas
     }
     let now = next_due(shard).await?.now;
     let mut found = Vec::new();
-    for (id, answer) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
-        let Some(fields) = TaskHash::parse(*id, answer)? else { continue };
+    for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
+        let Some(fields) = TaskHash::parse(*id, reply)? else { continue };
         if fields.bytes(fields::CLAIM_DIGEST) == Some(claim.as_bytes())
             && let Some(task) = fields.claimed()?
             && task.lease_until > now

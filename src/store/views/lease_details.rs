@@ -75,16 +75,16 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
                 fields::DOCUMENT,
             ]);
         }
-        for answer in shard.send_pipeline(&pipeline).await? {
-            found.push(decode_lease_details(answer)?);
+        for reply in shard.send_pipeline(&pipeline).await? {
+            found.push(decode_lease_details(reply)?);
         }
     }
     Ok(found)
 }
 
 /// Returns the fields of a reply one by one. A missing field is empty.
-fn field_reader(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
-    let mut fields = read_list(answer)?;
+fn field_reader(reply: Value) -> Result<impl FnMut() -> Vec<u8>> {
+    let mut fields = read_list(reply)?;
     Ok(move || match fields.next() {
         Some(Value::BulkString(bytes)) => bytes,
         _ => Vec::new(),
@@ -92,8 +92,8 @@ fn field_reader(answer: Value) -> Result<impl FnMut() -> Vec<u8>> {
 }
 
 /// Decodes one reply.
-pub(in crate::store) fn decode_ready_wait(answer: Value) -> Result<Option<ReadyWait>> {
-    let mut next = field_reader(answer)?;
+pub(in crate::store) fn decode_ready_wait(reply: Value) -> Result<Option<ReadyWait>> {
+    let mut next = field_reader(reply)?;
     let lease = Token::from_bytes(&next());
     let (created, ready, begun) = (parse_int(&next()), parse_int(&next()), parse_int(&next()));
     let read =
@@ -102,8 +102,8 @@ pub(in crate::store) fn decode_ready_wait(answer: Value) -> Result<Option<ReadyW
 }
 
 /// Decodes one reply.
-pub(in crate::store) fn decode_lease_details(answer: Value) -> Result<Option<LeaseDetails>> {
-    let mut next = field_reader(answer)?;
+pub(in crate::store) fn decode_lease_details(reply: Value) -> Result<Option<LeaseDetails>> {
+    let mut next = field_reader(reply)?;
     let lease = Token::from_bytes(&next());
     let (begun, until) = (parse_int(&next()), parse_int(&next()));
     let worker = String::from_utf8_lossy(&next()).into_owned();

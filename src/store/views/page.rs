@@ -53,7 +53,7 @@ pub async fn page_by_time(
     let Some((index, newest)) = time_index(queue, state) else { return Ok(Vec::new()) };
     let (score, id) = match after {
         None => (String::new(), Vec::new()),
-        Some(place) => (place.score.to_string(), place.id.as_bytes().to_vec()),
+        Some(position) => (position.score.to_string(), position.id.as_bytes().to_vec()),
     };
     let arguments = vec![
         index.into_bytes(),

@@ -18,8 +18,8 @@ use crate::store::shard::{Shard, Store};
 
 /// The maximum number of queues returned.
 pub const MAX_QUEUES: usize = 100;
-/// The maximum number of candidates, all shards together, whose counts are read if there are more queues. Each shard has
-/// at least four.
+/// The maximum number of candidates, all shards together, whose counts are read if there are more queues. Each shard
+/// has at least four.
 const MAX_CANDIDATES: usize = 1000;
 /// The maximum number of first tasks whose age is read, all shards together.
 const MAX_HEADS: usize = 2048;
@@ -41,9 +41,10 @@ pub struct DatasetStats {
 /// Statistics of queues.
 #[derive(Debug)]
 pub struct QueueStatsList {
-    /// The queues by name. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased tasks,
-    /// then the first by name. The candidates of a shard are its queues with the highest priorities (a quarter) and with
-    /// the lowest (a quarter) among claimable tasks, and its first due queues (half). A paused queue has no claimable task.
+    /// The queues by name. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased
+    /// tasks, then the first by name. The candidates of a shard are its queues with the highest priorities (a quarter)
+    /// and with the lowest (a quarter) among claimable tasks, and its first due queues (half). A paused queue has no
+    /// claimable task.
     pub queues: Vec<QueueStats>,
     /// Whether there are more queues than returned.
     pub truncated: bool,
@@ -119,15 +120,15 @@ async fn shard_stats(shard: &Shard, quarter: usize) -> Result<ShardStats> {
     pipeline.cmd("ZRANGE").arg(shard.keys.ready()).arg(0).arg(quarter - 1).arg("REV");
     pipeline.cmd("ZRANGE").arg(shard.keys.ready()).arg(0).arg(quarter - 1);
     pipeline.cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(2 * quarter - 1);
-    let (upcoming, answers) = try_join(next_due(shard), shard.send_pipeline(&pipeline)).await?;
-    let mut answers = answers.into_iter();
-    let mut next_answer = || answers.next().unwrap_or(Value::Nil);
+    let (upcoming, replies) = try_join(next_due(shard), shard.send_pipeline(&pipeline)).await?;
+    let mut replies = replies.into_iter();
+    let mut next_reply = || replies.next().unwrap_or(Value::Nil);
     let mut totals = Counts::default();
-    totals.add_reply(next_answer())?;
-    let first_queues = queue_names(read_list(next_answer())?).collect();
+    totals.add_reply(next_reply())?;
+    let first_queues = queue_names(read_list(next_reply())?).collect();
     let mut candidates = BTreeSet::new();
     for _ in 0..3 {
-        candidates.extend(queue_names(read_list(next_answer())?));
+        candidates.extend(queue_names(read_list(next_reply())?));
     }
     let due = [upcoming.due_at, upcoming.expires_at, upcoming.retention_ends_at].into_iter().flatten().min();
     let overdue_ms = due.map_or(0, |due| upcoming.now.0.saturating_sub(due.0).max(0));
@@ -139,17 +140,17 @@ fn queue_names(list: ReplyReader) -> impl Iterator<Item = QueueName> {
 }
 
 /// Returns the candidates with the most waiting and leased tasks, counted in the shards where they are candidates.
-async fn largest(store: &Store, looks: &[ShardStats]) -> Result<BTreeSet<QueueName>> {
-    let reads = store.shards().iter().zip(looks).map(|(shard, look)| async move {
-        let candidates: Vec<&QueueName> = look.candidates.iter().collect();
+async fn largest(store: &Store, shard_stats: &[ShardStats]) -> Result<BTreeSet<QueueName>> {
+    let reads = store.shards().iter().zip(shard_stats).map(|(shard, stats)| async move {
+        let candidates: Vec<&QueueName> = stats.candidates.iter().collect();
         let mut found = Vec::new();
         for chunk in candidates.chunks(QUEUES_PER_PIPELINE) {
             let mut pipeline = pipe();
             for name in chunk {
                 pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&["scheduled", "ready", "leased"]);
             }
-            for (name, answer) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let counts = read_list(answer)?.map(|count| int(count).unwrap_or(0));
+            for (name, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
+                let counts = read_list(reply)?.map(|count| int(count).unwrap_or(0));
                 found.push(((*name).clone(), counts.sum::<i64>()));
             }
         }
@@ -165,32 +166,32 @@ async fn largest(store: &Store, looks: &[ShardStats]) -> Result<BTreeSet<QueueNa
     Ok(sums.into_iter().take(MAX_QUEUES).map(|(name, _)| name).collect())
 }
 
-async fn read_queue_stats(store: &Store, looks: &[ShardStats], shown: Vec<QueueName>) -> Result<Vec<QueueStats>> {
+async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<QueueName>) -> Result<Vec<QueueStats>> {
     let parts = store.shards().iter().map(|shard| read_counts(shard, &shown));
     let (parts, paused) = try_join(try_join_all(parts), read_paused(store.first_shard(), &shown)).await?;
     let nonempty = parts.iter().flatten().filter(|counts| counts.ready > 0).count();
     let slots = (MAX_HEADS / nonempty.max(1)).clamp(2, MAX_SLOTS_PER_QUEUE);
-    let age_reads = store.shards().iter().zip(looks).zip(&parts).map(|((shard, look), part)| {
+    let age_reads = store.shards().iter().zip(shard_stats).zip(&parts).map(|((shard, stats), part)| {
         let queues = shown.iter().zip(part).map(move |(name, counts)| async move {
             match counts.ready > 0 {
-                true => oldest_ready_age_ms(shard, look.now, name, slots).await,
+                true => oldest_ready_age_ms(shard, stats.now, name, slots).await,
                 false => Ok(None),
             }
         });
         try_join_all(queues)
     });
     let ages = try_join_all(age_reads).await?;
-    let mut depths: Vec<QueueStats> = Vec::with_capacity(shown.len());
+    let mut queue_stats: Vec<QueueStats> = Vec::with_capacity(shown.len());
     for (name, paused) in shown.into_iter().zip(paused) {
-        depths.push(QueueStats { name, counts: Counts::default(), paused, oldest_ready_age_ms: None });
+        queue_stats.push(QueueStats { name, counts: Counts::default(), paused, oldest_ready_age_ms: None });
     }
     for (part, ages) in parts.into_iter().zip(ages) {
-        for ((depth, counts), age) in depths.iter_mut().zip(part).zip(ages) {
-            depth.counts.join(counts);
-            depth.oldest_ready_age_ms = depth.oldest_ready_age_ms.max(age);
+        for ((queue, counts), age) in queue_stats.iter_mut().zip(part).zip(ages) {
+            queue.counts.join(counts);
+            queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(age);
         }
     }
-    Ok(depths)
+    Ok(queue_stats)
 }
 
 /// Returns the counts of these queues in the shard.
@@ -211,14 +212,14 @@ async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Counts>>
 }
 
 /// Returns whether each queue is paused by the master copy of its settings.
-async fn read_paused(home: &Shard, queues: &[QueueName]) -> Result<Vec<bool>> {
+async fn read_paused(first_shard: &Shard, queues: &[QueueName]) -> Result<Vec<bool>> {
     let mut found = Vec::with_capacity(queues.len());
     for chunk in queues.chunks(QUEUES_PER_PIPELINE) {
         let mut pipeline = pipe();
         for name in chunk {
-            pipeline.cmd("HMGET").arg(home.keys.settings(name)).arg(&settings::FIELDS);
+            pipeline.cmd("HMGET").arg(first_shard.keys.settings(name)).arg(&settings::FIELDS);
         }
-        for values in home.send_pipeline(&pipeline).await? {
+        for values in first_shard.send_pipeline(&pipeline).await? {
             found.push(settings::decode(&mut read_list(values)?)?.paused);
         }
     }
@@ -232,8 +233,8 @@ async fn oldest_ready_age_ms(shard: &Shard, now: TimestampMs, queue: &QueueName,
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(half - 1);
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(-half).arg(-1);
     let mut entries = BTreeSet::new();
-    for answer in shard.send_pipeline(&pipeline).await? {
-        for entry in read_list(answer)? {
+    for reply in shard.send_pipeline(&pipeline).await? {
+        for entry in read_list(reply)? {
             entries.insert(text(entry)?);
         }
     }

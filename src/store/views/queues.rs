@@ -63,8 +63,8 @@ impl Counts {
     }
 
     /// Adds the reply to HMGET of [`Counts::FIELDS`].
-    pub(in crate::store) fn add_reply(&mut self, answer: Value) -> Result<()> {
-        for (count, value) in self.values_mut().into_iter().zip(read_list(answer)?) {
+    pub(in crate::store) fn add_reply(&mut self, reply: Value) -> Result<()> {
+        for (count, value) in self.values_mut().into_iter().zip(read_list(reply)?) {
             if let Value::BulkString(digits) = value {
                 *count = count.saturating_add(parse_int(&digits).unwrap_or(0));
             }
@@ -119,8 +119,8 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     pipeline.cmd("HMGET").arg(shard.keys.settings_copy(name)).arg(&settings::FIELDS);
     pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(name)).arg(0).arg(999);
-    let mut answers = shard.send_pipeline(&pipeline).await?.into_iter();
-    let mut next = || answers.next().unwrap_or(Value::Nil);
+    let mut replies = shard.send_pipeline(&pipeline).await?.into_iter();
+    let mut next = || replies.next().unwrap_or(Value::Nil);
     let is_known = !matches!(next(), Value::Nil);
     let settings = settings::decode(&mut read_list(next())?)?;
     let mut counts = Counts::default();
@@ -137,14 +137,14 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
 fn queued_since(fields: ReplyReader) -> Option<i64> {
     let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
     let [ready, created, released] = [(); 3].map(|()| fields.next().unwrap_or_default());
-    let mut given_back = released.splitn(2, |&byte| byte == b' ');
-    let is_current = given_back.next() == Some(&*ready);
-    let since = given_back.next().filter(|_| is_current);
+    let mut parts = released.splitn(2, |&byte| byte == b' ');
+    let is_current = parts.next() == Some(&*ready);
+    let since = parts.next().filter(|_| is_current);
     parse_int(since.unwrap_or(&ready)).or_else(|| parse_int(&created))
 }
 
-/// Returns the earliest time in ms since which a first task of these wheel entries has had its queue position. A released
-/// task keeps the time of its position, because the tasks behind it have waited as long.
+/// Returns the earliest time in ms since which a first task of these wheel entries has had its queue position. A
+/// released task keeps the time of its position, because the tasks behind it have waited as long.
 pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
     let mut heads = pipe();
     for entry in entries {
@@ -173,8 +173,8 @@ pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries
         return Ok(None);
     }
     let mut oldest = None;
-    for answer in shard.send_pipeline(&times).await? {
-        let since = queued_since(read_list(answer)?);
+    for reply in shard.send_pipeline(&times).await? {
+        let since = queued_since(read_list(reply)?);
         oldest = match (oldest, since) {
             (Some(first), Some(since)) => Some(std::cmp::min(first, since)),
             (first, since) => first.or(since),
@@ -229,13 +229,13 @@ pub async fn settings(
     after: Option<&QueueName>,
     limit: usize,
 ) -> Result<Vec<(QueueName, i64, QueueSettings)>> {
-    let home = store.first_shard();
+    let first_shard = store.first_shard();
     let from = after.map_or("-".to_owned(), |name| format!("({name}"));
     let mut command = cmd("ZRANGEBYLEX");
-    command.arg(home.keys.settings_index()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-    let list = read_list(home.send(&command).await?)?;
+    command.arg(first_shard.keys.settings_index()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
+    let list = read_list(first_shard.send(&command).await?)?;
     let names: Vec<QueueName> = list.filter_map(|name| QueueName::parse(&text(name).ok()?)).collect();
-    read_settings(home, &names, |name| home.keys.settings(name)).await
+    read_settings(first_shard, &names, |name| first_shard.keys.settings(name)).await
 }
 
 /// Returns the versions of the shard's copies of the settings of these queues.
@@ -257,8 +257,8 @@ async fn read_settings(
         pipeline.cmd("HMGET").arg(key(name)).arg("version").arg(&settings::FIELDS);
     }
     let mut found = Vec::new();
-    for (name, answer) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
-        let mut fields = read_list(answer)?;
+    for (name, reply) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
+        let mut fields = read_list(reply)?;
         let version = fields.value()?;
         if matches!(version, Value::Nil) {
             continue;
@@ -273,8 +273,8 @@ pub async fn purgeable(shard: &Shard, queue: &QueueName, state: State, limit: us
     if state == State::Ready {
         return first_ready(shard, queue, limit).await;
     }
-    let places = super::page::page_by_time(shard, queue, state, None, limit).await?;
-    Ok(places.into_iter().map(|place| place.id).collect())
+    let positions = super::page::page_by_time(shard, queue, state, None, limit).await?;
+    Ok(positions.into_iter().map(|position| position.id).collect())
 }
 
 async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<Vec<TaskId>> {

@@ -1,5 +1,5 @@
-//! Counters of a time window. It ends with the last complete bucket by the clock of the first shard, so that two requests
-//! for the same window get the same numbers.
+//! Counters of a time window. It ends with the last complete bucket by the clock of the first shard, so that two
+//! requests for the same window get the same numbers.
 
 use deadpool_redis::redis::Value;
 use futures_util::future::try_join_all;
@@ -63,8 +63,8 @@ pub async fn read_window(store: &Store, queue: Option<&QueueName>, buckets: i64)
     let mut counters = WindowCounters::default();
     let last = add_reply(&mut counters, read_shard(store.first_shard(), queue, buckets, None).await?)?;
     let others = store.shards().iter().filter(|shard| shard.index != store.first_shard().index);
-    for answer in try_join_all(others.map(|shard| read_shard(shard, queue, buckets, Some(last)))).await? {
-        add_reply(&mut counters, answer)?;
+    for reply in try_join_all(others.map(|shard| read_shard(shard, queue, buckets, Some(last)))).await? {
+        add_reply(&mut counters, reply)?;
     }
     Ok(StatsWindow { end: TimestampMs((last + 1) * STATS_BUCKET_MS), counters })
 }
@@ -76,20 +76,20 @@ async fn read_shard(shard: &Shard, queue: Option<&QueueName>, buckets: i64, last
 }
 
 /// Adds the reply of a shard. Returns the last bucket of its window.
-pub(in crate::store) fn add_reply(counters: &mut WindowCounters, answer: Value) -> Result<i64> {
-    let mut answer = read_list(answer)?;
-    let last = answer.int()?;
+pub(in crate::store) fn add_reply(counters: &mut WindowCounters, reply: Value) -> Result<i64> {
+    let mut reply = read_list(reply)?;
+    let last = reply.int()?;
     let add_next = |sum: &mut u64, list: &mut ReplyReader| -> Result<()> {
         *sum = sum.saturating_add(non_negative(list.int()?)?);
         Ok(())
     };
-    add_next(&mut counters.submitted, &mut answer)?;
-    let mut ends = answer.list()?;
+    add_next(&mut counters.submitted, &mut reply)?;
+    let mut ends = reply.list()?;
     let WindowCounters { completed, failed, released, lease_expired: ran_out, leased_ms, .. } = counters;
     for sum in [completed, failed, released, ran_out, leased_ms] {
         add_next(sum, &mut ends)?;
     }
-    let mut waits = answer.list()?;
+    let mut waits = reply.list()?;
     add_next(&mut counters.waited_ms, &mut waits)?;
     while waits.len() > 0 {
         let bucket = u16::try_from(waits.int()?).ok().and_then(Bucket::new);

@@ -19,8 +19,8 @@ use crate::store::shard::{Shard, Store};
 /// Returns the task. `None`: there is no such task.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
     let shard = store.shard_for_task(&id);
-    let answer = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
-    TaskHash::parse(id, answer)?.map(|fields| fields.task()).transpose()
+    let reply = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
+    TaskHash::parse(id, reply)?.map(|fields| fields.task()).transpose()
 }
 
 /// Returns the existing tasks in the order of `ids` until 2 MiB are read, and the number of ids covered.
@@ -40,8 +40,8 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
             for id in ids {
                 pipeline.cmd("HGETALL").arg(shard.keys.task(id));
             }
-            for (id, answer) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                if let Some(fields) = TaskHash::parse(*id, answer)? {
+            for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
+                if let Some(fields) = TaskHash::parse(*id, reply)? {
                     read.insert(*id, fields.task()?);
                 }
             }
@@ -98,8 +98,8 @@ pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Le
     shard.send_pipeline(&pipeline).await?.into_iter().map(decode_lease_state).collect()
 }
 
-pub(in crate::store) fn decode_lease_state(answer: Value) -> Result<Option<LeaseState>> {
-    let mut fields = read_list(answer)?;
+pub(in crate::store) fn decode_lease_state(reply: Value) -> Result<Option<LeaseState>> {
+    let mut fields = read_list(reply)?;
     let mut next = || match fields.value()? {
         Value::Nil => Ok(None),
         other => bytes(other).map(Some),
@@ -131,8 +131,9 @@ const MAX_SLOT_PROBES: u16 = 2048;
 /// The maximum number of entries for which the wheel is read whole.
 const MAX_WHEEL_ENTRIES: i64 = 1024;
 
-/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to continue
-/// from. `None`: there are no more. A page before the last may be short or empty, because the work of a call is bounded.
+/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to
+/// continue from. `None`: there are no more. A page before the last may be short or empty, because the work of a call
+/// is bounded.
 pub async fn ready_tasks(
     store: &Store,
     queue: &QueueName,
@@ -140,12 +141,12 @@ pub async fn ready_tasks(
     limit: usize,
 ) -> Result<(Vec<TaskId>, Option<ReadyPosition>)> {
     let mut page = Page { queue, after, limit, probes_left: MAX_SLOT_PROBES, ids: Vec::new() };
-    let start = after.map_or(9, |place| place.priority);
+    let start = after.map_or(9, |position| position.priority);
     for priority in (0..=start).rev() {
         for shard in store.shards() {
             let (first, last) = store.layout().slot_range(shard.index);
-            let resume = after.filter(|place| place.priority == priority);
-            let from = resume.map_or(first, |place| place.slot.number().max(first));
+            let resume = after.filter(|position| position.priority == priority);
+            let from = resume.map_or(first, |position| position.slot.number().max(first));
             if from > last {
                 continue;
             }
@@ -188,22 +189,22 @@ impl Page<'_> {
             let chunk: Vec<Slot> = chunk.iter().filter_map(|&number| Slot::new(number)).collect();
             let mut pipeline = pipe();
             for slot in &chunk {
-                let resume = self.after.filter(|place| place.priority == priority && place.slot == *slot);
+                let resume = self.after.filter(|position| position.priority == priority && position.slot == *slot);
                 pipeline
                     .cmd("ZRANGEBYSCORE")
                     .arg(shard.keys.slot(self.queue, priority, *slot))
-                    .arg(format!("({}", resume.map_or(-1, |place| place.seq)))
+                    .arg(format!("({}", resume.map_or(-1, |position| position.seq)))
                     .arg("+inf")
                     .arg(&["WITHSCORES", "LIMIT", "0"])
                     .arg(self.limit - self.ids.len());
             }
-            for (slot, answer) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let mut list = read_list(answer)?;
+            for (slot, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
+                let mut list = read_list(reply)?;
                 while list.len() > 0 {
                     self.ids.push(list.id()?);
-                    let place = ReadyPosition { priority, slot: *slot, seq: list.int()? };
+                    let position = ReadyPosition { priority, slot: *slot, seq: list.int()? };
                     if self.ids.len() == self.limit {
-                        return Ok(Some(place));
+                        return Ok(Some(position));
                     }
                 }
             }

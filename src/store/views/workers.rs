@@ -28,8 +28,8 @@ pub struct LiveWorker {
     pub worker: Worker,
     /// The times at which a server saw it first and last. `None`: it is known only by its leases.
     pub seen: Option<(TimestampMs, TimestampMs)>,
-    /// The larger of its declared concurrency and the most leases it held at once in the last 30 s. Only the latter, if no
-    /// server saw it in that time.
+    /// The larger of its declared concurrency and the most leases it held at once in the last 30 s. Only the latter,
+    /// if no server saw it in that time.
     pub effective_concurrency: u64,
 }
 
@@ -77,8 +77,8 @@ fn decode(record: &[u8]) -> Option<LiveWorker> {
     let first = TimestampMs(parse_int(parts.next()?)?);
     let last = TimestampMs(parse_int(parts.next()?)?);
     let worker: Worker = serde_json::from_slice(parts.nth(1)?).ok()?;
-    let lanes = u64::from(worker.concurrency);
-    Some(LiveWorker { worker, seen: Some((first, last)), effective_concurrency: lanes })
+    let concurrency = u64::from(worker.concurrency);
+    Some(LiveWorker { worker, seen: Some((first, last)), effective_concurrency: concurrency })
 }
 
 /// Returns the most leases that each worker held at once in the last 30 s. Samples of several shards add up if they are
@@ -92,8 +92,8 @@ async fn max_leases_held(store: &Store, at: TimestampMs) -> Result<HashMap<Strin
         shard.send(&command).await
     });
     let mut samples: HashMap<(i64, String), u64> = HashMap::new();
-    for answer in try_join_all(reads).await? {
-        let mut fields = match answer {
+    for reply in try_join_all(reads).await? {
+        let mut fields = match reply {
             Value::Map(pairs) => pairs.into_iter().flat_map(|(field, value)| [field, value]).collect::<Vec<_>>(),
             other => read_list(other)?.collect(),
         }
@@ -182,8 +182,8 @@ async fn add_held_tasks(
         for (id, _) in page {
             pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::WORKER]);
         }
-        for ((id, until), answer) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
-            let mut fields = read_list(answer)?;
+        for ((id, until), reply) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
+            let mut fields = read_list(reply)?;
             let (state, worker) = (fields.value()?, fields.value()?);
             let Value::BulkString(worker) = worker else { continue };
             let worker = String::from_utf8_lossy(&worker);
