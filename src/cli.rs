@@ -36,7 +36,7 @@ enum Command {
         #[command(flatten)]
         settings: ConfigArgs,
         #[command(flatten)]
-        options: RepairOptions,
+        options: doctor::RepairOptions,
     },
     /// Exit with 0 if the server answers /readyz with 200
     Healthcheck(ConfigArgs),
@@ -49,17 +49,6 @@ struct ConfigArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     raw: RawConfig,
-}
-
-/// Changes that the doctor may make.
-#[derive(Debug, Args)]
-struct RepairOptions {
-    /// Repair defects; safe while servers run, and no task is lost
-    #[arg(long)]
-    repair: bool,
-    /// Accept detected data loss: servers resume with the current data; a missing data set is created empty
-    #[arg(long)]
-    accept_loss: bool,
 }
 
 /// OpenTelemetry's variable for the collector's URL.

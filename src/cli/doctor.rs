@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use clap::Args;
 
-use super::RepairOptions;
 use crate::app;
 use crate::config::Config;
 use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, repair};
@@ -19,6 +19,17 @@ use crate::store::ops;
 use crate::store::redis::config::RedisConfig;
 use crate::store::redis::preflight;
 use crate::store::{Client, Store};
+
+/// Changes that the doctor may make.
+#[derive(Debug, Args)]
+pub(super) struct RepairOptions {
+    /// Repair defects; safe while servers run, and no task is lost
+    #[arg(long)]
+    repair: bool,
+    /// Accept detected data loss: servers resume with the current data; a missing data set is created empty
+    #[arg(long)]
+    accept_loss: bool,
+}
 
 /// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {

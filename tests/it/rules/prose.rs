@@ -187,7 +187,8 @@ fn sentences_have_a_noun_as_subject_and_no_banned_phrase() {
 
 #[test]
 fn prose_rule_finds_what_it_forbids() {
-    let source = "//! Reads tasks. Who waits has a place.\n// What is `over` is deleted\n// here.\nlet x = \"nobody was here\";";
+    let source =
+        "//! Reads tasks. Who waits has a place.\n// What is `over` is deleted\n// here.\nlet x = \"nobody was here\";";
     let found: Vec<String> = paragraphs(Path::new("x.rs"), source).iter().flat_map(|one| defects(one)).collect();
     assert_eq!(
         found,
