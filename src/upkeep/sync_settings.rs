@@ -3,7 +3,7 @@
 use super::job::Context;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::ops::apply_settings::apply_settings;
-use crate::store::views::queues::{copy_versions, settings};
+use crate::store::views::queues::{copy_versions, settings_page};
 use crate::store::{Caller, Result, Shard};
 
 /// Queues per page.
@@ -13,7 +13,7 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
     let mut after = None;
     let mut outcome = Ok(());
     loop {
-        let page = settings(&context.store, after.as_ref(), PAGE_SIZE).await?;
+        let page = settings_page(&context.store, after.as_ref(), PAGE_SIZE).await?;
         let names: Vec<_> = page.iter().map(|(name, _, _)| name.clone()).collect();
         // An unavailable shard does not keep the others from being updated.
         for shard in context.store.shards() {

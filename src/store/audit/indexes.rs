@@ -131,8 +131,7 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
 
 /// Whether each count is exact, and `submitted` is their sum.
 fn counts_match(queue: &QueueIndexes) -> bool {
-    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
-        queue.counts;
+    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } = queue.counts;
     let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
     let waiting: usize = queue.slots.values().map(HashMap::len).sum();
     let pairs = [
@@ -144,7 +143,7 @@ fn counts_match(queue: &QueueIndexes) -> bool {
         (cancelled, ended(State::Cancelled)),
         (expired, ended(State::Expired)),
     ];
-    let total = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
+    let total = scheduled + ready + leased + completed + dead + cancelled + expired + deleted;
     submitted == total && pairs.into_iter().all(|(count, found)| count == found as i64)
 }
 
@@ -211,7 +210,7 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     );
     let mut sum = Counts::default();
     for queue in snapshot.queues.values() {
-        sum.join(queue.counts);
+        sum.merge(queue.counts);
     }
     // A deleted queue leaves only its submitted and deleted counts.
     let of_deleted_queues = snapshot.total.submitted - sum.submitted;

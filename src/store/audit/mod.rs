@@ -109,7 +109,7 @@ impl AuditReport {
         self.findings.extend(violations.iter().flat_map(|(invariant, found)| messages(invariant, found)).map(finding));
         self.remarks.extend(remarks.into_iter().map(finding));
         self.tasks += (snapshot.tasks.len() + snapshot.unreadable_tasks.len()) as u64;
-        self.totals.join(snapshot.total);
+        self.totals.merge(snapshot.total);
     }
 }
 

@@ -83,7 +83,7 @@ pub async fn dataset_stats(store: &Store) -> Result<DatasetStats> {
     let parts = try_join_all(shards.iter().map(|shard| shard_stats(shard, quarter))).await?;
     let mut stats = DatasetStats { totals: Counts::default(), overdue_ms: 0, shards: Vec::new() };
     for part in &parts {
-        stats.totals.join(part.totals);
+        stats.totals.merge(part.totals);
         stats.overdue_ms = stats.overdue_ms.max(part.overdue_ms);
     }
     Ok(DatasetStats { shards: parts, ..stats })
@@ -187,7 +187,7 @@ async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<
     }
     for (part, ages) in parts.into_iter().zip(ages) {
         for ((queue, counts), age) in queue_stats.iter_mut().zip(part).zip(ages) {
-            queue.counts.join(counts);
+            queue.counts.merge(counts);
             queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(age);
         }
     }

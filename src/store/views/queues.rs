@@ -56,7 +56,7 @@ impl Counts {
     }
 
     /// Adds the counts of another queue or shard.
-    pub fn join(&mut self, mut other: Counts) {
+    pub fn merge(&mut self, mut other: Counts) {
         for (sum, count) in self.values_mut().into_iter().zip(other.values_mut()) {
             *sum = sum.saturating_add(*count);
         }
@@ -100,7 +100,7 @@ pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
     for part in parts {
         is_known |= part.is_known;
         queue.settings = settings::merge(queue.settings, part.settings);
-        queue.counts.join(part.counts);
+        queue.counts.merge(part.counts);
         queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(part.oldest_ready_age_ms);
     }
     Ok(is_known.then_some(queue))
@@ -224,7 +224,7 @@ pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
 }
 
 /// Returns at most `limit` master copies of settings after `after`: name, version, settings.
-pub async fn settings(
+pub async fn settings_page(
     store: &Store,
     after: Option<&QueueName>,
     limit: usize,
