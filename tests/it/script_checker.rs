@@ -1,11 +1,11 @@
-//! The shim under which the suite runs once finds what it is there to find.
+//! The script checker, under which the suite runs once, finds each fault that it must find.
 
 use deadpool_redis::redis::{self, cmd};
 
 use crate::support::SHIM;
 use crate::support::redis::{OwnRedis, connect};
 
-/// What a script with this body is answered under the shim.
+/// Runs a script with this body under the checker.
 async fn run(redis: &OwnRedis, body: &str) -> redis::RedisResult<redis::Value> {
     let mut connection = connect(&redis.url).await?;
     let text = format!("#!lua\n{SHIM}\nlocal call, base = redis.call, ARGV[1]\n{body}");

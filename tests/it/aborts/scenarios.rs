@@ -1,5 +1,5 @@
-//! For each script states in which it takes its interesting ways. Items of one call that are each a single write are apart:
-//! of several, some may be done.
+//! For each script, states in which it takes each of its branches. Items that are each a single write are in separate
+//! calls: of several such items, a stopped call may have done some.
 
 mod bookkeeping;
 mod lease_ends;
@@ -28,7 +28,7 @@ use crate::support::script_lab::{Lab, document, error, id, queue, task, want};
 
 type Step = for<'a> fn(&'a Lab) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// What stands before a call, and the call.
+/// A state, and a call in that state.
 pub struct Scenario {
     /// The script that is stopped.
     pub script: &'static str,
@@ -75,13 +75,13 @@ fn failure(lab: &Lab, n: u16, wait_ms: Option<i64>) -> Failure {
     Failure { held: lab.held(n), report: error("broken"), wait_ms }
 }
 
-/// Submits and claims.
+/// Submits and claims tasks.
 async fn leased(lab: &Lab, tasks: &[NewTask]) -> Result<()> {
     lab.submit(tasks).await?;
     lab.claim(&["q"], &[want(tasks.len(), Some(b"c"), 1)]).await.map(drop)
 }
 
-/// From now on scripts report what they change.
+/// From now on scripts publish events.
 async fn listening(lab: &Lab) -> Result<()> {
     enable_events(lab.shard(), &mut Caller::new()).await.map(drop)
 }
@@ -119,7 +119,7 @@ async fn give_back(lab: &Lab, n: u16, delay_ms: i64) -> Result<()> {
     release(lab.shard(), &mut Caller::new(), &[Release { held: lab.held(n), delay_ms }]).await.map(drop)
 }
 
-/// Damage of every kind that can be mended, to a store with tasks in many states.
+/// Damage of every kind that can be repaired, in a store with tasks in many states.
 async fn damaged(lab: &Lab) -> Result<()> {
     leased(lab, &[task(11), keyed(12, DedupeMode::Keep, None)]).await?;
     finish(lab, 11).await?;

@@ -1,4 +1,4 @@
-//! A store without a server, whose scripts can be stopped at any of their calls, and whose state can be put back.
+//! A store without a server: its scripts can be stopped at any of their calls of Redis, and its state can be restored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -33,8 +33,8 @@ use super::redis::{Flavour, OwnRedis, connect};
 
 const ABORT: &str = include_str!("abort.lua");
 
-/// All that is kept, one line each: key, field or member, value or score. Left out are the calls, what is only looked at
-/// (the sums of the throughput model, and who was seen), and by whose name somebody listens, which is another each time.
+/// Reads all content, one line each: key, field or member, value or score. Left out are the records of callers, statistics,
+/// and the name in `events_enabled`, which differ between two runs.
 const CONTENT: &str = r"
 local lines = {}
 local left_out = { callers = true, stats = true, lease_samples = true, workers = true, workers_seen = true }
@@ -52,11 +52,11 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   else
     line((string.gsub(redis.call('GET', key), ' %x+%-%d+$', '')))
   end
-  if redis.call('PTTL', key) > 0 then line('goes by itself') end
+  if redis.call('PTTL', key) > 0 then line('has a TTL') end
 end
 return lines";
 
-/// What [`CONTENT`] reads.
+/// Lines that [`CONTENT`] reads.
 pub type Content = BTreeSet<Vec<u8>>;
 
 /// A store with one shard.
@@ -68,7 +68,7 @@ pub struct Lab {
     redis: OwnRedis,
 }
 
-/// A state of a lab.
+/// A saved state of a lab.
 pub struct Saved {
     keys: Vec<(Vec<u8>, i64, Vec<u8>)>,
     held: BTreeMap<TaskId, LeaseRef>,
@@ -112,7 +112,7 @@ pub fn error(message: &str) -> ErrorReport {
     ErrorReport { worker: "w".into(), kind: "k".into(), message: message.into(), details: None }
 }
 
-/// Somebody who wants `max` tasks of the first queue of the call, then of the second.
+/// A request for `max` tasks of the first `queues` queues of the call.
 pub fn want(max: usize, claim: Option<&[u8]>, queues: usize) -> WaiterRequest {
     WaiterRequest {
         max,
@@ -151,7 +151,7 @@ impl Lab {
         self.store.first_shard()
     }
 
-    /// Moves Redis' clock, as scripts see it, to `ms` after it began.
+    /// Sets the scripts' clock to `ms` after the start of the lab.
     pub fn at(&self, ms: i64) {
         self.offset.store(ms, Ordering::Relaxed);
     }
@@ -175,7 +175,7 @@ impl Lab {
         self.held.lock().expect("no panic").clear();
     }
 
-    /// From now on every script is stopped at its call number `at`; 0: at none.
+    /// From now on every script is stopped at its call number `at` of Redis; 0: at none.
     pub async fn stop_at(&self, at: usize) {
         self.ask::<()>(cmd("HSET").arg(self.key("callers")).arg("~abort").arg(at)).await;
     }
@@ -184,7 +184,7 @@ impl Lab {
         self.ask::<Vec<Vec<u8>>>(cmd("EVAL").arg(CONTENT).arg(0)).await.into_iter().collect()
     }
 
-    /// All keys, leases and the time, to be put back by [`Lab::restore`].
+    /// Saves all keys, leases and the time for [`Lab::restore`].
     pub async fn save(&self) -> Saved {
         let mut keys = Vec::new();
         for key in self.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg("*")).await {
@@ -206,7 +206,7 @@ impl Lab {
         self.at(*now);
     }
 
-    /// The tasks in what was read, and their states.
+    /// The tasks in the content, and their states.
     pub fn tasks(&self, content: &Content) -> BTreeMap<TaskId, State> {
         let prefix = self.key("task:");
         let states = content.iter().filter_map(|line| {
@@ -231,12 +231,12 @@ impl Lab {
         Ok(tasks)
     }
 
-    /// The lease of task `n` that a claim of this lab got.
+    /// The lease of task `n` from a claim of this lab.
     pub fn held(&self, n: u16) -> LeaseRef {
         self.held.lock().expect("no panic").get(&id(n)).expect("a lease").clone()
     }
 
-    /// Ends the leases of `queue` that ran out.
+    /// Ends the expired leases of `queue`.
     pub async fn reap(&self, queue: &QueueName, wait_ms: i64) -> Result<()> {
         let now = next_due(self.shard()).await?.now;
         let leases: Vec<ExpiredLease> = expired_leases(self.shard(), queue, now)
@@ -252,7 +252,7 @@ impl Lab {
         expire_leases(self.shard(), &mut Caller::new(), &leases).await.map(drop)
     }
 
-    /// Lets all time pass and works everything off: who was handed out, in order.
+    /// Advances the clock past all times and completes all tasks. Returns the tasks in the order of their claims.
     pub async fn drain(&self) -> Result<Vec<TaskId>> {
         self.at(self.now() + 30 * 86_400_000);
         let mut caller = Caller::new();
@@ -261,7 +261,7 @@ impl Lab {
             self.reap(&queue(name), 0).await?;
             promote(self.shard(), &mut caller, &queue(name)).await?;
         }
-        // Those that were leased at their deadline wait again.
+        // A task that was leased at its time of expiry waits again.
         expire_tasks(self.shard(), &mut caller).await?;
         let mut worked = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! What is kept beside tasks, what only reads, and the doctor's own.
+//! Scripts for settings, idempotency and servers' records, scripts that only read, and scripts of the doctor.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
-        scenario!("apply_settings", "a queue that nobody knows", |_lab| {}, |lab| { pause(lab, 1, true).await? }),
+        scenario!("apply_settings", "an unknown queue", |_lab| {}, |lab| { pause(lab, 1, true).await? }),
         scenario!("apply_settings", "pauses", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             pause(lab, 1, true).await?
         }),
@@ -68,7 +68,7 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!("idempotency", "opens", |_lab| {}, |lab| { note(lab, None).await? }),
-        scenario!("idempotency", "closes", |lab| { note(lab, None).await? }, |lab| { note(lab, Some(201)).await? }),
+        scenario!("idempotency", "completes", |lab| { note(lab, None).await? }, |lab| { note(lab, Some(201)).await? }),
         scenario!(
             "idempotency",
             "opens again after its time",
@@ -100,7 +100,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "prune_callers",
-            "pumps that are gone",
+            "idle callers",
             |lab| {
                 lab.submit(&[task(11)]).await?;
                 lab.at(9_000_000);
@@ -146,15 +146,15 @@ pub(super) fn all() -> Vec<Scenario> {
                 .await?;
             }
         ),
-        scenario!("verify_invariants", "much", |lab| { damaged(lab).await? }, |lab| {
+        scenario!("verify_invariants", "damage of all kinds", |lab| { damaged(lab).await? }, |lab| {
             verify_invariants(lab.shard(), &[entry(14, "scheduled:q"), Invariant::QueueIndexes("q".into())]).await?;
         }),
-        scenario!("sample_leases", "who holds leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
+        scenario!("sample_leases", "two leases", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
             sample_leases(lab.shard(), &mut Caller::new(), None).await?;
         }),
         scenario!(
             "sample_leases",
-            "nobody any more",
+            "no leases left",
             |lab| {
                 leased(lab, &[task(11)]).await?;
                 sample_leases(lab.shard(), &mut Caller::new(), None).await?;
@@ -168,20 +168,20 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("record_workers", "the first", |_lab| {}, |lab| { seen(lab, &["a", "b"]).await? }),
         scenario!(
             "record_workers",
-            "one again after long, one new, one forgotten",
+            "one seen again, one new, one dropped",
             |lab| {
                 seen(lab, &["a", "b"]).await?;
                 lab.at(90_000_000);
             },
             |lab| { seen(lab, &["b", "c"]).await? }
         ),
-        scenario!("stats", "something", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+        scenario!("stats", "a claim", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
             read_window(&lab.store, Some(&queue("q")), 2).await?;
         }),
-        scenario!("next_due", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
+        scenario!("next_due", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             next_due(lab.shard()).await?;
         }),
-        scenario!("page", "something", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
+        scenario!("page", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             page_by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;
         }),
     ]

@@ -1,4 +1,4 @@
-//! Leases end.
+//! Scripts that end leases.
 
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
@@ -19,7 +19,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "complete",
-            "the last, with a key, watched",
+            "the last, with a dedupe key and a waiting request",
             |lab| {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
                 subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
@@ -28,19 +28,19 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "complete",
-            "somebody listens",
+            "events enabled",
             |lab| {
                 leased(lab, &[task(11), task(12)]).await?;
                 listening(lab).await?;
             },
             |lab| { finish(lab, 11).await? }
         ),
-        scenario!("fail", "tried again later", |lab| { leased(lab, &[expiring(11), task(12)]).await? }, |lab| {
+        scenario!("fail", "retried later", |lab| { leased(lab, &[expiring(11), task(12)]).await? }, |lab| {
             fail_with(lab, &[failure(lab, 11, Some(5000)), failure(lab, 12, Some(5000))]).await?;
         }),
         scenario!(
             "fail",
-            "tried again at once",
+            "retried at once",
             |lab| {
                 leased(lab, &[task(11)]).await?;
                 lab.submit(&[task(12), task(21)]).await?;
@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "fail",
-            "dead, and called off",
+            "dead and cancelled",
             |lab| {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None), task(12)]).await?;
                 call_off(lab, &[12]).await?;
@@ -58,7 +58,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "fail",
-            "old errors are forgotten",
+            "old errors dropped",
             |lab| {
                 lab.submit(&[task(11)]).await?;
                 for _ in 0..2 {
@@ -75,7 +75,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "expire_leases",
-            "tried again, dead, called off",
+            "retried, dead, cancelled",
             |lab| {
                 let last = NewTask { max_attempts: 1, ..keyed(12, DedupeMode::Keep, None) };
                 leased(lab, &[expiring(11), last, task(13)]).await?;
@@ -86,7 +86,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "expire_leases",
-            "tried again at once",
+            "retried at once",
             |lab| {
                 leased(lab, &[task(11)]).await?;
                 lab.at(70_000);
@@ -95,19 +95,19 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "release",
-            "to its place, in front",
+            "to its position, at the front",
             |lab| {
                 leased(lab, &[expiring(11)]).await?;
                 lab.submit(&[task(21)]).await?;
             },
             |lab| { give_back(lab, 11, 0).await? }
         ),
-        scenario!("release", "for later", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+        scenario!("release", "with a delay", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
             give_back(lab, 11, 5000).await?
         }),
         scenario!(
             "release",
-            "called off",
+            "cancelled",
             |lab| {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
                 call_off(lab, &[11]).await?;

@@ -1,4 +1,4 @@
-//! Tasks come, and go to workers.
+//! Submit, claim, heartbeat, and requests that wait for an end.
 
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
@@ -14,25 +14,25 @@ use crate::support::script_lab::{document, id, queue, task, want};
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         scenario!("submit", "the first task", |_lab| {}, |lab| { lab.submit(&[task(11)]).await? }),
-        scenario!("submit", "a further one", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+        scenario!("submit", "a second task", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             lab.submit(&[task(12)]).await?
         }),
-        scenario!("submit", "several, later and with deadlines", |lab| { lab.submit(&[later(14)]).await? }, |lab| {
+        scenario!("submit", "several, scheduled and expiring", |lab| { lab.submit(&[later(14)]).await? }, |lab| {
             let other = NewTask { queue: queue("r"), priority: 9, ..task(31) };
             lab.submit(&[task(11), later(12), expiring(21), other]).await?;
         }),
-        scenario!("submit", "somebody listens", |lab| { listening(lab).await? }, |lab| {
+        scenario!("submit", "events enabled", |lab| { listening(lab).await? }, |lab| {
             lab.submit(&[task(11), later(12)]).await?;
         }),
-        scenario!("submit", "with a dedupe key for a while", |_lab| {}, |lab| {
+        scenario!("submit", "with a dedupe window", |_lab| {}, |lab| {
             lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
         }),
-        scenario!("submit", "kept", |lab| { lab.submit(&[keyed(11, DedupeMode::Keep, None)]).await? }, |lab| {
+        scenario!("submit", "keeps the holder of the key", |lab| { lab.submit(&[keyed(11, DedupeMode::Keep, None)]).await? }, |lab| {
             lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await?;
         }),
         scenario!(
             "submit",
-            "replaces in another priority, with a deadline",
+            "replaces with another priority and a time of expiry",
             |lab| {
                 lab.submit(&[keyed(11, DedupeMode::Replace, None)]).await?;
             },
@@ -43,7 +43,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "submit",
-            "puts off",
+            "debounce: ready to scheduled",
             |lab| { lab.submit(&[keyed(11, DedupeMode::Debounce, None), task(12)]).await? },
             |lab| {
                 let new = NewTask { start: StartTime::After(5000), ..keyed(13, DedupeMode::Debounce, None) };
@@ -52,7 +52,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "submit",
-            "puts on",
+            "debounce: scheduled to ready",
             |lab| {
                 lab.submit(&[NewTask {
                     start: StartTime::After(5000),
@@ -88,7 +88,7 @@ pub(super) fn all() -> Vec<Scenario> {
         }),
         scenario!(
             "claim",
-            "many slots, priorities and waiters",
+            "many slots, priorities and requests",
             |lab| {
                 let urgent = NewTask { priority: 9, ..expiring(12) };
                 let other = NewTask { queue: queue("r"), ..task(31) };
@@ -100,7 +100,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "claim",
-            "passes over what has expired",
+            "passes over expired tasks",
             |lab| {
                 lab.submit(&[expiring(11), task(12)]).await?;
                 lab.at(700_000);
@@ -111,7 +111,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "claim",
-            "somebody listens",
+            "events enabled",
             |lab| {
                 listening(lab).await?;
                 lab.submit(&[task(11), task(12)]).await?;
@@ -128,7 +128,7 @@ pub(super) fn all() -> Vec<Scenario> {
             let beat = LeaseHeartbeat { held: lab.held(11), lease_ms: Some(1000), progress: None };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
         }),
-        scenario!("subscribe_completion", "one that waits", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+        scenario!("subscribe_completion", "a waiting task", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
         }),
     ]

@@ -1,4 +1,4 @@
-//! Tasks wait, end while they wait, come back, and go.
+//! Promote, cancel, expire, retry, delete.
 
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::DedupeMode;
@@ -57,7 +57,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 expire_tasks(lab.shard(), &mut Caller::new()).await?;
             }
         ),
-        scenario!("cancel", "a leased one", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
+        scenario!("cancel", "a leased task", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
             call_off(lab, &[11]).await?
         }),
         scenario!(
@@ -71,7 +71,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "retry",
-            "a dead one with key and deadline",
+            "a dead task with a dedupe key and a time of expiry",
             |lab| {
                 leased(lab, &[NewTask { expires_in_ms: Some(600_000), ..keyed(11, DedupeMode::Keep, Some(60_000)) }])
                     .await?;
@@ -83,7 +83,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "retry",
-            "one that was called off in its lease, and another",
+            "a task cancelled under lease, and another",
             |lab| {
                 leased(lab, &[task(11)]).await?;
                 lab.submit(&[task(12), task(21)]).await?;
@@ -96,7 +96,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "delete",
-            "ended ones",
+            "ended tasks",
             |lab| {
                 leased(lab, &[task(11), task(12)]).await?;
                 finish(lab, 11).await?;
