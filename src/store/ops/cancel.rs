@@ -9,7 +9,8 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "cancel", ["events", "wheel", "waiting", "dedupe", "lease"]);
+pub(super) static SCRIPT: Script =
+    script!(write "cancel", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

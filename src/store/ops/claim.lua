@@ -42,7 +42,7 @@ if last_reply then
       end
     end
   end
-  return discard({ 1, 0, handouts, {} })
+  return cmsgpack.pack({ 1, 0, handouts, {} })
 end
 
 -- Leases that begin now, by their length; each number also in digits.
@@ -123,5 +123,6 @@ for index, queue in pairs(opened) do
   end
 end
 local reply = { is_full and 1 or 0, passed_expired, handouts, fronts }
-if taken == 0 then return discard(reply) end
+-- Nothing is written, not even the record of this call.
+if taken == 0 then return cmsgpack.pack(reply) end
 return commit(reply, remembered)

@@ -8,7 +8,8 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "delete", ["events", "wheel", "waiting", "dedupe"]);
+pub(super) static SCRIPT: Script =
+    script!(write "delete", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe"]);
 
 /// Why a task is deleted, which decides the states that allow it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,7 +6,8 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "expire_tasks", ["events", "wheel", "waiting", "dedupe", "lease"]);
+pub(super) static SCRIPT: Script =
+    script!(write "expire_tasks", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task"]);
 
 /// Ends waiting tasks whose time of expiry has passed. Returns whether there may be more.
 pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {

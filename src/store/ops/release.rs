@@ -7,7 +7,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "release", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "lease", "end_lease"]);
+pub(super) static SCRIPT: Script = script!(write "release", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "free_dedupe", "finish_task", "lease", "end_lease"]);
 
 /// A task to release.
 #[derive(Clone, Debug)]

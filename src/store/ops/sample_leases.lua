@@ -14,7 +14,7 @@ if last_reply then return last_reply end
 local key, held_since = base .. 'lease_samples', tonumber(ARGV[8]) or now
 local bucket, outdated = math.floor(held_since / 5000), {}
 for _, taken in ipairs(call('HKEYS', key)) do
-  if tonumber(taken) == bucket then return discard(cmsgpack.unpack(call('HGET', key, taken))[1]) end
+  if tonumber(taken) == bucket then return cmsgpack.pack(cmsgpack.unpack(call('HGET', key, taken))[1]) end
   if tonumber(taken) <= bucket - ARGV[7] then outdated[#outdated + 1] = taken end
 end
 touched[key] = true
@@ -34,5 +34,5 @@ for worker, leases in pairs(leases_of) do
 end
 if #sample > 1 then write('HSET', key, bucket, cmsgpack.pack(sample)) end
 if #outdated > 0 then write_last('HDEL', key, unpack(outdated)) end
-if #sample == 1 and #outdated == 0 then return discard(held_since) end
+if #sample == 1 and #outdated == 0 then return cmsgpack.pack(held_since) end
 return commit(held_since)

@@ -12,12 +12,12 @@ COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
 
-local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at }
 local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
 -- Options and reply of most tasks: shared, so that they cost no table for each.
 local NO_OPTIONS, READY_NOW = {}, { 'created', 'ready', now, '', '' }
 local within_ms = tonumber(ARGV[5])
-local submitted, is_listed, some_stored = counters_of('submitted'), {}, nil
+local submitted, is_listed, some_stored = {}, {}, nil
+new_counters.submitted = submitted
 
 local function read_options(at)
   local delay_ms, run_at, expires_in_ms, digest, mode, window_ms = tonumber(ARGV[at]), unpack(ARGV, at + 1, at + 5)
@@ -116,7 +116,7 @@ local function submit(task)
   if not options.digest then return create(task) end
   local dedupe_key, holder_id, until_ms = read_dedupe(task[F.queue], options.digest)
   options.dedupe_key = dedupe_key
-  local holder = holder_id and load_task(holder_id, HOLDER_FIELDS)
+  local holder = holder_id and load_task(holder_id, { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at })
   if not holder or (until_ms and until_ms <= now) then return create(task) end
   -- An ended task holds no key: its record should have been deleted when it ended.
   if not HOLDS_KEY[holder[F.state]] then return create(task) end

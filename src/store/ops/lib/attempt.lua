@@ -3,7 +3,7 @@
 -- Reads ARGV[5..8]: retain_ms of dead tasks, of cancelled ones, how many errors a task keeps, their bytes in all.
 --
 -- defines: ATTEMPT_FIELDS, fail_attempt
--- needs: prelude, clock, transaction, events, wheel, dedupe, lease, end_lease, waiting
+-- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease
 local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
   F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms }
 local dead_retain_ms, cancelled_retain_ms, max_errors, max_error_bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])

@@ -4,7 +4,8 @@
 -- needs: clock, transaction, stats_counters
 -- keys: leased:<queue>, claim:<digest>
 local OUTCOMES = { complete = 1, fail = 2, release = 3, expire = 4 }
-local lease_ends = counters_of('lease_ends')
+local lease_ends = {}
+new_counters.lease_ends = lease_ends
 
 -- Ends the task's lease; the script writes the state. An expired lease ended at its time, not when upkeep found it.
 -- Returns fields and values to write: by them a repetition of `verb` with this token gets the same reply.

@@ -12,7 +12,7 @@ local events_enabled = call('GET', base .. 'events_enabled')
 if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > tonumber(clock[1]) then
   events = {}
   -- At most 100 events in a message.
-  after_commit[#after_commit + 1] = function()
+  after_commit = function()
     for from = 1, #events, 100 do
       call('SPUBLISH', base .. 'events', cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) }))
     end

@@ -1,8 +1,7 @@
--- lease: checks the lease of a task, and ends the task.
+-- lease: checks the leases of tasks.
 --
--- defines: check_lease, finish_task
--- needs: prelude, clock, transaction, dedupe
--- keys: ended:<queue>:<state>, retention
+-- defines: check_lease
+-- needs: prelude, clock
 
 -- Returns nil if `token` holds the task's lease, else the reply. `verb` ends a lease: its repetition gets its first reply.
 -- An expired lease is lost, whether or not upkeep has ended it.
@@ -17,16 +16,4 @@ local function check_lease(task, token, verb)
     end
   end
   return { 'lease_lost', task[F.state] }
-end
-
--- Ends the task in `state`, which the script writes. `default_retain_ms` is how long a task without its own is kept.
-local delete_at = {}
-local function finish_task(task, state, default_retain_ms)
-  zset_add(base .. 'ended:' .. task[F.queue] .. ':' .. state, now_digits, task.id)
-  local retain_ms = task[F.retain_ms]
-  if not retain_ms or retain_ms == '' then retain_ms = default_retain_ms end
-  delete_at[retain_ms] = delete_at[retain_ms] or digits(now + tonumber(retain_ms))
-  zset_add(base .. 'retention', delete_at[retain_ms], task.id)
-  free_dedupe(task)
-  if task[F.completion_watched] then notify('ended ' .. task.id) end
 end

@@ -52,7 +52,8 @@ end
 
 -- Brings a hash of counts to `expected`. Submitted tasks that no count accounts for have been deleted.
 local function set_counts(flag, key, counts, expected)
-  local deltas, sum = deltas_of(key), expected.deleted
+  local deltas, sum = {}, expected.deleted
+  count_deltas[key] = deltas
   for _, name in ipairs(COUNTS) do
     if name ~= 'submitted' and name ~= 'deleted' then sum = sum + expected[name] end
   end

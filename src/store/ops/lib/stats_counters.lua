@@ -4,7 +4,7 @@
 -- queue. Counters of earlier 5 s go into a bucket that all callers share, by queue and, under the empty name, for the
 -- shard. A bucket expires when no window reaches back to it. A reader adds both.
 --
--- defines: counters_of
+-- defines: new_counters
 -- needs: prelude, clock, transaction, stats_format
 -- registers: before_commit, which adds the call's counters to the caller's
 -- keys: callers, stats:<bucket>
@@ -12,14 +12,8 @@ local BUCKET_TTL_MS = 920000
 -- With more queues the caller's counters go into the bucket at once: reading them would cost each call more.
 local MAX_PENDING_QUEUES = 16
 
--- Counters of this call: name -> queue -> counter.
+-- Counters of this call: name -> queue -> counter; scripts and fragments enter their names.
 local new_counters = {}
-
--- Returns the call's counters of this name, by queue, to be filled in.
-local function counters_of(name)
-  new_counters[name] = new_counters[name] or {}
-  return new_counters[name]
-end
 
 -- Stages the addition of `pending` to its bucket.
 local function flush_bucket(bucket, pending)
@@ -47,24 +41,26 @@ local function flush_bucket(bucket, pending)
 end
 
 before_commit[#before_commit + 1] = function()
-  local is_counted = false
-  for _, by_queue in pairs(new_counters) do is_counted = is_counted or next(by_queue) ~= nil end
-  if not is_counted then return end
-  local field = caller .. ':counters'
-  local bucket, pending_bucket, pending = math.floor(now / BUCKET_MS), unpack_pending(call('HGET', callers, field))
-  if pending_bucket ~= bucket then
-    if pending_bucket and next(pending) and bucket - pending_bucket < BUCKET_TTL_MS / BUCKET_MS then
-      flush_bucket(pending_bucket, pending)
-    end
-    pending = {}
-  end
-  local queues = 0
+  local field, bucket, pending, queues = caller .. ':counters', math.floor(now / BUCKET_MS), nil, 0
   for name, by_queue in pairs(new_counters) do
-    local sums = pending[name] or {}
-    pending[name] = sums
-    for queue, counter in pairs(by_queue) do sums[queue] = add_counter(sums[queue], counter) end
-    for _ in pairs(sums) do queues = queues + 1 end
+    if next(by_queue) then
+      if not pending then
+        local pending_bucket
+        pending_bucket, pending = unpack_pending(call('HGET', callers, field))
+        if pending_bucket ~= bucket then
+          if pending_bucket and next(pending) and bucket - pending_bucket < BUCKET_TTL_MS / BUCKET_MS then
+            flush_bucket(pending_bucket, pending)
+          end
+          pending = {}
+        end
+      end
+      local sums = pending[name] or {}
+      pending[name] = sums
+      for queue, counter in pairs(by_queue) do sums[queue] = add_counter(sums[queue], counter) end
+      for _ in pairs(sums) do queues = queues + 1 end
+    end
   end
+  if not pending then return end
   if queues > MAX_PENDING_QUEUES then
     flush_bucket(bucket, pending)
     pending = {}

@@ -3,13 +3,14 @@
 -- A script that is stopped half-way keeps its earlier writes. Therefore `commit` writes in a fixed order: values and
 -- fields, added zset members, the caller's record, removed zset members, and last the writes that may delete a key.
 -- No key is touched after a write that may have emptied it, and every key is touched before the first write.
--- Wake-ups follow the writes. Fragments register hooks: `before_commit` may stage writes, `after_commit` publishes.
+-- Wake-ups follow the writes. Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if
+-- it is set, publishes. A script pays for each function and table it defines, so fragments define few.
 --
 -- defines: before_commit, after_commit; set_field, zset_add, zset_remove, write, write_last, notify, count,
---   next_counter, due_no_later, read_task, load_task, commit, discard; touched, writes, removals, count_deltas
+--   next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
 -- needs: prelude, clock
 -- keys: task:<id>, count:<queue>, count, seq, due
-local before_commit, after_commit = {}, {}
+local before_commit, after_commit = {}, nil
 local zset_adds, removals, writes, last_writes, wakeups = {}, {}, {}, {}, {}
 -- Keys that the script has read; the others are read before the first write.
 local touched = {}
@@ -59,16 +60,13 @@ end
 -- Count key -> field -> difference; and for each queue the differences of its own counts and of the shard's.
 local count_deltas, deltas_of_queue = {}, {}
 
-local function deltas_of(key)
-  count_deltas[key] = count_deltas[key] or {}
-  return count_deltas[key]
-end
-
 -- Adds `difference` to a count of the queue and of the shard.
 local function count(queue, field, difference)
   local pair = deltas_of_queue[queue]
   if not pair then
-    pair = { deltas_of(base .. 'count:' .. queue), deltas_of(base .. 'count') }
+    local key, shard_key = base .. 'count:' .. queue, base .. 'count'
+    count_deltas[key], count_deltas[shard_key] = count_deltas[key] or {}, count_deltas[shard_key] or {}
+    pair = { count_deltas[key], count_deltas[shard_key] }
     deltas_of_queue[queue] = pair
   end
   local of_queue, of_shard = pair[1], pair[2]
@@ -141,20 +139,12 @@ local function call_in_parts(command, lists)
   end
 end
 
--- Reads every key that is to be written and was not read yet.
-local function touch_keys()
-  local untouched = {}
-  local function check(key)
-    if not touched[key] then
-      touched[key] = true
-      untouched[#untouched + 1] = key
-    end
+-- Adds a key that is to be written to the list of those that were not read yet.
+local function list_untouched(key, untouched)
+  if not touched[key] then
+    touched[key] = true
+    untouched[#untouched + 1] = key
   end
-  for key in pairs(zset_adds) do check(key) end
-  for key in pairs(removals) do check(key) end
-  for _, command in ipairs(writes) do check(command[2]) end
-  for _, command in ipairs(last_writes) do check(command[2]) end
-  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
 end
 
 -- Writes all that is staged, and returns the packed reply. A repeated call gets the same reply, or, where that would be
@@ -163,7 +153,12 @@ local function commit(reply, remembered)
   for _, hook in ipairs(before_commit) do hook() end
   flush_due()
   flush_counts()
-  touch_keys()
+  local untouched = {}
+  for key in pairs(zset_adds) do list_untouched(key, untouched) end
+  for key in pairs(removals) do list_untouched(key, untouched) end
+  for _, command in ipairs(writes) do list_untouched(command[2], untouched) end
+  for _, command in ipairs(last_writes) do list_untouched(command[2], untouched) end
+  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
   local packed = cmsgpack.pack(reply)
   local record = sequence .. ' ' .. now_digits .. ' ' .. (remembered and cmsgpack.pack(remembered) or packed)
 
@@ -178,13 +173,8 @@ local function commit(reply, remembered)
   call_in_parts('ZREM', removals)
   for _, command in ipairs(last_writes) do call(unpack(command)) end
   for _, text in ipairs(wakeups) do call('SPUBLISH', base .. 'wakeups', text) end
-  for _, hook in ipairs(after_commit) do hook() end
+  if after_commit then after_commit() end
   return packed
-end
-
--- Returns the packed reply of a script that writes nothing after all, its own record included.
-local function discard(reply)
-  return cmsgpack.pack(reply)
 end
 
 -- Returns a task's fields in the order of `names`, false for an absent one; nil if there is no such task. `names[1]` is

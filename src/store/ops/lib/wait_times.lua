@@ -2,7 +2,8 @@
 --
 -- defines: record_wait
 -- needs: stats_counters
-local waits = counters_of('waits')
+local waits = {}
+new_counters.waits = waits
 
 -- Adds `number` tasks of the queue that waited `ms` each. An octave has 16 buckets, as in domain/histogram.rs.
 local function record_wait(queue, ms, number)

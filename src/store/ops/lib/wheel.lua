@@ -97,37 +97,35 @@ local function on_front_change(queue, old, new)
   end
 end
 
-local function update_wheel(queue)
-  read_sizes(queue)
-  local highest_added, is_changed, removed, front_scores = nil, false, {}, {}
-  for _, entry in ipairs(queue.order) do
-    local size = entry.size + entry.added
-    if entry.size == 0 and size > 0 then
-      is_changed = true
-      if not highest_added or entry.priority > highest_added then highest_added = entry.priority end
-      local score
-      if entry.to_front then
-        score = (front_scores[entry.priority] or front_score(queue, entry.priority) + 1) - 1
-        front_scores[entry.priority] = score
-      else
-        score = (9 - entry.priority) * TURNS + next_counter('turn')
+before_commit[#before_commit + 1] = function()
+  for _, queue in pairs(changed_queues) do
+    read_sizes(queue)
+    local highest_added, is_changed, removed, front_scores = nil, false, {}, {}
+    for _, entry in ipairs(queue.order) do
+      local size = entry.size + entry.added
+      if entry.size == 0 and size > 0 then
+        is_changed = true
+        if not highest_added or entry.priority > highest_added then highest_added = entry.priority end
+        local score
+        if entry.to_front then
+          score = (front_scores[entry.priority] or front_score(queue, entry.priority) + 1) - 1
+          front_scores[entry.priority] = score
+        else
+          score = (9 - entry.priority) * TURNS + next_counter('turn')
+        end
+        zset_add(queue.wheel, digits(score), entry.member)
+      elseif entry.size > 0 and size == 0 then
+        is_changed = true
+        removed[entry.member] = true
+        zset_remove(queue.wheel, entry.member)
       end
-      zset_add(queue.wheel, digits(score), entry.member)
-    elseif entry.size > 0 and size == 0 then
-      is_changed = true
-      removed[entry.member] = true
-      zset_remove(queue.wheel, entry.member)
+    end
+    if is_changed then
+      local old = front_priority(queue, {})
+      local new = old
+      if next(removed) then new = front_priority(queue, removed) end
+      if highest_added and (not new or highest_added > new) then new = highest_added end
+      on_front_change(queue, old, new)
     end
   end
-  if is_changed then
-    local old = front_priority(queue, {})
-    local new = old
-    if next(removed) then new = front_priority(queue, removed) end
-    if highest_added and (not new or highest_added > new) then new = highest_added end
-    on_front_change(queue, old, new)
-  end
-end
-
-before_commit[#before_commit + 1] = function()
-  for _, queue in pairs(changed_queues) do update_wheel(queue) end
 end
