@@ -33,22 +33,22 @@ pub(super) struct RepairOptions {
 
 /// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
-    let (target, embedded) = app::redis_for_inspection(&config).await?;
-    let problems = inspect(&config, target, &options).await;
+    let (redis_config, embedded) = app::redis_for_inspection(&config).await?;
+    let problems = inspect(&config, redis_config, &options).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
     let problem_count = problems?;
-    println!("{}", if problem_count == 0 { "all is well".to_owned() } else { format!("{problem_count} findings") });
+    println!("{}", if problem_count == 0 { "no defects found".to_owned() } else { format!("{problem_count} defects") });
     Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints defects and repairs. Returns the number of defects that remain.
-async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
-    let client = Arc::new(Client::connect(target, ops::ALL).await.context("no answer of Redis")?);
+async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOptions) -> anyhow::Result<usize> {
+    let client = Arc::new(Client::connect(redis_config, ops::ALL).await.context("connecting to Redis failed")?);
     let mut problem_count = 0;
     for finding in preflight::check_config(&client, config.durability).await? {
-        println!("{} {}", if finding.is_fatal { "WRONG " } else { "ADVICE" }, finding.message);
+        println!("{} {}", if finding.is_fatal { "DEFECT" } else { "ADVICE" }, finding.message);
         problem_count += usize::from(finding.is_fatal);
     }
     if options.accept_loss {
@@ -56,23 +56,23 @@ async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) 
         let store = Store::new(client.clone(), dataset.shards, &config.prefix);
         loss_detector::accept_loss(&store, &dataset).await?;
         println!(
-            "data set {} is accepted as it is; servers that know it with another number of shards than {} do not take \
-             it: start them again",
+            "data set {} is accepted with its current data; restart servers that run with another number of shards \
+             than {}",
             dataset.id,
             dataset.shards.count()
         );
     }
     if is_missing(&client, &config.prefix).await? {
-        println!("WRONG  {}", DataLoss::Missing.explain());
+        println!("DEFECT {}", DataLoss::Missing.explain());
         return Ok(problem_count + 1);
     }
     let Some(dataset) = load(&client, &config.prefix).await? else {
-        println!("there is no data set with the prefix {} yet: the first server makes it", config.prefix);
+        println!("no data set with the prefix {} yet: the first server creates it", config.prefix);
         return Ok(problem_count);
     };
-    if let Some(requested) = config.shards.filter(|asked| *asked != dataset.shards) {
+    if let Some(requested) = config.shards.filter(|requested| *requested != dataset.shards) {
         println!(
-            "WRONG  {} shards are asked for and the data set has {}: start with --shards {} or without",
+            "DEFECT {} shards are requested and the data set has {}: set --shards {} or omit it",
             requested.count(),
             dataset.shards.count(),
             dataset.shards.count()
@@ -81,7 +81,7 @@ async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) 
     }
     let store = Store::new(client, dataset.shards, &config.prefix);
     for (shard, loss) in loss_detector::foreign_shards(&store, &dataset).await? {
-        println!("WRONG  shard {shard}: {}", loss.explain());
+        println!("DEFECT shard {shard}: {}", loss.explain());
         problem_count += 1;
     }
     let report = match options.repair {
@@ -95,14 +95,14 @@ async fn inspect(config: &Config, target: RedisConfig, options: &RepairOptions) 
 /// Prints one step of a repair.
 fn print_repair_event(event: RepairEvent) {
     match event {
-        RepairEvent::Found(Finding { shard, text }) => println!("FOUND  shard {shard}: {text}"),
-        RepairEvent::Repaired(Finding { shard, text }) => println!("MENDED shard {shard}: {text}"),
+        RepairEvent::Found(Finding { shard, text }) => println!("FOUND shard {shard}: {text}"),
+        RepairEvent::Repaired(Finding { shard, text }) => println!("REPAIRED shard {shard}: {text}"),
     }
 }
 
 fn print_report(report: &AuditReport, dataset: &Dataset) {
     for Finding { shard, text } in &report.findings {
-        println!("WRONG  shard {shard}: {text}");
+        println!("DEFECT shard {shard}: {text}");
     }
     for Finding { shard, text } in &report.remarks {
         println!("ADVICE shard {shard}: {text}");

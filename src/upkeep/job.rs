@@ -28,7 +28,7 @@ pub(super) enum Interval {
     Every(Duration),
 }
 
-/// What one loop of a job covers.
+/// Coverage of one loop of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// One shard: there is a loop for each.
@@ -37,7 +37,7 @@ pub(super) enum Scope {
     Server,
 }
 
-/// What the jobs of one loop work on.
+/// State of one loop, passed to its jobs.
 pub(super) struct Context {
     pub(super) store: Store,
     /// The shard of a loop with [`Scope::Shard`]; otherwise the first shard.

@@ -28,19 +28,19 @@ async fn repair_lists_its_repairs_and_succeeds_if_nothing_remains() {
 
     let (output, said) = doctor(&fixture, &[]);
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains(&format!("WRONG  shard {}: task {}", shard.index, crate::support::text(&id))), "{said}");
+    assert!(said.contains(&format!("DEFECT shard {}: task {}", shard.index, crate::support::text(&id))), "{said}");
 
     let (output, said) = doctor(&fixture, &["--repair"]);
     assert!(output.status.success(), "{said}");
     let lines = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
-    assert!(lines("FOUND") == 5 && lines("MENDED") == 2 && lines("WRONG") == 0, "{said}");
+    assert!(lines("FOUND") == 5 && lines("REPAIRED") == 2 && lines("DEFECT") == 0, "{said}");
     assert!(
-        said.contains("missing, but state is ready in queue q; added") && said.ends_with("all is well\n"),
+        said.contains("missing, but state is ready in queue q; added") && said.ends_with("no defects found\n"),
         "{said}"
     );
 
     let (output, said) = doctor(&fixture, &["--repair"]);
-    assert!(output.status.success() && !said.contains("MENDED"), "{said}");
+    assert!(output.status.success() && !said.contains("REPAIRED"), "{said}");
     assert_eq!(fixture.claim_one("q").await["id"], id);
     fixture.end().await;
 }
@@ -52,7 +52,7 @@ async fn repair_fails_if_a_violation_remains() {
     let key = [store.first_shard().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(slotwheel::store::record::fields::STATE).arg("ready")).await;
     let (output, said) = doctor(&fixture, &["--repair"]);
-    assert!(!output.status.success() && said.contains("1 findings"), "{said}");
+    assert!(!output.status.success() && said.contains("1 defects"), "{said}");
     assert!(said.contains("the task is left as it is"), "{said}");
     fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;
     fixture.end().await;

@@ -47,7 +47,7 @@ async fn leased_task_completes_after_its_deadline() {
 async fn expired_tasks_at_the_front_block_no_other_task() {
     let fixture = Fixture::with(|written| {
         written.shards = Some(1);
-        // Upkeep sleeps: the claim alone must find its way.
+        // Without upkeep: the claim itself must expire the task.
         written.poll_interval_ms = Some(60_000);
     })
     .await;
@@ -77,7 +77,7 @@ async fn task_that_is_not_waiting_is_not_counted_as_expired() {
     fixture.submit("q", json!(1)).await;
     let id = TaskId::parse(text(&fixture.claim_one("q").await["id"])).unwrap();
     fixture.stop_servers().await;
-    // The index is wrong: it names a task that runs.
+    // The index is corrupt: it contains a leased task.
     let store = fixture.store().await;
     let shard = store.shard_for_task(&id);
     let deadline = format!("{}expirations", shard.keys.base());

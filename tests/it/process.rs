@@ -29,7 +29,7 @@ async fn start(data_dir: &Path) -> Running {
     start_with(&mut slotwheel(&["--data-dir", data_dir.to_str().unwrap()])).await
 }
 
-/// Starts it on a port that the system chooses, which it says itself.
+/// Starts it on a port that the system chooses, and reads the port from its log.
 async fn start_with(command: &mut Command) -> Running {
     let mut child = command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -79,7 +79,7 @@ async fn waiters_get_an_empty_reply_when_the_server_stops() {
     let mut server = start(directory.path()).await;
     let http = server.http.clone();
     let waiting = tokio::spawn(async move { http.post("/claim", &json!({"wait_ms": 60_000})).await });
-    // A claim that comes later is answered later: by then the other is in line.
+    // A later claim is answered later: by then the first claim waits.
     server.http.post("/claim", &json!({"queues": ["other"]})).await.expect(200);
     signal(&server.child, "-TERM");
     assert_eq!(waiting.await.unwrap().expect(200), json!({"tasks": []}));
@@ -117,7 +117,7 @@ async fn doctor_and_healthcheck_report_the_state() {
     let health = slotwheel(&["healthcheck", "--listen", &listen]).output().unwrap();
     assert!(health.status.success(), "{}", text(&health));
     let doctor = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
-    assert!(doctor.status.success() && text(&doctor).contains("all is well"), "{}", text(&doctor));
+    assert!(doctor.status.success() && text(&doctor).contains("no defects found"), "{}", text(&doctor));
 
     let socket = format!("unix://{data_dir}/redis.sock");
     let mut redis = deadpool_redis::redis::Client::open(socket).unwrap().get_connection().unwrap();
@@ -152,8 +152,8 @@ async fn invalid_settings_are_rejected_with_an_explanation() {
 #[tokio::test]
 async fn full_disk_under_the_embedded_redis_recovers_by_itself() {
     let directory = TempDir::new();
-    // Files that may not grow are to a process what a full disk is. Redis, which has every write on disk before it
-    // answers, exits then, and is started again.
+    // A limit on file size has the effect of a full disk. Redis, which flushes every write before it answers, exits
+    // and is restarted.
     let limited = "trap '' XFSZ; exec prlimit --fsize=400000:unlimited \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", limited, "sh", env!("CARGO_BIN_EXE_slotwheel"), "--data-dir"]).arg(directory.path());
@@ -182,7 +182,7 @@ async fn full_disk_under_the_embedded_redis_recovers_by_itself() {
             more => claimed += more,
         }
     }
-    // The one that was refused may have been stored: its outcome was not known.
+    // The rejected submit may have been stored: its outcome is unknown.
     assert!(claimed == accepted || claimed == accepted + 1, "{accepted} were accepted, {claimed} are there");
     signal(&server.child, "-TERM");
     assert!(server.child.wait().unwrap().success());
@@ -267,7 +267,7 @@ async fn server_at_its_open_files_limit_rejects_connections_and_serves() {
     let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
     let binary = env!("CARGO_BIN_EXE_slotwheel");
     let mut command = Command::new("bash");
-    // 256 files are kept for other uses.
+    // 256 files are reserved for other uses.
     command.args(["-c", "ulimit -n 276 && exec \"$0\" \"$@\"", binary, "--redis-url", &redis.url]);
     command.env_remove("SLOTWHEEL_CONFIG").stdin(Stdio::null());
     let Running { mut child, http } = start_with(&mut command).await;

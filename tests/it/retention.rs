@@ -1,4 +1,4 @@
-//! Ended tasks are kept for as long as they should be, and no longer.
+//! Ended tasks are kept for their retention, and no longer.
 
 use serde_json::{Value, json};
 
