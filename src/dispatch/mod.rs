@@ -1,7 +1,7 @@
 //! Dispatch: every request that changes a task goes through it, and every request that waits.
 //!
-//! [`claim`] hands tasks to waiting claims. [`batched_ops`] combines the items of concurrent requests into few calls of
-//! Redis. [`events`] feeds subscriptions. This module starts them and connects them.
+//! `claim` hands tasks to waiting claims. `batched_ops` combines the items of concurrent requests into few calls of
+//! Redis. `events` feeds subscriptions. This module starts them and connects them.
 
 mod batched_ops;
 mod batcher;

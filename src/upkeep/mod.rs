@@ -1,6 +1,6 @@
 //! Background maintenance: transitions and repairs that no request causes.
 //!
-//! [`JOBS`] lists every job with its interval, scope and function. One loop runs the jobs, times each run, and counts its
+//! `JOBS` lists every job with its interval, scope and function. One loop runs the jobs, times each run, and counts its
 //! failures by job. Every server runs every job. A job makes bounded calls and is idempotent, so that servers may run it at
 //! the same time.
 

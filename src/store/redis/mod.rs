@@ -1,6 +1,6 @@
 //! Speaks Redis: connections, calls, scripts, replies, pub/sub, replication, and the embedded server.
 //!
-//! [`topology`] opens every connection to a master; [`client`] sends commands and retries them.
+//! `topology` opens every connection to a master; `client` sends commands and retries them.
 
 pub mod client;
 pub mod config;
