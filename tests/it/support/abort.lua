@@ -1,4 +1,4 @@
--- Counts a script's calls of Redis and stops it at the call whose number the test has written. The clock stands still, so
+-- Counts a script's calls of Redis and stops it at the call whose number the test has written. The clock is fixed, so
 -- that two runs of a script on one state leave the same state.
 local real_redis, stop_at, calls = redis, tonumber(redis.call('HGET', KEYS[1], '~abort') or 0), 0
 local function counted(name, ...)
