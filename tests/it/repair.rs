@@ -158,14 +158,14 @@ async fn repair_beside_working_servers_repairs_all_and_loses_no_task() {
             for shard in store.shards() {
                 damage(&fixture, shard, &gone).await;
             }
-            let (mut found, mut mended) = (0, 0);
+            let (mut found, mut repaired) = (0, 0);
             let rest = repair(&store, |step| match step {
                 RepairEvent::Found(_) => found += 1,
-                RepairEvent::Repaired(_) => mended += 1,
+                RepairEvent::Repaired(_) => repaired += 1,
             });
             let rest = rest.await.expect("a repair").findings;
             assert!(rest.is_empty(), "{rest:#?}");
-            assert!(found > 20 && mended > 20, "{found} found, {mended} mended");
+            assert!(found > 20 && repaired > 20, "{found} found, {repaired} repaired");
         }
         stop.store(true, Ordering::Relaxed);
     };

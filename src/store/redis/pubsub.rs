@@ -13,7 +13,7 @@ use super::client::Client;
 use super::reply::bytes;
 use crate::store::error::Result;
 
-/// What a subscription delivers.
+/// A message of a subscription.
 #[derive(Debug)]
 pub(in crate::store) enum PubSubMessage {
     /// Messages may have been lost before this point.
