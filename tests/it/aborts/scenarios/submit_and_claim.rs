@@ -27,9 +27,14 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("submit", "with a dedupe window", |_lab| {}, |lab| {
             lab.submit(&[keyed(11, DedupeMode::Keep, Some(60_000))]).await?;
         }),
-        scenario!("submit", "keeps the holder of the key", |lab| { lab.submit(&[keyed(11, DedupeMode::Keep, None)]).await? }, |lab| {
-            lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await?;
-        }),
+        scenario!(
+            "submit",
+            "keeps the holder of the key",
+            |lab| { lab.submit(&[keyed(11, DedupeMode::Keep, None)]).await? },
+            |lab| {
+                lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await?;
+            }
+        ),
         scenario!(
             "submit",
             "replaces with another priority and a time of expiry",
