@@ -71,14 +71,14 @@ pub fn bodies(bytes: &[u8]) {
     });
     read_as(&|object| reports::parse_failure(object).map(assert_failure));
     read_as(&|object| {
-        let Release { held: _, delay_ms } = reports::parse_release(object)?;
+        let Release { lease_ref: _, delay_ms } = reports::parse_release(object)?;
         assert_in_range(delay_ms, limits::DELAY_MS);
         Ok(())
     });
     read_as(&|object| {
         let reports::HeartbeatRequest { ids, heartbeats: mut beats, .. } = reports::parse_heartbeats(object)?;
         assert_batch_size(ids.len());
-        for LeaseHeartbeat { held: _, lease_ms, progress } in beats.take_pending() {
+        for LeaseHeartbeat { lease_ref: _, lease_ms, progress } in beats.take_pending() {
             lease_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::LEASE_MS));
             progress.iter().for_each(assert_json_length);
         }
@@ -209,12 +209,12 @@ fn assert_claim(claim: Claim) {
 }
 
 fn assert_completion(completion: Completion) {
-    let Completion { held: _, result } = completion;
+    let Completion { lease_ref: _, result } = completion;
     assert_json_length(&result);
 }
 
 fn assert_failure(failure: FailRequest) {
-    let FailRequest { held: _, report, retry: _, retry_in } = failure;
+    let FailRequest { lease_ref: _, report, retry: _, retry_in } = failure;
     let ErrorReport { worker: _, kind, message, details } = report;
     assert_name_length(&kind, limits::MAX_NAME_BYTES);
     assert!(message.len() <= limits::MAX_MESSAGE_BYTES);

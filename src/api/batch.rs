@@ -132,8 +132,10 @@ pub(super) async fn complete(
     let CompletionBatch { ids, mut completions, next } = parse_completions(&body.object()?, peer, &headers)?;
     drop((headers, body));
     let pending = completions.take_pending();
-    let token_bytes: Vec<u8> =
-        pending.iter().flat_map(|done| done.held.lease.map(|lease| *lease.as_bytes()).unwrap_or_default()).collect();
+    let token_bytes: Vec<u8> = pending
+        .iter()
+        .flat_map(|done| done.lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default())
+        .collect();
     let outcomes: Vec<Result<LeaseEnd, Problem>> = completions.into_results(api.dispatch.complete(pending).await);
     // The claim runs if at least one completion was accepted.
     let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { .. })));

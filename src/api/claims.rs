@@ -75,7 +75,7 @@ pub(super) async fn complete(
 ) -> Result<Response, Problem> {
     let (completion, next) = parse_completion_and_claim(&body.object()?, peer, &headers)?;
     drop((headers, body));
-    let lease_ref = completion.held.clone();
+    let lease_ref = completion.lease_ref.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
     let (state, repeated) =
         match ended.ok_or_else(|| Problem::new(Code::Internal, "the completion has no result"))?? {
@@ -119,12 +119,12 @@ pub(super) fn parse_lease_ref(object: &Fields<'_>) -> Result<LeaseRef, Problem> 
 
 /// Parses a completion.
 pub(super) fn parse_completion(object: &Fields<'_>) -> Result<Completion, Problem> {
-    let held = parse_lease_ref(object)?;
+    let lease_ref = parse_lease_ref(object)?;
     let result = match object.optional("result") {
         Some(field) => field.document()?,
         None => serde_json::value::RawValue::NULL.to_owned(),
     };
-    Ok(Completion { held, result })
+    Ok(Completion { lease_ref, result })
 }
 
 /// Parses a completion and the claim that follows it.

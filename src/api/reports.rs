@@ -47,7 +47,7 @@ fn transition_response(id: TaskId, ended: LeaseEnd) -> Result<Response, Problem>
 /// The body of `POST /fail`.
 #[derive(Debug)]
 pub(super) struct FailRequest {
-    pub(super) held: LeaseRef,
+    pub(super) lease_ref: LeaseRef,
     pub(super) report: ErrorReport,
     pub(super) retry: bool,
     /// Delay of the retry in ms.
@@ -56,24 +56,24 @@ pub(super) struct FailRequest {
 
 /// Parses the body of `POST /fail`.
 pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem> {
-    let held = parse_lease_ref(object)?;
+    let lease_ref = parse_lease_ref(object)?;
     let report = parse_error_report(&object.required("error")?.object()?)?;
     let retry = object.optional("retry").map_or(Ok(true), |field| field.bool())?;
     let retry_in = object.optional_int("retry_in_ms", limits::RETRY_IN_MS)?;
     object.deny_unknown()?;
-    Ok(FailRequest { held, report, retry, retry_in })
+    Ok(FailRequest { lease_ref, report, retry, retry_in })
 }
 
 pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
-    let FailRequest { held, report, retry, retry_in } = parse_failure(&body.object()?)?;
-    let id = held.id;
+    let FailRequest { lease_ref, report, retry, retry_in } = parse_failure(&body.object()?)?;
+    let id = lease_ref.id;
     // If the token is valid, these values are current: they change only when a lease begins or ends.
     let lease_state =
         views::tasks::lease_states(api.store().shard_for_task(&id), &[id]).await?.into_iter().next().flatten();
     let holding = lease_state.ok_or_else(Problem::task_not_found)?;
     let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
     let report = ErrorReport { worker: holding.worker, ..report };
-    transition_response(id, api.dispatch.fail(Failure { held, report, wait_ms }).await?)
+    transition_response(id, api.dispatch.fail(Failure { lease_ref, report, wait_ms }).await?)
 }
 
 fn parse_error_report(object: &Fields<'_>) -> Result<ErrorReport, Problem> {
@@ -92,15 +92,15 @@ fn parse_error_report(object: &Fields<'_>) -> Result<ErrorReport, Problem> {
 
 pub(super) async fn release(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
     let release = parse_release(&body.object()?)?;
-    transition_response(release.held.id, api.dispatch.release(release).await?)
+    transition_response(release.lease_ref.id, api.dispatch.release(release).await?)
 }
 
 /// Parses the body of `POST /release`.
 pub(super) fn parse_release(object: &Fields<'_>) -> Result<Release, Problem> {
-    let held = parse_lease_ref(object)?;
+    let lease_ref = parse_lease_ref(object)?;
     let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
     object.deny_unknown()?;
-    Ok(Release { held, delay_ms })
+    Ok(Release { lease_ref, delay_ms })
 }
 
 #[derive(Serialize)]
@@ -153,11 +153,11 @@ pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, 
 }
 
 fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {
-    let held: LeaseRef = parse_lease_ref(object)?;
+    let lease_ref: LeaseRef = parse_lease_ref(object)?;
     let lease_ms = object.optional_int("lease_ms", limits::LEASE_MS)?;
     let progress = object.optional("progress").map(|field| field.document()).transpose()?;
     object.deny_unknown()?;
-    Ok(LeaseHeartbeat { held, lease_ms, progress })
+    Ok(LeaseHeartbeat { lease_ref, lease_ms, progress })
 }
 
 fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> HeartbeatResult {

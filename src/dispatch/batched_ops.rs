@@ -79,7 +79,7 @@ macro_rules! batched {
 }
 
 batched! {
-    /// Stores a task, and returns it with what became of it.
+    /// Stores a task. Returns the task and its outcome.
     inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
     /// Completes a task.
     inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys;
@@ -129,11 +129,11 @@ impl BatchItem for NewTask {
 
 impl BatchItem for Completion {
     fn slot(&self) -> Slot {
-        self.held.id.slot()
+        self.lease_ref.id.slot()
     }
 
     fn key(&self) -> [u8; 16] {
-        *self.held.id.as_bytes()
+        *self.lease_ref.id.as_bytes()
     }
 
     fn document_bytes(&self) -> usize {
@@ -143,11 +143,11 @@ impl BatchItem for Completion {
 
 impl BatchItem for Failure {
     fn slot(&self) -> Slot {
-        self.held.id.slot()
+        self.lease_ref.id.slot()
     }
 
     fn key(&self) -> [u8; 16] {
-        *self.held.id.as_bytes()
+        *self.lease_ref.id.as_bytes()
     }
 
     fn document_bytes(&self) -> usize {
@@ -157,11 +157,11 @@ impl BatchItem for Failure {
 
 impl BatchItem for LeaseHeartbeat {
     fn slot(&self) -> Slot {
-        self.held.id.slot()
+        self.lease_ref.id.slot()
     }
 
     fn key(&self) -> [u8; 16] {
-        *self.held.id.as_bytes()
+        *self.lease_ref.id.as_bytes()
     }
 
     fn document_bytes(&self) -> usize {
@@ -171,11 +171,11 @@ impl BatchItem for LeaseHeartbeat {
 
 impl BatchItem for release::Release {
     fn slot(&self) -> Slot {
-        self.held.id.slot()
+        self.lease_ref.id.slot()
     }
 
     fn key(&self) -> [u8; 16] {
-        *self.held.id.as_bytes()
+        *self.lease_ref.id.as_bytes()
     }
 }
 

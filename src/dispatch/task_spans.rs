@@ -53,19 +53,19 @@ pub(super) trait LeaseReport: BatchItem {
 
 impl LeaseReport for Completion {
     fn lease(&self) -> &LeaseRef {
-        &self.held
+        &self.lease_ref
     }
 }
 
 impl LeaseReport for Failure {
     fn lease(&self) -> &LeaseRef {
-        &self.held
+        &self.lease_ref
     }
 }
 
 impl LeaseReport for Release {
     fn lease(&self) -> &LeaseRef {
-        &self.held
+        &self.lease_ref
     }
 }
 

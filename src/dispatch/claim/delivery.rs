@@ -37,8 +37,8 @@ impl UndeliveredReleaser {
         for task in undelivered {
             let releaser = self.clone();
             self.tasks.spawn(async move {
-                let held = LeaseRef { id: task.id, lease: Some(task.lease) };
-                match releaser.releases.send(Release { held, delay_ms: 0 }).await {
+                let lease_ref = LeaseRef { id: task.id, lease: Some(task.lease) };
+                match releaser.releases.send(Release { lease_ref, delay_ms: 0 }).await {
                     Ok(LeaseEnd::Done { .. }) => {
                         releaser.metrics.counters.undelivered_leases_released.inc();
                         tracing::debug!(task = %task.id, "undelivered task released");

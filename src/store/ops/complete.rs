@@ -18,7 +18,7 @@ pub(super) static SCRIPT: Script = script!(write "complete", ["events", "stats_f
 #[derive(Clone, Debug)]
 pub struct Completion {
     /// The task and its token.
-    pub held: LeaseRef,
+    pub lease_ref: LeaseRef,
     /// Result of the execution; JSON `null` for none.
     pub result: RawJson,
 }
@@ -27,9 +27,9 @@ pub struct Completion {
 pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Completion]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
-    for Completion { held, result } in completions {
+    for Completion { lease_ref, result } in completions {
         let is_null = result.get() == RawValue::NULL.get();
-        call.push(held.id.as_bytes()).push(held.token_bytes()).push(if is_null {
+        call.push(lease_ref.id.as_bytes()).push(lease_ref.token_bytes()).push(if is_null {
             Vec::new()
         } else {
             record::encode(result)

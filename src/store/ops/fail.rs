@@ -15,7 +15,7 @@ pub(super) static SCRIPT: Script = script!(write "fail", ["events", "stats_forma
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The task and its token.
-    pub held: LeaseRef,
+    pub lease_ref: LeaseRef,
     /// The error.
     pub report: ErrorReport,
     /// When the task is retried, in ms from now, if attempts are left; `None`: never.
@@ -30,9 +30,9 @@ pub async fn fail(shard: &Shard, caller: &mut Caller, failures: &[Failure]) -> R
         .push_int(limits::MAX_ERRORS)
         .push_usize(limits::MAX_ERRORS_BYTES)
         .push_usize(failures.len());
-    for Failure { held, report, wait_ms } in failures {
-        call.push(held.id.as_bytes())
-            .push(held.token_bytes())
+    for Failure { lease_ref, report, wait_ms } in failures {
+        call.push(lease_ref.id.as_bytes())
+            .push(lease_ref.token_bytes())
             .push(record::encode_report(report)?)
             .push(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
     }

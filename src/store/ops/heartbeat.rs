@@ -16,7 +16,7 @@ pub(super) static SCRIPT: Script = script!(write "heartbeat", ["lease"]);
 #[derive(Clone, Debug)]
 pub struct LeaseHeartbeat {
     /// The task and its token.
-    pub held: LeaseRef,
+    pub lease_ref: LeaseRef,
     /// New length of the lease from now, in ms; `None`: the length that the claim asked for.
     pub lease_ms: Option<i64>,
     /// Progress to store.
@@ -47,9 +47,9 @@ pub async fn heartbeat(
 ) -> Result<Vec<LeaseExtended>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_usize(heartbeats.len());
-    for LeaseHeartbeat { held, lease_ms, progress } in heartbeats {
-        call.push(held.id.as_bytes())
-            .push(held.token_bytes())
+    for LeaseHeartbeat { lease_ref, lease_ms, progress } in heartbeats {
+        call.push(lease_ref.id.as_bytes())
+            .push(lease_ref.token_bytes())
             .push(lease_ms.map(|ms| ms.to_string()).unwrap_or_default())
             .push(progress.as_ref().map(|progress| record::encode(progress)).unwrap_or_default());
     }

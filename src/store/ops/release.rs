@@ -13,7 +13,7 @@ pub(super) static SCRIPT: Script = script!(write "release", ["events", "stats_fo
 #[derive(Clone, Debug)]
 pub struct Release {
     /// The task and its token.
-    pub held: LeaseRef,
+    pub lease_ref: LeaseRef,
     /// When the task can be claimed again, in ms from now.
     pub delay_ms: i64,
 }
@@ -22,8 +22,8 @@ pub struct Release {
 pub async fn release(shard: &Shard, caller: &mut Caller, releases: &[Release]) -> Result<Vec<LeaseEnd>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_OTHER_MS).push_usize(releases.len());
-    for Release { held, delay_ms } in releases {
-        call.push(held.id.as_bytes()).push(held.token_bytes()).push_int(*delay_ms);
+    for Release { lease_ref, delay_ms } in releases {
+        call.push(lease_ref.id.as_bytes()).push(lease_ref.token_bytes()).push_int(*delay_ms);
     }
     let outcomes = super::parse_items(call.send().await?, releases.len(), parse_item)?;
     let transitions = shard.transitions();

@@ -72,7 +72,7 @@ fn expiring(n: u16) -> NewTask {
 }
 
 fn failure(lab: &Lab, n: u16, wait_ms: Option<i64>) -> Failure {
-    Failure { held: lab.held(n), report: error("broken"), wait_ms }
+    Failure { lease_ref: lab.held(n), report: error("broken"), wait_ms }
 }
 
 /// Submits and claims tasks.
@@ -87,7 +87,7 @@ async fn listening(lab: &Lab) -> Result<()> {
 }
 
 async fn finish(lab: &Lab, n: u16) -> Result<()> {
-    let done = Completion { held: lab.held(n), result: document("2") };
+    let done = Completion { lease_ref: lab.held(n), result: document("2") };
     complete(lab.shard(), &mut Caller::new(), &[done]).await.map(drop)
 }
 
@@ -116,7 +116,7 @@ async fn forget(lab: &Lab, reason: DeleteReason, numbers: &[u16]) -> Result<()> 
 }
 
 async fn give_back(lab: &Lab, n: u16, delay_ms: i64) -> Result<()> {
-    release(lab.shard(), &mut Caller::new(), &[Release { held: lab.held(n), delay_ms }]).await.map(drop)
+    release(lab.shard(), &mut Caller::new(), &[Release { lease_ref: lab.held(n), delay_ms }]).await.map(drop)
 }
 
 /// Damage of every kind that can be repaired, in a store with tasks in many states.

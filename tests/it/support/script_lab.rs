@@ -272,7 +272,7 @@ impl Lab {
             let done: Vec<Completion> = claimed
                 .iter()
                 .map(|task| Completion {
-                    held: LeaseRef { id: task.id, lease: Some(task.lease) },
+                    lease_ref: LeaseRef { id: task.id, lease: Some(task.lease) },
                     result: document("null"),
                 })
                 .collect();

@@ -126,11 +126,12 @@ pub(super) fn all() -> Vec<Scenario> {
             }
         ),
         scenario!("heartbeat", "with progress", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
-            let beat = |n| LeaseHeartbeat { held: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
+            let beat =
+                |n| LeaseHeartbeat { lease_ref: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat(11), beat(12)]).await?;
         }),
         scenario!("heartbeat", "shortens", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
-            let beat = LeaseHeartbeat { held: lab.held(11), lease_ms: Some(1000), progress: None };
+            let beat = LeaseHeartbeat { lease_ref: lab.held(11), lease_ms: Some(1000), progress: None };
             heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
         }),
         scenario!("subscribe_completion", "a waiting task", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
