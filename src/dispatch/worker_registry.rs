@@ -107,8 +107,10 @@ impl WorkerRegistry {
                 .last_written
                 .is_none_or(|last_written| now - last_written >= REFRESH_INTERVAL && entry.last_seen > last_written)
         });
-        let worker_seen = |WorkerEntry { worker, last_seen: seen, last_claimed: claimed, .. }: &WorkerEntry| {
-            WorkerSeen { worker: worker.clone(), seen_ago: now - *seen, claimed: claimed.map(|claimed| now - claimed) }
+        let worker_seen = |entry: &WorkerEntry| WorkerSeen {
+            worker: entry.worker.clone(),
+            seen_ago: now - entry.last_seen,
+            claimed_ago: entry.last_claimed.map(|last_claimed| now - last_claimed),
         };
         pending.map(worker_seen).collect()
     }
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn live_worker_is_written_regularly_and_a_gone_one_is_removed() {
+    fn live_worker_is_written_regularly_and_a_timed_out_one_is_removed() {
         let registry = WorkerRegistry::default();
         let queues = [QueueName::default_queue()];
         let no_waiters = || std::iter::empty();

@@ -18,7 +18,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::task_span::{TaskSpan, TracedTask};
 
-/// Bound of the last export when the server stops.
+/// Time limit of the last export when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -28,7 +28,10 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// An exporter to the collector at `endpoint`. OpenTelemetry's environment variables set everything else.
+    /// Returns an exporter to the collector at `endpoint`. OpenTelemetry's environment variables set everything else.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up. The collector is not contacted.
     pub(super) fn new(endpoint: &str) -> anyhow::Result<Self> {
         let traces_url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
@@ -38,7 +41,7 @@ impl Exporter {
             .build()?;
         let mut resource =
             Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        // A name set by a variable counts. Without one, the default says that the service is unknown.
+        // A name set by a variable takes precedence. Without one, the SDK's default is `unknown_service`.
         let service_name = Resource::builder().build().get(&Key::from_static_str("service.name"));
         if service_name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = resource.with_service_name("slotwheel");
@@ -50,8 +53,8 @@ impl Exporter {
     }
 
     pub(super) fn send(&self, task: &TracedTask, task_span: &TaskSpan, start: SystemTime, end: SystemTime) {
-        let TracedTask { parent, tracestate: state, id, queue } = task;
-        let tracestate = state.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+        let TracedTask { parent, tracestate, id, queue } = task;
+        let tracestate = tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
         let (trace_id, span_id) = (TraceId::from_bytes(parent.trace_id), SpanId::from_bytes(parent.span_id));
         let parent = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, tracestate);
         let mut attributes = vec![
@@ -87,7 +90,7 @@ impl Exporter {
     }
 }
 
-/// Exports the queued spans on a thread that may block.
+/// Exports the queued spans on a thread that may block, for at most [`FLUSH_TIMEOUT`].
 pub(super) async fn flush(exporter: Arc<Exporter>) {
     let sent = tokio::task::spawn_blocking(move || exporter.provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
     match sent {

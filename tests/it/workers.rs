@@ -155,7 +155,7 @@ async fn registry_beyond_its_limit_drops_the_least_recently_seen_workers() {
     let worker_seen = |name: usize| WorkerSeen {
         worker: Worker::unknown(&name.to_string()),
         seen_ago: Duration::ZERO,
-        claimed: None,
+        claimed_ago: None,
     };
     let names: Vec<usize> = (0..100_500).collect();
     for names in names.chunks(500) {

@@ -34,8 +34,8 @@ pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[Expired
         .push_int(limits::MAX_ERRORS)
         .push_usize(limits::MAX_ERRORS_BYTES)
         .push_usize(leases.len());
-    for ExpiredLease { id, token: lease, report, wait_ms } in leases {
-        call.push(id.as_bytes()).push(lease.as_bytes()).push(record::encode_report(report)?).push_int(*wait_ms);
+    for ExpiredLease { id, token, report, wait_ms } in leases {
+        call.push(id.as_bytes()).push(token.as_bytes()).push(record::encode_report(report)?).push_int(*wait_ms);
     }
     let mut reply = reply::read_list(call.send().await?)?;
     let mut next_count = || reply.int().map(i64::unsigned_abs);

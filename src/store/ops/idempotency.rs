@@ -19,11 +19,11 @@ pub struct IdempotencyRecord {
     pub body: Digest,
     /// Id for the new task, or the id that the submit returned.
     pub task_id: TaskId,
-    /// `None` opens the record; the status of the response completes it.
+    /// `None` opens the record. The status of the response completes it.
     pub status: Option<u16>,
 }
 
-/// Content of a record.
+/// Outcome for one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IdempotencyOutcome {
     /// The task must be submitted with this id.
@@ -45,10 +45,10 @@ pub async fn record_idempotency(
 ) -> Result<Vec<IdempotencyOutcome>> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::IDEMPOTENCY_TTL_MS).push_usize(records.len());
-    for IdempotencyRecord { key, body, task_id: id, status } in records {
+    for IdempotencyRecord { key, body, task_id, status } in records {
         call.push(key.as_bytes())
             .push(body.as_bytes())
-            .push(id.as_bytes())
+            .push(task_id.as_bytes())
             .push(status.map(|status| status.to_string()).unwrap_or_default());
     }
     super::parse_items(call.send().await?, records.len(), parse_item)

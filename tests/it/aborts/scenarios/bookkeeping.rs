@@ -34,7 +34,7 @@ async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
     let seen = names.iter().map(|name| WorkerSeen {
         worker: Worker::unknown(name),
         seen_ago: Duration::from_millis(7),
-        claimed: Some(Duration::from_millis(9)),
+        claimed_ago: Some(Duration::from_millis(9)),
     });
     record_workers(lab.shard(), &mut Caller::new(), &seen.collect::<Vec<_>>()).await.map(drop)
 }
