@@ -2,16 +2,16 @@
 
 KEYS    events_enabled
 ARGV[5] for_s       for how long, in seconds
-RETURNS the name of the unbroken time since which events are published. A subscriber that knew another name, or none, may
-        have missed events.
+RETURNS the id of the current uninterrupted period of publishing. If a subscriber knows another id, or none, it may have
+        missed events.
 MOVES   -
 COST    O(1)
 ]]
 if last_reply then return last_reply end
 
 local key = base .. 'events_enabled'
-local since = events and string.match(events_enabled, ' (.+)$') or caller .. '-' .. sequence
+local period = events and string.match(events_enabled, ' (.+)$') or caller .. '-' .. sequence
 -- Redis deletes the key some time after its content has lapsed.
-write('SET', key, digits(clock[1] + ARGV[5]) .. ' ' .. since, 'EX', digits(4 * ARGV[5]))
+write('SET', key, digits(clock[1] + ARGV[5]) .. ' ' .. period, 'EX', digits(4 * ARGV[5]))
 touched[key] = true
-return commit(since)
+return commit(period)

@@ -1,7 +1,7 @@
 -- events: publishes the transitions of tasks on channel `events` while a server subscribes to them.
 --
--- `events_enabled` holds the end of that time and the name of the unbroken time since which events are published. The end
--- is in seconds of Redis' own clock, because the servers that extend it do not know the clock that tests shift.
+-- `events_enabled` holds the end of the current uninterrupted period of publishing, and the period's id. The end is in
+-- seconds of Redis' own clock, because the servers that extend it do not know the clock that tests shift.
 --
 -- defines: emit_event, transition, events (nil while nothing is published), events_enabled
 -- needs: prelude, clock, transaction
