@@ -35,9 +35,10 @@ pub enum Deleted {
 
 /// Deletes those tasks that `reason` allows to delete.
 pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<Vec<Deleted>> {
-    let ended_states = || State::ALL.into_iter().filter(|state| state.has_ended()).collect();
     let states: Vec<State> = match reason {
-        DeleteReason::Requested | DeleteReason::RetentionElapsed => ended_states(),
+        DeleteReason::Requested | DeleteReason::RetentionElapsed => {
+            State::ALL.into_iter().filter(|state| state.has_ended()).collect()
+        }
         DeleteReason::Purge(states) => states.clone(),
     };
     let mut call = shard.call(&SCRIPT, caller);

@@ -20,8 +20,8 @@ local function release(task, delay_ms)
   end
   local command = { 'HSET', task.key, F.state, state, end_lease(task, 'release', state, run_at) }
   if state == 'ready' then
-    -- The task waits anew: the time under lease was no waiting. Its position dates from its first arrival, also after
-    -- several releases; queued_since holds that time with the ready_at for which it is valid.
+    -- The wait restarts: the time under lease is no wait. The position dates from the first arrival, also after several
+    -- releases. queued_since holds the time of that arrival, and the ready_at for which it is valid.
     local ready_at = task[F.ready_at] or task[F.created_at]
     local valid_for, since = string.match(task[F.queued_since] or '', '^(%d+) (%d+)$')
     set_field(command, F.ready_at, now_digits)

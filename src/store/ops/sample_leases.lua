@@ -11,8 +11,9 @@ COST    O(queues + leases)
 ]]
 if last_reply then return last_reply end
 
+local SAMPLE_INTERVAL_MS = 5000
 local key, held_since = base .. 'lease_samples', tonumber(ARGV[8]) or now
-local bucket, outdated = math.floor(held_since / 5000), {}
+local bucket, outdated = math.floor(held_since / SAMPLE_INTERVAL_MS), {}
 for _, taken in ipairs(call('HKEYS', key)) do
   if tonumber(taken) == bucket then return cmsgpack.pack(cmsgpack.unpack(call('HGET', key, taken))[1]) end
   if tonumber(taken) <= bucket - ARGV[7] then outdated[#outdated + 1] = taken end

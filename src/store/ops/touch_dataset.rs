@@ -1,19 +1,20 @@
 //! Raises the generation of a shard's data set: proves that writes work, and lets servers detect a loss of data.
 
 use crate::store::error::Result;
+use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "touch_dataset", []);
 
-/// How a shard without the data set's marker is treated.
+/// Whether a call may write the data set's marker to a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TouchPurpose {
-    /// It stays without a marker.
+    /// A shard without a marker stays without one.
     Check,
-    /// It gets the marker of this data set.
+    /// A shard without a marker gets that of this data set.
     CreateIfMissing,
-    /// Every shard gets the marker of this data set, and all servers accept it.
+    /// The shard gets the marker of this data set in any case, and all servers accept it.
     Accept,
 }
 
@@ -41,7 +42,7 @@ pub async fn touch_dataset(
         TouchPurpose::CreateIfMissing => "create",
         TouchPurpose::Accept => "accept",
     });
-    let mut reply = crate::store::redis::reply::read_list(call.send_unchecked().await?)?;
+    let mut reply = reply::read_list(call.send_unchecked().await?)?;
     match reply.text()?.as_str() {
         "marker" => {
             Ok(Some(DatasetMarker { dataset: reply.text()?, generation: reply.int()?, accepted_at: reply.int()? }))

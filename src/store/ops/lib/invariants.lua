@@ -1,6 +1,6 @@
 -- invariants: checks that indexes, counts and keys agree with the hashes of the tasks, and repairs them by those.
 --
--- Each check calls `flag(violation, repair)` for what it finds, and stages the writes of the repair. A task that cannot
+-- Each check calls `flag(violation, repair)` for each violation, and stages the writes of the repair. A task that cannot
 -- be read is left alone, as are the entries that name it.
 --
 -- defines: check_invariants, default_retain_ms
@@ -14,7 +14,7 @@ local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_unti
   dead = F.finished_at, cancelled = F.finished_at, expired = F.finished_at }
 local CHECKED_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.run_at, F.lease_until, F.finished_at,
   F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested }
--- Limits of what one script sums up.
+-- Limits of the sums of one script.
 local MAX_SLOTS, MAX_QUEUES = 16384, 4096
 -- State -> how long an ended task without its own retention is kept; set by scripts that repair.
 local default_retain_ms = {}

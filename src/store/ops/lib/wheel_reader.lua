@@ -30,7 +30,7 @@ local function priority_of(member)
   return tonumber(string.sub(member, 1, 1))
 end
 
--- Returns the queue with the first page of its wheel. `index` is its place in the call's list of queues.
+-- Returns the queue with the first page of its wheel. `index` is its position in the call's list of queues.
 local function open_queue(index, name)
   local queue = { index = index, name = name, page = {}, page_at = 1, read = 0, size = 0, rear = {}, rear_at = 1, visited = {},
     turns = 0, leased = 0, ready_times = {}, slots = base .. 'slot:' .. name .. ':', leased_key = base .. 'leased:' .. name }
