@@ -24,17 +24,17 @@ pub struct WaiterCrowd {
 }
 
 impl WaiterCrowd {
-    /// `count` waiters that no call has included yet.
+    /// Returns `count` waiters that no call has included yet.
     pub fn new(count: usize) -> Self {
         let queue = QueueName::default_queue();
         let waiters = Arc::new(Waiters::new(1, &CancellationToken::new()));
-        let mut pool = WaiterCrowd { waiters, queue, handles: VecDeque::new() };
-        (0..count).for_each(|_| pool.add());
-        pool
+        let mut crowd = WaiterCrowd { waiters, queue, handles: VecDeque::new() };
+        (0..count).for_each(|_| crowd.add());
+        crowd
     }
 
     /// Runs calls that find no task until all waiters are idle.
-    pub fn rest(&mut self) {
+    pub fn idle_all(&mut self) {
         while let Some(batch) = self.waiters.take_batch(SHARD) {
             self.return_empty(&batch);
         }
@@ -73,7 +73,7 @@ impl WaiterCrowd {
         self.return_empty(&batch);
         drop(self.handles.pop_front());
         self.add();
-        self.rest();
+        self.idle_all();
         batch.ids.len()
     }
 }

@@ -134,18 +134,18 @@ fn waiters(criterion: &mut Criterion) {
     for count in [1, 100, 16_000] {
         let mut crowd = WaiterCrowd::new(count);
         assert_eq!(crowd.take_and_return(), count.min(100));
-        group.bench_function(format!("pull and put back up to 100 of {count} new ones"), |bench| {
+        group.bench_function(format!("take and return a batch of {count} new waiters"), |bench| {
             bench.iter(|| crowd.take_and_return());
         });
-        crowd.rest();
-        group.bench_function(format!("enter and leave, {count} rest"), |bench| {
+        crowd.idle_all();
+        group.bench_function(format!("add and remove, {count} idle"), |bench| {
             bench.iter(|| {
                 crowd.add();
                 crowd.remove_last();
             });
         });
         assert_eq!(crowd.serve_first(), count.min(4));
-        group.bench_function(format!("serve one, {count} rest"), |bench| bench.iter(|| crowd.serve_first()));
+        group.bench_function(format!("serve one, {count} idle"), |bench| bench.iter(|| crowd.serve_first()));
     }
 }
 

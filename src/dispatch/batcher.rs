@@ -49,7 +49,7 @@ pub(super) trait BatchItem: Send + Sync + 'static {
     /// The slot that decides its shard.
     fn slot(&self) -> Slot;
 
-    /// Names what the item writes: see [`Sharing::DistinctKeys`].
+    /// Identifies the record that the item writes: see [`Sharing::DistinctKeys`].
     fn key(&self) -> [u8; 16];
 
     /// Bytes of the documents in it.
@@ -92,8 +92,8 @@ impl<Op: BatchedOp> std::fmt::Debug for Batcher<Op> {
 }
 
 impl<Op: BatchedOp> Batcher<Op> {
-    /// A batcher whose loops are spawned on `tasks`. They end when it is dropped. `stop` distinguishes a stopping
-    /// server from one whose loop has died.
+    /// Returns a batcher whose loops run on `tasks`. They end when it is dropped. After `stop`, an item whose loop has
+    /// ended gets [`Error::Stopping`]; before, [`Error::Unexpected`].
     pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         Batcher {
             senders: store.shards().iter().map(|_| OnceLock::new()).collect(),
@@ -110,6 +110,9 @@ impl<Op: BatchedOp> Batcher<Op> {
     }
 
     /// Sends an item to its shard and returns the reply. Dropping the future does not undo the operation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] after 10 s: the operation may still take effect. Otherwise the error of the call.
     pub(super) async fn send(&self, item: Op::Item) -> Result<Op::Reply> {
         with_request_timeout(async { self.enqueue(item).await?.await.map_err(|_| self.closed())? }).await
     }
@@ -174,7 +177,11 @@ fn timed_out(_: Elapsed) -> Error {
 }
 
 /// Makes the calls of one shard, one after another. Ends when the batcher is dropped.
-async fn batch_loop<Op: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pending<Op>>, sizes: Arc<Histogram>) {
+async fn batch_loop<Op: BatchedOp>(
+    shard: Shard,
+    mut receiver: mpsc::Receiver<Pending<Op>>,
+    batch_items: Arc<Histogram>,
+) {
     let mut caller = Caller::new();
     let mut pending: VecDeque<Pending<Op>> = VecDeque::new();
     let mut received = Vec::new();
@@ -193,7 +200,7 @@ async fn batch_loop<Op: BatchedOp>(shard: Shard, mut receiver: mpsc::Receiver<Pe
             pending.push_back(request);
         }
         let (mut items, reply_senders) = take_batch(&mut pending);
-        sizes.observe(items.len());
+        batch_items.observe(items.len());
         match Op::call(&shard, &mut caller, &mut items).await {
             Ok(replies) => {
                 for (sender, reply) in reply_senders.into_iter().zip(replies) {

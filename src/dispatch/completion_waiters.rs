@@ -22,7 +22,7 @@ pub(super) struct CompletionWaiters {
     stop: CancellationToken,
 }
 
-/// By task: the number of subscriptions, and what notifies them.
+/// By task: the number of its subscriptions, and their notifier.
 type WaitersByTask = HashMap<TaskId, (usize, Arc<Notify>)>;
 
 /// A subscription to the end of one task. Dropping it cancels it.

@@ -46,7 +46,7 @@ counters! {
         due,
         /// A task with a completion waiter has ended.
         ended,
-        /// The connection was opened anew: wake-ups may have been missed.
+        /// The connection was reopened: wake-ups may have been missed.
         gap,
     }
 }

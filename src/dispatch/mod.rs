@@ -241,7 +241,7 @@ impl Dispatch {
     }
 }
 
-/// The reply to a single item.
+/// Returns the reply to a single item.
 fn only<T>(mut replies: Vec<Result<T>>) -> Result<T> {
     replies.pop().unwrap_or_else(|| Err(Error::Unexpected("no reply to a single item".into())))
 }

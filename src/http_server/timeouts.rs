@@ -56,7 +56,7 @@ struct State {
     /// When the connection reaches its maximum age.
     max_age_at: Option<Instant>,
     /// Whether the connection closes as soon as no request is in progress.
-    closing: bool,
+    is_closing: bool,
     waker: Option<Waker>,
 }
 
@@ -87,7 +87,7 @@ impl ConnectionTimeouts {
             response_stalled_since: None,
             write_blocked_since: None,
             max_age_at,
-            closing: false,
+            is_closing: false,
             waker: None,
         };
         Arc::new(ConnectionTimeouts { limits: limits.clone(), state: Mutex::new(state) })
@@ -135,7 +135,7 @@ impl ConnectionTimeouts {
     /// A connection without a byte so far stays open for its first request.
     pub(super) fn should_close(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let should_close = state.closing && state.phase != Phase::Opened;
+        let should_close = state.is_closing && state.phase != Phase::Opened;
         if !should_close {
             state.register_waker(waker);
         }
@@ -145,7 +145,7 @@ impl ConnectionTimeouts {
     /// Closes the connection as soon as no request is in progress.
     pub(super) fn close_when_idle(&self) {
         let mut state = self.lock();
-        state.closing = true;
+        state.is_closing = true;
         state.wake();
     }
 
@@ -166,7 +166,7 @@ impl ConnectionTimeouts {
         state.register_waker(waker);
         let started_at = state.phase_started_at;
         let phase = match state.phase {
-            Phase::Opened if state.closing => {
+            Phase::Opened if state.is_closing => {
                 Some((started_at + limits.connect_idle_timeout.min(CLOSING_FIRST_BYTE_TIMEOUT), Timeout::ConnectIdle))
             }
             Phase::Opened => Some((started_at + limits.connect_idle_timeout, Timeout::ConnectIdle)),
@@ -209,7 +209,7 @@ impl State {
 impl RequestGuard {
     /// Whether the response is the last of the connection.
     pub(super) fn is_last(&self) -> bool {
-        self.timeouts.lock().closing
+        self.timeouts.lock().is_closing
     }
 
     /// Records that the library takes data of the response. The data before it has been written.

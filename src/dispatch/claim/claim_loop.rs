@@ -50,11 +50,11 @@ pub(super) async fn run(
         let claim = ClaimCall::new(&shard, &mut caller, &batch.queues, &batch.requests);
         match claim.send().await {
             Ok(reply) => {
-                let passed_expired = reply.passed_expired;
+                let has_passed_expired = reply.has_passed_expired;
                 metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
                 let served_count = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
                 metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served_count);
-                if passed_expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
+                if has_passed_expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
                     tracing::debug!(%error, shard = shard.index, "expiring tasks failed; upkeep does it later");
                 }
             }
@@ -92,7 +92,7 @@ fn deliver_reply(
             waiters.deliver(*id, Delivery::new(tasks, releaser));
         }
     }
-    waiters.return_batch(shard, batch, &reply.fronts, reply.more);
+    waiters.return_batch(shard, batch, &reply.fronts, reply.has_more);
     served_count
 }
 

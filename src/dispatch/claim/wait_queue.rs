@@ -39,7 +39,7 @@ pub(super) struct WaitQueue {
     batch_limits: Vec<usize>,
     /// Unavailable shards, with the error.
     pub(super) unavailable_shards: BTreeMap<usize, Error>,
-    pub(super) stopping: bool,
+    pub(super) is_stopping: bool,
 }
 
 impl std::fmt::Debug for WaitQueue {
@@ -133,7 +133,7 @@ impl WaitQueue {
 
     /// Makes the server's stop the reason of failed waits, now and later.
     pub(super) fn stop(&mut self) {
-        self.stopping = true;
+        self.is_stopping = true;
         let failed = self.waiters.values_mut().flat_map(|waiter| waiter.failed_shards.values_mut());
         failed.chain(self.unavailable_shards.values_mut()).for_each(|error| *error = Error::Stopping);
     }

@@ -84,7 +84,7 @@ impl Waiters {
         let (reply, reply_receiver) = oneshot::channel();
         let mut wait_queue = self.lock();
         let id = wait_queue.add(request, reply, is_long_poll);
-        if wait_queue.stopping || wait_queue.is_finished(id) {
+        if wait_queue.is_stopping || wait_queue.is_finished(id) {
             wait_queue.cancel_wait(id);
         }
         self.trigger(wait_queue.next_shard(id));
@@ -166,7 +166,7 @@ impl Waiters {
     /// After an outage, the shard is left out until [`Waiters::mark_available`].
     pub(super) fn fail_batch(&self, shard: usize, batch: &ClaimBatch, error: &Error) {
         let mut wait_queue = self.lock();
-        let reason = if wait_queue.stopping { &Error::Stopping } else { error };
+        let reason = if wait_queue.is_stopping { &Error::Stopping } else { error };
         let mut finished_ids = Vec::new();
         if error.is_outage() {
             finished_ids = wait_queue.mark_unavailable(shard, reason);

@@ -68,7 +68,7 @@ pub struct Subscription {
     /// overwritten.
     cursor_interval: u64,
     /// The client resumed from a cursor of another run, or of an event that this run has not had.
-    cursor_unknown: bool,
+    is_cursor_unknown: bool,
     stop: CancellationToken,
     _permit: PollPermit,
 }
@@ -167,8 +167,8 @@ impl Subscriptions {
     /// is delivered.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within the deadline of a
-    /// request.
+    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within 10 s, the deadline of
+    /// a request.
     pub(in crate::dispatch) async fn subscribe(
         &self,
         permit: PollPermit,
@@ -196,7 +196,7 @@ impl Subscriptions {
             seen_number,
             last_cursor_sent: seen_number,
             cursor_interval: self.capacity as u64 / 4,
-            cursor_unknown: cursor.is_some() && known_cursor.is_none(),
+            is_cursor_unknown: cursor.is_some() && known_cursor.is_none(),
             stop: self.stop.clone(),
             _permit: permit,
         })
@@ -224,7 +224,7 @@ impl Subscription {
     /// Returns the next events, up to a limit. Returns none after `max_wait`, or when the client should receive its
     /// cursor. Returns `None` when the server stops. Cancel safe.
     pub async fn next(&mut self, max_wait: Duration) -> Option<Vec<BufferedEvent>> {
-        if std::mem::take(&mut self.cursor_unknown) {
+        if std::mem::take(&mut self.is_cursor_unknown) {
             return Some(vec![BufferedEvent { number: self.seen_number, data: EventData::Gap(None) }]);
         }
         let stop = self.stop.clone();
@@ -293,7 +293,7 @@ mod tests {
             seen_number: 0,
             last_cursor_sent: 0,
             cursor_interval: u64::MAX,
-            cursor_unknown: false,
+            is_cursor_unknown: false,
             stop: CancellationToken::new(),
             _permit: PollLimit::new(1).try_acquire().unwrap(),
         }

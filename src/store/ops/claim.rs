@@ -38,14 +38,14 @@ pub struct ClaimReply {
     /// Index of the waiter in the call, and its task.
     pub tasks: Vec<(usize, ClaimedTask)>,
     /// Whether a limit of the call ended it: another call may return more.
-    pub more: bool,
+    pub has_more: bool,
     /// Whether tasks were passed over because they had expired.
-    pub passed_expired: bool,
+    pub has_passed_expired: bool,
     /// Indexes of the queues that were read, with the priority of the next ready task in this shard.
     pub fronts: Vec<(usize, Option<u8>)>,
 }
 
-/// A claim call. It may be sent until it is answered: each delivery returns the same leases.
+/// A claim call. It may be sent again until it is answered: each time it returns the same leases.
 pub struct ClaimCall<'a> {
     call: ScriptCall<'a>,
     queues: &'a [QueueName],
@@ -53,7 +53,8 @@ pub struct ClaimCall<'a> {
 }
 
 impl<'a> ClaimCall<'a> {
-    /// Builds the call that leases tasks of `queues` to `waiters`, in their order: at most 100 tasks and 2 MiB of documents.
+    /// Builds the call that leases tasks of `queues` to `waiters`, in the order of the waiters. It leases at most 100 tasks,
+    /// with at most 2 MiB of documents.
     pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], waiters: &[WaiterRequest]) -> Self {
         let max_tasks: usize = waiters.iter().map(|waiter| waiter.max).sum();
         let tokens: Vec<Token> =
@@ -84,7 +85,7 @@ impl<'a> ClaimCall<'a> {
     /// Sends the call.
     ///
     /// # Errors
-    /// After [`Unavailable`](Error::Unavailable) the script may have run: the next delivery returns its leases.
+    /// After [`Unavailable`](Error::Unavailable) the script may have run. The call, sent again, returns the leases.
     pub async fn send(&self) -> Result<ClaimReply> {
         let reply = parse_reply(self.call.send().await?, self.queues, &self.tokens)?;
         self.call.transitions().claimed.add(reply.tasks.len() as u64);
@@ -95,7 +96,8 @@ impl<'a> ClaimCall<'a> {
 /// Reads the reply to a call that sent these queues and tokens.
 pub(in crate::store) fn parse_reply(reply: Value, queues: &[QueueName], tokens: &[Token]) -> Result<ClaimReply> {
     let mut reply = read_list(reply)?;
-    let mut parsed = ClaimReply { more: reply.int()? == 1, passed_expired: reply.int()? == 1, ..ClaimReply::default() };
+    let (has_more, has_passed_expired) = (reply.int()? == 1, reply.int()? == 1);
+    let mut parsed = ClaimReply { has_more, has_passed_expired, ..ClaimReply::default() };
     for item in reply.list()? {
         match parse_task(read_list(item)?, queues, tokens) {
             Ok(task) => parsed.tasks.push(task),
