@@ -20,7 +20,8 @@ use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 
 pub use task_span::{ExecutionOutcome, TaskSpan, TracedTask};
 
-/// Bound of the time spent reading a span's details from Redis. After it the span is lost and the request goes on.
+/// Time limit for reading the details of a request's spans from Redis. After it the spans are lost, and the request
+/// continues.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The exporter of spans, if there is one.
@@ -83,7 +84,7 @@ impl Spans {
     }
 }
 
-/// A time of Redis' clock.
+/// Converts a time of Redis' clock. A time before 1970 becomes 1970.
 pub fn system_time(time: TimestampMs) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(time.0).unwrap_or(0))
 }
