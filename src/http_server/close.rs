@@ -15,6 +15,8 @@ use super::socket::ClientStream;
 /// How long a lingering close takes, and how many bytes it discards, at most.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1024 * 1024;
+/// The part of `LINGER_TIMEOUT` for sending the last response. If the peer does not read, the rest of it is lost.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Returns the bytes of an HTTP/1.1 response that announces the close of its connection.
 pub(super) fn encode_response(response: Response<Bytes>) -> Vec<u8> {
@@ -42,7 +44,8 @@ pub(super) fn encode_response(response: Response<Bytes>) -> Vec<u8> {
 /// `LINGER_TIMEOUT`.
 pub(super) async fn lingering_close(stream: &mut impl ClientStream, response: &[u8]) {
     let close = async {
-        let _ = stream.write_all(response).await;
+        // If the input were not discarded, a reset would also lose the responses that the peer has not read yet.
+        let _ = timeout(RESPONSE_TIMEOUT, stream.write_all(response)).await;
         let _ = stream.shutdown().await;
         drain(stream).await;
     };
@@ -56,5 +59,33 @@ async fn drain(stream: &mut impl ClientStream) {
         && let Ok(length @ 1..) = stream.read(&mut buffer).await
     {
         remaining_bytes = remaining_bytes.saturating_sub(length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_server::socket::PeerGone;
+    use tokio::io::DuplexStream;
+
+    impl ClientStream for DuplexStream {
+        fn peer_gone(&self) -> PeerGone {
+            Box::pin(std::future::pending())
+        }
+
+        fn set_zero_linger(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn response_that_does_not_fit_does_not_prevent_the_close() {
+        let (mut client, mut server) = tokio::io::duplex(16);
+        client.write_all(b"unread input").await.unwrap();
+
+        lingering_close(&mut server, &[b'x'; 64]).await;
+
+        let mut received = Vec::new();
+        timeout(LINGER_TIMEOUT, client.read_to_end(&mut received)).await.expect("the sending side is closed").unwrap();
+        assert_eq!(received, [b'x'; 16]);
+        timeout(LINGER_TIMEOUT, client.write_all(&[b'y'; 16])).await.expect("the input is discarded").unwrap();
     }
 }
