@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 
+use crate::metrics::metrics;
 use crate::support::event_stream::Stream;
+use crate::support::exposition::Exposition;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis, connect};
 use crate::support::{Fixture, report, report_with};
@@ -48,6 +50,34 @@ async fn killed_redis_gives_a_fast_503_until_it_restarts() {
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     assert_eq!(fixture.claim_one("q").await["id"], kept["id"]);
     assert!(fixture.http.get("/metrics").await.text.contains("slotwheel_shards_unavailable 0\n"));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn failed_upkeep_is_counted_for_every_job() {
+    let mut fixture = Fixture::start().await;
+    let failures = |page: &Exposition, job: &str| {
+        page.value("slotwheel_upkeep_failures_total", &[("upkeep_job", job)]).expect("a counter from the start")
+    };
+    // prune_callers runs every 10 minutes.
+    assert_eq!(failures(&metrics(&fixture).await, "prune_callers"), 0.0);
+    fixture.redis.kill();
+
+    let jobs = [
+        "promote",
+        "expire_leases",
+        "expire_tasks",
+        "purge_retention",
+        "dataset_heartbeat",
+        "sync_settings",
+        "sample_leases",
+    ];
+    for job in jobs {
+        fixture.until(|| async { (failures(&metrics(&fixture).await, job) >= 1.0).then_some(()) }).await;
+    }
+
+    fixture.redis.restart().await;
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     fixture.end().await;
 }
 
