@@ -140,7 +140,7 @@ async fn invalid_settings_are_rejected_with_an_explanation() {
         (&["--listen", "0.0.0.0:0"][..], "--insecure"),
         (&["--shards", "3"], "power of two"),
         (&["--config", "/nowhere.toml"], "/nowhere.toml"),
-        (&["--redis-url", "redis://127.0.0.1:1/x"], "redis"),
+        (&["--listen", "127.0.0.1:0", "--redis-url", "redis://127.0.0.1:1/x"], "redis"),
         (&["--colour"], "--colour"),
     ] {
         let output = slotwheel(arguments).output().unwrap();
