@@ -21,51 +21,57 @@ pub enum State {
     Expired,
 }
 
-/// A transition of a task.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transition {
-    /// Its delay has ended.
-    Promote,
-    /// A worker claims it.
-    Claim,
-    /// Its worker reports success.
-    Complete,
-    /// An attempt failed (reported, or the lease expired) and the next attempt is delayed.
-    Retry,
-    /// An attempt failed and the next attempt can start immediately.
-    RetryNow,
-    /// An attempt failed and no attempt follows.
-    DeadLetter,
-    /// Its worker released it without a delay.
-    Release,
-    /// Its worker released it with a delay.
-    ReleaseLater,
-    /// A client cancels it, or its lease ends after a cancel request.
-    Cancel,
-    /// Its deadline has passed.
-    Expire,
-    /// A client retries an ended task.
-    ManualRetry,
-    /// A submit with the same dedupe key restarts its delay. With a delay of 0, promotion follows.
-    Debounce,
+/// Defines [`Transition`] and the table of transitions. A row reads: transition, the states before, the state after.
+macro_rules! transitions {
+    ($($(#[doc = $doc:literal])* $name:ident: $($before:ident)|+ => $after:ident;)*) => {
+        /// A transition of a task.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Transition {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Transition {
+            /// All transitions.
+            pub const ALL: &[Transition] = &[$(Transition::$name,)*];
+        }
+
+        impl State {
+            /// Returns the state after `transition`, or `None` if the transition is not possible.
+            pub const fn after(self, transition: Transition) -> Option<State> {
+                let (is_possible, after) = match transition {
+                    $(Transition::$name => (matches!(self, $(State::$before)|+), State::$after),)*
+                };
+                if is_possible { Some(after) } else { None }
+            }
+        }
+    };
 }
 
-impl Transition {
-    /// All transitions.
-    pub const ALL: [Transition; 12] = [
-        Transition::Promote,
-        Transition::Claim,
-        Transition::Complete,
-        Transition::Retry,
-        Transition::RetryNow,
-        Transition::DeadLetter,
-        Transition::Release,
-        Transition::ReleaseLater,
-        Transition::Cancel,
-        Transition::Expire,
-        Transition::ManualRetry,
-        Transition::Debounce,
-    ];
+transitions! {
+    /// Its delay has ended.
+    Promote: Scheduled => Ready;
+    /// A worker claims it.
+    Claim: Ready => Leased;
+    /// Its worker reports success.
+    Complete: Leased => Completed;
+    /// An attempt failed (reported, or the lease expired) and the next attempt is delayed.
+    Retry: Leased => Scheduled;
+    /// An attempt failed and the next attempt can start immediately.
+    RetryNow: Leased => Ready;
+    /// An attempt failed and no attempt follows.
+    DeadLetter: Leased => Dead;
+    /// Its worker released it without a delay.
+    Release: Leased => Ready;
+    /// Its worker released it with a delay.
+    ReleaseLater: Leased => Scheduled;
+    /// A client cancels it, or its lease ends after a cancel request.
+    Cancel: Scheduled | Ready | Leased => Cancelled;
+    /// Its deadline has passed.
+    Expire: Scheduled | Ready => Expired;
+    /// A client retries an ended task.
+    ManualRetry: Dead | Cancelled | Expired => Ready;
+    /// A submit with the same dedupe key restarts its delay. With a delay of 0, promotion follows.
+    Debounce: Scheduled | Ready => Scheduled;
 }
 
 impl State {
@@ -103,39 +109,6 @@ impl State {
         match self {
             State::Scheduled | State::Ready | State::Leased => false,
             State::Completed | State::Dead | State::Cancelled | State::Expired => true,
-        }
-    }
-
-    /// The transition table: the state after `transition`, or `None` if the transition is not possible.
-    pub const fn after(self, transition: Transition) -> Option<State> {
-        use State as S;
-        use Transition as E;
-        match (self, transition) {
-            (S::Scheduled, E::Promote) => Some(S::Ready),
-            (S::Ready, E::Claim) => Some(S::Leased),
-            (S::Leased, E::Complete) => Some(S::Completed),
-            (S::Leased, E::Retry | E::ReleaseLater) => Some(S::Scheduled),
-            (S::Leased, E::Release | E::RetryNow) => Some(S::Ready),
-            (S::Leased, E::DeadLetter) => Some(S::Dead),
-            (S::Scheduled | S::Ready | S::Leased, E::Cancel) => Some(S::Cancelled),
-            (S::Scheduled | S::Ready, E::Expire) => Some(S::Expired),
-            (S::Scheduled | S::Ready, E::Debounce) => Some(S::Scheduled),
-            (S::Dead | S::Cancelled | S::Expired, E::ManualRetry) => Some(S::Ready),
-            (
-                S::Scheduled | S::Ready | S::Leased | S::Completed | S::Dead | S::Cancelled | S::Expired,
-                E::Promote
-                | E::Claim
-                | E::Complete
-                | E::Retry
-                | E::RetryNow
-                | E::ReleaseLater
-                | E::Release
-                | E::DeadLetter
-                | E::Cancel
-                | E::Expire
-                | E::Debounce
-                | E::ManualRetry,
-            ) => None,
         }
     }
 }

@@ -146,8 +146,8 @@ fn script_transitions_are_those_of_the_state_table() {
     built.retain(|(from, to)| from != "-" && to != "-");
     let mut table = BTreeSet::new();
     for state in State::ALL {
-        for event in Transition::ALL {
-            table.extend(state.after(event).map(|after| (state.to_string(), after.to_string())));
+        for transition in Transition::ALL {
+            table.extend(state.after(*transition).map(|after| (state.to_string(), after.to_string())));
         }
     }
     table.retain(|(from, to)| from != to);
