@@ -13,9 +13,10 @@ use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
 use crate::domain::limits;
-use crate::domain::queue::{QueueName, QueueSettings};
+use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::store::queues::{self, set_queue_settings};
+use crate::store::queues::{self, set_queue_setting};
+use crate::store::settings::SettingChange;
 use crate::store::views::queues::{Queue, queue, queue_names};
 
 #[derive(Serialize)]
@@ -65,7 +66,7 @@ pub(super) async fn pause(
     PathQueue(name): PathQueue,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    set_queue_settings(api.store(), &name, QueueSettings { paused: true }).await?;
+    set_queue_setting(api.store(), &name, SettingChange::paused(true)).await?;
     queue_response(&api, &name).await
 }
 
@@ -74,7 +75,7 @@ pub(super) async fn resume(
     PathQueue(name): PathQueue,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
-    set_queue_settings(api.store(), &name, QueueSettings { paused: false }).await?;
+    set_queue_setting(api.store(), &name, SettingChange::paused(false)).await?;
     queue_response(&api, &name).await
 }
 

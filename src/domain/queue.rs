@@ -33,8 +33,8 @@ impl QueueName {
     }
 }
 
-/// Settings of a queue that can change at run time.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// Settings of a queue that can change at run time. `/queues` shows each field by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct QueueSettings {
     /// Claims deliver no tasks of this queue.
     pub paused: bool,

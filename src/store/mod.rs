@@ -24,7 +24,7 @@ pub mod pieces;
 pub mod queues;
 pub mod record;
 pub mod redis;
-mod settings;
+pub mod settings;
 pub mod shard;
 pub mod views;
 

@@ -10,9 +10,10 @@ use super::ops::apply_settings::apply_settings;
 use super::ops::delete::{DeleteReason, Deleted, delete};
 use super::ops::set_settings::set_settings;
 use super::shard::{Caller, Store};
-use super::views::queues::purgeable;
+use super::settings::SettingChange;
+use super::views::queues::{master_settings, purgeable};
 use crate::domain::limits;
-use crate::domain::queue::{QueueName, QueueSettings};
+use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 
 /// Calls of one purge, each of up to 500 tasks.
@@ -20,15 +21,17 @@ const MAX_PURGE_CALLS: u32 = 20;
 /// The deadline for writing settings to all shards.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sets a queue's settings: the master copy first, then the copy of each shard. If a shard fails, upkeep brings its
-/// copy up to date.
+/// Changes a setting of a queue: the master copy first, then the copy of each shard. If a shard fails, upkeep brings
+/// its copy up to date.
 ///
 /// # Errors
 /// The first error of a shard. [`Error::Unavailable`] after 10 s.
-pub async fn set_queue_settings(store: &Store, queue: &QueueName, settings: QueueSettings) -> Result<()> {
+pub async fn set_queue_setting(store: &Store, queue: &QueueName, change: SettingChange) -> Result<()> {
     let write = async {
         let mut caller = Caller::new();
-        let version = set_settings(store, &mut caller, queue, &settings).await?;
+        set_settings(store, &mut caller, queue, &change).await?;
+        // The copies are replaced as a whole: a copy may lack earlier changes of other settings.
+        let Some((version, settings)) = master_settings(store, queue).await? else { return Ok(()) };
         let mut outcome = Ok(());
         for shard in store.shards() {
             let applied = apply_settings(shard, &mut caller, queue, version, &settings).await;

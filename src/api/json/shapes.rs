@@ -1,5 +1,5 @@
 //! The JSON forms of tasks and queues. Each is built by destructuring, so a new field does not compile until this file
-//! decides whether it is public.
+//! decides whether it is public. All settings of a queue are.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::as_text::AsText;
 use crate::domain::id::TaskId;
+use crate::domain::queue::QueueSettings;
 use crate::domain::task::{Attributes, ClaimedTask, ErrorReport, Task, TaskError};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
@@ -85,7 +86,8 @@ pub(in crate::api) struct ClaimedTaskJson<'a> {
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct QueueJson<'a> {
     queue: &'a str,
-    paused: bool,
+    #[serde(flatten)]
+    settings: &'a QueueSettings,
     counts: CountsJson,
     oldest_ready_age_ms: Option<i64>,
 }
@@ -207,7 +209,7 @@ impl<'a> From<&'a Queue> for QueueJson<'a> {
             *counts;
         QueueJson {
             queue: name.as_str(),
-            paused: settings.paused,
+            settings,
             counts: CountsJson {
                 submitted,
                 scheduled,

@@ -4,7 +4,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
 use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
-use crate::store::settings;
+use crate::store::settings::{self, SettingChange};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "apply_settings", []);
@@ -19,7 +19,7 @@ pub async fn apply_settings(
 ) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push(queue.as_str()).push_int(version);
-    for (field, value) in settings::encode(settings) {
+    for SettingChange { field, value } in settings::encode(settings) {
         call.push(field).push(value);
     }
     Ok(reply::int(call.send().await?)? == 1)

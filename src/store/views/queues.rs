@@ -238,6 +238,13 @@ pub async fn settings_page(
     read_settings(first_shard, &names, |name| first_shard.keys.settings(name)).await
 }
 
+/// Returns version and settings of the queue's master copy. `None`: no setting was made.
+pub async fn master_settings(store: &Store, name: &QueueName) -> Result<Option<(i64, QueueSettings)>> {
+    let first_shard = store.first_shard();
+    let found = read_settings(first_shard, std::slice::from_ref(name), |name| first_shard.keys.settings(name)).await?;
+    Ok(found.into_iter().next().map(|(_, version, settings)| (version, settings)))
+}
+
 /// Returns the versions of the shard's copies of the settings of these queues.
 pub async fn copy_versions(shard: &Shard, names: &[QueueName]) -> Result<BTreeMap<QueueName, i64>> {
     let found = read_settings(shard, names, |name| shard.keys.settings_copy(name)).await?;

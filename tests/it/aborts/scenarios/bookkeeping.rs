@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 use slotwheel::domain::digest::Digest;
-use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::worker::Worker;
@@ -18,6 +17,7 @@ use slotwheel::store::ops::repair::repair;
 use slotwheel::store::ops::sample_leases::sample_leases;
 use slotwheel::store::ops::set_settings::set_settings;
 use slotwheel::store::ops::touch_dataset::{TouchPurpose, touch_dataset};
+use slotwheel::store::settings::SettingChange;
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::page::page_by_time;
 use slotwheel::store::views::stats::read_window;
@@ -55,16 +55,16 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { pause(lab, 2, false).await? }
         ),
         scenario!("set_settings", "the first", |_lab| {}, |lab| {
-            set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
+            set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(true)).await?;
         }),
         scenario!(
             "set_settings",
             "others",
             |lab| {
-                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: true }).await?;
+                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(true)).await?;
             },
             |lab| {
-                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &QueueSettings { paused: false }).await?;
+                set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(false)).await?;
             }
         ),
         scenario!("idempotency", "opens", |_lab| {}, |lab| { note(lab, None).await? }),
