@@ -6,10 +6,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
 use super::notify::events;
-use super::ops;
-use super::ops::{
-    cancel, claim, complete, delete, fail, heartbeat, idempotency, release, retry, submit, subscribe_completion,
-};
+use super::ops::{self, claim, subscribe_completion};
 use super::record::{FIELDS, TaskHash, decode_document, encode_document, fields};
 use super::redis::reply;
 use super::views::queues::Counts;
@@ -23,7 +20,7 @@ use crate::domain::token::Token;
 const MAX_ERROR_BYTES: usize = 1024;
 
 /// Words that scripts answer with, and other texts that mean something.
-const REPLY_TAGS: [&str; 24] = [
+const REPLY_TAGS: &[&str] = &[
     "created",
     "already_stored",
     "existing",
@@ -143,15 +140,9 @@ pub fn replies(bytes: &[u8]) {
     check_result(reply::text(copy()));
     check_result(reply::int(copy()));
     let items = check_result(reply::read_list(copy())).map_or(0, |items| items.len());
-    check_result(reply::parse_items(copy(), items, cancel::parse_item));
-    check_result(reply::parse_items(copy(), items, complete::parse_item));
-    check_result(reply::parse_items(copy(), items, fail::parse_item));
-    check_result(reply::parse_items(copy(), items, heartbeat::parse_item));
-    check_result(reply::parse_items(copy(), items, release::parse_item));
-    check_result(reply::parse_items(copy(), items, idempotency::parse_item));
-    check_result(reply::parse_items(copy(), items, delete::parse_item));
-    check_result(reply::parse_items(copy(), items, retry::parse_item));
-    check_result(reply::parse_items(copy(), items, submit::parse_item));
+    for checked in ops::parse_as_each(&value, items) {
+        check_result(checked);
+    }
     check_result(subscribe_completion::parse_reply(copy()));
     check_result(page::decode(copy()));
     check_result(next_due::decode(copy()));

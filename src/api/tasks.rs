@@ -12,10 +12,7 @@ use super::response;
 use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
-use crate::store::ops::cancel::Cancelled;
-use crate::store::ops::delete::Deleted;
-use crate::store::ops::retry::Retried;
-use crate::store::views;
+use crate::store::{ops, views};
 
 pub(super) async fn read(
     Shared(api): Shared<Api>,
@@ -54,6 +51,7 @@ pub(super) async fn cancel(
     PathId(id): PathId,
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
+    use ops::cancel::Cancelled;
     match api.dispatch.ops().cancel(id).await? {
         Cancelled::Now | Cancelled::AlreadyCancelled | Cancelled::Requested => task_response(&api, id).await,
         Cancelled::Ended(state) => {
@@ -64,6 +62,7 @@ pub(super) async fn cancel(
 }
 
 pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {
+    use ops::retry::Retried;
     match api.dispatch.ops().retry(id).await? {
         Retried::Ready => task_response(&api, id).await,
         Retried::NotRetryable(state) => {
@@ -79,6 +78,7 @@ pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: E
 }
 
 pub(super) async fn delete(Shared(api): Shared<Api>, PathId(id): PathId) -> Result<Response, Problem> {
+    use ops::delete::Deleted;
     match api.dispatch.ops().delete(id).await? {
         Deleted::Now => Ok(StatusCode::NO_CONTENT.into_response()),
         Deleted::NotAllowed(state) => {

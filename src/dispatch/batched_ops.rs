@@ -9,16 +9,12 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::metrics::HistogramSnapshot;
-use crate::store::ops::cancel::{Cancelled, cancel};
-use crate::store::ops::complete::{Completion, complete};
+use crate::store::ops::complete::Completion;
 use crate::store::ops::delete::{DeleteReason, Deleted};
-use crate::store::ops::fail::{Failure, fail};
-use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat, heartbeat};
-use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord, record_idempotency};
-use crate::store::ops::release::{self, release};
-use crate::store::ops::retry::{Retried, retry};
+use crate::store::ops::fail::Failure;
+use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
+use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
 use crate::store::ops::submit::Submitted;
-use crate::store::ops::subscribe_completion::subscribe_completion;
 use crate::store::ops::{self, LeaseEnd};
 use crate::store::{Caller, Result, Shard, Store};
 
@@ -82,24 +78,26 @@ batched! {
     /// Stores a task. Returns the task and its outcome.
     inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
     /// Completes a task.
-    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys;
+    inner complete: Complete(Completion) -> LeaseEnd = ops::complete::complete, DistinctKeys;
     /// Reports that an attempt failed.
-    inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys;
+    inner fail: Fail(Failure) -> LeaseEnd = ops::fail::fail, DistinctKeys;
     /// Extends leases, in order.
-    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = heartbeat, DistinctKeys;
+    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = ops::heartbeat::heartbeat, DistinctKeys;
     /// Releases a task without counting an attempt.
-    inner release: Release(release::Release) -> LeaseEnd = release, DistinctKeys;
+    inner release: Release(ops::release::Release) -> LeaseEnd = ops::release::release, DistinctKeys;
     /// Cancels a task, or requests the cancellation of a leased one.
-    one cancel: Cancel(TaskId) -> Cancelled = cancel, DistinctKeys;
+    one cancel: Cancel(TaskId) -> ops::cancel::Cancelled = ops::cancel::cancel, DistinctKeys;
     /// Makes an ended task ready again. Alone: two tasks of one dedupe key must not share a call, and their ids do not
     /// show the key.
-    one retry: Retry(TaskId) -> Retried = retry, Alone;
+    one retry: Retry(TaskId) -> ops::retry::Retried = ops::retry::retry, Alone;
     /// Deletes an ended task.
     one delete: Delete(TaskId) -> Deleted = delete, DistinctKeys;
     /// Opens or completes the record of an Idempotency-Key.
-    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = record_idempotency, DistinctKeys;
+    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = ops::idempotency::record_idempotency,
+        DistinctKeys;
     /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
-    inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State> = subscribe_completion, Any;
+    inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State>
+        = ops::subscribe_completion::subscribe_completion, Any;
 }
 
 /// Each reply takes its task along, so that a handler can return the task without having kept a copy.
@@ -169,7 +167,7 @@ impl BatchItem for LeaseHeartbeat {
     }
 }
 
-impl BatchItem for release::Release {
+impl BatchItem for ops::release::Release {
     fn slot(&self) -> Slot {
         self.lease_ref.id.slot()
     }

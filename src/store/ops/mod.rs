@@ -3,6 +3,9 @@
 //! Every function takes a shard, a caller, whose sequence number makes a repeated call harmless, and the items.
 //! Outcomes are in the order of the items. No two items of a call may name the same task or key.
 
+#[cfg(any(test, fuzzing))]
+use deadpool_redis::redis::Value;
+
 use super::error::{Error, Result};
 use super::metrics::Transitions;
 use super::redis::reply::{ReplyReader, parse_items};
@@ -13,9 +16,10 @@ use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::metrics::Counter;
 
-/// Declares the modules of the transitions, and lists their scripts and those of the views.
+/// Declares the modules of the transitions, and lists their scripts and those of the views. `(items)`: the script replies
+/// for each item of its call, which `parse_item` reads.
 macro_rules! ops {
-    ($($op:ident),* $(,)?) => {
+    ($($op:ident $(($items:ident))?),* $(,)?) => {
         $(pub mod $op;)*
 
         /// All scripts.
@@ -26,30 +30,43 @@ macro_rules! ops {
             &super::views::stats::SCRIPT,
             &super::views::verify_invariants::SCRIPT,
         ];
+
+        /// Parses the reply as that of each script that replies for each of `count` items.
+        #[cfg(any(test, fuzzing))]
+        pub(super) fn parse_as_each(reply: &Value, count: usize) -> Vec<Result<()>> {
+            vec![$($(parse_as!(reply, count, $op $items),)?)*]
+        }
+    };
+}
+
+#[cfg(any(test, fuzzing))]
+macro_rules! parse_as {
+    ($reply:ident, $count:ident, $op:ident items) => {
+        parse_items($reply.clone(), $count, $op::parse_item).map(drop)
     };
 }
 
 ops! {
     apply_settings,
-    cancel,
+    cancel(items),
     claim,
-    complete,
-    delete,
+    complete(items),
+    delete(items),
     enable_events,
     expire_leases,
     expire_tasks,
-    fail,
-    heartbeat,
-    idempotency,
+    fail(items),
+    heartbeat(items),
+    idempotency(items),
     promote,
     prune_callers,
     record_workers,
-    release,
+    release(items),
     repair,
-    retry,
+    retry(items),
     sample_leases,
     set_settings,
-    submit,
+    submit(items),
     subscribe_completion,
     touch_dataset,
 }

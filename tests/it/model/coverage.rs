@@ -48,7 +48,7 @@ fn claims(claimed: &super::Claimed) -> String {
 }
 
 /// By verb, what traces must bring about.
-const WANTED: [(&str, &str); 15] = [
+const WANTED: &[(&str, &str)] = &[
     ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
     ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
     ("claim", "none, one, many, the same again"),
