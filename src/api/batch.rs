@@ -58,8 +58,8 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
     // An invalid item has its index in its pointers already.
     let indexes: Vec<usize> = requests.pending_indexes().collect();
     let stored = api.dispatch.submit(pending).await.into_iter().zip(indexes);
-    let stored = stored.map(|(outcome, place)| {
-        outcome.map_err(|error| Problem::from(error).in_batch_item(&format!("/tasks/{place}")))
+    let stored = stored.map(|(outcome, index)| {
+        outcome.map_err(|error| Problem::from(error).in_batch_item(&format!("/tasks/{index}")))
     });
     let outcomes: Vec<Result<SubmitOutcome, Problem>> = requests.into_results(stored);
     let results = outcomes.iter().map(|outcome| match outcome {

@@ -56,20 +56,21 @@ pub(super) async fn subscribe(
         // The response to HEAD has no body.
         return Ok(event_stream_response(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
     }
-    let seen = headers.get("last-event-id").filter(|id| !id.is_empty());
+    let last_id = headers.get("last-event-id").filter(|id| !id.is_empty());
     // A malformed id is treated as the id of another server: unknown.
-    let seen = seen.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
-    let is_new = seen.is_none();
-    let subscription = api.dispatch.subscribe(queues, seen).await?;
+    let last_seen =
+        last_id.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
+    let is_new = last_seen.is_none();
+    let subscription = api.dispatch.subscribe(queues, last_seen).await?;
     let mut preamble = format!("retry: {RECONNECT_DELAY_MS}\n");
     if is_new {
         // A client that loses the stream before the first event can resume from here.
         let _ = writeln!(preamble, "id: {}", encode_event_id(subscription.cursor()));
     }
     preamble.push('\n');
-    let events = stream::unfold(subscription, |mut listener| async move {
-        let events = listener.next(KEEP_ALIVE_INTERVAL).await?;
-        Some((encode_events(listener.cursor(), &events), listener))
+    let events = stream::unfold(subscription, |mut subscription| async move {
+        let events = subscription.next(KEEP_ALIVE_INTERVAL).await?;
+        Some((encode_events(subscription.cursor(), &events), subscription))
     });
     let chunks = stream::iter([preamble]).chain(events).map(Ok::<_, Infallible>);
     Ok(event_stream_response(Body::from_stream(chunks)))
@@ -134,9 +135,9 @@ mod tests {
 
     #[test]
     fn event_id_round_trips_and_other_texts_are_rejected() {
-        let mark = Cursor { run_id: 7, number: 12 };
-        assert_eq!(encode_event_id(mark), "0000000000000007-12");
-        assert_eq!(decode_event_id(&encode_event_id(mark)), Some(mark));
+        let cursor = Cursor { run_id: 7, number: 12 };
+        assert_eq!(encode_event_id(cursor), "0000000000000007-12");
+        assert_eq!(decode_event_id(&encode_event_id(cursor)), Some(cursor));
         for other in ["", "12", "7-", "-7", "x-1", "7-1x", "7--1"] {
             assert_eq!(decode_event_id(other), None, "{other}");
         }

@@ -97,8 +97,8 @@ pub(super) fn decode_ready_cursor(cursor: &str) -> Option<ReadyPosition> {
     let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
     let slot = Slot::new(parts.next()?.parse().ok()?)?;
     let seq: i64 = parts.next()?.parse().ok()?;
-    let place = ReadyPosition { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
-    (encode_ready_cursor(place) == cursor).then_some(place)
+    let position = ReadyPosition { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
+    (encode_ready_cursor(position) == cursor).then_some(position)
 }
 
 /// Reads a page of tasks in another state, ordered by a time.
@@ -114,13 +114,13 @@ async fn timed_page(
     // One task more than the page holds shows whether there is a next page.
     let pages = try_join_all(shards.map(|shard| page_by_time(shard, queue, state, after, limit + 1))).await?;
     let mut positions: Vec<Position> = pages.into_iter().flatten().collect();
-    positions.sort_unstable_by_key(|place| (place.score, place.id));
+    positions.sort_unstable_by_key(|position| (position.score, position.id));
     if is_newest_first(state) {
         positions.reverse();
     }
     let has_more = positions.len() > limit;
     positions.truncate(limit);
-    let ids: Vec<TaskId> = positions.iter().map(|place| place.id).collect();
+    let ids: Vec<TaskId> = positions.iter().map(|position| position.id).collect();
     let (found, covered) = tasks(api.store(), &ids).await?;
     let last = match covered < positions.len() {
         true => covered.checked_sub(1).and_then(|last| positions.get(last)),
@@ -137,8 +137,8 @@ pub(super) fn encode_cursor(Position { score, id }: Position) -> String {
 pub(super) fn decode_cursor(cursor: &str) -> Option<Position> {
     let (score, id) = cursor.split_once('_')?;
     let score: i64 = score.parse().ok()?;
-    let place = Position { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? };
-    (encode_cursor(place) == cursor).then_some(place)
+    let position = Position { score: (0..1 << 53).contains(&score).then_some(score)?, id: TaskId::parse(id)? };
+    (encode_cursor(position) == cursor).then_some(position)
 }
 
 #[cfg(test)]

@@ -85,15 +85,6 @@ struct PurgeResponse {
     more: bool,
 }
 
-const PURGEABLE_STATES: [(&str, State); 6] = [
-    ("scheduled", State::Scheduled),
-    ("ready", State::Ready),
-    ("completed", State::Completed),
-    ("dead", State::Dead),
-    ("cancelled", State::Cancelled),
-    ("expired", State::Expired),
-];
-
 pub(super) async fn purge(
     Shared(api): Shared<Api>,
     PathQueue(name): PathQueue,
@@ -106,12 +97,14 @@ pub(super) async fn purge(
 
 /// Parses the states to purge.
 pub(super) fn parse_states(object: &Fields<'_>) -> Result<Vec<State>, Problem> {
+    let purgeable = State::ALL.into_iter().filter(|state| *state != State::Leased);
+    let purgeable: Vec<(&str, State)> = purgeable.map(|state| (state.as_str(), state)).collect();
     let field = object.required("states")?;
-    let list = field.list(PURGEABLE_STATES.len(), Code::TooLong)?;
+    let list = field.list(purgeable.len(), Code::TooLong)?;
     if list.is_empty() {
         return Err(field.invalid(Code::InvalidValue, "name at least one state"));
     }
-    let states: Vec<State> = list.fields().map(|state| state.one_of(&PURGEABLE_STATES)).collect::<Result<_, _>>()?;
+    let states: Vec<State> = list.fields().map(|state| state.one_of(&purgeable)).collect::<Result<_, _>>()?;
     object.deny_unknown()?;
     Ok(states)
 }

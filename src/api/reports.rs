@@ -128,12 +128,12 @@ pub(super) async fn heartbeat(
     Extension(peer): Extension<Peer>,
     body: BatchBody,
 ) -> Result<Response, Problem> {
-    let HeartbeatRequest { worker, ids, heartbeats: mut beats } = parse_heartbeats(&body.object()?)?;
+    let HeartbeatRequest { worker, ids, mut heartbeats } = parse_heartbeats(&body.object()?)?;
     if let Some(worker) = worker {
         api.dispatch.record_heartbeat(&worker, peer.0.ip());
     }
-    let pending = beats.take_pending();
-    let results = beats.into_results(api.dispatch.ops().heartbeat(pending).await);
+    let pending = heartbeats.take_pending();
+    let results = heartbeats.into_results(api.dispatch.ops().heartbeat(pending).await);
     let tasks = ids.into_iter().zip(results).map(|(id, outcome)| heartbeat_result(id, outcome)).collect();
     Ok(response::ok(&HeartbeatResponse { tasks }))
 }
@@ -143,13 +143,13 @@ pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, 
     let worker = object.optional_name("worker")?;
     let list = object.batch_items("tasks")?;
     object.deny_unknown()?;
-    let (mut ids, mut beats) = (Vec::new(), BatchResults::new());
+    let (mut ids, mut heartbeats) = (Vec::new(), BatchResults::new());
     for item in list.fields() {
         let object = item.object()?;
         ids.push(parse_task_id(&object)?);
-        beats.push(parse_heartbeat(&object));
+        heartbeats.push(parse_heartbeat(&object));
     }
-    Ok(HeartbeatRequest { worker, ids, heartbeats: beats })
+    Ok(HeartbeatRequest { worker, ids, heartbeats })
 }
 
 fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {

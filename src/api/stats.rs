@@ -99,24 +99,23 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         None => CurrentState::from_status(api.status_cache.read(store).await?)?,
     };
     let CurrentState { counts, paused, oldest_ready_age_ms } = now;
-    let StatsWindow { end, counters: sums } =
-        read_window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
+    let StatsWindow { end, counters } = read_window(store, name.as_ref(), window_ms / limits::STATS_BUCKET_MS).await?;
     let workers = live_workers(store, end).await?;
-    let serves_queue = |alive: &&LiveWorker| name.as_ref().is_none_or(|name| alive.worker.queues.contains(name));
-    let concurrency = workers.values().filter(serves_queue).map(|alive| alive.effective_concurrency).sum();
+    let serves_queue = |live: &&LiveWorker| name.as_ref().is_none_or(|name| live.worker.queues.contains(name));
+    let concurrency = workers.values().filter(serves_queue).map(|live| live.effective_concurrency).sum();
     let to_u64 = |number: i64| u64::try_from(number).unwrap_or(0);
     let inputs = Inputs {
         window_ms: to_u64(window_ms),
-        submitted: sums.submitted,
-        ended: sums.leases_ended(),
-        lease_ms: sums.leased_ms,
+        submitted: counters.submitted,
+        ended: counters.leases_ended(),
+        lease_ms: counters.leased_ms,
         concurrency,
         ready: to_u64(counts.ready),
         leased: to_u64(counts.leased),
         paused,
     };
     let throughput = Throughput::compute(&inputs, target_wait_ms.map(to_u64));
-    let WindowCounters { submitted, completed, failed, released, lease_expired: ran_out, ref waits, .. } = sums;
+    let WindowCounters { submitted, completed, failed, released, lease_expired, ref waits, .. } = counters;
     let predicted = throughput.predicted.as_ref();
     Ok(response::ok(&Stats {
         queue: name.as_ref().map(QueueName::as_str),
@@ -134,12 +133,12 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         completed,
         failed,
         released,
-        lease_expired: ran_out,
+        lease_expired,
         scheduled: counts.scheduled,
         ready: counts.ready,
         leased: counts.leased,
         oldest_ready_age_ms,
-        wait_mean_ms: sums.mean_wait_ms(),
+        wait_mean_ms: counters.mean_wait_ms(),
         wait_p50_ms: waits.quantile(0.5),
         wait_p95_ms: waits.quantile(0.95),
         wait_p99_ms: waits.quantile(0.99),

@@ -11,7 +11,7 @@ use crate::store::views::queue_stats::{DatasetStats, QueueStatsList, dataset_sta
 use crate::store::{Error, Result, Store};
 
 /// Time limit of the totals: two commands for each shard.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+const TOTALS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of the queues, which are read one after another.
 const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -49,7 +49,7 @@ impl StatusCache {
         }
         let started_at = Instant::now();
         let status = read_status(store).await;
-        if let Some(error) = status.as_ref().map_or_else(Some, |seen| seen.queues.as_ref().err()) {
+        if let Some(error) = status.as_ref().map_or_else(Some, |status| status.queues.as_ref().err()) {
             tracing::debug!(%error, "reading the data set failed");
         }
         *last = Some(Reading { started_at, status: status.clone() });
@@ -58,7 +58,7 @@ impl StatusCache {
 }
 
 async fn read_status(store: &Store) -> Result<Status> {
-    let dataset = timeout(PING_TIMEOUT, dataset_stats(store)).await.map_err(Error::timed_out)??;
+    let dataset = timeout(TOTALS_TIMEOUT, dataset_stats(store)).await.map_err(Error::timed_out)??;
     let queues = timeout(QUEUES_TIMEOUT, dataset.queue_stats(store)).await.map_err(Error::timed_out).flatten();
     Ok(Status { dataset: Arc::new(dataset), queues: queues.map(Arc::new) })
 }

@@ -60,23 +60,23 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let store = api.store();
     let workers = live_workers(store, next_due(store.first_shard()).await?.now).await?;
     let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut remaining = workers.range::<String, _>((from, Bound::Unbounded)).map(|(_, alive)| alive);
+    let mut remaining = workers.range::<String, _>((from, Bound::Unbounded)).map(|(_, live)| live);
     let page: Vec<&LiveWorker> = remaining.by_ref().take(limit).collect();
     let next = page.last().filter(|_| remaining.next().is_some()).map(|last| last.worker.name.as_str());
-    let names: HashSet<&str> = page.iter().map(|alive| alive.worker.name.as_str()).collect();
+    let names: HashSet<&str> = page.iter().map(|live| live.worker.name.as_str()).collect();
     let (held, is_complete) = held_tasks(store, &names).await?;
-    let shapes = page.iter().map(|alive| {
-        let held = held.get(&alive.worker.name).map_or(&[][..], Vec::as_slice);
+    let shapes = page.iter().map(|live| {
+        let held = held.get(&live.worker.name).map_or(&[][..], Vec::as_slice);
         WorkerJson {
-            worker: &alive.worker.name,
-            address: alive.worker.address.map(|address| address.to_string()),
-            concurrency: alive.worker.concurrency,
-            effective_concurrency: alive.effective_concurrency,
-            queues: alive.worker.queues.iter().map(QueueName::as_str).collect(),
+            worker: &live.worker.name,
+            address: live.worker.address.map(|address| address.to_string()),
+            concurrency: live.worker.concurrency,
+            effective_concurrency: live.effective_concurrency,
+            queues: live.worker.queues.iter().map(QueueName::as_str).collect(),
             held: is_complete.then_some(held.len()),
             tasks: held.iter().take(MAX_TASKS_SHOWN).map(HeldTaskJson::from).collect(),
-            first_seen_at: alive.seen.map(|(first, _)| AsText(first)),
-            last_seen_at: alive.seen.map(|(_, last)| AsText(last)),
+            first_seen_at: live.seen.map(|(first, _)| AsText(first)),
+            last_seen_at: live.seen.map(|(_, last)| AsText(last)),
         }
     });
     let mut response = response::ok(&Page { workers: shapes.collect(), next_cursor: next });
@@ -90,7 +90,7 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
 }
 
 impl<'a> From<&'a HeldTask> for HeldTaskJson<'a> {
-    fn from(HeldTask { id, queue, lease_until: until }: &'a HeldTask) -> Self {
-        HeldTaskJson { id: AsText(*id), queue: queue.as_str(), lease_until: AsText(*until) }
+    fn from(HeldTask { id, queue, lease_until }: &'a HeldTask) -> Self {
+        HeldTaskJson { id: AsText(*id), queue: queue.as_str(), lease_until: AsText(*lease_until) }
     }
 }

@@ -205,22 +205,11 @@ impl<'a> From<&'a ClaimedTask> for ClaimedTaskJson<'a> {
 impl<'a> From<&'a Queue> for QueueJson<'a> {
     fn from(queue: &'a Queue) -> Self {
         let Queue { name, settings, counts, oldest_ready_age_ms } = queue;
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
-            *counts;
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } = *counts;
         QueueJson {
             queue: name.as_str(),
             settings,
-            counts: CountsJson {
-                submitted,
-                scheduled,
-                ready,
-                leased,
-                completed,
-                dead,
-                cancelled,
-                expired,
-                deleted: removed,
-            },
+            counts: CountsJson { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted },
             oldest_ready_age_ms: *oldest_ready_age_ms,
         }
     }
