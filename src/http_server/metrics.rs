@@ -2,19 +2,28 @@
 
 use super::rejection::Rejection;
 use super::timeouts::Timeout;
-use crate::metrics::{Counter, counters};
+use crate::metrics::counters;
 
-/// Counters of one server. Each family but the first has a counter for each value of its label `reason`.
+/// Counters of one server. `/metrics` shows each of `counters` by its name, with its doc comment as help text. The other
+/// tables have a counter for each value of the label `reason`.
 #[derive(Default, Debug)]
 pub struct Metrics {
-    /// Accepted connections.
-    pub connections_accepted: Counter,
+    /// Counters without a label.
+    pub counters: Counters,
     /// Connections closed by a timeout or for their age.
     pub connections_closed: ConnectionsClosed,
     /// Connections rejected at a limit.
     pub connections_rejected: ConnectionsRejected,
     /// Requests rejected for their head or their body.
     pub requests_rejected: RequestsRejected,
+}
+
+counters! {
+    /// Counters without a label.
+    pub struct Counters {
+        /// Connections that the server accepted.
+        connections_accepted,
+    }
 }
 
 counters! {

@@ -73,7 +73,7 @@ pub async fn serve(
         let socket = Socket::new(stream);
         match server.connection_limits.acquire(peer.ip()) {
             Ok(permit) => {
-                server.metrics.connections_accepted.inc();
+                server.metrics.counters.connections_accepted.inc();
                 socket.configure();
                 connections.spawn(run_connection(permit, socket, peer, router.clone(), server.clone()));
             }

@@ -5,7 +5,7 @@
 
 use super::error::Error;
 use crate::domain::state::State;
-use crate::metrics::{Counter, counters};
+use crate::metrics::counters;
 
 /// The counters of one Redis client.
 #[derive(Default, Debug)]
@@ -14,8 +14,16 @@ pub struct Metrics {
     pub transitions: Transitions,
     /// Failed calls and unconfirmed submits, by kind of error.
     pub errors: CallErrors,
-    /// Retries of calls that found Redis unavailable.
-    pub retries: Counter,
+    /// Counters without a label. `/metrics` shows each by its name, with its doc comment as help text.
+    pub counters: Counters,
+}
+
+counters! {
+    /// Counters without a label.
+    pub struct Counters {
+        /// Redis calls that were sent again after a failure that passes by itself.
+        redis_retries,
+    }
 }
 
 counters! {

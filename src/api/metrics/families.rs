@@ -96,8 +96,7 @@ impl Families {
         let help = "Memory reserved for request bodies.";
         encoder.gauge("slotwheel_body_memory", help, BYTES, to_i64(server.body_memory_bytes()))?;
         let metrics = server.metrics();
-        let help = "Connections that the server accepted.";
-        encoder.counter("slotwheel_connections_accepted", help, metrics.connections_accepted.read())?;
+        encoder.all_counters(metrics.counters.read())?;
         encoder.counters(
             "slotwheel_connections_closed",
             "Connections that the server closed, by reason.",
@@ -200,8 +199,7 @@ impl Families {
             "Failed Redis calls, by kind. unconfirmed: too few replicas confirmed a submit.",
             by_label("kind", client.metrics().errors.read()),
         )?;
-        let help = "Redis calls that were sent again after a failure that passes by itself.";
-        encoder.counter("slotwheel_redis_retries", help, client.metrics().retries.read())?;
+        encoder.all_counters(client.metrics().counters.read())?;
         let help = "Redis calls that were not sent: the circuit breaker was open, or a data loss was detected.";
         encoder.counter("slotwheel_redis_calls_rejected", help, breakers().map(|breaker| breaker.rejected()).sum())
     }

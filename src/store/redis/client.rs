@@ -134,7 +134,7 @@ impl Client {
                 return Err(Error::Unavailable(last_error));
             }
             tracing::debug!(error = last_error, "Redis call failed; retrying");
-            self.metrics.retries.inc();
+            self.metrics.counters.redis_retries.inc();
             sleep(jittered_delay).await;
             delay = (delay * 2).min(MAX_RETRY_DELAY);
         }

@@ -40,20 +40,20 @@ pub async fn live_workers(store: &Store, at: TimestampMs) -> Result<BTreeMap<Str
     let mut command = cmd("ZRANGEBYSCORE");
     command.arg(first_shard.keys.workers_seen()).arg(at.0 - WORKER_TIMEOUT_MS).arg("+inf");
     let recent = read_list(first_shard.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
-    let mut alive = read_workers(first_shard, &recent).await?;
-    alive.retain(|_, alive| alive.seen.is_some_and(|(first, _)| first <= at));
+    let mut live = read_workers(first_shard, &recent).await?;
+    live.retain(|_, worker| worker.seen.is_some_and(|(first, _)| first <= at));
     // Workers with long tasks send nothing for a while: their last records.
-    let silent = max_held.keys().filter(|name| !alive.contains_key(*name));
+    let silent = max_held.keys().filter(|name| !live.contains_key(*name));
     let silent: Vec<Vec<u8>> = silent.map(|name| Worker::name_digest(name).as_bytes().to_vec()).collect();
     for (name, worker) in read_workers(first_shard, &silent).await? {
-        alive.insert(name, LiveWorker { effective_concurrency: 0, ..worker });
+        live.insert(name, LiveWorker { effective_concurrency: 0, ..worker });
     }
     for (name, most) in max_held {
         let unknown = || LiveWorker { worker: Worker::unknown(&name), seen: None, effective_concurrency: 0 };
-        let alive = alive.entry(name.clone()).or_insert_with(unknown);
-        alive.effective_concurrency = alive.effective_concurrency.max(most);
+        let worker = live.entry(name.clone()).or_insert_with(unknown);
+        worker.effective_concurrency = worker.effective_concurrency.max(most);
     }
-    Ok(alive)
+    Ok(live)
 }
 
 /// Returns the records of these workers by name.
