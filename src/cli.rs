@@ -1,8 +1,18 @@
 //! The command line.
 
+/// Prints a line of a command's result. If stdout is closed, as in `doctor | head -1`, the line is lost and the command
+/// continues. `println!` would panic, and a panic ends the process in the middle of a repair.
+macro_rules! print_line {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+
 mod doctor;
 mod log;
 
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,7 +112,8 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("slotwheel: {error:#}");
+            // As in `print_line`: `eprintln!` panics if stderr is closed.
+            let _ = writeln!(std::io::stderr(), "slotwheel: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -201,7 +212,7 @@ async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {
     let address = app::reachable(config.listen);
     let reply = tokio::time::timeout(Duration::from_secs(5), request_readiness(address));
     let status = reply.await.context("no response in 5 s")?.with_context(|| format!("no response from {address}"))?;
-    println!("{address} answers {status}");
+    print_line!("{address} answers {status}");
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

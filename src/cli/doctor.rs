@@ -39,7 +39,11 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
         embedded.stop().await;
     }
     let problem_count = problems?;
-    println!("{}", if problem_count == 0 { "no defects found".to_owned() } else { format!("{problem_count} defects") });
+    match problem_count {
+        0 => print_line!("no defects found"),
+        1 => print_line!("1 defect"),
+        _ => print_line!("{problem_count} defects"),
+    }
     Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -48,14 +52,14 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
     let client = Arc::new(Client::connect(redis_config, ops::ALL).await.context("connecting to Redis failed")?);
     let mut problem_count = 0;
     for finding in preflight::check_config(&client, config.durability).await? {
-        println!("{} {}", if finding.is_fatal { "DEFECT" } else { "ADVICE" }, finding.message);
+        print_line!("{} {}", if finding.is_fatal { "DEFECT" } else { "ADVICE" }, finding.message);
         problem_count += usize::from(finding.is_fatal);
     }
     if options.accept_loss {
         let dataset = open_or_create(&client, &config.prefix, config.shards).await?;
         let store = Store::new(client.clone(), dataset.shards, &config.prefix);
         loss_detector::accept_loss(&store, &dataset).await?;
-        println!(
+        print_line!(
             "data set {} is accepted with its current data; restart servers that run with another number of shards \
              than {}",
             dataset.id,
@@ -63,15 +67,15 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
         );
     }
     if is_missing(&client, &config.prefix).await? {
-        println!("DEFECT {}", DataLoss::Missing.explain());
+        print_line!("DEFECT {}", DataLoss::Missing.explain());
         return Ok(problem_count + 1);
     }
     let Some(dataset) = load(&client, &config.prefix).await? else {
-        println!("no data set with the prefix {} yet: the first server creates it", config.prefix);
+        print_line!("no data set with the prefix {} yet: the first server creates it", config.prefix);
         return Ok(problem_count);
     };
     if let Some(requested) = config.shards.filter(|requested| *requested != dataset.shards) {
-        println!(
+        print_line!(
             "DEFECT {} shards are requested and the data set has {}: set --shards {} or omit it",
             requested.count(),
             dataset.shards.count(),
@@ -81,7 +85,7 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
     }
     let store = Store::new(client, dataset.shards, &config.prefix);
     for (shard, loss) in loss_detector::foreign_shards(&store, &dataset).await? {
-        println!("DEFECT shard {shard}: {}", loss.explain());
+        print_line!("DEFECT shard {shard}: {}", loss.explain());
         problem_count += 1;
     }
     let report = match options.repair {
@@ -95,19 +99,19 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
 /// Prints one step of a repair.
 fn print_repair_event(event: RepairEvent) {
     match event {
-        RepairEvent::Found(Finding { shard, text }) => println!("FOUND shard {shard}: {text}"),
-        RepairEvent::Repaired(Finding { shard, text }) => println!("REPAIRED shard {shard}: {text}"),
+        RepairEvent::Found(Finding { shard, text }) => print_line!("FOUND shard {shard}: {text}"),
+        RepairEvent::Repaired(Finding { shard, text }) => print_line!("REPAIRED shard {shard}: {text}"),
     }
 }
 
 fn print_report(report: &AuditReport, dataset: &Dataset) {
     for Finding { shard, text } in &report.findings {
-        println!("DEFECT shard {shard}: {text}");
+        print_line!("DEFECT shard {shard}: {text}");
     }
     for Finding { shard, text } in &report.remarks {
-        println!("ADVICE shard {shard}: {text}");
+        print_line!("ADVICE shard {shard}: {text}");
     }
-    println!(
+    print_line!(
         "data set {}: {} tasks of {} queues in {} shards; {} submitted so far, {} ready, {} leased",
         dataset.id,
         report.tasks,

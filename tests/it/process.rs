@@ -104,6 +104,21 @@ async fn server_with_a_closed_log_pipe_serves_and_stops() {
     assert!(ended.is_some_and(|status| status.success()));
 }
 
+#[test]
+fn command_whose_output_is_closed_completes_with_its_exit_code() {
+    let closed = || std::io::pipe().unwrap().1;
+    let directory = TempDir::new();
+    let data_dir = directory.path().to_str().unwrap();
+
+    let doctor = slotwheel(&["doctor", "--data-dir", data_dir]).stdout(closed()).output().unwrap();
+    let healthcheck = slotwheel(&["healthcheck", "--listen", "127.0.0.1:1"]).stderr(closed()).output().unwrap();
+
+    assert_eq!(doctor.status.code(), Some(0), "{}", text(&doctor));
+    let socket = std::os::unix::net::UnixStream::connect(directory.path().join("redis.sock"));
+    assert!(socket.is_err(), "the doctor stops the Redis that it started");
+    assert_eq!(healthcheck.status.code(), Some(1), "{}", text(&healthcheck));
+}
+
 #[tokio::test]
 async fn doctor_and_healthcheck_report_the_state() {
     let directory = TempDir::new();
