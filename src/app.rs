@@ -157,8 +157,8 @@ pub async fn prepare_redis(config: &Config) -> anyhow::Result<(RedisConfig, Opti
     let redis_config = RedisConfig {
         url,
         ca_certificates,
-        clock_offset: config.test_hooks.time_offset.clone(),
-        injected_lua: config.test_hooks.script_prefix.clone(),
+        clock_offset: config.test_hooks.clock_offset.clone(),
+        injected_lua: config.test_hooks.injected_lua.clone(),
     };
     Ok((redis_config, embedded))
 }

@@ -1,8 +1,8 @@
 //! Settings in two stages: as written ([`RawConfig`]), then resolved and checked ([`Config`]).
 
 mod limits;
+mod redis_source;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::domain::slot::Shards;
 
 pub use limits::{Limits, RawLimits};
+pub use redis_source::RedisSource;
 
 /// The default of every setting, with its documentation.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -78,47 +79,6 @@ pub struct RawConfig {
     pub limits: RawLimits,
 }
 
-/// The Redis to use.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RedisSource {
-    /// The embedded Redis, with its data in this directory.
-    Embedded(PathBuf),
-    /// An external Redis.
-    External {
-        /// Its URL.
-        url: String,
-        /// PEM file of the CA certificates; `None`: the system's.
-        ca: Option<PathBuf>,
-    },
-}
-
-/// The location of the data, without a password.
-impl fmt::Display for RedisSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RedisSource::Embedded(directory) => write!(f, "{}", directory.display()),
-            RedisSource::External { url, .. } => f.write_str(&without_password(url)),
-        }
-    }
-}
-
-/// Returns a Redis URL without its password, in the user information or in the query.
-fn without_password(url: &str) -> String {
-    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
-    let Some((scheme, rest)) = base.split_once("://") else { return String::new() };
-    let location = match rest.rsplit_once('@') {
-        Some((user_info, location)) if !scheme.contains("unix") => match user_info.split(':').next() {
-            None | Some("") => location.to_owned(),
-            Some(user) => format!("{user}@{location}"),
-        },
-        _ => rest.to_owned(),
-    };
-    let query: Vec<&str> = query.into_iter().flat_map(|query| query.split('&')).collect();
-    let query: Vec<&str> = query.into_iter().filter(|pair| !pair.starts_with("pass")).collect();
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    format!("{scheme}://{location}{query}")
-}
-
 /// Durability of an accepted submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
@@ -144,10 +104,10 @@ pub enum LogFormat {
 /// Hooks that only tests set: no file, environment variable or flag reaches them.
 #[derive(Clone, Default, Debug)]
 pub struct TestHooks {
-    /// Offset that every script adds to Redis' clock, ms.
-    pub time_offset: Arc<AtomicI64>,
-    /// Lua code inserted before every script.
-    pub script_prefix: String,
+    /// Added to the Redis clock by every script, ms.
+    pub clock_offset: Arc<AtomicI64>,
+    /// Lua inserted after the first line of every script.
+    pub injected_lua: String,
 }
 
 /// Resolved settings.
@@ -208,7 +168,12 @@ fn invalid<T>(name: &'static str, value: impl ToString, reason: &'static str) ->
 impl RawConfig {
     /// Parses a TOML file.
     pub fn from_toml(name: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::File(name.to_owned(), error.to_string()))
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            // The error's own text quotes the line, which may hold the password of `redis_url`.
+            let end = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(end).filter(|byte| *byte == b'\n').count();
+            ConfigError::File(name.to_owned(), format!("line {line}: {}", error.message()))
+        })
     }
 
     /// Returns these settings, with those of `lower` for each that is not set.
@@ -348,16 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn redis_url_is_shown_without_its_password() {
-        for (url, shown) in [
-            ("redis://host:6379/0", "redis://host:6379/0"),
-            ("rediss://user:secret@host/1", "rediss://user@host/1"),
-            ("redis://:se@cr/et@host", "redis://host"),
-            ("redis://:secret@[::1]:6379?protocol=resp3", "redis://[::1]:6379?protocol=resp3"),
-            ("unix:///run/a@b.sock?db=1&user=u&pass=secret", "unix:///run/a@b.sock?db=1&user=u"),
-            ("secret@host", ""),
-        ] {
-            assert_eq!(RedisSource::External { url: url.into(), ca: None }.to_string(), shown, "{url}");
+    fn error_of_a_settings_file_names_the_line_and_shows_no_value() {
+        for line in ["redis_url = \"redis://:secret@host", "redis_urls = \"redis://:secret@host\""] {
+            let error = RawConfig::from_toml(Path::new("a.toml"), &format!("shards = 1\n{line}\n")).unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with("the settings file a.toml: line 2: ") && !text.contains("secret"), "{text}");
         }
     }
 

@@ -270,7 +270,7 @@ impl Player {
             Call::Resume(_) => "apply_settings",
         };
         let script = slotwheel::store::ops::ALL.iter().find(|known| known.name == script).expect("a script");
-        let prelude = &self.fixture.config.test_hooks.script_prefix;
+        let prelude = &self.fixture.config.test_hooks.injected_lua;
         let text = script.full_text(prelude);
         proxy.lose_next(Script::new(&text).get_hash());
     }

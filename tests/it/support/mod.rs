@@ -76,9 +76,9 @@ impl Fixture {
         change(&mut written);
         let mut config = written.resolve().expect("settings");
         if flavour == Flavour::Shim {
-            config.test_hooks.script_prefix = SHIM.into();
+            config.test_hooks.injected_lua = SHIM.into();
         }
-        let offset = config.test_hooks.time_offset.clone();
+        let offset = config.test_hooks.clock_offset.clone();
         let (server, http) = Server::start(&config).await;
         Fixture { redis, http, config, offset, servers: vec![server], ended: false }
     }
@@ -102,7 +102,7 @@ impl Fixture {
 
     /// The same, by another URL of Redis.
     pub async fn store_at(&self, url: &str) -> Store {
-        let prelude = self.config.test_hooks.script_prefix.clone();
+        let prelude = self.config.test_hooks.injected_lua.clone();
         let target = RedisConfig {
             url: url.to_owned(),
             clock_offset: self.offset.clone(),
