@@ -255,6 +255,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn dropped_earlier_probe_permits_no_second_probe() {
+        let breaker = CircuitBreaker::new(0);
+        let (reply, replied) = tokio::sync::oneshot::channel::<()>();
+        let call_before_outage = breaker.call(async {
+            replied.await.ok();
+            Ok(())
+        });
+        tokio::pin!(call_before_outage);
+        assert!(futures_util::poll!(&mut call_before_outage).is_pending());
+        assert!(breaker.call(unavailable()).await.is_err());
+        let mut earlier_probe = Box::pin(breaker.call(std::future::pending::<Result<()>>()));
+        assert!(futures_util::poll!(&mut earlier_probe).is_pending());
+        reply.send(()).unwrap();
+        assert!(call_before_outage.await.is_ok());
+        assert!(breaker.call(unavailable()).await.is_err(), "the breaker was closed, and opens again");
+        let probe = breaker.call(std::future::pending::<Result<()>>());
+        tokio::pin!(probe);
+        assert!(futures_util::poll!(&mut probe).is_pending());
+        drop(earlier_probe);
+        assert!(breaker.call(available()).await.is_err(), "a probe is running");
+    }
+
+    #[tokio::test]
     async fn missing_dataset_blocks_requests_and_rolled_back_dataset_does_not() {
         let breaker = CircuitBreaker::new(0);
         breaker.set_data_loss(Some(DataLoss::Missing));
