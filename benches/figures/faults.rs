@@ -171,7 +171,7 @@ async fn measure_pubsub_cuts(server: &Server, redis: &OwnRedis) {
     let middle = median(&mut latencies);
     println!(
         "pub/sub cut every 100 ms: 100 waiting claims got their task after {middle:.0} ms (median), {:.0} ms at most; \
-         the sweep is every 1500 ms",
+         the poll interval is 1500 ms",
         latencies[99]
     );
 }

@@ -1,4 +1,4 @@
-//! The table of batched operations. One row makes the operation's batcher, its method and its metrics.
+//! Request batching, by operation. One row makes the operation's batcher, its method and its metrics.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -1,5 +1,5 @@
-//! Batches the items of concurrent requests: items that arrive while a shard's call is in flight make up its next call.
-//! An item never waits for others to arrive.
+//! Request batching: items of concurrent requests share calls of Redis. Items that arrive while a shard's call is in
+//! flight make up its next call. An item never waits for others to arrive.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! Ends expired leases.
+//! Lease expiry: ends the leases that were neither reported nor extended in time.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! Deletes ended tasks whose retention has elapsed.
+//! Retention: deletes ended tasks whose retention has elapsed.
 
 use super::job::Context;
 use crate::store::Result;

@@ -252,8 +252,8 @@ async fn calls_are_counted_by_script_and_batch_items_by_operation() {
         assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", verb)]), calls, "{verb}");
     }
     assert_eq!(metrics.count("slotwheel_claim_call_tasks_sum", &[]), claimed.len() as f64);
-    let looks = metrics.count("slotwheel_claim_call_waiters_count", &[]);
-    assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", "claim")]), looks);
+    let claim_calls = metrics.count("slotwheel_claim_call_waiters_count", &[]);
+    assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", "claim")]), claim_calls);
     assert_eq!(metrics.sum("slotwheel_redis_errors_total"), 0.0);
     fixture.end().await;
 }
@@ -314,8 +314,8 @@ async fn wakeups_and_undelivered_leases_are_counted() {
 async fn ended_lease_is_not_released_as_undelivered() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (store, sweep) = (fixture.store().await, Duration::from_millis(100));
-    let dispatch = Dispatch::start(store, sweep, &fixture.config.limits, Spans::default(), &tasks, &stop);
+    let (store, poll_interval) = (fixture.store().await, Duration::from_millis(100));
+    let dispatch = Dispatch::start(store, poll_interval, &fixture.config.limits, Spans::default(), &tasks, &stop);
     let request = ClaimRequest {
         queues: vec![QueueName::parse("q").unwrap()],
         max: 1,

@@ -125,8 +125,8 @@ async fn waiting_requests_are_counted() {
     let fixture = Fixture::start().await;
     let (tasks, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let limits = Limits { max_waiting_requests: 1, ..fixture.config.limits.clone() };
-    let sweep = Duration::from_millis(100);
-    let dispatch = Dispatch::start(fixture.store().await, sweep, &limits, Spans::default(), &tasks, &stop);
+    let poll_interval = Duration::from_millis(100);
+    let dispatch = Dispatch::start(fixture.store().await, poll_interval, &limits, Spans::default(), &tasks, &stop);
     let request = slotwheel::dispatch::ClaimRequest {
         queues: vec![slotwheel::domain::queue::QueueName::default_queue()],
         max: 1,

@@ -47,7 +47,7 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Mea
     let &(_, server) = processes.iter().find(|(role, _)| *role == Role::Server).context("a server")?;
     let before = resident_bytes(server)?;
     let (connecting, connected) = (Semaphore::new(CONNECTING), Cell::new(0));
-    let told: Cell<Option<Instant>> = Cell::new(None);
+    let stopped_at: Cell<Option<Instant>> = Cell::new(None);
     let last: Cell<Option<Instant>> = Cell::new(None);
     let answered = Cell::new(0);
     let (served, mut heard) = mpsc::unbounded_channel();
@@ -59,7 +59,7 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Mea
         connected.set(connected.get() + 1);
         loop {
             let answer = client.take(QUEUE, 1, WAIT).await;
-            if told.get().is_some() {
+            if stopped_at.get().is_some() {
                 answered.set(answered.get() + usize::from(answer.is_ok()));
                 last.set(Some(Instant::now()));
                 return Ok(());
@@ -75,7 +75,7 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Mea
         while connected.get() < WAITERS {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        settle(server).await?;
+        wait_until_idle(server).await?;
         let memory = (resident_bytes(server)? - before) / WAITERS as f64 / 1024.0;
         let used = cpu_seconds(server)?;
         tokio::time::sleep(IDLE).await;
@@ -89,9 +89,9 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Mea
             let served = heard.recv().await.context("workers")?;
             taken.record(served.duration_since(sent).as_nanos() as u64)?;
         }
-        settle(server).await?;
+        wait_until_idle(server).await?;
         let stop = Instant::now();
-        told.set(Some(stop));
+        stopped_at.set(Some(stop));
         kill(Pid::from_raw(server as i32), Signal::SIGTERM)?;
         while !has_ended(server) {
             if stop.elapsed() > WAIT {
@@ -108,15 +108,15 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger) -> Result<Mea
         (PROCESSOR, idle),
         ("pick-up p50, ms", ms(taken.value_at_quantile(0.5))),
         ("pick-up p99, ms", ms(taken.value_at_quantile(0.99))),
-        ("told to stop: answered", f64::from(answered.get() as u32)),
-        ("told to stop: last answer after, ms", last.get().map_or(0.0, |last| (last - stop).as_secs_f64() * 1000.0)),
-        ("told to stop: ended after, ms", ended.as_secs_f64() * 1000.0),
+        ("shutdown: answered", f64::from(answered.get() as u32)),
+        ("shutdown: last answer after, ms", last.get().map_or(0.0, |last| (last - stop).as_secs_f64() * 1000.0)),
+        ("shutdown: ended after, ms", ended.as_secs_f64() * 1000.0),
     ];
     Ok(Measured { tasks: HAND_OUTS as u64, figures: figures.into(), ..Measured::default() })
 }
 
 /// Waits until the server is idle.
-async fn settle(server: u32) -> Result<()> {
+async fn wait_until_idle(server: u32) -> Result<()> {
     loop {
         let used = cpu_seconds(server)?;
         tokio::time::sleep(Duration::from_millis(500)).await;

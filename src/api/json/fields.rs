@@ -129,7 +129,7 @@ impl<'a> Fields<'a> {
             None => Ok(()),
             Some((name, _, _)) => {
                 let pointer = format!("{}/{}", self.pointer, escape_pointer(name));
-                Err(Problem::at(pointer, Code::UnknownField, "this field is unknown"))
+                Err(Problem::at(pointer, Code::UnknownField, format!("the field {name} is unknown")))
             }
         }
     }

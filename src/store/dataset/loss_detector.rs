@@ -1,4 +1,4 @@
-//! Detects data loss. Each shard has a marker: the data set's id and a generation that every server raises each second.
+//! Data loss detection. Each shard has a marker: the data set's id and a generation that every server raises each second.
 //!
 //! A missing marker, another id, or a lower generation than before is a data loss that an operator must accept. Only a
 //! loss while a server runs is detected, because the last generation is kept in the server's memory alone.

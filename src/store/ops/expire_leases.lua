@@ -1,4 +1,4 @@
---[[ expire_leases: ends expired leases as failed attempts, so that a task that crashes its workers ends dead.
+--[[ expire_leases: lease expiry. Ends expired leases as failed attempts, so that a task that crashes its workers ends dead.
 
 ARGV[5] retain_ms   how long a dead task without its own retention is kept
 ARGV[6] retain_ms   how long a cancelled one is

@@ -1,4 +1,4 @@
-//! Ends expired leases.
+//! Lease expiry: ends expired leases as failed attempts.
 
 use crate::domain::id::TaskId;
 use crate::domain::limits;

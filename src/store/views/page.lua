@@ -7,7 +7,7 @@ ARGV[6] id          of the position
 ARGV[7] limit       maximum of ids
 RETURNS {id, score, …}
 MOVES   -
-COST    O(log index + limit); if the position's id is gone, also at most 5000 ids with its score
+COST    O(log index + limit); if the position's id was removed, also at most 5000 ids with its score
 ]]
 local key, newest, score, id, limit = base .. ARGV[3], ARGV[4] == '1', ARGV[5], ARGV[6], tonumber(ARGV[7])
 local from = 0

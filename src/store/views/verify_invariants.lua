@@ -1,4 +1,4 @@
---[[ verify_invariants: checks invariants, each in one atomic look.
+--[[ verify_invariants: checks invariants, each atomically.
 
 ARGV[3] count       of invariants; then for each: its kind, the number of its arguments, the arguments
 RETURNS {{violation, repair that is possible}, …} for each invariant

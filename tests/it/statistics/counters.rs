@@ -97,35 +97,35 @@ async fn counters_use_few_keys_that_expire() {
 #[tokio::test]
 async fn counters_pending_with_a_caller_count_like_flushed_ones() {
     let lab = Lab::start().await;
-    let mut pump = Caller::new();
+    let mut caller = Caller::new();
     let seen = async || {
         let buckets = lab.ask::<Vec<Vec<u8>>>(cmd("KEYS").arg(lab.key("stats:*"))).await.len();
         let of_queue = read_window(&lab.store, Some(&queue("q")), 12).await.unwrap().counters.submitted;
         (of_queue, read_window(&lab.store, None, 12).await.unwrap().counters.submitted, buckets)
     };
-    submit(lab.shard(), &mut pump, &[task(1), task(2)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(1), task(2)]).await.unwrap();
     // By another caller.
     lab.submit(&[task(3)]).await.unwrap();
     lab.at(7000);
     assert_eq!(seen().await, (3, 3, 0));
     // 5 s later the pending counters are flushed, and count once.
-    submit(lab.shard(), &mut pump, &[task(4)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(4)]).await.unwrap();
     assert_eq!(seen().await, (3, 3, 1));
     lab.at(14_000);
     assert_eq!(seen().await, (4, 4, 1));
     // For many queues no counter stays pending, in any order of queues.
     for first in [10, 20] {
         let ten = (first..first + 10).map(|n| NewTask { queue: queue(&format!("q{n}")), ..task(n) });
-        submit(lab.shard(), &mut pump, &ten.collect::<Vec<_>>()).await.unwrap();
+        submit(lab.shard(), &mut caller, &ten.collect::<Vec<_>>()).await.unwrap();
     }
     lab.at(21_000);
     assert_eq!(seen().await, (4, 24, 3));
-    submit(lab.shard(), &mut pump, &[task(40)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(40)]).await.unwrap();
     lab.at(28_000);
     assert_eq!(seen().await, (5, 25, 3));
     // Counters older than the longest window are dropped without a flush.
     lab.at(2_000_000);
-    submit(lab.shard(), &mut pump, &[task(41)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(41)]).await.unwrap();
     lab.at(2_007_000);
     assert_eq!(seen().await, (1, 1, 3));
     lab.end().await;
