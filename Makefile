@@ -47,6 +47,7 @@ check: tools-check ## Check format, lints, docs, dependencies, contract and metr
 	$(CARGO) fmt --check -- src/store/ops/*.rs
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features pieces,otlp -- -D warnings
+	$(CARGO) clippy --locked --test simulation -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

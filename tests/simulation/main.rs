@@ -104,11 +104,11 @@ async fn measured_waits_are_those_of_a_replay_of_the_same_draws() {
     let minutes = std::env::var("SLOTWHEEL_SIMULATION_MINUTES").map_or(1, |minutes| minutes.parse().expect("minutes"));
     let length = Duration::from_secs(60 * minutes);
     let window = length.min(WINDOW);
-    assert!(minutes * 60 % window.as_secs() == 0, "whole windows");
+    assert!((minutes * 60).is_multiple_of(window.as_secs()), "whole windows");
     let fixture = Fixture::with(|written| {
         written.shards = Some(1);
         // Longer than the client keeps a connection, so no request meets its close.
-        written.limits.idle_ms = Some(600_000);
+        written.limits.idle_timeout_ms = Some(600_000);
     })
     .await;
     let work_of = Work::Exponential(Duration::from_millis(100));
