@@ -25,13 +25,15 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// its copy up to date.
 ///
 /// # Errors
-/// The first error of a shard. [`Error::Unavailable`] after 10 s.
+/// The first error of a shard. [`Error::Unavailable`] after 10 s. [`Error::Unexpected`] if the master copy is missing after
+/// its write, as after a FLUSHALL.
 pub async fn set_queue_setting(store: &Store, queue: &QueueName, change: SettingChange) -> Result<()> {
     let write = async {
         let mut caller = Caller::new();
         set_settings(store, &mut caller, queue, &change).await?;
         // The copies are replaced as a whole: a copy may lack earlier changes of other settings.
-        let Some((version, settings)) = master_settings(store, queue).await? else { return Ok(()) };
+        let missing = || Error::Unexpected(format!("settings of queue {queue} are missing right after their write"));
+        let (version, settings) = master_settings(store, queue).await?.ok_or_else(missing)?;
         let mut outcome = Ok(());
         for shard in store.shards() {
             let applied = apply_settings(shard, &mut caller, queue, version, &settings).await;
