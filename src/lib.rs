@@ -6,6 +6,7 @@
 //! - [`config`]: settings, as written and as resolved.
 //! - [`metrics`]: counters and histograms, cheap enough for every path.
 //! - [`background`]: background tasks.
+//! - [`degradations`]: conditions in which the server still serves, and of which an operator must know.
 //! - [`spans`]: spans of tasks for a tracing system.
 //! - [`store`]: the only code that speaks to Redis. Each transition is one script.
 //! - [`dispatch`]: waiters in memory, one claim loop per shard, batching of concurrent requests.
@@ -19,6 +20,7 @@ pub mod app;
 pub mod background;
 pub mod cli;
 pub mod config;
+pub mod degradations;
 pub mod dispatch;
 pub mod domain;
 pub mod http_server;

@@ -7,12 +7,19 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
+use crate::degradations::Degradation;
 use crate::store;
 use crate::store::redis::preflight::check_config;
 
 #[derive(Serialize)]
 struct HealthStatus {
     status: &'static str,
+}
+
+#[derive(Serialize)]
+struct ReadyStatus {
+    status: &'static str,
+    degradations: Vec<Degradation>,
 }
 
 pub(super) async fn live() -> Response {
@@ -32,5 +39,7 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     if let Some(finding) = findings.into_iter().find(|finding| finding.is_fatal) {
         return Err(Problem::new(Code::Unavailable, finding.message));
     }
-    Ok(response::ok(&HealthStatus { status: "ready" }))
+    let degradations = api.store().degradations().list();
+    let status = if degradations.is_empty() { "ready" } else { "degraded" };
+    Ok(response::ok(&ReadyStatus { status, degradations }))
 }

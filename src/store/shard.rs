@@ -11,6 +11,7 @@ use super::metrics::Transitions;
 use super::redis::client::Client;
 use super::redis::replication::{Replication, WrittenCall};
 use super::redis::script::Script;
+use crate::degradations::Degradations;
 use crate::domain::id::TaskId;
 use crate::domain::slot::{Shards, Slot};
 
@@ -20,6 +21,7 @@ pub struct Store {
     shards: Arc<[Shard]>,
     layout: Shards,
     client: Arc<Client>,
+    degradations: Arc<Degradations>,
 }
 
 impl Store {
@@ -33,7 +35,7 @@ impl Store {
             client: client.clone(),
             replication: None,
         });
-        Store { shards: shards.collect(), layout, client }
+        Store { shards: shards.collect(), layout, client, degradations: Arc::default() }
     }
 
     /// Returns a store that confirms a submit only when replicas have it.
@@ -51,6 +53,11 @@ impl Store {
     /// Returns the Redis client.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    /// Returns the degradations of this server.
+    pub fn degradations(&self) -> &Arc<Degradations> {
+        &self.degradations
     }
 
     /// Returns all shards in order.

@@ -17,6 +17,7 @@ use prometheus_client::registry::Unit;
 use crate::api::request_metrics::Series;
 use crate::api::state::Api;
 use crate::api::status_cache::Status;
+use crate::degradations::Reason;
 use crate::domain::state::State;
 use crate::metrics::HistogramSnapshot;
 use crate::store::Error;
@@ -187,6 +188,13 @@ impl Families {
                 let shards = breakers().filter(|breaker| breaker.data_loss() == Some(loss)).count();
                 ([("reason", loss.as_str())], to_i64(shards))
             }),
+        )?;
+        let degradations = self.api.store().degradations();
+        encoder.gauges(
+            "slotwheel_degradations",
+            "Degradations that /readyz lists, by reason.",
+            None,
+            Reason::ALL.iter().map(|reason| ([("reason", reason.as_str())], to_i64(degradations.count(*reason)))),
         )?;
         encoder.histograms(
             "slotwheel_redis_call_duration",
