@@ -21,7 +21,7 @@ use crate::dispatch::{IdempotencyKey, Submission, SubmitOutcome};
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::slot::Shards;
-use crate::http_server::Peer;
+use crate::http_server::{LongPoll, Peer};
 use crate::store::ops::LeaseEnd;
 use crate::store::ops::complete::Completion;
 
@@ -126,6 +126,7 @@ pub(super) fn parse_completions(
 pub(super) async fn complete(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
+    Extension(long_poll): Extension<LongPoll>,
     headers: HeaderMap,
     body: BatchBody,
 ) -> Result<Response, Problem> {
@@ -142,7 +143,7 @@ pub(super) async fn complete(
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { repeated: true, .. })));
     let claim = next.map(|next| next.with_default_claim_id("leases", Digest::of(&[&token_bytes]).as_bytes(), repeated));
     let delivery = match &claim {
-        Some(claim) if accepted => Some(claim.run_after_completion(&api).await?),
+        Some(claim) if accepted => Some(claim.run_after_completion(&api, &long_poll).await?),
         _ => None,
     };
     let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {

@@ -21,7 +21,7 @@ use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::token::Token;
-use crate::http_server::Peer;
+use crate::http_server::{LongPoll, Peer};
 use crate::store::ops::complete::Completion;
 use crate::store::ops::{LeaseEnd, LeaseRef};
 
@@ -54,13 +54,14 @@ struct CompleteResponse<'a> {
 pub(super) async fn claim(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
+    Extension(long_poll): Extension<LongPoll>,
     headers: HeaderMap,
     body: SingleBody,
 ) -> Result<Response, Problem> {
     let claim = parse_claim(&body.object()?, peer, &headers)?;
     // A waiting claim must not hold its request in memory: the head alone takes 8 KiB.
     drop((headers, body));
-    let delivery = claim.run(&api).await?;
+    let delivery = claim.run(&api, &long_poll).await?;
     let bytes = response::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
     let mut response = response::delivery_response(bytes, delivery);
     claim.set_headers(&mut response);
@@ -70,6 +71,7 @@ pub(super) async fn claim(
 pub(super) async fn complete(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
+    Extension(long_poll): Extension<LongPoll>,
     headers: HeaderMap,
     body: SingleBody,
 ) -> Result<Response, Problem> {
@@ -86,7 +88,7 @@ pub(super) async fn complete(
     let token_bytes = lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default();
     let claim = next.map(|next| next.with_default_claim_id("lease", &token_bytes, repeated));
     let delivery = match &claim {
-        Some(claim) => Some(claim.run_after_completion(&api).await?),
+        Some(claim) => Some(claim.run_after_completion(&api, &long_poll).await?),
         None => None,
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
@@ -188,7 +190,10 @@ impl Claim {
         self
     }
 
-    pub(super) async fn run(&self, api: &Api) -> Result<Delivery, Problem> {
+    pub(super) async fn run(&self, api: &Api, long_poll: &LongPoll) -> Result<Delivery, Problem> {
+        if !self.wait.is_zero() {
+            long_poll.begin();
+        }
         let request = self.request.clone();
         api.dispatch.record_claim(&request, self.address, self.concurrency);
         let delivery = match self.may_be_repeat {
@@ -200,8 +205,8 @@ impl Claim {
 
     /// Runs the claim of a request whose completions are committed, so it must not fail for a limit. If the limit of
     /// waiting requests is reached, it gets no tasks.
-    pub(super) async fn run_after_completion(&self, api: &Api) -> Result<Delivery, Problem> {
-        match self.run(api).await {
+    pub(super) async fn run_after_completion(&self, api: &Api, long_poll: &LongPoll) -> Result<Delivery, Problem> {
+        match self.run(api, long_poll).await {
             Err(problem) if problem.code() == Code::TooManyWaiting => Ok(Delivery::default()),
             other => other,
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
@@ -22,6 +22,7 @@ use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
+use crate::http_server::LongPoll;
 use crate::store::notify::events::TaskEvent;
 
 /// Interval of keep-alives in a stream without events, so that no proxy closes it as idle.
@@ -45,6 +46,7 @@ struct GapJson {
 
 pub(super) async fn subscribe(
     Shared(api): Shared<Api>,
+    Extension(long_poll): Extension<LongPoll>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -60,6 +62,7 @@ pub(super) async fn subscribe(
     // A malformed id is treated as the id of another server: unknown.
     let last_seen =
         last_id.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
+    long_poll.begin();
     let is_new = last_seen.is_none();
     let subscription = api.dispatch.subscribe(queues, last_seen).await?;
     let mut preamble = format!("retry: {RECONNECT_DELAY_MS}\n");

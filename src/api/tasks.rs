@@ -1,6 +1,6 @@
 //! `/tasks/{id}`: reads, awaits, cancels, retries and deletes one task.
 
-use axum::extract::State as Shared;
+use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -12,10 +12,12 @@ use super::response;
 use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
+use crate::http_server::LongPoll;
 use crate::store::{ops, views};
 
 pub(super) async fn read(
     Shared(api): Shared<Api>,
+    Extension(long_poll): Extension<LongPoll>,
     PathId(id): PathId,
     mut query: Query,
     headers: HeaderMap,
@@ -25,6 +27,7 @@ pub(super) async fn read(
     let (wait, applied) = parse_wait(wait_ms, &headers)?;
     drop(headers);
     if !wait.is_zero() {
+        long_poll.begin();
         api.dispatch.wait_until_ended(id, wait).await?;
     }
     let shown_task = task_response(&api, id).await.map(|mut response| {

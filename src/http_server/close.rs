@@ -65,11 +65,15 @@ async fn drain(stream: &mut impl ClientStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http_server::socket::PeerGone;
+    use crate::http_server::socket::PeerClose;
     use tokio::io::DuplexStream;
 
     impl ClientStream for DuplexStream {
-        fn peer_gone(&self) -> PeerGone {
+        fn peer_half_close(&self) -> PeerClose {
+            Box::pin(std::future::pending())
+        }
+
+        fn peer_reset(&self) -> PeerClose {
             Box::pin(std::future::pending())
         }
 

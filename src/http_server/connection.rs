@@ -227,6 +227,7 @@ async fn handle(
     let has_body = request.method() == Method::POST || is_http1;
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(Peer(peer));
+    parts.extensions.insert(guard.long_poll());
     let fully_read = may_exceed_drain_limit.then(Arc::<AtomicBool>::default);
     let body =
         if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };

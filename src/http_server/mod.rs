@@ -47,6 +47,7 @@ pub use connection::Peer;
 pub use metrics::Metrics;
 pub use rejection::{Rejection, RenderRejection};
 pub use state::{ServerState, ShutdownTokens};
+pub use timeouts::LongPoll;
 
 /// Pause after a failed accept, for example when the process has no free file descriptor.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);

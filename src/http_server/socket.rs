@@ -17,20 +17,23 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A future that completes when the peer has closed its side of a connection.
-pub(super) type PeerGone = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A future that completes when the peer has closed its sending side, or all of a connection.
+pub(super) type PeerClose = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A byte stream to a client: a TCP socket, or a session over one.
 pub(super) trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Returns a future that completes when the peer has gone: when it has closed its sending side, or the connection is
-    /// broken. Reads nothing from the stream.
-    fn peer_gone(&self) -> PeerGone;
+    /// Returns a future that completes when the peer has closed its sending side, or the connection is broken. The peer may
+    /// still read. Reads nothing from the stream.
+    fn peer_half_close(&self) -> PeerClose;
+
+    /// Returns a future that completes when the connection is broken: the peer can no longer read.
+    fn peer_reset(&self) -> PeerClose;
 
     /// Makes the close of the connection a reset, which discards the data that the peer has not read.
     fn set_zero_linger(&self);
 }
 
-/// A TCP socket. It is shared only with the futures of [`ClientStream::peer_gone`].
+/// A TCP socket. It is shared only with the futures that wait for its peer's close.
 #[derive(Debug)]
 pub(super) struct Socket(Arc<TcpStream>);
 
@@ -49,8 +52,13 @@ impl Socket {
 
 impl ClientStream for Socket {
     /// On Linux, unread bytes before the close do not hide it. On other systems they do.
-    fn peer_gone(&self) -> PeerGone {
-        Box::pin(wait_for_close(self.0.clone()))
+    fn peer_half_close(&self) -> PeerClose {
+        Box::pin(wait_for_half_close(self.0.clone()))
+    }
+
+    fn peer_reset(&self) -> PeerClose {
+        let stream = self.0.clone();
+        Box::pin(async move { drop(stream.ready(tokio::io::Interest::ERROR).await) })
     }
 
     fn set_zero_linger(&self) {
@@ -59,7 +67,7 @@ impl ClientStream for Socket {
 }
 
 #[cfg(target_os = "linux")]
-async fn wait_for_close(stream: Arc<TcpStream>) {
+async fn wait_for_half_close(stream: Arc<TcpStream>) {
     // Priority readiness covers the peer's close, and urgent data. The latter is never requested.
     if stream.ready(tokio::io::Interest::PRIORITY).await.is_ok_and(|ready| !ready.is_read_closed()) {
         std::future::pending().await
@@ -67,7 +75,7 @@ async fn wait_for_close(stream: Arc<TcpStream>) {
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn wait_for_close(stream: Arc<TcpStream>) {
+async fn wait_for_half_close(stream: Arc<TcpStream>) {
     if stream.peek(&mut [0]).await.is_ok_and(|length| length > 0) {
         std::future::pending().await
     }

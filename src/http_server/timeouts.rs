@@ -57,6 +57,8 @@ struct State {
     max_age_at: Option<Instant>,
     /// Whether the connection closes as soon as no request is in progress.
     is_closing: bool,
+    /// Whether a request in progress waits for an event. HTTP/1 alone reads it, with one request at a time.
+    is_waiting: bool,
     waker: Option<Waker>,
 }
 
@@ -74,6 +76,19 @@ pub(super) struct RequestGuard {
     is_response_pending: bool,
 }
 
+/// The handle by which a handler says that its request waits. The server adds it to the extensions of each request.
+#[derive(Clone, Debug)]
+pub struct LongPoll(Arc<ConnectionTimeouts>);
+
+impl LongPoll {
+    /// Begins a wait of unknown length. From now on, a client that closes its sending side ends the request.
+    pub fn begin(&self) {
+        let mut state = self.0.lock();
+        state.is_waiting = true;
+        state.wake();
+    }
+}
+
 impl ConnectionTimeouts {
     pub(super) fn new(limits: &Arc<Limits>) -> Arc<Self> {
         let now = Instant::now();
@@ -88,6 +103,7 @@ impl ConnectionTimeouts {
             write_blocked_since: None,
             max_age_at,
             is_closing: false,
+            is_waiting: false,
             waker: None,
         };
         Arc::new(ConnectionTimeouts { limits: limits.clone(), state: Mutex::new(state) })
@@ -129,6 +145,15 @@ impl ConnectionTimeouts {
             state.register_waker(waker);
         }
         is_serving
+    }
+
+    /// Whether the request in progress waits for an event. If not, wakes `waker` when it does.
+    pub(super) fn is_waiting(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        if !state.is_waiting {
+            state.register_waker(waker);
+        }
+        state.is_waiting
     }
 
     /// Whether the connection, which has no request in progress, should close now. If not, wakes `waker` when it should.
@@ -207,6 +232,11 @@ impl State {
 }
 
 impl RequestGuard {
+    /// Returns the handle by which the request's handler says that it waits.
+    pub(super) fn long_poll(&self) -> LongPoll {
+        LongPoll(self.timeouts.clone())
+    }
+
     /// Whether the response is the last of the connection.
     pub(super) fn is_last(&self) -> bool {
         self.timeouts.lock().is_closing
@@ -240,6 +270,7 @@ impl Drop for RequestGuard {
         state.active_requests -= 1;
         if state.active_requests == 0 {
             (state.phase, state.phase_started_at) = (Phase::Idle, Instant::now());
+            state.is_waiting = false;
         }
         state.wake();
     }

@@ -5,8 +5,9 @@
 //! Guarantees for HTTP/1:
 //! - The library receives a request head only when it is complete and `request_head` has accepted it.
 //! - Nothing after a request is read before the response is sent. So every head is checked.
-//! - While a request is in progress, the close of the peer is noticed, even if unread bytes precede it. A long poll thus
-//!   learns that its client has gone.
+//! - While a request is in progress, the close of the peer is noticed, even if unread bytes precede it. A broken connection
+//!   ends the request. A peer that has closed its sending side only may still read: its request is answered, unless it
+//!   waits. A waiting request cannot tell this peer from one that has gone.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunked::ChunkScanner;
 use super::request_head::{self, Framing, HeadError, HeadScanner};
-use super::socket::{ClientStream, PeerGone};
+use super::socket::{ClientStream, PeerClose};
 use super::timeouts::ConnectionTimeouts;
 use crate::config::Limits;
 
@@ -43,8 +44,10 @@ enum ReadState {
     FixedBody(u64),
     /// The rest of a chunked body.
     ChunkedBody(ChunkScanner),
-    /// Nothing until the request is answered, except the close of the peer.
-    AwaitingResponse(Option<PeerGone>),
+    /// Nothing until the request is answered, except the close of the peer's sending side.
+    AwaitingResponse(Option<PeerClose>),
+    /// Nothing, since the peer has closed its sending side, except that the connection breaks.
+    HalfClosed(PeerClose),
     /// Bytes of HTTP/2, which has limits of its own.
     Unfiltered,
 }
@@ -235,14 +238,18 @@ impl<S: ClientStream> AsyncRead for GuardedStream<S> {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                ReadState::AwaitingResponse(peer_gone) => {
-                    if !this.timeouts.is_serving(context.waker()) && this.is_flushed {
-                        this.state = ReadState::Head(HeadScanner::default());
-                        continue;
-                    }
-                    // An empty read is the end of the stream: the library drops the request.
-                    return peer_gone.get_or_insert_with(|| this.stream.peer_gone()).as_mut().poll(context).map(Ok);
+                ReadState::AwaitingResponse(_) | ReadState::HalfClosed(_)
+                    if !this.timeouts.is_serving(context.waker()) && this.is_flushed =>
+                {
+                    this.state = ReadState::Head(HeadScanner::default());
                 }
+                ReadState::AwaitingResponse(half_close) => {
+                    ready!(half_close.get_or_insert_with(|| this.stream.peer_half_close()).as_mut().poll(context));
+                    this.state = ReadState::HalfClosed(this.stream.peer_reset());
+                }
+                // An empty read is the end of the stream: the library drops the request.
+                ReadState::HalfClosed(_) if this.timeouts.is_waiting(context.waker()) => return Poll::Ready(Ok(())),
+                ReadState::HalfClosed(reset) => return reset.as_mut().poll(context).map(Ok),
             }
         }
     }
@@ -314,7 +321,8 @@ mod tests {
     /// A stream in memory that buffers in both directions, as a session over a socket does.
     struct MemoryStream {
         stream: BufStream<DuplexStream>,
-        gone: CancellationToken,
+        half_closed: CancellationToken,
+        reset: CancellationToken,
     }
 
     impl AsyncRead for MemoryStream {
@@ -342,32 +350,41 @@ mod tests {
     }
 
     impl ClientStream for MemoryStream {
-        fn peer_gone(&self) -> PeerGone {
-            Box::pin(self.gone.clone().cancelled_owned())
+        fn peer_half_close(&self) -> PeerClose {
+            Box::pin(self.half_closed.clone().cancelled_owned())
+        }
+
+        fn peer_reset(&self) -> PeerClose {
+            Box::pin(self.reset.clone().cancelled_owned())
         }
 
         fn set_zero_linger(&self) {}
     }
 
-    /// Returns a transport, the client's end of it, and the token that says that the peer has gone.
-    fn connect() -> (GuardedStream<MemoryStream>, DuplexStream, CancellationToken) {
+    /// Returns a transport and the client's end of it.
+    fn connect() -> (GuardedStream<MemoryStream>, DuplexStream) {
         let limits = Arc::new(RawConfig::default().resolve().unwrap().limits);
         let (client, server) = tokio::io::duplex(1024);
-        let gone = CancellationToken::new();
-        let stream = MemoryStream { stream: BufStream::new(server), gone: gone.clone() };
-        (GuardedStream::new(stream, ConnectionTimeouts::new(&limits), limits), client, gone)
+        let [half_closed, reset] = [CancellationToken::new(), CancellationToken::new()];
+        let stream = MemoryStream { stream: BufStream::new(server), half_closed, reset };
+        (GuardedStream::new(stream, ConnectionTimeouts::new(&limits), limits), client)
+    }
+
+    /// Returns a transport with a request in progress, and the client's end.
+    async fn serve_request() -> (GuardedStream<MemoryStream>, DuplexStream) {
+        let (mut transport, mut client) = connect();
+        client.write_all(&HEAD.repeat(2)).await.unwrap();
+        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
+        transport.read_exact(&mut vec![0; HEAD.len()]).await.unwrap();
+        (transport, client)
     }
 
     const HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     #[tokio::test]
     async fn pipelined_head_is_readable_only_after_the_flushed_response() {
-        let (mut transport, mut client, _gone) = connect();
-        client.write_all(&HEAD.repeat(2)).await.unwrap();
-        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
-
+        let (mut transport, mut client) = serve_request().await;
         let mut head = vec![0; HEAD.len()];
-        transport.read_exact(&mut head).await.unwrap();
         let request = transport.timeouts.begin_request();
         assert!(futures_util::poll!(std::pin::pin!(transport.read(&mut head))).is_pending());
         transport.write_all(b"HTTP").await.unwrap();
@@ -382,16 +399,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn peer_that_has_gone_ends_the_request_in_progress() {
-        let (mut transport, mut client, gone) = connect();
-        client.write_all(&HEAD.repeat(2)).await.unwrap();
-        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
-        let mut head = vec![0; HEAD.len()];
-        transport.read_exact(&mut head).await.unwrap();
+    async fn broken_connection_ends_the_request_in_progress() {
+        let (mut transport, _client) = serve_request().await;
         let _request = transport.timeouts.begin_request();
 
-        gone.cancel();
+        transport.stream.half_closed.cancel();
+        transport.stream.reset.cancel();
 
-        assert_eq!(transport.read(&mut head).await.unwrap(), 0);
+        assert_eq!(transport.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn half_closed_connection_ends_a_request_once_it_waits() {
+        let (mut transport, _client) = serve_request().await;
+        let request = transport.timeouts.begin_request();
+
+        transport.stream.half_closed.cancel();
+
+        assert!(futures_util::poll!(std::pin::pin!(transport.read(&mut [0]))).is_pending());
+        request.long_poll().begin();
+        assert_eq!(transport.read(&mut [0]).await.unwrap(), 0);
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use slotwheel::config::RawLimits;
 use tokio::net::TcpStream;
 
-use crate::support::Fixture;
 use crate::support::raw_client::{Raw, get, post};
+use crate::support::{Fixture, report};
 
 const POLL: &str = r#"{"queues":["q"],"wait_ms":60000,"lease_ms":1000}"#;
 
@@ -69,6 +69,39 @@ async fn half_closed_connection_loses_no_task() {
     raw.shut().await;
     check(&fixture, "with a half-closed connection").await;
     raw.closed().await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn half_closed_connection_gets_each_response_that_needs_no_wait() {
+    let fixture = Fixture::start().await;
+    let body = "x".repeat(100_000);
+    for number in 0..20 {
+        let mut raw = Raw::connect(fixture.http.address).await;
+        let submit = format!(r#"{{"queue":"q","payload":"{body}","headers":{{"n":"{number}"}}}}"#);
+        raw.send(&format!("{}{}", post("/tasks", &submit), post("/claim", r#"{"queues":["q"]}"#))).await;
+        raw.shut().await;
+        raw.answer().await.expect("the submit is answered").expect(201);
+        let task = raw.answer().await.expect("the claim is answered").expect(200)["tasks"][0].clone();
+        raw.closed().await;
+        assert_eq!(task["headers"]["n"], number.to_string());
+        fixture.http.post("/complete", &report(&task)).await.expect(200);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn half_closed_connection_ends_an_event_stream_and_a_wait_for_a_task() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let wait = format!("/tasks/{}?wait_ms=60000", id.as_str().unwrap());
+    for path in [wait.as_str(), "/events"] {
+        let mut raw = Raw::connect(fixture.http.address).await;
+        raw.send(&get(path)).await;
+        until_waiting(&fixture, 1).await;
+        raw.shut().await;
+        until_waiting(&fixture, 0).await;
+    }
     fixture.end().await;
 }
 
