@@ -9,14 +9,16 @@
 //!   ends the request. A peer that has closed its sending side only may still read: its request is answered, unless it
 //!   waits. A waiting request cannot tell this peer from one that has gone.
 
-use std::io::{self, IoSlice};
+mod write;
+
+use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::chunked::ChunkScanner;
 use super::request_head::{self, Framing, HeadError, HeadScanner};
@@ -255,67 +257,11 @@ impl<S: ClientStream> AsyncRead for GuardedStream<S> {
     }
 }
 
-impl<S: ClientStream> GuardedStream<S> {
-    fn poll_write_with(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        self.is_flushed = false;
-        let written = write(Pin::new(&mut self.stream), context);
-        self.set_write_blocked(written.is_pending());
-        written
-    }
-
-    fn set_write_blocked(&mut self, is_blocked: bool) {
-        if self.is_write_blocked != is_blocked {
-            self.is_write_blocked = is_blocked;
-            self.timeouts.set_write_blocked(is_blocked);
-        }
-    }
-}
-
-impl<S: ClientStream> AsyncWrite for GuardedStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, buffers))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// The library calls this when it has written all that it has.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.is_flushed {
-            let flushed = Pin::new(&mut self.stream).poll_flush(context);
-            self.set_write_blocked(flushed.is_pending());
-            ready!(flushed)?;
-            self.is_flushed = true;
-            // The next head may be read now.
-            context.waker().wake_by_ref();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Does nothing: the owner of the connection closes it.
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::RawConfig;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufStream, DuplexStream};
+    use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream, DuplexStream};
     use tokio_util::sync::CancellationToken;
 
     /// A stream in memory that buffers in both directions, as a session over a socket does.
