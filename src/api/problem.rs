@@ -115,6 +115,8 @@ codes! {
     AlreadyEnded = "already_ended", CONFLICT;
     /// The task has not ended
     NotEnded = "not_ended", CONFLICT;
+    /// Tasks of the queue wait or are leased
+    QueueNotEmpty = "queue_not_empty", CONFLICT;
     /// Only a dead, cancelled or expired task can be retried
     NotRetryable = "not_retryable", CONFLICT;
     /// Another task holds the dedupe key

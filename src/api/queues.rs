@@ -1,4 +1,4 @@
-//! `/queues`: lists, reads, pauses, resumes and purges queues.
+//! `/queues`: lists, reads, pauses, resumes, purges and removes queues.
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -15,7 +15,7 @@ use super::state::Api;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::store::queues::{self, set_queue_setting};
+use crate::store::queues::{self, Removal, set_queue_setting};
 use crate::store::settings::SettingChange;
 use crate::store::views::queues::{Queue, queue, queue_names};
 
@@ -93,6 +93,17 @@ pub(super) async fn purge(
     let states = parse_states(&body.object()?)?;
     let (deleted, more) = queues::purge(api.store(), &name, &states).await?;
     Ok(response::ok(&PurgeResponse { deleted, more }))
+}
+
+pub(super) async fn remove(Shared(api): Shared<Api>, PathQueue(name): PathQueue) -> Result<Response, Problem> {
+    match queues::remove(api.store(), &name).await? {
+        Removal::Done(deleted) => Ok(response::ok(&PurgeResponse { deleted, more: false })),
+        Removal::Unfinished(deleted) => Ok(response::ok(&PurgeResponse { deleted, more: true })),
+        Removal::NotEmpty(tasks) => Err(Problem::new(
+            Code::QueueNotEmpty,
+            format!("at least {tasks} tasks wait or are leased: purge those that wait, and let the others end"),
+        )),
+    }
 }
 
 /// Parses the states to purge.

@@ -32,6 +32,7 @@ pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::POST, "/release", post(reports::release)),
         (Method::GET, "/queues", get(queues::list)),
         (Method::GET, "/queues/{queue}", get(queues::read)),
+        (Method::DELETE, "/queues/{queue}", delete(queues::remove)),
         (Method::POST, "/queues/{queue}/pause", post(queues::pause)),
         (Method::POST, "/queues/{queue}/resume", post(queues::resume)),
         (Method::POST, "/queues/{queue}/purge", post(queues::purge)),

@@ -57,7 +57,7 @@ pub const PATTERNS: &[KeyPattern] = &[
     key("expirations", KeyType::Zset, "ids of waiting tasks by expires_at; every transition to or from waiting"),
     key("ended:<queue>:<state>", KeyType::Zset, "ids by finished_at; ends of tasks, retry, delete"),
     key("retention", KeyType::Zset, "ids of ended tasks by the end of their retention; ends of tasks, retry, delete"),
-    key("count:<queue>", KeyType::Hash, "tasks in each state, submitted, deleted; every transition"),
+    key("count:<queue>", KeyType::Hash, "tasks in each state, submitted, deleted; every transition, remove_queue"),
     key("count", KeyType::Hash, "the same for the shard, deleted queues included; every transition"),
     key(
         "dedupe:<queue>:<digest>",
@@ -79,7 +79,7 @@ pub const PATTERNS: &[KeyPattern] = &[
     ),
     key("absent_guard", KeyType::String, "never exists; declared by every call, see redis/client.rs"),
     key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; apply_settings"),
-    key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings"),
+    key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings, remove_queue"),
     key("seq", KeyType::Hash, "counters seq and turn; every transition to ready, claim"),
     key("meta", KeyType::Hash, "first shard: shards, id of the data set, has_markers; the first start"),
     key(
@@ -88,8 +88,16 @@ pub const PATTERNS: &[KeyPattern] = &[
         "marker that detects a loss of data: dataset, generation, accepted_at, replica_waits; touch_dataset, \
          redis/replication.rs",
     ),
-    key("settings:<queue>", KeyType::Hash, "first shard: master copy of the settings; set_settings"),
-    key("settings_index", KeyType::Zset, "first shard: names of queues with settings, score 0; set_settings"),
+    key(
+        "settings:<queue>",
+        KeyType::Hash,
+        "first shard: master copy of the settings, removed_at if removed; set_settings, remove_settings",
+    ),
+    key(
+        "settings_index",
+        KeyType::Zset,
+        "first shard: names of queues with settings, score 0; set_settings, remove_settings",
+    ),
     key(
         "stats:<bucket>",
         KeyType::Hash,

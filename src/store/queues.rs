@@ -1,4 +1,4 @@
-//! Operations on whole queues: settings and purge.
+//! Operations on whole queues: settings, purge and removal.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,12 +6,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::error::{Error, Result};
-use super::ops::apply_settings::apply_settings;
+use super::ops::apply_settings::{apply_settings, remove_copy};
 use super::ops::delete::{DeleteReason, Deleted, delete};
+use super::ops::remove_queue::{QueueRemoved, remove_queue};
+use super::ops::remove_settings::mark_settings_removed;
 use super::ops::set_settings::set_settings;
 use super::settings::SettingChange;
 use super::shard::{Caller, Store};
-use super::views::queues::{master_settings, purgeable};
+use super::views::queues::{master_settings, purgeable, queue as read_queue};
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
@@ -77,4 +79,56 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
         }
     }
     Ok((deleted, false))
+}
+
+/// Outcome of a removal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// The queue is removed, or was never there. Holds the number of ended tasks deleted with it.
+    Done(u64),
+    /// The queue has more ended tasks than one removal deletes. Holds the number deleted so far.
+    Unfinished(u64),
+    /// Tasks of the queue wait or are leased. Holds their number, as far as it is known.
+    NotEmpty(i64),
+}
+
+/// Removes a queue without waiting and leased tasks: its ended tasks, at most 10,000 a call, then its counts and its
+/// name, then its settings. A task that is submitted at the same time is kept, in a new queue of this name.
+///
+/// # Errors
+/// The first error of a call. The removal can be repeated. If only copies of the settings are left, upkeep removes them.
+pub async fn remove(store: &Store, queue: &QueueName) -> Result<Removal> {
+    if let Some(found) = read_queue(store, queue).await? {
+        let counts = found.counts;
+        let unended = counts.scheduled + counts.ready + counts.leased;
+        if unended > 0 {
+            return Ok(Removal::NotEmpty(unended));
+        }
+    }
+    let ended: Vec<State> = State::ALL.into_iter().filter(|state| state.has_ended()).collect();
+    let (deleted, more) = purge(store, queue, &ended).await?;
+    if more {
+        return Ok(Removal::Unfinished(deleted));
+    }
+    timeout(SETTINGS_TIMEOUT, forget(store, queue, deleted)).await.map_err(Error::timed_out)?
+}
+
+/// Forgets a queue without tasks. The settings go last: a removal that fails before has not changed them.
+async fn forget(store: &Store, queue: &QueueName, deleted: u64) -> Result<Removal> {
+    let mut caller = Caller::new();
+    for shard in store.shards() {
+        match remove_queue(shard, &mut caller, queue).await? {
+            QueueRemoved::Now => {}
+            QueueRemoved::NotEmpty => return Ok(Removal::NotEmpty(1)),
+            QueueRemoved::HasEnded => return Ok(Removal::Unfinished(deleted)),
+        }
+    }
+    let mut outcome = Ok(Removal::Done(deleted));
+    if let Some(version) = mark_settings_removed(store, &mut caller, queue).await? {
+        for shard in store.shards() {
+            let removed = remove_copy(shard, &mut caller, queue, version).await;
+            outcome = removed.and(outcome);
+        }
+    }
+    outcome
 }

@@ -1,9 +1,11 @@
 //! Updates copies of queue settings that are older than the settings: a server may have stopped between the two writes.
+//! Copies of removed settings are removed, and then the settings themselves.
 
 use super::job::Context;
-use crate::domain::queue::{QueueName, QueueSettings};
-use crate::store::ops::apply_settings::apply_settings;
-use crate::store::views::queues::{copy_versions, settings_page};
+use crate::domain::queue::QueueName;
+use crate::store::ops::apply_settings::{apply_settings, remove_copy};
+use crate::store::ops::remove_settings::delete_removed_settings;
+use crate::store::views::queues::{VersionedSettings, copy_versions, settings_page};
 use crate::store::{Caller, Result, Shard};
 
 /// Queues per page.
@@ -19,6 +21,11 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
         for shard in context.store.shards() {
             outcome = outcome.and(sync_shard(shard, &mut context.caller, &names, &page).await);
         }
+        if outcome.is_ok() {
+            for (name, _, _) in page.iter().filter(|(_, _, settings)| settings.is_none()) {
+                delete_removed_settings(&context.store, &mut context.caller, name).await?;
+            }
+        }
         if page.len() < PAGE_SIZE {
             return outcome;
         }
@@ -26,16 +33,16 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
     }
 }
 
-async fn sync_shard(
-    shard: &Shard,
-    caller: &mut Caller,
-    names: &[QueueName],
-    page: &[(QueueName, i64, QueueSettings)],
-) -> Result<()> {
+async fn sync_shard(shard: &Shard, caller: &mut Caller, names: &[QueueName], page: &[VersionedSettings]) -> Result<()> {
     let copies = copy_versions(shard, names).await?;
     for (name, version, settings) in page {
-        if copies.get(name).is_none_or(|copy| copy < version) {
-            apply_settings(shard, caller, name, *version, settings).await?;
+        let copy = copies.get(name);
+        match settings {
+            Some(settings) if copy.is_none_or(|copy| copy < version) => {
+                apply_settings(shard, caller, name, *version, settings).await?;
+            }
+            None if copy.is_some() => remove_copy(shard, caller, name, *version).await?,
+            Some(_) | None => {}
         }
     }
     Ok(())

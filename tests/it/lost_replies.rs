@@ -25,6 +25,7 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
             "expires_at",
             "errors",
             "type",
+            "request_id",
             "oldest_ready_age_ms",
         ] {
             scrub(&mut body, name);
@@ -63,6 +64,11 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
     note(answer.status, answer.json());
     post!("/queues/q/pause", json!({}));
     post!("/queues/q/resume", json!({}));
+    post!("/queues/unused/pause", json!({}));
+    for queue in ["unused", "q"] {
+        let answer = fixture.http.delete(&format!("/queues/{queue}")).await;
+        note(answer.status, answer.json());
+    }
     let path = format!("/tasks/{}?wait_ms=20", text(&delayed["id"]));
     let answer = fixture.http.get(&path).await;
     note(answer.status, answer.json());

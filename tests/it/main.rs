@@ -39,6 +39,7 @@ mod monitoring;
 mod overload;
 mod panics;
 mod process;
+mod queue_removal;
 mod queue_simulation;
 mod queues;
 mod redis_outage;

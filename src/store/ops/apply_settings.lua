@@ -1,9 +1,9 @@
 --[[ apply_settings: brings a shard's copy of a queue's settings up to a version of the master copy.
 
-KEYS    settings_copy:<queue>, queues, wheel:<queue>, ready
+KEYS    settings_copy:<queue>, queues, count:<queue>, wheel:<queue>, ready
 ARGV[5] queue       name
 ARGV[6] version     of these settings; an older one than the copy's changes nothing
-ARGV[7…] fields     name, value, … of settings.rs
+ARGV[7…] fields     name, value, … of settings.rs; none: the settings were removed, and so is the copy
 RETURNS 1 if the copy changed, else 0
 MOVES   -
 COST    O(log queues)
@@ -17,11 +17,18 @@ local paused = settings.paused == '1'
 local key = base .. 'settings_copy:' .. queue
 local copy = call('HMGET', key, 'version', 'paused')
 touched[key] = true
-local changed = 0
-if not copy[1] or tonumber(copy[1]) < version then
+local changed, is_removed = 0, #ARGV < 7
+local is_behind = not copy[1] and not is_removed
+if copy[1] then is_behind = tonumber(copy[1]) < version end
+if is_behind then
   changed = 1
-  write('HSET', key, 'version', ARGV[6], unpack(ARGV, 7))
-  zset_add(base .. 'queues', 0, queue)
+  if is_removed then
+    if call('EXISTS', base .. 'count:' .. queue) == 0 then zset_remove(base .. 'queues', queue) end
+    write_last('DEL', key)
+  else
+    write('HSET', key, 'version', ARGV[6], unpack(ARGV, 7))
+    zset_add(base .. 'queues', 0, queue)
+  end
   local was_paused = copy[2] == '1'
   local front = call('ZRANGE', base .. 'wheel:' .. queue, 0, 0)[1]
   if front and paused and not was_paused then

@@ -1,4 +1,4 @@
-//! Brings a shard's copy of a queue's settings up to date.
+//! Brings a shard's copy of a queue's settings up to date, or removes it.
 
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::store::error::Result;
@@ -23,4 +23,11 @@ pub async fn apply_settings(
         call.push(field).push(value);
     }
     Ok(reply::int(call.send().await?)? == 1)
+}
+
+/// Removes the copy, if it is older than `version`, at which the settings were removed.
+pub async fn remove_copy(shard: &Shard, caller: &mut Caller, queue: &QueueName, version: i64) -> Result<()> {
+    let mut call = shard.call(&SCRIPT, caller);
+    call.push(queue.as_str()).push_int(version);
+    reply::int(call.send().await?).map(drop)
 }

@@ -62,6 +62,8 @@ ops! {
     prune_callers,
     record_workers,
     release(items),
+    remove_queue,
+    remove_settings,
     repair,
     retry(items),
     sample_leases,

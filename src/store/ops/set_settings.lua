@@ -11,8 +11,11 @@ COST    O(log queues)
 if last_reply then return last_reply end
 
 local key = base .. 'settings:' .. ARGV[5]
-local version = tonumber(call('HGET', key, 'version') or 0) + 1
+local copy = call('HMGET', key, 'version', 'removed_at')
+local version = tonumber(copy[1] or 0) + 1
 touched[key] = true
-write('HSET', key, 'version', version, ARGV[6], ARGV[7])
+local command = { 'HSET', key, 'version', version, ARGV[6], ARGV[7] }
+if copy[2] then set_field(command, 'removed_at', '') end
+writes[#writes + 1] = command
 zset_add(base .. 'settings_index', 0, ARGV[5])
 return commit(version)

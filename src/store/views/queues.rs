@@ -223,12 +223,11 @@ pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
     Ok(counts)
 }
 
+/// The settings of a queue at a version. `None`: they were removed at this version.
+pub type VersionedSettings = (QueueName, i64, Option<QueueSettings>);
+
 /// Returns at most `limit` master copies of settings after `after`: name, version, settings.
-pub async fn settings_page(
-    store: &Store,
-    after: Option<&QueueName>,
-    limit: usize,
-) -> Result<Vec<(QueueName, i64, QueueSettings)>> {
+pub async fn settings_page(store: &Store, after: Option<&QueueName>, limit: usize) -> Result<Vec<VersionedSettings>> {
     let first_shard = store.first_shard();
     let from = after.map_or("-".to_owned(), |name| format!("({name}"));
     let mut command = cmd("ZRANGEBYLEX");
@@ -238,11 +237,11 @@ pub async fn settings_page(
     read_settings(first_shard, &names, |name| first_shard.keys.settings(name)).await
 }
 
-/// Returns version and settings of the queue's master copy. `None`: no setting was made.
+/// Returns version and settings of the queue's master copy. `None`: no setting was made, or all were removed.
 pub async fn master_settings(store: &Store, name: &QueueName) -> Result<Option<(i64, QueueSettings)>> {
     let first_shard = store.first_shard();
     let found = read_settings(first_shard, std::slice::from_ref(name), |name| first_shard.keys.settings(name)).await?;
-    Ok(found.into_iter().next().map(|(_, version, settings)| (version, settings)))
+    Ok(found.into_iter().next().and_then(|(_, version, settings)| Some((version, settings?))))
 }
 
 /// Returns the versions of the shard's copies of the settings of these queues.
@@ -255,22 +254,23 @@ async fn read_settings(
     shard: &Shard,
     names: &[QueueName],
     key: impl Fn(&QueueName) -> Vec<u8>,
-) -> Result<Vec<(QueueName, i64, QueueSettings)>> {
+) -> Result<Vec<VersionedSettings>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let mut pipeline = pipe();
     for name in names {
-        pipeline.cmd("HMGET").arg(key(name)).arg("version").arg(&settings::FIELDS);
+        pipeline.cmd("HMGET").arg(key(name)).arg(&["version", "removed_at"]).arg(&settings::FIELDS);
     }
     let mut found = Vec::new();
     for (name, reply) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
         let mut fields = read_list(reply)?;
-        let version = fields.value()?;
+        let (version, removed_at) = (fields.value()?, bytes(fields.value()?).unwrap_or_default());
         if matches!(version, Value::Nil) {
             continue;
         }
-        found.push((name.clone(), int(version)?, settings::decode(&mut fields)?));
+        let settings = settings::decode(&mut fields)?;
+        found.push((name.clone(), int(version)?, removed_at.is_empty().then_some(settings)));
     }
     Ok(found)
 }

@@ -11,8 +11,12 @@ use slotwheel::store::Caller;
 use slotwheel::store::Result;
 use slotwheel::store::dataset::identity::Dataset;
 use slotwheel::store::invariant::Invariant;
+use slotwheel::store::ops::apply_settings::remove_copy;
+use slotwheel::store::ops::delete::DeleteReason;
 use slotwheel::store::ops::prune_callers::prune_callers;
 use slotwheel::store::ops::record_workers::{WorkerSeen, record_workers};
+use slotwheel::store::ops::remove_queue::remove_queue;
+use slotwheel::store::ops::remove_settings::{delete_removed_settings, mark_settings_removed};
 use slotwheel::store::ops::repair::repair;
 use slotwheel::store::ops::sample_leases::sample_leases;
 use slotwheel::store::ops::set_settings::set_settings;
@@ -23,7 +27,7 @@ use slotwheel::store::views::page::page_by_time;
 use slotwheel::store::views::stats::read_window;
 use slotwheel::store::views::verify_invariants::verify_invariants;
 
-use super::{Scenario, damaged, entry, finish, keyed, later, leased, listening, note, pause, scenario};
+use super::{Scenario, damaged, entry, finish, forget, keyed, later, leased, listening, note, pause, scenario};
 use crate::support::script_lab::{Lab, id, queue, task};
 
 fn founded(lab: &Lab) -> Dataset {
@@ -37,6 +41,17 @@ async fn seen(lab: &Lab, names: &[&str]) -> Result<()> {
         claimed_ago: Some(Duration::from_millis(9)),
     });
     record_workers(lab.shard(), &mut Caller::new(), &seen.collect::<Vec<_>>()).await.map(drop)
+}
+
+async fn set_paused(lab: &Lab, paused: bool) -> Result<()> {
+    set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(paused)).await
+}
+
+/// A queue whose only task has ended and is deleted.
+async fn used_once(lab: &Lab) -> Result<()> {
+    leased(lab, &[task(11)]).await?;
+    finish(lab, 11).await?;
+    forget(lab, DeleteReason::Requested, &[11]).await
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -53,6 +68,54 @@ pub(super) fn all() -> Vec<Scenario> {
                 pause(lab, 1, true).await?;
             },
             |lab| { pause(lab, 2, false).await? }
+        ),
+        scenario!(
+            "apply_settings",
+            "removes, with tasks",
+            |lab| {
+                lab.submit(&[task(11)]).await?;
+                pause(lab, 1, true).await?;
+            },
+            |lab| { remove_copy(lab.shard(), &mut Caller::new(), &queue("q"), 2).await? }
+        ),
+        scenario!("apply_settings", "removes, without tasks", |lab| { pause(lab, 1, true).await? }, |lab| {
+            remove_copy(lab.shard(), &mut Caller::new(), &queue("q"), 2).await?;
+        }),
+        scenario!("remove_queue", "used once", |lab| { used_once(lab).await? }, |lab| {
+            remove_queue(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+        }),
+        scenario!(
+            "remove_queue",
+            "with settings",
+            |lab| {
+                used_once(lab).await?;
+                pause(lab, 1, true).await?;
+            },
+            |lab| {
+                remove_queue(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+            }
+        ),
+        scenario!("remove_settings", "marks them", |lab| { set_paused(lab, true).await? }, |lab| {
+            mark_settings_removed(&lab.store, &mut Caller::new(), &queue("q")).await?;
+        }),
+        scenario!(
+            "remove_settings",
+            "deletes marked ones",
+            |lab| {
+                set_paused(lab, true).await?;
+                mark_settings_removed(&lab.store, &mut Caller::new(), &queue("q")).await?;
+                lab.at(60_000);
+            },
+            |lab| { delete_removed_settings(&lab.store, &mut Caller::new(), &queue("q")).await? }
+        ),
+        scenario!(
+            "set_settings",
+            "those that were removed",
+            |lab| {
+                set_paused(lab, true).await?;
+                mark_settings_removed(&lab.store, &mut Caller::new(), &queue("q")).await?;
+            },
+            |lab| { set_paused(lab, false).await? }
         ),
         scenario!("set_settings", "the first", |_lab| {}, |lab| {
             set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(true)).await?;
