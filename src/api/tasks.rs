@@ -12,6 +12,7 @@ use super::response;
 use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
+use crate::domain::state::State;
 use crate::http_server::LongPoll;
 use crate::store::{ops, views};
 
@@ -57,11 +58,14 @@ pub(super) async fn cancel(
     use ops::cancel::Cancelled;
     match api.dispatch.ops().cancel(id).await? {
         Cancelled::Now | Cancelled::AlreadyCancelled | Cancelled::Requested => task_response(&api, id).await,
-        Cancelled::Ended(state) => {
-            Err(Problem::new(Code::AlreadyEnded, format!("the task is {state}")).with_state(state))
-        }
+        Cancelled::Expired => Err(already_ended(State::Expired)),
+        Cancelled::Ended(state) => Err(already_ended(state)),
         Cancelled::Unknown => Err(Problem::task_not_found()),
     }
+}
+
+fn already_ended(state: State) -> Problem {
+    Problem::new(Code::AlreadyEnded, format!("the task is {state}")).with_state(state)
 }
 
 pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {

@@ -58,13 +58,14 @@ pub(super) async fn list(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     }
     let limit = usize::try_from(limit).unwrap_or(1);
     let store = api.store();
-    let workers = live_workers(store, next_due(store.first_shard()).await?.now).await?;
+    let now = next_due(store.first_shard()).await?.now;
+    let workers = live_workers(store, now).await?;
     let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     let mut remaining = workers.range::<String, _>((from, Bound::Unbounded)).map(|(_, live)| live);
     let page: Vec<&LiveWorker> = remaining.by_ref().take(limit).collect();
     let next = page.last().filter(|_| remaining.next().is_some()).map(|last| last.worker.name.as_str());
     let names: HashSet<&str> = page.iter().map(|live| live.worker.name.as_str()).collect();
-    let (held, is_complete) = held_tasks(store, &names).await?;
+    let (held, is_complete) = held_tasks(store, &names, now).await?;
     let shapes = page.iter().map(|live| {
         let held = held.get(&live.worker.name).map_or(&[][..], Vec::as_slice);
         WorkerJson {

@@ -17,7 +17,7 @@ pub enum State {
     Dead,
     /// Cancelled by a client.
     Cancelled,
-    /// Not started before its deadline.
+    /// Not run before its deadline.
     Expired,
 }
 
@@ -66,8 +66,8 @@ transitions! {
     ReleaseLater: Leased => Scheduled;
     /// A client cancels it, or its lease ends after a cancel request.
     Cancel: Scheduled | Ready | Leased => Cancelled;
-    /// Its deadline has passed.
-    Expire: Scheduled | Ready => Expired;
+    /// Its deadline has passed: while it waited, or when its lease ends.
+    Expire: Scheduled | Ready | Leased => Expired;
     /// A client retries an ended task.
     ManualRetry: Dead | Cancelled | Expired => Ready;
     /// A submit with the same dedupe key restarts its delay. With a delay of 0, promotion follows.
@@ -102,6 +102,14 @@ impl State {
     /// Parses the textual form.
     pub fn parse(text: &str) -> Option<Self> {
         State::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Returns whether a task in this state waits to be claimed.
+    pub const fn is_waiting(self) -> bool {
+        match self {
+            State::Scheduled | State::Ready => true,
+            State::Leased | State::Completed | State::Dead | State::Cancelled | State::Expired => false,
+        }
     }
 
     /// Returns whether the state is final, unless a client requests otherwise.

@@ -200,6 +200,22 @@ pub struct Task {
     pub cancel_requested: bool,
 }
 
+impl Task {
+    /// Returns the task as it is at `now`: one that waits past its time of expiry is expired, whether or not upkeep has
+    /// ended it.
+    pub fn at(self, now: TimestampMs) -> Task {
+        match self.expires_at.filter(|expires_at| self.state.is_waiting() && *expires_at <= now) {
+            Some(expires_at) => Task { state: State::Expired, finished_at: Some(expires_at), ..self },
+            None => self,
+        }
+    }
+
+    /// Whether its state depends on the clock.
+    pub fn may_expire(&self) -> bool {
+        self.state.is_waiting() && self.expires_at.is_some()
+    }
+}
+
 /// A task delivered to a worker.
 #[derive(Clone, Debug)]
 pub struct ClaimedTask {

@@ -78,7 +78,8 @@ impl Transitions {
         match state {
             State::Dead => self.dead.inc(),
             State::Cancelled => self.cancelled.inc(),
-            State::Scheduled | State::Ready | State::Leased | State::Completed | State::Expired => {}
+            State::Expired => self.expired.inc(),
+            State::Scheduled | State::Ready | State::Leased | State::Completed => {}
         }
     }
 }

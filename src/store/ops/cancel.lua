@@ -1,9 +1,11 @@
---[[ cancel: ends waiting tasks, and marks leased tasks so that their workers see the request.
+--[[ cancel: ends waiting tasks, and marks leased tasks so that their workers see the request. A task that has expired ends
+as expired.
 
-ARGV[5] retain_ms   how long a cancelled task without its own retention is kept
+ARGV[5] retain_ms   how long a cancelled or expired task without its own retention is kept
 ARGV[6] count       of tasks; then the ids
-RETURNS {'cancelled'} | {'already_cancelled'} | {'requested'} | {'ended', state} | {'unknown'}, for each task
-MOVES   ready -> cancelled, scheduled -> cancelled
+RETURNS {'cancelled'} | {'already_cancelled'} | {'requested'} | {'expired'} | {'ended', state} | {'unknown'}, for
+        each task
+MOVES   ready -> cancelled | expired, scheduled -> cancelled | expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
@@ -15,6 +17,10 @@ local function cancel(task)
   if state == 'leased' then
     write('HSET', task.key, F.cancel_requested, '1')
     return { 'requested' }
+  end
+  if has_expired(task) then
+    expire(task, ARGV[5])
+    return { 'expired' }
   end
   if not stop_waiting(task) then return { 'ended', state } end
   write('HSET', task.key, F.state, 'cancelled', F.finished_at, now)

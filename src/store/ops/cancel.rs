@@ -10,7 +10,7 @@ use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!(write "cancel", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task"]);
+    script!(write "cancel", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +21,8 @@ pub enum Cancelled {
     AlreadyCancelled,
     /// The task is leased: its worker sees the request with its next heartbeat.
     Requested,
+    /// The task waited past its time of expiry, and is expired now.
+    Expired,
     /// The task has ended in this other state.
     Ended(State),
     /// There is no such task.
@@ -36,6 +38,7 @@ pub async fn cancel(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resul
     }
     let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
     shard.transitions().cancelled.add(count_matching(&outcomes, |outcome| *outcome == Cancelled::Now));
+    shard.transitions().expired.add(count_matching(&outcomes, |outcome| *outcome == Cancelled::Expired));
     Ok(outcomes)
 }
 
@@ -45,6 +48,7 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Cancelled> {
         "cancelled" => Cancelled::Now,
         "already_cancelled" => Cancelled::AlreadyCancelled,
         "requested" => Cancelled::Requested,
+        "expired" => Cancelled::Expired,
         "ended" => Cancelled::Ended(item.state()?),
         "unknown" => Cancelled::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),

@@ -1,4 +1,5 @@
---[[ delete: deletes tasks: an ended one at a client's request, those past their retention, those of a purge.
+--[[ delete: deletes tasks: an ended one at a client's request, those past their retention, those of a purge. A task that waits
+past its time of expiry has ended.
 
 KEYS    ended:<queue>:<state>, retention
 ARGV[5] retention   '1': only tasks whose retention has elapsed
@@ -18,7 +19,7 @@ is_allowed.leased = nil
 local function delete(task)
   if not task then return { 'unknown' } end
   local state, retention = task[F.state], base .. 'retention'
-  if not is_allowed[state] then return { 'not_allowed', state } end
+  if not is_allowed[state] and not (is_allowed.expired and has_expired(task)) then return { 'not_allowed', state } end
   if needs_retention_elapsed then
     local delete_at = call('ZSCORE', retention, task.id)
     if not delete_at or tonumber(delete_at) > now then return { 'not_allowed', state } end

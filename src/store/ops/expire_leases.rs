@@ -39,11 +39,12 @@ pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[Expired
     }
     let mut reply = reply::read_list(call.send().await?)?;
     let mut next_count = || reply.int().map(i64::unsigned_abs);
-    let (dead, cancelled) = (next_count()?, next_count()?);
+    let (dead, cancelled, past_expiry) = (next_count()?, next_count()?, next_count()?);
     let expired: Vec<usize> = reply.map(|index| super::zero_based(reply::int(index)?)).collect::<Result<_>>()?;
     let transitions = shard.transitions();
     transitions.lease_expired.add(expired.len() as u64);
     transitions.dead.add(dead);
     transitions.cancelled.add(cancelled);
+    transitions.expired.add(past_expiry);
     Ok(expired)
 }

@@ -14,10 +14,8 @@ local ids = call('ZRANGEBYSCORE', base .. 'expirations', '-inf', digits(now), 'L
 touched[base .. 'expirations'] = true
 for _, id in ipairs(ids) do
   local task = load_task(id, WAITING_FIELDS)
-  if task and stop_waiting(task) then
-    write('HSET', task.key, F.state, 'expired', F.finished_at, now)
-    finish_task(task, 'expired', ARGV[5])
-    transition(task, task[F.state], 'expired')
+  if task and has_expired(task) then
+    expire(task, ARGV[5])
     ended = ended + 1
   end
 end

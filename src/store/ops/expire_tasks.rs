@@ -7,7 +7,7 @@ use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!(write "expire_tasks", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task"]);
+    script!(write "expire_tasks", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
 /// Ends waiting tasks whose time of expiry has passed. Returns whether there may be more.
 pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {

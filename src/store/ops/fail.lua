@@ -1,12 +1,12 @@
---[[ fail: ends leased tasks as failed attempts; each task is retried, or ends dead or cancelled.
+--[[ fail: ends leased tasks as failed attempts; each task is retried, or ends dead, cancelled or expired.
 
 ARGV[5] retain_ms   how long a dead task without its own retention is kept
-ARGV[6] retain_ms   how long a cancelled one is
+ARGV[6] retain_ms   how long a cancelled or expired one is
 ARGV[7] errors      maximum of errors that a task keeps
 ARGV[8] bytes       maximum of their bytes in all; the last error is kept whatever its size
 ARGV[9] count       of tasks; then for each: id, token, error, wait_ms, or '' for no further attempt
 RETURNS {'failed', state, run_at | ''} | {'repeated', state, run_at | ''} | {'lease_lost', state} | {'unknown'}, for each task
-MOVES   leased -> scheduled | ready | dead | cancelled
+MOVES   leased -> scheduled | ready | dead | cancelled | expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end

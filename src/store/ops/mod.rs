@@ -8,7 +8,7 @@ use deadpool_redis::redis::Value;
 
 use super::error::{Error, Result};
 use super::metrics::Transitions;
-use super::redis::reply::{ReplyReader, parse_items};
+use super::redis::reply::{self, ReplyReader, parse_items};
 use super::redis::script::Script;
 use crate::domain::id::TaskId;
 use crate::domain::state::State;
@@ -115,6 +115,11 @@ fn count_lease_ends(transitions: &Transitions, counter: &Counter, outcomes: &[Le
             transitions.record_end_state(*state);
         }
     }
+}
+
+/// Reads a number that a reply ends with if it is not zero.
+fn trailing_count(item: &mut ReplyReader) -> Result<u64> {
+    item.next().map_or(Ok(0), |count| Ok(reply::int(count)?.unsigned_abs()))
 }
 
 fn unexpected_reply<T>(script: &Script, tag: &str) -> Result<T> {

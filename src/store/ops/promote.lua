@@ -1,32 +1,36 @@
---[[ promote: makes scheduled tasks of one queue ready once their time has come, behind the tasks that are ready.
+--[[ promote: makes scheduled tasks of one queue ready once their time has come, behind the tasks that are ready. A task that
+has expired by then ends.
 
 KEYS    scheduled:<queue>, leased:<queue>, due
 ARGV[5] queue       name
 ARGV[6] limit       maximum of tasks
-RETURNS entries promoted; if `limit`, there may be more
-MOVES   scheduled -> ready
+ARGV[7] retain_ms   how long an expired task without its own retention is kept
+RETURNS {entries taken, tasks expired of these}; if `limit` were taken, there may be more
+MOVES   scheduled -> ready | expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
 
-local PROMOTE_FIELDS = { F.state, F.slot, F.priority }
 local queue, limit = ARGV[5], tonumber(ARGV[6])
 local scheduled, leased, due = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue, base .. 'due'
 -- Reads one more than the limit: its time is the queue's next.
 local page = call('ZRANGE', scheduled, 0, limit, 'WITHSCORES')
 touched[scheduled], touched[due] = true, true
-local promoted, next_time = 0, nil
+local taken, expired, next_time = 0, 0, nil
 for i = 1, #page, 2 do
   local run_at = tonumber(page[i + 1])
-  if run_at > now or promoted == limit then
+  if run_at > now or taken == limit then
     next_time = run_at
     break
   end
-  promoted = promoted + 1
-  local task = load_task(page[i], PROMOTE_FIELDS)
+  taken = taken + 1
+  local task = load_task(page[i], WAITING_FIELDS)
   zset_remove(scheduled, page[i])
   -- A stale entry of a task in another state must not take it back.
-  if task and task[F.state] == 'scheduled' then
+  if task and task[F.state] == 'scheduled' and has_expired(task) then
+    expire(task, ARGV[7])
+    expired = expired + 1
+  elseif task and task[F.state] == 'scheduled' then
     task[F.queue] = queue
     local seq = next_counter('seq')
     write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now)
@@ -43,4 +47,4 @@ if next_time then
 elseif score then
   zset_remove(due, queue)
 end
-return commit(promoted)
+return commit({ taken, expired })

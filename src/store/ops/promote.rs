@@ -7,13 +7,16 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "promote", ["events", "wheel"]);
+pub(super) static SCRIPT: Script = 
+    script!(write "promote", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
 /// Makes due tasks of the queue ready, and updates the queue's time in `due`. Returns whether there may be more.
 pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push(queue.as_str()).push_usize(limits::MAX_CALL_ITEMS);
-    let promoted = reply::int(call.send().await?)?;
-    shard.transitions().promoted.add(promoted.unsigned_abs());
-    Ok(promoted >= limits::MAX_CALL_ITEMS as i64)
+    call.push(queue.as_str()).push_usize(limits::MAX_CALL_ITEMS).push_int(limits::RETAIN_OTHER_MS);
+    let mut reply = reply::read_list(call.send().await?)?;
+    let (taken, expired) = (reply.int()?, reply.int()?);
+    shard.transitions().promoted.add(taken.saturating_sub(expired).unsigned_abs());
+    shard.transitions().expired.add(expired.unsigned_abs());
+    Ok(taken >= limits::MAX_CALL_ITEMS as i64)
 }

@@ -1,9 +1,10 @@
---[[ release: returns leased tasks without counting an attempt. A task keeps its position, or waits for its delay.
+--[[ release: returns leased tasks without counting an attempt. A task keeps its position, or waits for its delay; past its
+time of expiry it ends.
 
-ARGV[5] retain_ms   how long a cancelled task without its own retention is kept
+ARGV[5] retain_ms   how long a cancelled or expired task without its own retention is kept
 ARGV[6] count       of tasks; then for each: id, token, delay_ms
 RETURNS {'released', state, run_at | ''} | {'repeated', state, run_at | ''} | {'lease_lost', state} | {'unknown'}, for each task
-MOVES   leased -> ready | scheduled | cancelled
+MOVES   leased -> ready | scheduled | cancelled | expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
@@ -15,6 +16,8 @@ local function release(task, delay_ms)
   local state, run_at = 'ready', nil
   if task[F.cancel_requested] then
     state = 'cancelled'
+  elseif (tonumber(task[F.expires_at]) or now + 1) <= now then
+    state = 'expired'
   elseif delay_ms > 0 then
     state, run_at = 'scheduled', now + delay_ms
   end

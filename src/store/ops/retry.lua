@@ -1,24 +1,35 @@
---[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts and a fresh time of expiry.
+--[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts and a fresh time of expiry. A task that
+waits past its time of expiry has expired.
 
-KEYS    ended:<queue>:<state>, retention
-ARGV[5] count       of tasks; then the ids
-RETURNS {'retried'} | {'not_retryable', state} | {'dedupe_key_taken', state} | {'unknown'}, for each task
-MOVES   dead -> ready, cancelled -> ready, expired -> ready
+KEYS    ended:<queue>:<state>, retention, scheduled:<queue>
+ARGV[5] retain_ms   how long an expired task without its own retention is kept
+ARGV[6] count       of tasks; then the ids
+RETURNS {'retried'} | {'not_retryable', state} | {'dedupe_key_taken', state} | {'unknown'}, for each task; after these the
+        number of tasks that it found expired, if any
+MOVES   dead -> ready, cancelled -> ready, expired -> ready; ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
-local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_in_ms, F.dedupe_digest }
+local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_at, F.expires_in_ms, F.dedupe_digest }
 
 local function retry_task(task)
   if not task then return { 'unknown' } end
   local state, queue, digest = task[F.state], task[F.queue], task[F.dedupe_digest]
-  if not RETRYABLE[state] then return { 'not_retryable', state } end
+  local is_late = has_expired(task)
+  if not RETRYABLE[state] and not is_late then return { 'not_retryable', state } end
+  local expired_before = expired_holders
   if digest and digest ~= '' then
-    local key, holder, until_ms = read_dedupe(queue, digest)
-    if holder and (not until_ms or until_ms > now) then return { 'dedupe_key_taken', state } end
+    local key, holder = find_holder(queue, digest, ARGV[5], task)
+    if holder and holder ~= task then return { 'dedupe_key_taken', is_late and 'expired' or state } end
     write('SET', key, task.id)
+  end
+  local expired = expired_holders - expired_before
+  if is_late then
+    if state == 'scheduled' then zset_remove(base .. 'scheduled:' .. queue, task.id) end
+    transition(task, state, 'expired')
+    state, expired = 'expired', expired + 1
   end
   local seq = next_counter('seq')
   local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '' }
@@ -34,9 +45,9 @@ local function retry_task(task)
   zset_remove(base .. 'retention', task.id)
   enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
   transition(task, state, 'ready')
-  return { 'retried' }
+  return { 'retried', expired > 0 and expired or nil }
 end
 
 local replies = {}
-for i = 1, tonumber(ARGV[5]) do replies[i] = retry_task(load_task(ARGV[5 + i], RETRY_FIELDS)) end
+for i = 1, tonumber(ARGV[6]) do replies[i] = retry_task(load_task(ARGV[6 + i], RETRY_FIELDS)) end
 return commit(replies)

@@ -1,6 +1,7 @@
 //! Retries dead, cancelled and expired tasks at a client's request.
 
 use crate::domain::id::TaskId;
+use crate::domain::limits;
 use crate::domain::state::State;
 use crate::store::error::Result;
 use crate::store::metrics::count_matching;
@@ -8,7 +9,8 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "retry", ["events", "wheel", "waiting", "dedupe"]);
+pub(super) static SCRIPT: Script = 
+    script!(write "retry", ["events", "wheel", "waiting", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,22 +28,25 @@ pub enum Retried {
 /// Makes dead, cancelled and expired tasks ready, with fresh attempts.
 pub async fn retry(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Retried>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push_usize(ids.len());
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(ids.len());
     for id in ids {
         call.push(id.as_bytes());
     }
-    let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
+    let (outcomes, expired): (Vec<Retried>, Vec<u64>) =
+        super::parse_items(call.send().await?, ids.len(), parse_item)?.into_iter().unzip();
+    shard.transitions().expired.add(expired.into_iter().sum());
     shard.transitions().retried.add(count_matching(&outcomes, |outcome| *outcome == Retried::Ready));
     Ok(outcomes)
 }
 
-/// Reads the reply to one item.
-pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Retried> {
-    Ok(match item.text()?.as_str() {
+/// Reads the reply to one item: the outcome, and how many tasks it found expired.
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<(Retried, u64)> {
+    let outcome = match item.text()?.as_str() {
         "retried" => Retried::Ready,
         "not_retryable" => Retried::NotRetryable(item.state()?),
         "dedupe_key_taken" => Retried::DedupeKeyTaken(item.state()?),
         "unknown" => Retried::Unknown,
         other => return super::unexpected_reply(&SCRIPT, other),
-    })
+    };
+    Ok((outcome, super::trailing_count(&mut item)?))
 }

@@ -23,8 +23,10 @@ local leases_left, leases_of = tonumber(ARGV[6]), {}
 for _, queue in ipairs(call('ZRANGE', base .. 'due', 0, ARGV[5] - 1)) do
   if leases_left == 0 then break end
   for _, id in ipairs(call('ZRANGE', base .. 'leased:' .. queue, 0, leases_left - 1)) do
-    local state, worker, leased_at = unpack(call('HMGET', base .. 'task:' .. id, F.state, F.worker, F.leased_at))
-    if state == 'leased' and worker and tonumber(leased_at) <= held_since then leases_of[worker] = (leases_of[worker] or 0) + 1 end
+    local state, worker, leased_at, lease_until =
+      unpack(call('HMGET', base .. 'task:' .. id, F.state, F.worker, F.leased_at, F.lease_until))
+    local is_held = state == 'leased' and worker and tonumber(leased_at) <= held_since and tonumber(lease_until) > held_since
+    if is_held then leases_of[worker] = (leases_of[worker] or 0) + 1 end
     leases_left = leases_left - 1
   end
 end

@@ -2,20 +2,21 @@
 
 KEYS    task:<id>, queues, count:<queue>, scheduled:<queue>, expirations
 ARGV[5] within_ms   how far from now run_at may be
-ARGV[6] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
+ARGV[6] retain_ms   how long an expired task without its own retention is kept
+ARGV[7] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
                     expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field
                     and value of each
 RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'already_stored'} | {'existing', id} | {'replaced', id} |
-        {'too_far'}, for each task
-MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled
+        {'too_far'}, for each task; after these a 1 if the holder of the key had expired
+MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled; holder: ready -> expired,
+        scheduled -> expired
 COST    O(n log queue)
 ]]
 if last_reply then return last_reply end
 
-local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
 -- Options and reply of most tasks: shared, so that they cost no table for each.
 local NO_OPTIONS, READY_NOW = {}, { 'created', 'ready', now, '', '' }
-local within_ms = tonumber(ARGV[5])
+local within_ms, retain_ms = tonumber(ARGV[5]), ARGV[6]
 local submitted, is_listed, some_stored = {}, {}, nil
 new_counters.submitted = submitted
 
@@ -114,12 +115,13 @@ local function submit(task)
   if options.run_at and options.run_at <= now then options.run_at = nil end
   if some_stored and call('EXISTS', task.key) == 1 then return { 'already_stored' } end
   if not options.digest then return create(task) end
-  local dedupe_key, holder_id, until_ms = read_dedupe(task[F.queue], options.digest)
-  options.dedupe_key = dedupe_key
-  local holder = holder_id and load_task(holder_id, { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at })
-  if not holder or (until_ms and until_ms <= now) then return create(task) end
-  -- An ended task holds no key: its record should have been deleted when it ended.
-  if not HOLDS_KEY[holder[F.state]] then return create(task) end
+  local expired_before, holder = expired_holders, nil
+  options.dedupe_key, holder = find_holder(task[F.queue], options.digest, retain_ms)
+  if not holder then
+    local created = create(task)
+    if expired_holders > expired_before then created[#created + 1] = 1 end
+    return created
+  end
   if options.mode == 'keep' then return { 'existing', holder.id } end
   if holder[F.state] == 'leased' then
     local created = create(task)
@@ -129,8 +131,8 @@ local function submit(task)
   return replace(holder, task)
 end
 
-local tasks, keys, at = {}, {}, 7
-for i = 1, tonumber(ARGV[6]) do
+local tasks, keys, at = {}, {}, 8
+for i = 1, tonumber(ARGV[7]) do
   local id, options = ARGV[at], tonumber(ARGV[at + 4])
   local from = at + 6 + options
   local task = { id = id, key = base .. 'task:' .. id, [F.queue] = ARGV[at + 1], [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],

@@ -13,7 +13,7 @@ use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe"]);
+    script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +46,7 @@ pub enum Submitted {
 /// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_usize(tasks.len());
+    call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_int(limits::RETAIN_OTHER_MS).push_usize(tasks.len());
     for task in tasks {
         call.push(task.id.as_bytes()).push(task.queue.as_str()).push_int(task.priority).push_int(task.slot.number());
         push_options(&mut call, task);
@@ -56,11 +56,13 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
             call.push(name).push(value);
         }
     }
-    let outcomes = super::parse_items(call.send().await?, tasks.len(), parse_item)?;
+    let (outcomes, expired): (Vec<Submitted>, Vec<u64>) =
+        super::parse_items(call.send().await?, tasks.len(), parse_item)?.into_iter().unzip();
     shard
         .transitions()
         .submitted
         .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
+    shard.transitions().expired.add(expired.into_iter().sum());
     // Also if no task is new: a task may be stored by an earlier call that was not confirmed.
     call.wait_for_replicas().await?;
     Ok(outcomes)
@@ -91,9 +93,9 @@ fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
     };
 }
 
-/// Reads the reply to one item.
-pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Submitted> {
-    Ok(match item.text()?.as_str() {
+/// Reads the reply to one item: the outcome, and how many tasks it found expired.
+pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<(Submitted, u64)> {
+    let outcome = match item.text()?.as_str() {
         "created" => Submitted::Created {
             state: item.state()?,
             at: TimestampMs(item.int()?),
@@ -105,5 +107,6 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<Submitted> {
         "replaced" => Submitted::Replaced(item.id()?),
         "too_far" => Submitted::TooFar,
         other => return super::unexpected_reply(&SCRIPT, other),
-    })
+    };
+    Ok((outcome, super::trailing_count(&mut item)?))
 }

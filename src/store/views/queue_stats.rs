@@ -239,6 +239,6 @@ async fn oldest_ready_age_ms(shard: &Shard, now: TimestampMs, queue: &QueueName,
         }
     }
     let entries: Vec<String> = entries.into_iter().collect();
-    let since = oldest_queued_since(shard, queue, &entries).await?;
+    let since = oldest_queued_since(shard, queue, &entries, now).await?;
     Ok(since.map(|since| now.0.saturating_sub(since).max(0)))
 }

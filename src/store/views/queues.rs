@@ -1,6 +1,7 @@
 //! Queues: their names, settings, counts of tasks, and ready tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use deadpool_redis::redis::{Value, cmd, pipe};
 use futures_util::future::try_join_all;
@@ -10,6 +11,7 @@ use crate::domain::limits;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
+use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
 use crate::store::record::fields;
 use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
@@ -126,61 +128,99 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut counts = Counts::default();
     counts.add_reply(next())?;
     let entries: Vec<String> = read_list(next())?.map(text).collect::<Result<_>>()?;
-    let oldest_ready_age_ms = match oldest_queued_since(shard, name, &entries).await? {
-        Some(since) => Some(super::next_due::next_due(shard).await?.now.0.saturating_sub(since).max(0)),
-        None => None,
+    let oldest_ready_age_ms = match entries.is_empty() {
+        true => None,
+        false => {
+            let now = super::next_due::next_due(shard).await?.now;
+            let since = oldest_queued_since(shard, name, &entries, now).await?;
+            since.map(|since| now.0.saturating_sub(since).max(0))
+        }
     };
     Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms })
 }
 
-/// Returns the time since which a task has had its queue position, from its ready_at, created_at and queued_since.
-fn queued_since(fields: ReplyReader) -> Option<i64> {
+/// Returns the time since which a task has had its queue position, from its ready_at, created_at, queued_since and
+/// expires_at. `None`: the task has expired, or has no such time.
+fn queued_since(fields: ReplyReader, now: TimestampMs) -> Option<i64> {
     let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
-    let [ready, created, released] = [(); 3].map(|()| fields.next().unwrap_or_default());
+    let [ready, created, released, expires_at] = [(); 4].map(|()| fields.next().unwrap_or_default());
+    if parse_int(&expires_at).is_some_and(|expires_at| expires_at <= now.0) {
+        return None;
+    }
     let mut parts = released.splitn(2, |&byte| byte == b' ');
     let is_current = parts.next() == Some(&*ready);
     let since = parts.next().filter(|_| is_current);
     parse_int(since.unwrap_or(&ready)).or_else(|| parse_int(&created))
 }
 
+/// Slot queues that are searched behind an expired first task, and the tasks searched in each.
+const MAX_SEARCHED_SLOTS: usize = 16;
+const MAX_SEARCHED_TASKS: isize = 100;
+
 /// Returns the earliest time in ms since which a first task of these wheel entries has had its queue position. A
-/// released task keeps the time of its position, because the tasks behind it have waited as long.
-pub(super) async fn oldest_queued_since(shard: &Shard, name: &QueueName, entries: &[String]) -> Result<Option<i64>> {
+/// released task keeps the time of its position, because the tasks behind it have waited as long. A task that has expired
+/// by `now` waits no more: the task behind it counts, if it is among the next 100.
+pub(super) async fn oldest_queued_since(
+    shard: &Shard,
+    name: &QueueName,
+    entries: &[String],
+    now: TimestampMs,
+) -> Result<Option<i64>> {
+    let slots = entries.iter().filter_map(|entry| {
+        let (priority, slot) = entry.split_once(':')?;
+        Some(shard.keys.slot(name, priority.parse().ok()?, Slot::new(slot.parse().ok()?)?))
+    });
+    let slots: Vec<Vec<u8>> = slots.collect();
+    let firsts = first_queued_since(shard, &slots, 0..=0, now).await?;
+    let expired: Vec<Vec<u8>> =
+        slots.into_iter().zip(&firsts).filter(|(_, first)| first.is_none()).map(|(slot, _)| slot).collect();
+    let searched = expired.get(..MAX_SEARCHED_SLOTS).unwrap_or(&expired);
+    let behind = first_queued_since(shard, searched, 1..=MAX_SEARCHED_TASKS, now).await?;
+    Ok(firsts.into_iter().chain(behind).flatten().min())
+}
+
+/// Returns for each slot queue the time since which its first task within `ranks` that has not expired has had its
+/// position.
+async fn first_queued_since(
+    shard: &Shard,
+    slots: &[Vec<u8>],
+    ranks: RangeInclusive<isize>,
+    now: TimestampMs,
+) -> Result<Vec<Option<i64>>> {
+    let mut found = Vec::with_capacity(slots.len());
+    if slots.is_empty() {
+        return Ok(found);
+    }
     let mut heads = pipe();
-    for entry in entries {
-        let (priority, slot) = entry.split_once(':').unwrap_or_default();
-        let slot = slot.parse().ok().and_then(Slot::new);
-        if let (Ok(priority), Some(slot)) = (priority.parse(), slot) {
-            heads.cmd("ZRANGE").arg(shard.keys.slot(name, priority, slot)).arg(0).arg(0);
-        }
+    for slot in slots {
+        heads.cmd("ZRANGE").arg(slot).arg(*ranks.start()).arg(*ranks.end());
     }
-    if heads.is_empty() {
-        return Ok(None);
-    }
-    let mut times = pipe();
-    for head in shard.send_pipeline(&heads).await? {
-        for id in read_list(head)? {
+    // The slot queue of each task, by its index.
+    let (mut times, mut owners) = (pipe(), Vec::new());
+    for (index, list) in shard.send_pipeline(&heads).await?.into_iter().enumerate() {
+        found.push(None);
+        for id in read_list(list)? {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
+                owners.push(index);
                 times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[
                     fields::READY_AT,
                     fields::CREATED_AT,
                     fields::QUEUED_SINCE,
+                    fields::EXPIRES_AT,
                 ]);
             }
         }
     }
-    if times.is_empty() {
-        return Ok(None);
+    if owners.is_empty() {
+        return Ok(found);
     }
-    let mut oldest = None;
-    for reply in shard.send_pipeline(&times).await? {
-        let since = queued_since(read_list(reply)?);
-        oldest = match (oldest, since) {
-            (Some(first), Some(since)) => Some(std::cmp::min(first, since)),
-            (first, since) => first.or(since),
-        };
+    for (index, reply) in owners.into_iter().zip(shard.send_pipeline(&times).await?) {
+        let since = queued_since(read_list(reply)?, now);
+        if let Some(first @ None) = found.get_mut(index) {
+            *first = since;
+        }
     }
-    Ok(oldest)
+    Ok(found)
 }
 
 /// Returns at most `limit` queue names after `after`, in order.

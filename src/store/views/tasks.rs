@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deadpool_redis::redis::{Value, cmd, pipe};
 
+use super::next_due::next_due;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -16,14 +17,18 @@ use crate::store::record::{TaskHash, decode_backoff, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
-/// Returns the task. `None`: there is no such task.
+/// Returns the task as it is by Redis' clock. `None`: there is no such task.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
     let shard = store.shard_for_task(&id);
     let reply = shard.send(cmd("HGETALL").arg(shard.keys.task(&id))).await?;
-    TaskHash::parse(id, reply)?.map(|fields| fields.task()).transpose()
+    match TaskHash::parse(id, reply)?.map(|fields| fields.task()).transpose()? {
+        Some(task) if task.may_expire() => Ok(Some(task.at(next_due(shard).await?.now))),
+        task => Ok(task),
+    }
 }
 
-/// Returns the existing tasks in the order of `ids` until 2 MiB are read, and the number of ids covered.
+/// Returns the existing tasks in the order of `ids` until 2 MiB are read, and the number of ids covered. Each task is as
+/// it is by Redis' clock.
 pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> {
     let (mut found, mut covered, mut length) = (Vec::new(), 0, 0);
     for chunk in ids.chunks(8) {
@@ -40,10 +45,19 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
             for id in ids {
                 pipeline.cmd("HGETALL").arg(shard.keys.task(id));
             }
+            let mut now = None;
             for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                if let Some(fields) = TaskHash::parse(*id, reply)? {
-                    read.insert(*id, fields.task()?);
+                let Some(mut task) = TaskHash::parse(*id, reply)?.map(|fields| fields.task()).transpose()? else {
+                    continue;
+                };
+                if task.may_expire() {
+                    let now = match now {
+                        Some(now) => now,
+                        None => *now.insert(next_due(shard).await?.now),
+                    };
+                    task = task.at(now);
                 }
+                read.insert(*id, task);
             }
         }
         for id in chunk {

@@ -130,8 +130,13 @@ pub struct HeldTask {
     pub lease_until: TimestampMs,
 }
 
-/// Returns the leases of these workers in order of expiry, and whether that is all. At most 10,000 leases are searched.
-pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap<String, Vec<HeldTask>>, bool)> {
+/// Returns the leases of these workers that are live at `now`, in order of expiry, and whether that is all. At most 10,000
+/// leases are searched.
+pub async fn held_tasks(
+    store: &Store,
+    names: &HashSet<&str>,
+    now: TimestampMs,
+) -> Result<(HashMap<String, Vec<HeldTask>>, bool)> {
     let mut found: HashMap<String, Vec<HeldTask>> = HashMap::new();
     let (mut leases_left, mut is_complete) = (MAX_LEASES, true);
     if names.is_empty() {
@@ -160,7 +165,11 @@ pub async fn held_tasks(store: &Store, names: &HashSet<&str>) -> Result<(HashMap
             }
         }
     }
-    found.values_mut().for_each(|held| held.sort_by_key(|holding| holding.lease_until));
+    // An expired lease is lost, though upkeep has not ended it yet.
+    found.values_mut().for_each(|held| {
+        held.retain(|holding| holding.lease_until > now);
+        held.sort_by_key(|holding| holding.lease_until);
+    });
     Ok((found, is_complete))
 }
 

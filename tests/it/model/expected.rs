@@ -311,10 +311,9 @@ impl Model {
                 model.end_badly(name, Verb::Fail, "broken", wait)
             }),
             Call::Release(held, delay) => self.report(*held, Verb::Release, |model, name| {
-                let (state, run_at) = match (model.tasks[&name].cancel, delay) {
-                    (true, _) => (State::Cancelled, None),
-                    (false, 0) => (State::Ready, None),
-                    (false, hours) => (State::Scheduled, Some(model.now + hours * HOUR)),
+                let (state, run_at) = match &model.tasks[&name] {
+                    task if task.cancel => (State::Cancelled, None),
+                    task => task.state_after(delay * HOUR, model.now),
                 };
                 model.end_lease(name, Verb::Release, state, run_at)
             }),

@@ -59,6 +59,8 @@ impl Model {
         for name in self.overdue(|task| task.expires_at.filter(|_| task.is_waiting())) {
             self.leave_waiting(name, State::Expired);
             self.conclude(name);
+            let task = self.task(name);
+            task.finished_at = task.expires_at;
         }
         for name in self.overdue(|task| task.run_at.filter(|_| task.state == State::Scheduled)) {
             self.task(name).seq = self.next_seq();
@@ -153,8 +155,7 @@ impl Model {
         task.errors.insert(task.attempts, failure);
         let (state, run_at) = match wait {
             _ if task.cancel => (State::Cancelled, None),
-            Some(0) if task.attempts < task.spec.max_attempts => (State::Ready, None),
-            Some(wait) if task.attempts < task.spec.max_attempts => (State::Scheduled, Some(now + wait)),
+            Some(wait) if task.attempts < task.spec.max_attempts => task.state_after(wait, now),
             _ => (State::Dead, None),
         };
         self.end_lease(name, verb, state, run_at)

@@ -110,6 +110,15 @@ impl Task {
         self.spec.backoff[(attempt as usize - 1).min(self.spec.backoff.len() - 1)] * HOUR
     }
 
+    /// State and time of its next run, if it waits again from `now` on for this long.
+    fn state_after(&self, wait: i64, now: i64) -> (State, Option<i64>) {
+        match wait {
+            _ if self.expires_at.is_some_and(|at| at <= now) => (State::Expired, None),
+            0 => (State::Ready, None),
+            wait => (State::Scheduled, Some(now + wait)),
+        }
+    }
+
     /// Time of its next transition without a request.
     fn next_due(&self) -> Option<i64> {
         match self.state {

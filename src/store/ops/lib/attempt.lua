@@ -1,12 +1,13 @@
--- attempt: ends a lease as a failed attempt. The task is retried, or ends dead or cancelled.
+-- attempt: ends a lease as a failed attempt. The task is retried, or ends dead or cancelled; expired, if its time of expiry
+-- has passed before the retry.
 --
--- Reads ARGV[5..8]: retain_ms of dead tasks, of cancelled ones, how many errors a task keeps, their bytes in all.
+-- Reads ARGV[5..8]: retain_ms of dead tasks, of cancelled and expired ones, how many errors a task keeps, their bytes in all.
 --
 -- defines: ATTEMPT_FIELDS, fail_attempt
 -- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease
 local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
   F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms }
-local dead_retain_ms, cancelled_retain_ms, max_errors, max_error_bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local dead_retain_ms, other_retain_ms, max_errors, max_error_bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 
 -- Returns the fields of the oldest errors that exceed the limit once an error of `size` bytes is stored.
 local function excess_errors(task, attempt, size)
@@ -29,6 +30,8 @@ local function fail_attempt(task, verb, report, wait_ms)
     state = 'cancelled'
   elseif not wait_ms or attempt >= tonumber(task[F.max_attempts]) then
     state = 'dead'
+  elseif (tonumber(task[F.expires_at]) or now + 1) <= now then
+    state = 'expired'
   elseif wait_ms > 0 then
     state, run_at = 'scheduled', now + wait_ms
   end
@@ -48,7 +51,7 @@ local function fail_attempt(task, verb, report, wait_ms)
     index_expiration(task)
   else
     set_field(command, F.finished_at, now)
-    finish_task(task, state, state == 'dead' and dead_retain_ms or cancelled_retain_ms)
+    finish_task(task, state, state == 'dead' and dead_retain_ms or other_retain_ms)
   end
   writes[#writes + 1] = command
   transition(task, 'leased', state)
