@@ -57,27 +57,27 @@ pub fn bodies(bytes: &[u8]) {
     });
     read_as(&|object| claims::parse_claim(object, peer, &headers).map(assert_claim));
     read_as(&|object| {
-        let (done, next) = claims::parse_completion_and_claim(object, peer, &headers)?;
+        let (done, _, next) = claims::parse_completion_and_claim(object, peer, &headers)?;
         assert_completion(done);
         next.into_iter().for_each(assert_claim);
         Ok(())
     });
     read_as(&|object| {
-        let CompletionBatch { ids, mut completions, next } = batch::parse_completions(object, peer, &headers)?;
-        assert_batch_size(ids.len());
+        let CompletionBatch { items, mut completions, next } = batch::parse_completions(object, peer, &headers)?;
+        assert_batch_size(items.len());
         completions.take_pending().into_iter().for_each(assert_completion);
         next.into_iter().for_each(assert_claim);
         Ok(())
     });
     read_as(&|object| reports::parse_failure(object).map(assert_failure));
     read_as(&|object| {
-        let Release { lease_ref: _, delay_ms } = reports::parse_release(object)?;
+        let (Release { lease_ref: _, delay_ms }, _) = reports::parse_release(object)?;
         assert_in_range(delay_ms, limits::DELAY_MS);
         Ok(())
     });
     read_as(&|object| {
-        let reports::HeartbeatRequest { ids, heartbeats: mut beats, .. } = reports::parse_heartbeats(object)?;
-        assert_batch_size(ids.len());
+        let reports::HeartbeatRequest { items, heartbeats: mut beats, .. } = reports::parse_heartbeats(object)?;
+        assert_batch_size(items.len());
         for LeaseHeartbeat { lease_ref: _, lease_ms, progress } in beats.take_pending() {
             lease_ms.into_iter().for_each(|ms| assert_in_range(ms, limits::LEASE_MS));
             progress.iter().for_each(assert_json_length);
@@ -214,7 +214,7 @@ fn assert_completion(completion: Completion) {
 }
 
 fn assert_failure(failure: FailRequest) {
-    let FailRequest { lease_ref: _, report, retry: _, retry_in } = failure;
+    let FailRequest { lease_ref: _, report, retry: _, retry_in, adjusted: _ } = failure;
     let ErrorReport { worker: _, kind, message, details } = report;
     assert_name_length(&kind, limits::MAX_NAME_BYTES);
     assert!(message.len() <= limits::MAX_MESSAGE_BYTES);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::claims::Claim;
 use super::extract::BatchBody;
+use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
 use super::json::fields::{Field, Fields};
@@ -94,12 +95,13 @@ struct CompleteResult {
     status: u16,
     state: Option<&'static str>,
     problem: Option<Problem>,
+    adjusted: Adjusted,
 }
 
-/// A parsed batch of completions, and the claim that follows it.
+/// A parsed batch of completions, the task and adjustments of each, and the claim that follows it.
 #[derive(Debug)]
 pub(super) struct CompletionBatch {
-    pub(super) ids: Vec<TaskId>,
+    pub(super) items: Vec<(TaskId, Adjusted)>,
     pub(super) completions: BatchResults<Completion, LeaseEnd>,
     pub(super) next: Option<Claim>,
 }
@@ -114,13 +116,15 @@ pub(super) fn parse_completions(
     let next = object.optional("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| claims::parse_claim(&next, peer, headers)).transpose()?;
     object.deny_unknown()?;
-    let (mut ids, mut completions) = (Vec::new(), BatchResults::new());
+    let (mut parsed, mut completions) = (Vec::new(), BatchResults::new());
     for item in items.fields() {
-        let object = item.object()?;
-        ids.push(claims::parse_task_id(&object)?);
-        completions.push(claims::parse_completion(&object).and_then(|done| object.deny_unknown().map(|()| done)));
+        let (object, mut adjusted) = (item.object()?, Adjusted::default());
+        let id = claims::parse_task_id(&object)?;
+        let completion = claims::parse_completion(&object, &mut adjusted);
+        completions.push(completion.and_then(|done| object.deny_unknown().map(|()| done)));
+        parsed.push((id, adjusted));
     }
-    Ok(CompletionBatch { ids, completions, next })
+    Ok(CompletionBatch { items: parsed, completions, next })
 }
 
 pub(super) async fn complete(
@@ -130,7 +134,7 @@ pub(super) async fn complete(
     headers: HeaderMap,
     body: BatchBody,
 ) -> Result<Response, Problem> {
-    let CompletionBatch { ids, mut completions, next } = parse_completions(&body.object()?, peer, &headers)?;
+    let CompletionBatch { items, mut completions, next } = parse_completions(&body.object()?, peer, &headers)?;
     drop((headers, body));
     let pending = completions.take_pending();
     let token_bytes: Vec<u8> = pending
@@ -146,14 +150,16 @@ pub(super) async fn complete(
         Some(claim) if accepted => Some(claim.run_after_completion(&api, &long_poll).await?),
         _ => None,
     };
-    let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {
+    let results = items.into_iter().zip(outcomes).map(|((id, adjusted), outcome)| {
         let id = AsText(id);
         match outcome.and_then(super::reports::ended_state) {
             Ok(state) => {
-                CompleteResult { id, status: StatusCode::OK.as_u16(), state: Some(state.as_str()), problem: None }
+                let status = StatusCode::OK.as_u16();
+                CompleteResult { id, status, state: Some(state.as_str()), problem: None, adjusted }
             }
             Err(problem) => {
-                CompleteResult { id, status: problem.status().as_u16(), state: None, problem: Some(problem) }
+                let status = problem.status().as_u16();
+                CompleteResult { id, status, state: None, problem: Some(problem), adjusted }
             }
         }
     });

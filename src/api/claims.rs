@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::extract::{SingleBody, parse_wait};
+use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::fields::Fields;
 use super::json::shapes::ClaimedTaskJson;
@@ -49,6 +50,7 @@ struct CompleteResponse<'a> {
     id: AsText<TaskId>,
     state: &'a str,
     tasks: Option<Vec<ClaimedTaskJson<'a>>>,
+    adjusted: Adjusted,
 }
 
 pub(super) async fn claim(
@@ -75,7 +77,7 @@ pub(super) async fn complete(
     headers: HeaderMap,
     body: SingleBody,
 ) -> Result<Response, Problem> {
-    let (completion, next) = parse_completion_and_claim(&body.object()?, peer, &headers)?;
+    let (completion, adjusted, next) = parse_completion_and_claim(&body.object()?, peer, &headers)?;
     drop((headers, body));
     let lease_ref = completion.lease_ref.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
@@ -92,7 +94,8 @@ pub(super) async fn complete(
         None => None,
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
-    let bytes = response::encode(&CompleteResponse { id: AsText(lease_ref.id), state: state.as_str(), tasks });
+    let (id, state) = (AsText(lease_ref.id), state.as_str());
+    let bytes = response::encode(&CompleteResponse { id, state, tasks, adjusted });
     let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
         claim.set_headers(&mut response);
@@ -120,13 +123,10 @@ pub(super) fn parse_lease_ref(object: &Fields<'_>) -> Result<LeaseRef, Problem> 
 }
 
 /// Parses a completion.
-pub(super) fn parse_completion(object: &Fields<'_>) -> Result<Completion, Problem> {
+pub(super) fn parse_completion(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<Completion, Problem> {
     let lease_ref = parse_lease_ref(object)?;
-    let result = match object.optional("result") {
-        Some(field) => field.document()?,
-        None => serde_json::value::RawValue::NULL.to_owned(),
-    };
-    Ok(Completion { lease_ref, result })
+    let result = object.cut_document("result", adjusted);
+    Ok(Completion { lease_ref, result: result.unwrap_or_else(|| serde_json::value::RawValue::NULL.to_owned()) })
 }
 
 /// Parses a completion and the claim that follows it.
@@ -134,12 +134,13 @@ pub(super) fn parse_completion_and_claim(
     object: &Fields<'_>,
     peer: Peer,
     headers: &HeaderMap,
-) -> Result<(Completion, Option<Claim>), Problem> {
-    let completion = parse_completion(object)?;
+) -> Result<(Completion, Adjusted, Option<Claim>), Problem> {
+    let mut adjusted = Adjusted::default();
+    let completion = parse_completion(object, &mut adjusted)?;
     let next = object.optional("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| parse_claim(&next, peer, headers)).transpose()?;
     object.deny_unknown()?;
-    Ok((completion, next))
+    Ok((completion, adjusted, next))
 }
 
 /// Parses a claim.

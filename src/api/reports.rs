@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::claims::{parse_lease_ref, parse_task_id};
 use super::extract::{BatchBody, SingleBody};
+use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
 use super::json::fields::Fields;
@@ -32,12 +33,14 @@ struct TransitionResponse {
     id: AsText<TaskId>,
     state: &'static str,
     run_at: Option<AsText<TimestampMs>>,
+    adjusted: Adjusted,
 }
 
-fn transition_response(id: TaskId, ended: LeaseEnd) -> Result<Response, Problem> {
+fn transition_response(id: TaskId, ended: LeaseEnd, adjusted: Adjusted) -> Result<Response, Problem> {
     match ended {
         LeaseEnd::Done { state, run_at, .. } => {
-            Ok(response::ok(&TransitionResponse { id: AsText(id), state: state.as_str(), run_at: run_at.map(AsText) }))
+            let (state, run_at) = (state.as_str(), run_at.map(AsText));
+            Ok(response::ok(&TransitionResponse { id: AsText(id), state, run_at, adjusted }))
         }
         LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
         LeaseEnd::Unknown => Err(Problem::task_not_found()),
@@ -52,20 +55,22 @@ pub(super) struct FailRequest {
     pub(super) retry: bool,
     /// Delay of the retry in ms.
     pub(super) retry_in: Option<i64>,
+    pub(super) adjusted: Adjusted,
 }
 
 /// Parses the body of `POST /fail`.
 pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem> {
+    let mut adjusted = Adjusted::default();
     let lease_ref = parse_lease_ref(object)?;
-    let report = parse_error_report(&object.required("error")?.object()?)?;
+    let report = parse_error_report(&object.required("error")?.object()?, &mut adjusted)?;
     let retry = object.optional("retry").map_or(Ok(true), |field| field.bool())?;
-    let retry_in = object.optional_int("retry_in_ms", limits::RETRY_IN_MS)?;
+    let retry_in = object.clamped_int("retry_in_ms", limits::RETRY_IN_MS, &mut adjusted)?;
     object.deny_unknown()?;
-    Ok(FailRequest { lease_ref, report, retry, retry_in })
+    Ok(FailRequest { lease_ref, report, retry, retry_in, adjusted })
 }
 
 pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
-    let FailRequest { lease_ref, report, retry, retry_in } = parse_failure(&body.object()?)?;
+    let FailRequest { lease_ref, report, retry, retry_in, adjusted } = parse_failure(&body.object()?)?;
     let id = lease_ref.id;
     // If the token is valid, these values are current: they change only when a lease begins or ends.
     let lease_state =
@@ -73,34 +78,34 @@ pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<R
     let holding = lease_state.ok_or_else(Problem::task_not_found)?;
     let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
     let report = ErrorReport { worker: holding.worker, ..report };
-    transition_response(id, api.dispatch.fail(Failure { lease_ref, report, wait_ms }).await?)
+    transition_response(id, api.dispatch.fail(Failure { lease_ref, report, wait_ms }).await?, adjusted)
 }
 
-fn parse_error_report(object: &Fields<'_>) -> Result<ErrorReport, Problem> {
+fn parse_error_report(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<ErrorReport, Problem> {
+    let kind = object.cut_text("type", limits::MAX_NAME_BYTES, adjusted)?.filter(|kind| !kind.is_empty());
     let report = ErrorReport {
         // Set by the caller, from the state of the lease.
         worker: String::new(),
-        kind: object
-            .optional("type")
-            .map_or_else(|| Ok(DEFAULT_ERROR_TYPE.to_owned()), |field| field.nonempty_text(limits::MAX_NAME_BYTES))?,
-        message: object.required("message")?.text(limits::MAX_MESSAGE_BYTES)?,
-        details: object.optional("details").map(|field| field.document()).transpose()?,
+        kind: kind.unwrap_or_else(|| DEFAULT_ERROR_TYPE.to_owned()),
+        message: object.cut_text("message", limits::MAX_MESSAGE_BYTES, adjusted)?.unwrap_or_default(),
+        details: object.cut_document("details", adjusted),
     };
     object.deny_unknown()?;
     Ok(report)
 }
 
 pub(super) async fn release(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
-    let release = parse_release(&body.object()?)?;
-    transition_response(release.lease_ref.id, api.dispatch.release(release).await?)
+    let (release, adjusted) = parse_release(&body.object()?)?;
+    transition_response(release.lease_ref.id, api.dispatch.release(release).await?, adjusted)
 }
 
 /// Parses the body of `POST /release`.
-pub(super) fn parse_release(object: &Fields<'_>) -> Result<Release, Problem> {
+pub(super) fn parse_release(object: &Fields<'_>) -> Result<(Release, Adjusted), Problem> {
+    let mut adjusted = Adjusted::default();
     let lease_ref = parse_lease_ref(object)?;
-    let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
+    let delay_ms = object.clamped_int("delay_ms", limits::DELAY_MS, &mut adjusted)?;
     object.deny_unknown()?;
-    Ok(Release { lease_ref, delay_ms })
+    Ok((Release { lease_ref, delay_ms: delay_ms.unwrap_or(limits::DELAY_MS.default) }, adjusted))
 }
 
 #[derive(Serialize)]
@@ -109,6 +114,7 @@ struct HeartbeatResult {
     lease_until: Option<AsText<TimestampMs>>,
     cancel_requested: Option<bool>,
     problem: Option<Problem>,
+    adjusted: Adjusted,
 }
 
 #[derive(Serialize)]
@@ -116,10 +122,10 @@ struct HeartbeatResponse {
     tasks: Vec<HeartbeatResult>,
 }
 
-/// The body of `POST /heartbeat`: the worker, the task ids, and the leases to extend.
+/// The body of `POST /heartbeat`: the worker, the leases to extend, and for each its task and adjustments.
 pub(super) struct HeartbeatRequest {
     pub(super) worker: Option<String>,
-    pub(super) ids: Vec<TaskId>,
+    pub(super) items: Vec<(TaskId, Adjusted)>,
     pub(super) heartbeats: BatchResults<LeaseHeartbeat, LeaseExtended>,
 }
 
@@ -128,39 +134,41 @@ pub(super) async fn heartbeat(
     Extension(peer): Extension<Peer>,
     body: BatchBody,
 ) -> Result<Response, Problem> {
-    let HeartbeatRequest { worker, ids, mut heartbeats } = parse_heartbeats(&body.object()?)?;
+    let HeartbeatRequest { worker, items, mut heartbeats } = parse_heartbeats(&body.object()?)?;
     if let Some(worker) = worker {
         api.dispatch.record_heartbeat(&worker, peer.0.ip());
     }
     let pending = heartbeats.take_pending();
     let results = heartbeats.into_results(api.dispatch.ops().heartbeat(pending).await);
-    let tasks = ids.into_iter().zip(results).map(|(id, outcome)| heartbeat_result(id, outcome)).collect();
-    Ok(response::ok(&HeartbeatResponse { tasks }))
+    let tasks = items.into_iter().zip(results).map(|((id, adjusted), outcome)| heartbeat_result(id, outcome, adjusted));
+    Ok(response::ok(&HeartbeatResponse { tasks: tasks.collect() }))
 }
 
 /// Parses the body of `POST /heartbeat`.
 pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
-    let worker = object.optional_name("worker")?;
+    let mut adjusted = Adjusted::default();
+    let worker = object.cut_text("worker", limits::MAX_NAME_BYTES, &mut adjusted)?.filter(|name| !name.is_empty());
     let list = object.batch_items("tasks")?;
     object.deny_unknown()?;
-    let (mut ids, mut heartbeats) = (Vec::new(), BatchResults::new());
+    let (mut items, mut heartbeats) = (Vec::new(), BatchResults::new());
     for item in list.fields() {
-        let object = item.object()?;
-        ids.push(parse_task_id(&object)?);
-        heartbeats.push(parse_heartbeat(&object));
+        let (object, mut adjusted) = (item.object()?, adjusted.clone());
+        let id = parse_task_id(&object)?;
+        heartbeats.push(parse_heartbeat(&object, &mut adjusted));
+        items.push((id, adjusted));
     }
-    Ok(HeartbeatRequest { worker, ids, heartbeats })
+    Ok(HeartbeatRequest { worker, items, heartbeats })
 }
 
-fn parse_heartbeat(object: &Fields<'_>) -> Result<LeaseHeartbeat, Problem> {
+fn parse_heartbeat(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<LeaseHeartbeat, Problem> {
     let lease_ref: LeaseRef = parse_lease_ref(object)?;
-    let lease_ms = object.optional_int("lease_ms", limits::LEASE_MS)?;
-    let progress = object.optional("progress").map(|field| field.document()).transpose()?;
+    let lease_ms = object.clamped_int("lease_ms", limits::LEASE_MS, adjusted)?;
+    let progress = object.cut_document("progress", adjusted);
     object.deny_unknown()?;
     Ok(LeaseHeartbeat { lease_ref, lease_ms, progress })
 }
 
-fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> HeartbeatResult {
+fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>, adjusted: Adjusted) -> HeartbeatResult {
     let id = AsText(id);
     let (lease_until, cancel_requested, problem) = match outcome {
         Ok(LeaseExtended::Extended { lease_until: until, cancel_requested }) => {
@@ -170,7 +178,7 @@ fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>) -> Hear
         Ok(LeaseExtended::Unknown) => (None, None, Some(Problem::task_not_found())),
         Err(problem) => (None, None, Some(problem)),
     };
-    HeartbeatResult { id, lease_until, cancel_requested, problem }
+    HeartbeatResult { id, lease_until, cancel_requested, problem, adjusted }
 }
 
 /// Returns the state of a task after the end of its lease.

@@ -163,7 +163,7 @@ async fn released_task_is_next_in_its_slot_and_counts_no_attempt() {
     let body = report(&claimed);
     let first = fixture.http.post("/release", &body).await.expect(200);
 
-    assert_eq!(first, json!({"id": id, "state": "ready", "run_at": null}));
+    assert_eq!(first, json!({"id": id, "state": "ready", "run_at": null, "adjusted": []}));
     assert_eq!(fixture.http.post("/release", &body).await.expect(200), first);
     let again = fixture.claim_one("q").await;
     assert_eq!((&again["id"], &again["attempt"]), (&id, &json!(1)));

@@ -44,6 +44,7 @@ mod queue_simulation;
 mod queues;
 mod redis_outage;
 mod repair;
+mod reports;
 mod resharding;
 mod retention;
 mod rolling_restart;

@@ -25,7 +25,7 @@ pub(in crate::api) struct Fields<'a> {
 
 /// A value and its position.
 pub(in crate::api) struct Field<'o> {
-    raw: &'o RawValue,
+    pub(super) raw: &'o RawValue,
     parent: &'o str,
     name: Cow<'o, str>,
 }
@@ -171,7 +171,7 @@ impl<'a> Fields<'a> {
 }
 
 impl<'o> Field<'o> {
-    fn pointer(&self) -> String {
+    pub(super) fn pointer(&self) -> String {
         format!("{}/{}", self.parent, escape_pointer(&self.name))
     }
 
@@ -185,15 +185,20 @@ impl<'o> Field<'o> {
     }
 
     pub(in crate::api) fn int(&self, bound: ValueRange) -> Result<i64, Problem> {
-        let number: serde_json::Number = self.parse("a whole number")?;
-        let in_range = |number: &i64| (bound.min..=bound.max).contains(number);
-        match number.as_i64() {
-            Some(number) if in_range(&number) => Ok(number),
-            None if number.is_f64() && !is_whole_but_huge(&number) => {
-                Err(self.invalid(Code::WrongType, "this must be a whole number"))
-            }
-            _ => Err(self.invalid(Code::OutOfRange, format!("this must be from {} to {}", bound.min, bound.max))),
+        let number = self.whole_number()?;
+        if (bound.min..=bound.max).contains(&number) {
+            return Ok(number);
         }
+        Err(self.invalid(Code::OutOfRange, format!("this must be from {} to {}", bound.min, bound.max)))
+    }
+
+    /// Returns a whole number, also one such as `2.0`; the nearest one of 64 bits, if it has more.
+    pub(super) fn whole_number(&self) -> Result<i64, Problem> {
+        let number: serde_json::Number = self.parse("a whole number")?;
+        let float = || number.as_f64().filter(|number| number.fract() == 0.0);
+        // A conversion from a float saturates.
+        let whole = number.as_i64().or_else(|| float().map(|number| number as i64));
+        whole.ok_or_else(|| self.invalid(Code::WrongType, "this must be a whole number"))
     }
 
     pub(in crate::api) fn float(&self, (min, max): (f64, f64)) -> Result<f64, Problem> {
@@ -286,12 +291,6 @@ impl<'o> Field<'o> {
         });
         fields.collect()
     }
-}
-
-/// Whether a number is whole but has more than 64 bits: it parses as a float, and is out of range, not of the wrong
-/// type.
-fn is_whole_but_huge(number: &serde_json::Number) -> bool {
-    number.as_f64().is_some_and(|number| number.abs() >= 9e15 && number.fract() == 0.0)
 }
 
 /// Reads the first values of a list up to a limit, and counts the others, which take no memory.

@@ -1,7 +1,10 @@
-//! JSON: fields of a request, checks before parsing, results of a batch, and the shapes of responses.
+//! JSON: fields of a request, checks before parsing, adjustments of a report, results of a batch, and the shapes of
+//! responses.
 
+pub(super) mod adjusted;
 pub(super) mod as_text;
 pub(super) mod batch_results;
 pub(super) mod fields;
+mod report_fields;
 pub(super) mod shapes;
 pub(super) mod validate;

@@ -106,7 +106,7 @@ impl Names {
     }
 
     fn moved(&self, name: Name, ended: &Ended) -> Value {
-        json!({"id": self.id(name), "state": ended.state.as_str(), "run_at": ended.run_at})
+        json!({"id": self.id(name), "state": ended.state.as_str(), "run_at": ended.run_at, "adjusted": []})
     }
 
     /// How the reply differs from the model's.
@@ -160,11 +160,13 @@ impl Names {
                     // A single item, not one of a batch.
                     None => {
                         let state = results[0].as_ref().map_or("refused", |state| state.as_str());
-                        return (200, json!({"id": seen["id"], "state": state, "tasks": tasks}));
+                        return (200, json!({"id": seen["id"], "state": state, "tasks": tasks, "adjusted": []}));
                     }
                     Some(_) => results.iter().map(|result| match result {
-                        Ok(state) => json!({"status": 200, "state": state.as_str(), "problem": null}),
-                        Err(of) => json!({"status": of.0, "state": null, "problem": problem(of)}),
+                        Ok(state) => {
+                            json!({"status": 200, "state": state.as_str(), "problem": null, "adjusted": []})
+                        }
+                        Err(of) => json!({"status": of.0, "state": null, "problem": problem(of), "adjusted": []}),
                     }),
                 }
                 .collect();
@@ -184,8 +186,11 @@ impl Names {
                     }
                 }
                 let beats = beats.iter().map(|beat| match beat {
-                    Ok((until, cancel)) => json!({"lease_until": until, "cancel_requested": cancel, "problem": null}),
-                    Err(of) => json!({"lease_until": null, "cancel_requested": null, "problem": problem(of)}),
+                    Ok((until, cancel)) => {
+                        json!({"lease_until": until, "cancel_requested": cancel, "problem": null, "adjusted": []})
+                    }
+                    Err(of) => json!({"lease_until": null, "cancel_requested": null, "problem": problem(of),
+                        "adjusted": []}),
                 });
                 (200, json!({"tasks": beats.collect::<Vec<_>>()}))
             }
