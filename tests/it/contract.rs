@@ -1,11 +1,13 @@
-//! openapi.yaml agrees with the routes, problem codes and bounds of the code.
+//! openapi.yaml agrees with the routes, problem codes and bounds of the code, and has the form that generators read.
+
+mod form;
 
 use std::collections::BTreeSet;
 
 use slotwheel::api::{problem::Code, route_table};
 
-use crate::support::Fixture;
 use crate::support::contract::CONTRACT;
+use crate::support::{Fixture, text};
 
 #[test]
 fn contract_has_exactly_the_routes_of_the_router() {
@@ -57,7 +59,8 @@ fn contract_bounds_and_defaults_are_those_of_the_code() {
     }
     for (name, bound) in [("max", limits::CLAIM_TASKS), ("wait_ms", limits::WAIT_MS), ("lease_ms", limits::LEASE_MS)] {
         check(claim, name, bound);
-        assert_eq!(claim[name]["default"].as_i64(), Some(bound.default), "{name}");
+        let default = format!("Default {}.", bound.default);
+        assert!(text(&claim[name]["description"]).trim().ends_with(&default), "{name}: {default}");
     }
 }
 

@@ -6,6 +6,7 @@ unchanged, except that waits are shortened to save time.
 
 import datetime
 import hashlib
+import json
 
 import requests
 import schemathesis
@@ -20,7 +21,19 @@ BACKOFF_FIELDS = {
     "fixed": {"kind", "jitter", "base_ms"},
     "list": {"kind", "jitter", "delays_ms"},
 }
-BATCHES = {"submitTasks": "results", "completeTasks": "results", "heartbeat": "tasks"}
+BATCHES = {"submitTasks": "results", "completeTasks": "results", "heartbeatTasks": "tasks"}
+
+
+@schemathesis.hook
+def before_load_schema(context, schema):
+    """Turns the body of each link from JSON in a string, which the contract has for other tools, into that JSON."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if isinstance(operation, dict):
+                for response in operation["responses"].values():
+                    for link in response.get("links", {}).values():
+                        if "requestBody" in link:
+                            link["requestBody"] = json.loads(link["requestBody"].replace("{$", "$").replace('}"', '"'))
 
 
 @schemathesis.hook
@@ -69,7 +82,7 @@ def name_existing_task(case):
         case.body.update(lease(url))
     elif operation == "completeTasks":
         case.body["completions"][0].update(lease(url))
-    elif operation == "heartbeat":
+    elif operation == "heartbeatTasks":
         case.body["tasks"][0].update(lease(url))
     elif operation in ("getTask", "cancelTask"):
         case.path_parameters["id"] = task(url)

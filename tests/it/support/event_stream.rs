@@ -91,7 +91,7 @@ impl Stream {
                 }
             }
             if let (Some(name), Some(data)) = (name, data) {
-                contract::check_event(&json!({"event": name, "id": self.id, "data": data}));
+                contract::check_event(&name, &data);
                 return Some((name, data));
             }
         }
