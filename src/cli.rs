@@ -11,7 +11,10 @@ macro_rules! print_line {
 
 mod doctor;
 mod log;
+mod otel;
+mod signals;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,7 +28,12 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::{Config, ConfigError, DEFAULTS, RawConfig};
+use crate::config::{Config, DEFAULTS, RawConfig};
+use crate::logging;
+use signals::Signals;
+
+/// The time limit for writing the rest of the log before the process ends.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// HTTP task dispatcher over Redis
 #[derive(Debug, Parser)]
@@ -61,9 +69,6 @@ struct ConfigArgs {
     raw: RawConfig,
 }
 
-/// OpenTelemetry's variable for the collector's URL.
-const OTLP_ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-
 impl ConfigArgs {
     fn read_raw(self) -> anyhow::Result<RawConfig> {
         let file = match self.config {
@@ -80,21 +85,6 @@ impl ConfigArgs {
     fn resolve(self) -> anyhow::Result<Config> {
         Ok(self.read_raw()?.resolve()?)
     }
-
-    /// As [`resolve`](Self::resolve), with OpenTelemetry's variable as a further source of `otlp_endpoint`.
-    fn resolve_to_serve(self) -> anyhow::Result<Config> {
-        let mut raw = self.read_raw()?;
-        if !cfg!(feature = "otlp") || raw.otlp_endpoint.is_some() {
-            return Ok(raw.resolve()?);
-        }
-        raw.otlp_endpoint = std::env::var(OTLP_ENDPOINT_VARIABLE).ok();
-        raw.resolve().map_err(|error| match error {
-            ConfigError::Setting { name: "otlp_endpoint", value, reason } => {
-                anyhow::anyhow!("the variable {OTLP_ENDPOINT_VARIABLE} is {value}: {reason}")
-            }
-            other => other.into(),
-        })
-    }
 }
 
 /// Runs the command of the arguments. Returns the exit code.
@@ -105,10 +95,12 @@ pub fn main() -> ExitCode {
     // Two cryptography providers are compiled in, so rustls requires an explicit choice.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
-        Command::Serve(settings) => run_command(settings.resolve_to_serve(), serve),
+        Command::Serve(settings) => run_command(settings.read_raw().and_then(otel::resolve), serve),
         Command::Doctor { settings, options } => run_command(settings.resolve(), |config| doctor::run(config, options)),
         Command::Healthcheck(settings) => run_command(settings.resolve(), healthcheck),
     };
+    // Before the error: it comes last.
+    logging::flush(LOG_FLUSH_TIMEOUT);
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -143,10 +135,21 @@ fn with_defaults(command: clap::Command) -> clap::Command {
 pub fn abort_on_panic() {
     let print_panic = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        print_panic(panic);
+        // The standard hook writes to stderr, which may block. The log does not.
+        if !logging::is_buffered() {
+            print_panic(panic);
+        }
         let thread = std::thread::current();
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(thread = thread.name(), location, "panic: the process aborts");
+        let payload = panic.payload();
+        let reason = payload.downcast_ref::<&str>().copied();
+        let reason = reason.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!(%backtrace, "panic");
+        }
+        tracing::error!(thread = thread.name(), location, reason, "panic: the process aborts");
+        logging::flush(LOG_FLUSH_TIMEOUT);
         std::process::abort();
     }));
 }
@@ -157,7 +160,7 @@ fn run_command<F: Future<Output = anyhow::Result<ExitCode>>>(
 ) -> anyhow::Result<ExitCode> {
     let config = config?;
     let filter = EnvFilter::try_new(&config.log).context("the setting log")?;
-    log::init(filter, config.log_format);
+    log::init(filter, config.log_format).context("the thread of the log")?;
     let threads = config.threads.map_or_else(default_threads, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(command(config))
 }
@@ -182,30 +185,16 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             "no authentication: any client that reaches this address has full access (--insecure)"
         );
     }
+    let mut signals = Signals::listen().context("installing signal handlers failed")?;
     let stop = CancellationToken::new();
     let stop_on_signal = stop.clone();
     tokio::spawn(async move {
-        if let Err(error) = shutdown_signal().await {
-            tracing::error!(%error, "installing signal handlers failed");
-            return;
-        }
+        signals.shutdown().await;
         tracing::info!("stopping");
         stop_on_signal.cancel();
     });
     app::run(config, listener, stop).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns after SIGTERM or SIGINT.
-async fn shutdown_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 async fn healthcheck(config: Config) -> anyhow::Result<ExitCode> {

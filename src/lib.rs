@@ -6,6 +6,7 @@
 //! - [`config`]: settings, as written and as resolved.
 //! - [`metrics`]: counters and histograms, cheap enough for every path.
 //! - [`background`]: background tasks.
+//! - [`logging`]: the writer of the log, which never blocks.
 //! - [`degradations`]: conditions in which the server still serves, and of which an operator must know.
 //! - [`spans`]: spans of tasks for a tracing system.
 //! - [`store`]: the only code that speaks to Redis. Each transition is one script.
@@ -24,6 +25,7 @@ pub mod degradations;
 pub mod dispatch;
 pub mod domain;
 pub mod http_server;
+pub mod logging;
 pub mod metrics;
 pub mod spans;
 pub mod store;

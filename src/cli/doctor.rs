@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 
+use super::signals::Signals;
 use crate::app;
 use crate::config::Config;
 use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, repair};
@@ -33,8 +34,15 @@ pub(super) struct RepairOptions {
 
 /// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
-    let (redis_config, embedded) = app::redis_for_inspection(&config).await?;
-    let problems = inspect(&config, redis_config, &options).await;
+    let mut signals = Signals::listen().context("installing signal handlers failed")?;
+    let (redis_config, embedded) = tokio::select! {
+        opened = app::redis_for_inspection(&config) => opened?,
+        () = signals.any() => anyhow::bail!("interrupted"),
+    };
+    let problems = tokio::select! {
+        problems = inspect(&config, redis_config, &options) => problems,
+        () = signals.any() => Err(anyhow::anyhow!("interrupted; each repair so far is complete")),
+    };
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }

@@ -16,12 +16,17 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::api::RequestId;
 use crate::config::LogFormat;
+use crate::logging;
 
 /// Installs the log of this process, on stderr.
-pub(super) fn init(filter: EnvFilter, format: LogFormat) {
+///
+/// # Errors
+/// If the thread that writes it cannot be started.
+pub(super) fn init(filter: EnvFilter, format: LogFormat) -> std::io::Result<()> {
+    let buffer = logging::stderr_buffer()?;
     // A log that cannot be written must not stop the server. With internal errors enabled, tracing-subscriber prints
     // its own errors to stderr, and panics if stderr is closed.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || buffer).log_internal_errors(false);
     match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -29,6 +34,7 @@ pub(super) fn init(filter: EnvFilter, format: LogFormat) {
         }
         LogFormat::Json => log.event_format(JsonFormat).init(),
     }
+    Ok(())
 }
 
 /// Text for people: the format of tracing-subscriber, followed by the request id.

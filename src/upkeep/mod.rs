@@ -14,6 +14,7 @@ mod prune_callers;
 mod purge_retention;
 mod sample_leases;
 mod sync_settings;
+mod watch_log;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ use metrics::JobMetrics;
 pub use metrics::Metrics;
 
 /// All jobs. The jobs with [`Interval::WhenDue`] run in this order within a shard.
-static JOBS: [Job; 8] = [
+static JOBS: [Job; 9] = [
     Job {
         name: "expire_tasks",
         interval: Interval::WhenDue(|next| next.expires_at),
@@ -86,6 +87,12 @@ static JOBS: [Job; 8] = [
         interval: Interval::Every(Duration::from_secs(600)),
         scope: Scope::Server,
         run: |context| Box::pin(prune_callers::run(context)),
+    },
+    Job {
+        name: "watch_log",
+        interval: Interval::Every(Duration::from_secs(5)),
+        scope: Scope::Server,
+        run: |context| Box::pin(watch_log::run(context)),
     },
 ];
 

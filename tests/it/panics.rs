@@ -22,7 +22,7 @@ const PANIC_IN: &str = "SLOTWHEEL_TEST_PANIC_IN";
 const REDIS_URL: &str = "SLOTWHEEL_TEST_REDIS_URL";
 
 /// Background tasks of a server with an external Redis, after a submit.
-const TASKS: [&str; 12] = [
+const TASKS: [&str; 13] = [
     "batcher",
     "claim_loop",
     "dataset_heartbeat",
@@ -34,6 +34,7 @@ const TASKS: [&str; 12] = [
     "stop_waiters",
     "sync_settings",
     "wakeup_forwarder",
+    "watch_log",
     "worker_registry",
 ];
 

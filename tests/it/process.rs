@@ -48,6 +48,11 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
+/// Whether no Redis listens on the socket.
+fn is_silent(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_err()
+}
+
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -102,6 +107,63 @@ async fn server_with_a_closed_log_pipe_serves_and_stops() {
     let mut child = ending.into_inner().unwrap();
     let _ = (child.kill(), child.wait());
     assert!(ended.is_some_and(|status| status.success()));
+}
+
+#[tokio::test]
+async fn server_whose_log_nobody_reads_serves_and_counts_the_dropped_lines() {
+    let directory = TempDir::new();
+    let data_dir = directory.path().to_str().unwrap();
+    let mut command = slotwheel(&["--data-dir", data_dir, "--listen", "127.0.0.1:0", "--log", "trace"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let http = Http::new(lines.by_ref().map_while(Result::ok).find_map(|line| address(&line)).unwrap());
+
+    // The pipe takes 64 KiB, the buffer 4096 lines.
+    let degraded = poll(Duration::from_secs(60), || async {
+        for _ in 0..100 {
+            http.post("/tasks", &json!({"payload": 1})).await.expect(201);
+        }
+        let ready = http.get("/readyz").await.expect(200);
+        (ready["degradations"][0]["reason"] == "log_lines_dropped").then_some(())
+    });
+    degraded.await.expect("dropped lines are reported");
+    http.get("/livez").await.expect(200);
+    let metrics = http.get("/metrics").await.text;
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix("slotwheel_log_lines_dropped_total "));
+    assert!(dropped.unwrap().parse::<u64>().unwrap() > 0);
+
+    signal(&child, "-TERM");
+    let ending = Mutex::new(child);
+    let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
+    let mut child = ending.into_inner().unwrap();
+    let _ = (child.kill(), child.wait());
+    assert!(ended.is_some_and(|status| status.success()));
+    drop(lines);
+}
+
+#[tokio::test]
+async fn server_ignores_a_hangup_and_a_doctor_stops_its_redis_on_one() {
+    let directory = TempDir::new();
+    let mut server = start(directory.path()).await;
+    signal(&server.child, "-HUP");
+    server.http.post("/tasks", &json!({"payload": 1})).await.expect(201);
+    signal(&server.child, "-TERM");
+    assert!(server.child.wait().unwrap().success());
+
+    let socket = directory.path().join("redis.sock");
+    for name in ["-HUP", "-INT", "-TERM"] {
+        let mut doctor = slotwheel(&["doctor", "--data-dir", directory.path().to_str().unwrap()]);
+        let mut doctor = doctor.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A doctor that ends before it is seen has stopped its Redis too.
+        while is_silent(&socket) && doctor.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        // Fails if it has ended.
+        let _ = Command::new("kill").args([name, &doctor.id().to_string()]).stderr(Stdio::null()).status().unwrap();
+        doctor.wait().unwrap();
+        let ended = poll(Duration::from_secs(20), || async { is_silent(&socket).then_some(()) }).await;
+        assert!(ended.is_some(), "{name}: a Redis is left");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::api::state::Api;
 use crate::api::status_cache::Status;
 use crate::degradations::Reason;
 use crate::domain::state::State;
+use crate::logging;
 use crate::metrics::HistogramSnapshot;
 use crate::store::Error;
 use crate::store::error::DataLoss;
@@ -56,6 +57,8 @@ impl Families {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         encoder.info("slotwheel_build", "The version that is running.", &version)?;
         let started_at = self.api.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let help = "Log lines dropped because nothing reads stderr.";
+        encoder.counter("slotwheel_log_lines_dropped", help, logging::dropped_lines())?;
         let help = "Start time of this process, in seconds since 1970-01-01 by the system clock.";
         encoder.gauge("process_start_time", help, SECONDS, started_at.as_secs_f64())
     }
@@ -83,11 +86,10 @@ impl Families {
             SECONDS,
             series().map(|series| (labels(series), series.long_polls.read())),
         )?;
-        let abandoned = series().map(|series| (labels(series), series.abandoned.read()));
         encoder.counters(
             "slotwheel_http_requests_abandoned",
             "Requests without a response: the client disconnected, or the server closed the connection.",
-            abandoned.filter(|(_, count)| *count > 0),
+            series().filter_map(|series| Some((labels(series), series.abandoned()?))),
         )
     }
 

@@ -73,6 +73,17 @@ pub struct EmbeddedRedis {
     _lock: File,
 }
 
+/// Kills a redis-server whose start fails or is given up: nothing else would stop it.
+struct LaunchGuard(Option<Child>);
+
+impl Drop for LaunchGuard {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.start_kill();
+        }
+    }
+}
+
 impl EmbeddedRedis {
     /// Starts redis-server in `directory`, or adopts the one that a crashed server left running. Returns when it
     /// replies.
@@ -169,24 +180,23 @@ impl EmbeddedRedis {
             .stderr(log)
             // Its own process group: Ctrl-C in the terminal reaches only the server, which then stops Redis cleanly.
             .process_group(0);
-        let mut child = Command::from(command).spawn().map_err(failed)?;
+        let mut launch = LaunchGuard(Some(Command::from(command).spawn().map_err(failed)?));
         let mut deadline = Instant::now() + START_TIMEOUT;
         loop {
             match self.query(&["PING"]).await {
                 Ok(_) => break,
                 Err(error) if is_loading(&error) => deadline = Instant::now() + START_TIMEOUT,
                 Err(error) if Instant::now() > deadline => {
-                    let _ = child.kill().await;
                     return Err(EmbeddedRedisError::NotStarted(error.to_string()));
                 }
                 Err(_) => {}
             }
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Some(Ok(Some(status))) = launch.0.as_mut().map(Child::try_wait) {
                 return Err(EmbeddedRedisError::NotStarted(format!("{status}; end of its log: {}", self.log_tail())));
             }
             sleep(POLL_INTERVAL).await;
         }
-        self.child = Some(child);
+        self.child = launch.0.take();
         Ok(())
     }
 
@@ -230,7 +240,6 @@ impl EmbeddedRedis {
                 () = stop.cancelled() => break,
             }
             tracing::error!(log_tail = self.log_tail(), "redis-server exited; restarting it");
-            // If `stop` comes before it listens, it is left running: the next start adopts it.
             let relaunch = async {
                 while let Err(error) = self.launch().await {
                     tracing::error!(%error, "starting redis-server failed");

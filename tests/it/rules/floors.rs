@@ -9,7 +9,7 @@ use super::{files, name};
 /// The floor of a top module. Modules of one floor do not import one another, except that `config` reads `domain`.
 fn floor(module: &str) -> Option<u8> {
     Some(match module {
-        "domain" | "config" | "metrics" | "background" | "degradations" => 0,
+        "domain" | "config" | "metrics" | "background" | "degradations" | "logging" => 0,
         "store" | "spans" | "http_server" => 1,
         "dispatch" | "upkeep" => 2,
         "api" => 3,

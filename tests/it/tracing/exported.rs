@@ -315,6 +315,39 @@ async fn otel_environment_variables_are_obeyed() {
     redis.stop().await;
 }
 
+#[tokio::test]
+async fn server_disabled_by_an_otel_variable_sends_no_spans() {
+    let mut redis = OwnRedis::start().await;
+    for (name, value) in [("OTEL_SDK_DISABLED", "True"), ("OTEL_TRACES_EXPORTER", "none")] {
+        let collector = Collector::start().await;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+        command.args(["--listen", "127.0.0.1:0", "--redis-url", &redis.url]).env_remove("SLOTWHEEL_CONFIG");
+        command.args(["--otlp-endpoint", &collector.endpoint]).env(name, value);
+        let mut server = Logged::of(&mut command);
+        submit(&server.http, json!({})).await;
+        let lines = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+        assert!(lines.iter().all(|line| !line.contains("ERROR") && !line.contains("WARN")), "{lines:#?}");
+        assert!(collector.spans().is_empty(), "{name}");
+    }
+    redis.stop().await;
+}
+
+#[test]
+fn otel_protocol_that_the_server_does_not_speak_stops_it() {
+    let said = |name: &str, value: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+        run.env_remove("SLOTWHEEL_CONFIG").env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317").env(name, value);
+        let output = run.args(["--listen", "127.0.0.1:1", "--redis-url", "redis://127.0.0.1:1/x"]).output();
+        String::from_utf8_lossy(&output.unwrap().stderr).into_owned()
+    };
+    for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
+        let refused = said(name, "grpc");
+        assert!(refused.contains(&format!("the variable {name} is grpc")), "{refused}");
+        let taken = said(name, "http/protobuf");
+        assert!(!taken.is_empty() && !taken.contains("OTEL"), "{taken}");
+    }
+}
+
 #[test]
 fn invalid_endpoint_variable_stops_only_a_server() {
     let said = |command: &str| {
