@@ -24,30 +24,46 @@ const OTHER_METHOD: &str = "other";
 /// Statuses that have a counter.
 const STATUSES: std::ops::Range<u16> = 100..600;
 
+/// Failures that are shown before they occur. A rate is computed between two readings, so that failures that all occur
+/// between a series' absence and its first reading would not show.
+const FAILURES: [u16; 2] = [500, 503];
+/// The same of a submit: Redis has no memory left.
+const SUBMIT_FAILURE: u16 = 507;
+
 /// Metrics of one method of one route.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) method: &'static str,
     pub(super) route: &'static str,
+    /// Whether the route has this method.
+    is_declared: bool,
     statuses: Box<[Counter]>,
     /// Durations of requests that were not long polls. Server errors are left out.
     pub(super) durations: Histogram,
     /// Durations of long polls. Server errors are left out.
     pub(super) long_polls: Histogram,
-    pub(super) abandoned: Counter,
+    abandoned: Counter,
 }
 
 impl Series {
-    fn new(method: &'static str, route: &'static str) -> Self {
+    fn new(method: &'static str, route: &'static str, is_declared: bool) -> Self {
         let statuses = STATUSES.map(|_| Counter::default()).collect();
         let (durations, long_polls) = (Histogram::new(&LATENCY_BUCKETS), Histogram::new(&POLL_BUCKETS));
-        Series { method, route, statuses, durations, long_polls, abandoned: Counter::default() }
+        Series { method, route, is_declared, statuses, durations, long_polls, abandoned: Counter::default() }
     }
 
-    /// Each status with at least one response, and its number of responses.
+    /// Each status with at least one response, and the failures of a method that the route has, with its number of
+    /// responses.
     pub(super) fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
+        let is_submit = self.method == "POST" && matches!(self.route, "/tasks" | "/tasks/batch");
+        let is_shown = move |status| FAILURES.contains(&status) || is_submit && status == SUBMIT_FAILURE;
         let counted = STATUSES.zip(self.statuses.iter().map(Counter::read));
-        counted.filter(|(_, count)| *count > 0)
+        counted.filter(move |(status, count)| *count > 0 || self.is_declared && is_shown(*status))
+    }
+
+    /// The requests without a response. `None`: there was none, and the route does not have this method.
+    pub(super) fn abandoned(&self) -> Option<u64> {
+        Some(self.abandoned.read()).filter(|count| *count > 0 || self.is_declared)
     }
 }
 
@@ -62,7 +78,7 @@ pub struct RequestMetrics {
 impl RequestMetrics {
     /// Creates the series of a router with these routes.
     pub fn new<S>(routes: &[(Method, &'static str, MethodRouter<S>)]) -> Self {
-        let unmatched = Series::new(OTHER_METHOD, UNMATCHED_ROUTE);
+        let unmatched = Series::new(OTHER_METHOD, UNMATCHED_ROUTE, false);
         let mut metrics = RequestMetrics { series: vec![unmatched], routes: HashMap::new() };
         for (method, route, _) in routes {
             let Some(name) = method_name(method) else { continue };
@@ -80,7 +96,8 @@ impl RequestMetrics {
 
     fn add_series(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
         self.routes.entry(route).or_default().push((method, self.series.len()));
-        self.series.push(Series::new(name, route));
+        let is_declared = name != OTHER_METHOD && name != "HEAD";
+        self.series.push(Series::new(name, route, is_declared));
     }
 
     fn series_index(&self, method: &Method, route: Option<&str>) -> usize {

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use tower_http::compression::CompressionLayer;
 use tower_http::csrf::CsrfLayer;
 
 use super::problem::{Code, Problem};
@@ -40,12 +41,12 @@ pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::GET, "/slots", get(slots::read)),
         (Method::GET, "/stats", get(stats::read)),
         (Method::GET, "/events", get(events::subscribe)),
-        (Method::GET, "/metrics", get(metrics::read)),
+        (Method::GET, "/metrics", get(metrics::read).layer(CompressionLayer::new())),
         (Method::GET, "/livez", get(health::live)),
         (Method::GET, "/readyz", get(health::ready)),
-        (Method::GET, "/openapi.yaml", get(docs::contract)),
+        (Method::GET, "/openapi.yaml", get(docs::contract).layer(CompressionLayer::new())),
         (Method::GET, "/docs", get(docs::page)),
-        (Method::GET, "/docs/rapidoc.js", get(docs::renderer)),
+        (Method::GET, "/docs/rapidoc.js", get(docs::renderer).layer(CompressionLayer::new())),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! Reads the totals and queues of the data set for `/metrics` and `/stats`. At most one reading runs at a time.
-//! Requests that arrive during a reading wait for its end, and share the next reading.
+//! Requests that arrive during a reading wait for its end, and share the next reading. If it fails, they share its failure:
+//! while Redis does not answer, no request waits longer than one reading.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub struct StatusCache {
 #[derive(Debug)]
 struct Reading {
     started_at: Instant,
+    ended_at: Instant,
     status: Result<Status>,
 }
 
@@ -37,14 +39,17 @@ pub(super) struct Status {
 }
 
 impl StatusCache {
-    /// Returns a reading that began after this call.
+    /// Returns a reading that began after this call, or the failure of one that was running.
     ///
     /// # Errors
     /// Returns the error of Redis, and [`Unavailable`](Error::Unavailable) if the totals took over 1 s.
     pub(super) async fn read(&self, store: &Store) -> Result<Status> {
         let requested_at = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some(reading) = last.as_ref().filter(|reading| reading.started_at >= requested_at) {
+        let answers = |reading: &&Reading| {
+            reading.started_at >= requested_at || reading.status.is_err() && reading.ended_at >= requested_at
+        };
+        if let Some(reading) = last.as_ref().filter(answers) {
             return reading.status.clone();
         }
         let started_at = Instant::now();
@@ -52,7 +57,7 @@ impl StatusCache {
         if let Some(error) = status.as_ref().map_or_else(Some, |status| status.queues.as_ref().err()) {
             tracing::debug!(%error, "reading the data set failed");
         }
-        *last = Some(Reading { started_at, status: status.clone() });
+        *last = Some(Reading { started_at, ended_at: Instant::now(), status: status.clone() });
         status
     }
 }

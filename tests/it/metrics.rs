@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use slotwheel::dispatch::{ClaimRequest, Dispatch};
 use slotwheel::domain::queue::QueueName;
 use slotwheel::spans::Spans;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -255,6 +256,41 @@ async fn calls_are_counted_by_script_and_batch_items_by_operation() {
     let claim_calls = metrics.count("slotwheel_claim_call_waiters_count", &[]);
     assert_eq!(metrics.count("slotwheel_redis_call_duration_seconds_count", &[("call", "claim")]), claim_calls);
     assert_eq!(metrics.sum("slotwheel_redis_errors_total"), 0.0);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn failures_are_counted_from_zero() {
+    let fixture = Fixture::start().await;
+    let metrics = metrics(&fixture).await;
+    for (route, code) in [("/claim", "500"), ("/claim", "503"), ("/tasks", "507"), ("/tasks/batch", "507")] {
+        let labels = [("method", "POST"), ("route", route), ("code", code)];
+        assert_eq!(metrics.value("slotwheel_http_requests_total", &labels), Some(0.0), "{labels:?}");
+    }
+    let abandoned = [("method", "GET"), ("route", "/tasks/{id}")];
+    assert_eq!(metrics.value("slotwheel_http_requests_abandoned_total", &abandoned), Some(0.0));
+    for job in ["promote", "expire_leases", "expire_tasks", "purge_retention", "dataset_heartbeat"] {
+        assert_eq!(metrics.value("slotwheel_upkeep_failures_total", &[("upkeep_job", job)]), Some(0.0), "{job}");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn metrics_and_contract_are_compressed_for_a_client_that_accepts_it() {
+    let fixture = Fixture::start().await;
+    let get = async |path: &str, encoding: &str| {
+        let mut raw = Raw::connect(fixture.http.address).await;
+        let accept = format!("accept-encoding: {encoding}\r\nconnection: close");
+        raw.send(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n{accept}\r\n\r\n")).await;
+        let mut response = Vec::new();
+        raw.stream.read_to_end(&mut response).await.unwrap();
+        response
+    };
+    for path in ["/metrics", "/openapi.yaml", "/docs/rapidoc.js"] {
+        let compressed = get(path, "gzip").await;
+        assert!(String::from_utf8_lossy(&compressed).contains("content-encoding: gzip"), "{path}");
+        assert!(get(path, "identity").await.len() > 2 * compressed.len(), "{path}");
+    }
     fixture.end().await;
 }
 
