@@ -16,6 +16,7 @@ pub mod invariant;
 pub mod keys;
 pub mod metrics;
 pub mod notify;
+mod opaque;
 pub mod ops;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]

@@ -8,18 +8,18 @@
 use std::collections::HashMap;
 
 use deadpool_redis::redis::Value;
-use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
+use super::opaque::{decode, decode_error, encode_backoff, encode_document};
+pub(super) use super::opaque::{decode_backoff, decode_document, encode, encode_report};
 use super::redis::reply::{ReplyReader, parse_int, read_list};
 use super::redis::script::Field;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
-use crate::domain::retry::Backoff;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::domain::task::{Attributes, ClaimedTask, DedupeMode, ErrorReport, NewTask, RawJson, Task, TaskError};
+use crate::domain::task::{ClaimedTask, DedupeMode, NewTask, Task, TaskError};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 
@@ -72,11 +72,6 @@ fields! {
     ERROR = "e": "prefix of the errors e0 to e9: time, attempt, opaque error";
 }
 
-/// Format byte: JSON follows.
-const FORMAT_JSON: u8 = b'1';
-/// Format byte of a document: the length of the attributes in four bytes, the attributes, the payload.
-const FORMAT_WITH_ATTRIBUTES: u8 = b'2';
-
 fn priority_in_range(number: i64) -> Option<u8> {
     let ValueRange { min, max, .. } = limits::PRIORITY;
     u8::try_from(number).ok().filter(|_| (min..=max).contains(&number))
@@ -84,62 +79,6 @@ fn priority_in_range(number: i64) -> Option<u8> {
 
 fn malformed(id: &TaskId, problem: &str) -> Error {
     Error::Unexpected(format!("task {id}: {problem}"))
-}
-
-/// Encodes JSON as an opaque value.
-pub(super) fn encode(document: &RawValue) -> Vec<u8> {
-    [&[FORMAT_JSON], document.get().as_bytes()].concat()
-}
-
-/// Decodes the result of [`encode`]; `None` for the empty value.
-pub(super) fn decode(bytes: &[u8]) -> Option<RawJson> {
-    let (&FORMAT_JSON, json) = bytes.split_first()? else { return None };
-    RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
-}
-
-pub(super) fn encode_document(attributes: &Attributes, payload: &RawValue) -> Result<Vec<u8>> {
-    if *attributes == Attributes::default() {
-        return Ok(encode(payload));
-    }
-    let attributes = serde_json::to_vec(attributes).map_err(|error| Error::Unexpected(error.to_string()))?;
-    let length = (attributes.len() as u32).to_be_bytes();
-    Ok([&[FORMAT_WITH_ATTRIBUTES], &length[..], &attributes, payload.get().as_bytes()].concat())
-}
-
-pub(super) fn decode_document(bytes: &[u8]) -> Option<(Attributes, RawJson)> {
-    if bytes.first() == Some(&FORMAT_JSON) {
-        return Some((Attributes::default(), decode(bytes)?));
-    }
-    let (length, rest) = bytes.strip_prefix(&[FORMAT_WITH_ATTRIBUTES])?.split_first_chunk::<4>()?;
-    let (attributes, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    let payload = RawValue::from_string(String::from_utf8(payload.to_vec()).ok()?).ok()?;
-    Some((serde_json::from_slice(attributes).ok()?, payload))
-}
-
-/// Encodes a reported error as an opaque value.
-pub(super) fn encode_report(report: &ErrorReport) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(report).map_err(|error| Error::Unexpected(error.to_string()))?;
-    Ok([&[FORMAT_JSON], &json[..]].concat())
-}
-
-fn decode_error(bytes: &[u8]) -> Option<TaskError> {
-    let mut parts = bytes.splitn(3, |&byte| byte == b' ');
-    let at = TimestampMs(parse_int(parts.next()?)?);
-    let attempt = u32::try_from(parse_int(parts.next()?)?).ok()?;
-    let report = serde_json::from_slice(parts.next()?.strip_prefix(&[FORMAT_JSON])?).ok()?;
-    Some(TaskError { at, attempt, report })
-}
-
-/// Encodes a backoff as an opaque value.
-fn encode_backoff(backoff: &Backoff) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(backoff).map_err(|error| Error::Unexpected(error.to_string()))?;
-    Ok([&[FORMAT_JSON], &json[..]].concat())
-}
-
-/// Decodes the backoff of a task; the default if it has none or an unreadable one.
-pub(super) fn decode_backoff(bytes: &[u8]) -> Backoff {
-    let json = bytes.strip_prefix(&[FORMAT_JSON]);
-    json.and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
 }
 
 /// Returns the fields of a new task that its submit writes as they are. If the task may replace the content of another,
@@ -338,17 +277,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_round_trip_byte_for_byte() {
-        let payload = RawValue::from_string(r#"{"a": 12345678901234567890, "b":[ ]}"#.into()).unwrap();
-        let key = Attributes { key: Some("k".into()), tags: vec!["t".into()], ..Attributes::default() };
-        for attributes in [Attributes::default(), key] {
-            let (decoded, document) = decode_document(&encode_document(&attributes, &payload).unwrap()).unwrap();
-            assert_eq!(decoded, attributes);
-            assert_eq!(document.get(), payload.get());
-        }
-    }
-
-    #[test]
     fn numbers_out_of_range_are_rejected_or_clamped() {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
         let hash = |priority: &str, attempts: &str| {
@@ -370,13 +298,5 @@ mod tests {
         assert!(fields("9", "0").task().is_ok());
         assert!(fields("10", "0").task().is_err());
         assert_eq!(fields("9", "4294967295").claimed().unwrap().unwrap().attempt, u32::MAX);
-    }
-
-    #[test]
-    fn record_of_any_bytes_does_not_panic() {
-        for bytes in [&b""[..], b"1", b"1{", b"2", b"2\0\0\0\xffx", b"3abc", b"1\xff"] {
-            assert!(decode_document(bytes).is_none());
-            assert!(decode_error(bytes).is_none());
-        }
     }
 }
