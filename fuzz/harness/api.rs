@@ -71,7 +71,7 @@ pub fn bodies(bytes: &[u8]) {
     });
     read_as(&|object| reports::parse_failure(object).map(assert_failure));
     read_as(&|object| {
-        let (Release { lease_ref: _, delay_ms }, _) = reports::parse_release(object)?;
+        let (Release { lease_ref: _, by: _, delay_ms }, _) = reports::parse_release(object)?;
         assert_in_range(delay_ms, limits::DELAY_MS);
         Ok(())
     });
@@ -160,6 +160,7 @@ fn assert_task(task: NewTask) {
         start,
         expires_in_ms,
         max_attempts,
+        max_acquired,
         backoff,
         max_run_ms,
         retain_ms,
@@ -175,6 +176,7 @@ fn assert_task(task: NewTask) {
     let bytes = tags.iter().map(String::len).sum::<usize>()
         + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     assert!(bytes <= limits::MAX_ATTRIBUTES_BYTES);
+    assert_in_range(max_acquired, limits::MAX_ACQUIRED);
     if let StartTime::After(ms) = start {
         assert_in_range(ms, limits::DELAY_MS);
     }

@@ -6,8 +6,9 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
 use super::notify::events;
+use super::opaque::{decode_document, encode_document};
 use super::ops::{self, claim, subscribe_completion};
-use super::record::{FIELDS, TaskHash, decode_document, encode_document, fields};
+use super::record::{FIELDS, TaskHash, fields};
 use super::redis::reply;
 use super::views::queues::Counts;
 use super::views::{lease_details, next_due, page, tasks};

@@ -21,7 +21,7 @@ use crate::domain::time::TimestampMs;
 use crate::http_server::Peer;
 use crate::store::ops::fail::Failure;
 use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
-use crate::store::ops::release::Release;
+use crate::store::ops::release::{Release, Releaser};
 use crate::store::ops::{LeaseEnd, LeaseRef};
 use crate::store::views;
 
@@ -105,7 +105,8 @@ pub(super) fn parse_release(object: &Fields<'_>) -> Result<(Release, Adjusted), 
     let lease_ref = parse_lease_ref(object)?;
     let delay_ms = object.clamped_int("delay_ms", limits::DELAY_MS, &mut adjusted)?;
     object.deny_unknown()?;
-    Ok((Release { lease_ref, delay_ms: delay_ms.unwrap_or(limits::DELAY_MS.default) }, adjusted))
+    let delay_ms = delay_ms.unwrap_or(limits::DELAY_MS.default);
+    Ok((Release { lease_ref, by: Releaser::Worker, delay_ms }, adjusted))
 }
 
 #[derive(Serialize)]

@@ -95,6 +95,7 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     };
     let expires_in_ms = object.optional_int("expires_in_ms", limits::EXPIRES_IN_MS)?;
     let max_attempts = object.int_or_default("max_attempts", limits::MAX_ATTEMPTS)?;
+    let max_acquired = object.int_or_default("max_acquired", limits::MAX_ACQUIRED)?;
     let backoff = object.optional("backoff").map(|field| parse_backoff(&field)).transpose()?;
     let max_run_ms = object.int_or_default("max_run_ms", limits::MAX_RUN_MS)?;
     let retain_ms = object.optional_int("retain_ms", limits::RETAIN_MS)?;
@@ -129,6 +130,7 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         start,
         expires_in_ms,
         max_attempts: u32::try_from(max_attempts).unwrap_or(u32::MAX),
+        max_acquired,
         backoff,
         max_run_ms,
         retain_ms,

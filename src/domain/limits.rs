@@ -24,6 +24,8 @@ const YEAR: i64 = 365 * DAY;
 pub const PRIORITY: ValueRange = range(0, 9, 4);
 /// Failed attempts after which a task is dead.
 pub const MAX_ATTEMPTS: ValueRange = range(1, 1000, 5);
+/// Deliveries after which a release by the worker ends the task; 0: unlimited.
+pub const MAX_ACQUIRED: ValueRange = range(0, 1_000_000, 1000);
 /// Duration of a lease.
 pub const LEASE_MS: ValueRange = range(SECOND, 12 * HOUR, 60 * SECOND);
 /// Time that a request may wait for tasks, for a task's end, or for events.

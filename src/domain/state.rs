@@ -58,11 +58,11 @@ transitions! {
     Retry: Leased => Scheduled;
     /// An attempt failed and the next attempt can start immediately.
     RetryNow: Leased => Ready;
-    /// An attempt failed and no attempt follows.
+    /// An attempt failed and no attempt follows, or its worker released it after its last delivery.
     DeadLetter: Leased => Dead;
-    /// Its worker released it without a delay.
+    /// Its worker or a client released it without a delay.
     Release: Leased => Ready;
-    /// Its worker released it with a delay.
+    /// Its worker or a client released it with a delay.
     ReleaseLater: Leased => Scheduled;
     /// A client cancels it, or its lease ends after a cancel request.
     Cancel: Scheduled | Ready | Leased => Cancelled;

@@ -83,6 +83,8 @@ pub struct NewTask {
     pub expires_in_ms: Option<i64>,
     /// Maximum number of failed attempts.
     pub max_attempts: u32,
+    /// Number of deliveries after which a release by the worker ends the task; 0: unlimited.
+    pub max_acquired: i64,
     /// Retry policy; `None`: the default.
     pub backoff: Option<Backoff>,
     /// Maximum duration of one lease, ms; 0: unlimited.
@@ -113,6 +115,7 @@ impl NewTask {
             attempts: 0,
             max_attempts: self.max_attempts,
             acquired: 0,
+            max_acquired: self.max_acquired,
             progress: None,
             result: None,
             errors: Vec::new(),
@@ -144,7 +147,8 @@ pub struct ErrorReport {
     /// Name of the worker.
     #[serde(rename = "w")]
     pub worker: String,
-    /// Type of the error, chosen by the worker; `lease_expired` if the lease expired.
+    /// Type of the error, chosen by the worker; `lease_expired` if the lease expired, `max_acquired` if the worker released
+    /// the task after its last delivery.
     #[serde(rename = "t")]
     pub kind: String,
     /// Message, for people.
@@ -178,6 +182,8 @@ pub struct Task {
     pub max_attempts: u32,
     /// Number of deliveries.
     pub acquired: u32,
+    /// Number of deliveries after which a release by the worker ends the task; 0: unlimited.
+    pub max_acquired: i64,
     /// Last progress reported by a worker.
     pub progress: Option<RawJson>,
     /// Result.

@@ -39,8 +39,10 @@ counters! {
         completed,
         /// Attempts that a worker reported as failed.
         failed,
-        /// Leases released without counting an attempt.
+        /// Leases released without counting an attempt, by the worker or for a client that has disconnected.
         released,
+        /// Leases ended by a client without the token, without counting an attempt.
+        revoked,
         /// Leases that expired.
         lease_expired,
         /// Tasks that became dead.

@@ -51,6 +51,16 @@ pub(super) fn encode_report(report: &ErrorReport) -> Result<Vec<u8>> {
     Ok([&[FORMAT_JSON], &json[..]].concat())
 }
 
+/// Encodes an error whose worker is known to the script: the parts before and after the JSON of the worker's name.
+pub(super) fn encode_report_around_worker(kind: &str, message: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let (worker, kind, message) = (String::new(), kind.to_owned(), message.to_owned());
+    let report = encode_report(&ErrorReport { worker, kind, message, details: None })?;
+    // The worker is the first field.
+    let at = report.windows(2).position(|pair| pair == b"\"\"");
+    let parts = at.and_then(|at| Some((report.get(..at)?.to_vec(), report.get(at + 2..)?.to_vec())));
+    parts.ok_or_else(|| Error::Unexpected("an error does not have its worker".into()))
+}
+
 /// Decodes an error with its time and attempt, as scripts store it.
 pub(super) fn decode_error(bytes: &[u8]) -> Option<TaskError> {
     let mut parts = bytes.splitn(3, |&byte| byte == b' ');
@@ -85,6 +95,15 @@ mod tests {
             assert_eq!(decoded, attributes);
             assert_eq!(document.get(), payload.get());
         }
+    }
+
+    #[test]
+    fn error_around_a_name_is_the_error_of_that_worker() {
+        let (before, after) = encode_report_around_worker("k", "a \"\" b").unwrap();
+        let stored = [b"7 2 ", before.as_slice(), br#""w\\""#, &after].concat();
+        let TaskError { at, attempt, report } = decode_error(&stored).unwrap();
+        assert_eq!((at, attempt), (TimestampMs(7), 2));
+        assert_eq!((&*report.worker, &*report.kind, &*report.message), ("w\\", "k", "a \"\" b"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::domain::task::{ClaimedTask, DedupeMode, NewTask, Task, TaskError};
+use crate::domain::task::{ClaimedTask, DedupeMode, NewTask, Task};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 
@@ -51,6 +51,8 @@ fields! {
     RETAIN_MS = "R": "how long the ended task is kept";
     ATTEMPTS = "a": "failed attempts";
     ACQUIRED = "A": "leases so far";
+    MAX_ACQUIRED = "H": "leases after which a release by the worker ends the task, if not the default";
+    UNCOUNTED = "I": "leases that do not count for max_acquired: not delivered, or before the last retry";
     DEDUPE_DIGEST = "D": "digest of the dedupe key";
     DEDUPE_UNTIL = "Y": "time until which the task holds that key, if not until it ends";
     LEASE_TOKEN = "t": "token of the last lease";
@@ -69,7 +71,8 @@ fields! {
     RESULT = "y": "result, opaque";
     PROGRESS = "g": "progress, opaque";
     QUEUED_SINCE = "i": "ready_at, and the time since which the released task has had its position";
-    ERROR = "e": "prefix of the errors e0 to e9: time, attempt, opaque error";
+    ERROR_COUNT = "J": "errors so far, those no longer kept included";
+    ERROR = "e": "prefix of the errors e0 to e9, by error_count: time, attempt, opaque error";
 }
 
 fn priority_in_range(number: i64) -> Option<u8> {
@@ -84,7 +87,7 @@ fn malformed(id: &TaskId, problem: &str) -> Error {
 /// Returns the fields of a new task that its submit writes as they are. If the task may replace the content of another,
 /// empty fields are included.
 pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let NewTask { payload, attributes, max_attempts, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
+    let NewTask { payload, attributes, max_attempts, max_acquired, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
     let replaces = dedupe.as_ref().is_some_and(|dedupe| match dedupe.mode {
         DedupeMode::Keep => false,
         DedupeMode::Replace | DedupeMode::Debounce => true,
@@ -96,9 +99,14 @@ pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<
     let max_run = if *max_run_ms > 0 { max_run_ms.to_string() } else { String::new() };
     let retain = retain_ms.map(|ms| ms.to_string()).unwrap_or_default();
     let backoff = backoff.as_ref().map(encode_backoff).transpose()?.unwrap_or_default();
-    for (name, value) in
-        [(fields::MAX_RUN_MS, max_run.into()), (fields::RETAIN_MS, retain.into()), (fields::BACKOFF, backoff)]
-    {
+    let is_default = *max_acquired == limits::MAX_ACQUIRED.default;
+    let max_acquired = if is_default { String::new() } else { max_acquired.to_string() };
+    for (name, value) in [
+        (fields::MAX_RUN_MS, max_run.into()),
+        (fields::RETAIN_MS, retain.into()),
+        (fields::BACKOFF, backoff),
+        (fields::MAX_ACQUIRED, max_acquired.into()),
+    ] {
         if replaces || !value.is_empty() {
             fields.push((name, value));
         }
@@ -186,10 +194,11 @@ impl TaskHash {
         let document = self.bytes(fields::DOCUMENT).and_then(decode_document);
         let (attributes, payload) = self.require(fields::DOCUMENT, document)?;
         let state = self.state()?;
-        let mut errors: Vec<TaskError> = (0..limits::MAX_ERRORS)
-            .filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?))
-            .collect();
-        errors.sort_by_key(|error| (error.at, error.attempt));
+        // The oldest first: the ring continues behind the last error.
+        let last = self.int(fields::ERROR_COUNT).or(self.int(fields::ATTEMPTS)).unwrap_or(0);
+        let ring = (1..=i64::from(limits::MAX_ERRORS))
+            .map(|place| last.wrapping_add(place).rem_euclid(limits::MAX_ERRORS.into()));
+        let errors = ring.filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?)).collect();
         let leased = state == State::Leased;
         Ok(Task {
             id: self.id,
@@ -202,6 +211,7 @@ impl TaskHash {
             attempts: self.u32_or_zero(fields::ATTEMPTS),
             max_attempts: self.u32_or_zero(fields::MAX_ATTEMPTS),
             acquired: self.u32_or_zero(fields::ACQUIRED),
+            max_acquired: self.int(fields::MAX_ACQUIRED).unwrap_or(limits::MAX_ACQUIRED.default),
             progress: self.bytes(fields::PROGRESS).and_then(decode),
             result: self.bytes(fields::RESULT).and_then(decode),
             errors,

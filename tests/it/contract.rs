@@ -52,6 +52,7 @@ fn contract_bounds_and_defaults_are_those_of_the_code() {
         ("delay_ms", limits::DELAY_MS),
         ("expires_in_ms", limits::EXPIRES_IN_MS),
         ("max_attempts", limits::MAX_ATTEMPTS),
+        ("max_acquired", limits::MAX_ACQUIRED),
         ("max_run_ms", limits::MAX_RUN_MS),
         ("retain_ms", limits::RETAIN_MS),
     ] {

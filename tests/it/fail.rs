@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, report, report_with};
+use crate::support::{Fixture, report, report_with, text};
 
 fn failure(task: &Value, more: Value) -> Value {
     let mut body =
@@ -150,6 +150,26 @@ async fn last_ten_errors_are_kept_within_64_kib() {
     let kept = fixture.task(&id).await["errors"].clone();
     let attempts: Vec<i64> = kept.as_array().unwrap().iter().map(|error| error["attempt"].as_i64().unwrap()).collect();
     assert_eq!(attempts, [15, 16]);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn retry_keeps_the_errors_before_it() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 3})).await["id"].clone();
+    for round in 0..4 {
+        for n in 1..=3 {
+            let claimed = fixture.claim_one("q").await;
+            let error = json!({"error": {"message": format!("{round}.{n}")}, "retry_in_ms": 0});
+            fixture.http.post("/fail", &report_with(&claimed, error)).await.expect(200);
+        }
+        fixture.http.post_nothing(&format!("/tasks/{}/retry", text(&id))).await.expect(200);
+    }
+    let kept = fixture.task(&id).await["errors"].clone();
+    let shown = |name: &str| -> Vec<Value> { kept.as_array().unwrap().iter().map(|one| one[name].clone()).collect() };
+    let messages = ["0.3", "1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3"];
+    assert_eq!(shown("message"), messages);
+    assert_eq!(shown("attempt"), [3, 1, 2, 3, 1, 2, 3, 1, 2, 3]);
     fixture.end().await;
 }
 

@@ -1,6 +1,6 @@
 //! Fairness: every key gets its turn, regardless of the backlog of another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -84,6 +84,28 @@ async fn slots_are_served_in_turn_for_64_waiters_of_one_call() {
         claimed.extend(answers.into_iter().flatten());
     }
     check(&claimed, &keys);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn task_without_a_key_gets_its_turn_beside_a_thousand_keys() {
+    let fixture = Fixture::with_shards(1).await;
+    for _ in 0..2 {
+        let tasks: Vec<Value> = (0..1000).map(|n| json!({"queue": "q", "key": format!("key-{n}")})).collect();
+        fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    }
+    // Each key has a task when the turn of the plain task comes, and gets another one behind it.
+    let slots: BTreeSet<u16> = (0..1000).map(|n| Slot::of_key(format!("key-{n}").as_bytes()).number()).collect();
+    let plain = fixture.submit("q", json!("plain")).await["id"].clone();
+    fixture.submit("q", json!("its second")).await;
+    let mut claimed = Vec::new();
+    while claimed.len() <= slots.len() {
+        claimed.extend(fixture.claim_now("q", 100).await);
+    }
+    let place = claimed.iter().position(|task| task["id"] == plain).expect("a turn");
+    assert!(place <= slots.len(), "place {place} of {} slots", slots.len());
+    // The turn is that of one key: the second plain task waits for the next one.
+    assert!(!claimed[..=slots.len()].iter().any(|task| task["payload"] == "its second"));
     fixture.end().await;
 }
 

@@ -43,6 +43,7 @@ mod queue_removal;
 mod queue_simulation;
 mod queues;
 mod redis_outage;
+mod release;
 mod repair;
 mod reports;
 mod resharding;

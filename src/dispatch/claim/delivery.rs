@@ -11,7 +11,7 @@ use crate::dispatch::metrics::Metrics;
 use crate::dispatch::task_spans::WaitSpans;
 use crate::domain::task::ClaimedTask;
 use crate::store::Store;
-use crate::store::ops::release::Release;
+use crate::store::ops::release::{Release, Releaser};
 use crate::store::ops::{LeaseEnd, LeaseRef};
 
 /// Releases tasks that no client received.
@@ -33,12 +33,17 @@ impl UndeliveredReleaser {
         Arc::new(UndeliveredReleaser { releases, metrics: metrics.clone(), tasks: tasks.clone() })
     }
 
+    /// Each slot gets its turn back. The last task goes first, so that the first is the next to be claimed.
     fn release_all(self: &Arc<Self>, undelivered: Vec<ClaimedTask>) {
-        for task in undelivered {
-            let releaser = self.clone();
-            self.tasks.spawn(async move {
+        let releaser = self.clone();
+        self.tasks.spawn(async move {
+            let release = |task: &ClaimedTask| {
                 let lease_ref = LeaseRef { id: task.id, lease: Some(task.lease) };
-                match releaser.releases.send(Release { lease_ref, delay_ms: 0 }).await {
+                Release { lease_ref, by: Releaser::Undelivered, delay_ms: 0 }
+            };
+            let outcomes = releaser.releases.send_all(undelivered.iter().rev().map(release).collect()).await;
+            for (task, outcome) in undelivered.iter().rev().zip(outcomes) {
+                match outcome {
                     Ok(LeaseEnd::Done { .. }) => {
                         releaser.metrics.counters.undelivered_leases_released.inc();
                         tracing::debug!(task = %task.id, "undelivered task released");
@@ -49,8 +54,8 @@ impl UndeliveredReleaser {
                     // The lease expires.
                     Err(error) => tracing::warn!(task = %task.id, %error, "releasing an undelivered task failed"),
                 }
-            });
-        }
+            }
+        });
     }
 }
 

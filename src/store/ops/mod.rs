@@ -109,11 +109,14 @@ pub enum LeaseEnd {
 
 /// Counts the leases that a call ended: each in `counter`, and the state that its task went to.
 fn count_lease_ends(transitions: &Transitions, counter: &Counter, outcomes: &[LeaseEnd]) {
-    for outcome in outcomes {
-        if let LeaseEnd::Done { state, repeated: false, .. } = outcome {
-            counter.inc();
-            transitions.record_end_state(*state);
-        }
+    outcomes.iter().for_each(|outcome| count_lease_end(transitions, counter, outcome));
+}
+
+/// Counts one lease that a call ended.
+fn count_lease_end(transitions: &Transitions, counter: &Counter, outcome: &LeaseEnd) {
+    if let LeaseEnd::Done { state, repeated: false, .. } = outcome {
+        counter.inc();
+        transitions.record_end_state(*state);
     }
 }
 

@@ -1,5 +1,5 @@
---[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts and a fresh time of expiry. A task that
-waits past its time of expiry has expired.
+--[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts, fresh hand-outs and a fresh time of
+expiry. Their errors are kept. A task that waits past its time of expiry has expired.
 
 KEYS    ended:<queue>:<state>, retention, scheduled:<queue>
 ARGV[5] retain_ms   how long an expired task without its own retention is kept
@@ -12,7 +12,8 @@ COST    O(n log queue)
 if last_reply then return last_reply end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
-local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_at, F.expires_in_ms, F.dedupe_digest }
+local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_at, F.expires_in_ms, F.dedupe_digest, F.attempts,
+  F.acquired, F.error_count }
 
 local function retry_task(task)
   if not task then return { 'unknown' } end
@@ -32,7 +33,8 @@ local function retry_task(task)
     state, expired = 'expired', expired + 1
   end
   local seq = next_counter('seq')
-  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '' }
+  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '',
+    F.uncounted, task[F.acquired] or 0, F.error_count, tonumber(task[F.error_count]) or task[F.attempts] or 0 }
   local expires_in_ms = task[F.expires_in_ms]
   if expires_in_ms and expires_in_ms ~= '' then
     task[F.expires_at] = now + tonumber(expires_in_ms)

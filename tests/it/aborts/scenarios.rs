@@ -21,7 +21,7 @@ use slotwheel::store::ops::delete::{DeleteReason, delete};
 use slotwheel::store::ops::enable_events::enable_events;
 use slotwheel::store::ops::fail::{Failure, fail};
 use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency};
-use slotwheel::store::ops::release::{Release, release};
+use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::{Caller, Result};
 
 use crate::support::script_lab::{Lab, document, error, id, queue, task, want};
@@ -115,8 +115,8 @@ async fn forget(lab: &Lab, reason: DeleteReason, numbers: &[u16]) -> Result<()> 
     delete(lab.shard(), &mut Caller::new(), &reason, &ids).await.map(drop)
 }
 
-async fn give_back(lab: &Lab, n: u16, delay_ms: i64) -> Result<()> {
-    release(lab.shard(), &mut Caller::new(), &[Release { lease_ref: lab.held(n), delay_ms }]).await.map(drop)
+async fn give_back(lab: &Lab, n: u16, by: Releaser, delay_ms: i64) -> Result<()> {
+    release(lab.shard(), &mut Caller::new(), &[Release { lease_ref: lab.held(n), by, delay_ms }]).await.map(drop)
 }
 
 /// Damage of every kind that can be repaired, in a store with tasks in many states.

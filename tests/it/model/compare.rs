@@ -15,6 +15,9 @@ use crate::support::Answer;
 /// How late, by the model's clock, a thing may be seen to have happened: less than the time between two things.
 const SLACK: i64 = 20_000;
 
+/// Errors that a task keeps.
+const MAX_ERRORS: usize = 10;
+
 /// The server's words for what the model names.
 pub(super) struct Names {
     /// Redis' clock when the model's was zero.
@@ -45,24 +48,25 @@ impl Names {
 
     /// The JSON of a task; the id of a new task is taken from `seen`.
     pub(super) fn task(&mut self, task: &Task, seen: &Value) -> Value {
-        let errors = task.errors.values().map(|failure| {
+        let errors = task.errors.iter().skip(task.errors.len().saturating_sub(MAX_ERRORS)).map(|failure| {
             let (message, details) = match failure.kind {
                 "lease_expired" => ("the lease expired before the worker reported", Value::Null),
+                "max_acquired" => {
+                    ("the worker released the task, which had been delivered max_acquired times", Value::Null)
+                }
                 _ => ("it broke", json!([1])),
             };
             let (at, attempt, worker, kind) = (failure.at, failure.attempt, failure.worker, failure.kind);
-            let shown = json!({"at": at, "attempt": attempt, "worker": worker, "type": kind, "message": message,
-                "details": details});
-            (at, shown)
+            json!({"at": at, "attempt": attempt, "worker": worker, "type": kind, "message": message,
+                "details": details})
         });
-        let mut errors: Vec<(i64, Value)> = errors.collect();
-        errors.sort_by_key(|(at, _)| *at);
-        let errors: Vec<Value> = errors.into_iter().map(|(_, shown)| shown).collect();
+        let errors: Vec<Value> = errors.collect();
         let mut shown = self.content(task, seen);
         for (name, value) in [
             ("state", json!(task.state.as_str())),
             ("attempts", json!(task.attempts)),
             ("acquired", json!(task.acquired)),
+            ("max_acquired", json!(task.spec.max_acquired.unwrap_or(1000))),
             ("result", json!(task.result)),
             ("errors", json!(errors)),
             ("run_at", json!(task.run_at)),

@@ -55,7 +55,8 @@ const WANTED: &[(&str, &str)] = &[
     ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("fail", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),
-    ("release", "ready, ready again, scheduled, scheduled again, cancelled, cancelled again, task_not_found"),
+    ("release", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),
+    ("release", "task_not_found"),
     ("heartbeat", "held, held and called off, task_not_found"),
     ("cancel", "200 cancelled, 200 leased, already_ended completed, already_ended dead, already_ended expired"),
     (
@@ -64,7 +65,7 @@ const WANTED: &[(&str, &str)] = &[
     ),
     ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
     ("purge", "some, none"),
-    ("turn", "a slot comes to the front, a slot comes to the rear, a slot goes on to the rear"),
+    ("turn", "a slot comes to the rear, a slot goes on to the rear"),
     ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
     ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
 ];
@@ -78,7 +79,6 @@ fn turned(before: &Model, after: &Model) -> Option<&'static str> {
     let (before, after) = (slots(before), slots(after));
     let first = *before.first()?;
     match after.as_slice() {
-        [new, rest @ ..] if rest == before && !before.contains(new) => Some("a slot comes to the front"),
         [rest @ .., new] if rest == before && !before.contains(new) => Some("a slot comes to the rear"),
         [rest @ .., last] if *last == first && rest == &before[1..] && !rest.is_empty() => {
             Some("a slot goes on to the rear")

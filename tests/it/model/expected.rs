@@ -1,7 +1,5 @@
 //! The effect and the expected reply of each request.
 
-use std::collections::BTreeMap;
-
 use slotwheel::domain::state::State;
 
 use super::steps::{Call, ClaimSpec, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
@@ -89,6 +87,7 @@ impl Model {
             seq: self.next_seq(),
             attempts: 0,
             acquired: 0,
+            uncounted: 0,
             cancel: false,
             worker: None,
             progress: None,
@@ -100,7 +99,7 @@ impl Model {
             drop_at: None,
             lease: None,
             last: None,
-            errors: BTreeMap::new(),
+            errors: Vec::new(),
         };
         self.made.insert(name);
         self.tasks.insert(name, task);
@@ -108,7 +107,7 @@ impl Model {
         queue.known = true;
         queue.submitted += 1;
         if run_at.is_none() {
-            self.enter(name, false);
+            self.enter(name);
         }
         (201, name)
     }
@@ -129,7 +128,7 @@ impl Model {
             self.vacate(spec.queue, before);
         }
         if state == State::Ready {
-            self.enter(name, false);
+            self.enter(name);
         }
     }
 
@@ -245,10 +244,10 @@ impl Model {
         }
         let seq = self.next_seq();
         let task = self.task(name);
-        (task.seq, task.attempts, task.cancel) = (seq, 0, false);
+        (task.seq, task.attempts, task.uncounted, task.cancel) = (seq, 0, task.acquired, false);
         (task.run_at, task.finished_at, task.drop_at) = (None, None, None);
         task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
-        self.enter(name, false);
+        self.enter(name);
         Ok(self.tasks[&name].clone())
     }
 
@@ -310,13 +309,9 @@ impl Model {
                 };
                 model.end_badly(name, Verb::Fail, "broken", wait)
             }),
-            Call::Release(held, delay) => self.report(*held, Verb::Release, |model, name| {
-                let (state, run_at) = match &model.tasks[&name] {
-                    task if task.cancel => (State::Cancelled, None),
-                    task => task.state_after(delay * HOUR, model.now),
-                };
-                model.end_lease(name, Verb::Release, state, run_at)
-            }),
+            Call::Release(held, delay) => {
+                self.report(*held, Verb::Release, |model, name| model.end_early(name, *delay))
+            }
             Call::Heartbeat(beats) => Ok(Reply::Heartbeats(
                 beats.iter().map(|(held, lease, progress)| self.beat(*held, *lease, *progress)).collect(),
             )),

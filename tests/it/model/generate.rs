@@ -210,9 +210,10 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
         0..4u8,
     );
     let life = (start, weighted(0.15, 1..5i64), 1..4u32, vec(0..3i64, 1..3), select(vec![0i64, 1, 2]));
+    let life = (life, weighted(0.4, 0..3u32));
     (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.45, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
-            let (start, expires_in, max_attempts, backoff, max_run) = life;
+            let ((start, expires_in, max_attempts, backoff, max_run), max_acquired) = life;
             // Dedupe keys are also used as queue and routing key names, so that they collide.
             let key = key.filter(|key| dedupe.is_none() || *key == "a");
             Spec {
@@ -223,6 +224,7 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
                 start,
                 expires_in,
                 max_attempts,
+                max_acquired,
                 backoff,
                 max_run,
                 retain,

@@ -117,6 +117,7 @@ fn submitted(spec: &Spec) -> Value {
             body[name] = value;
         }
     };
+    say("max_acquired", spec.max_acquired.map(Value::from));
     say("key", spec.key.map(Value::from));
     say("expires_in_ms", spec.expires_in.map(|hours| json!(hours * HOUR)));
     say("retain_ms", spec.retain.map(|hours| json!(hours * HOUR)));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use slotwheel::domain::state::State;
 
 use super::steps::Name;
-use super::{Ended, Failure, HOUR, HOURS, Model, Queue, STEP, Task, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Verb};
+use super::{Ended, HOUR, HOURS, Model, Queue, STEP, Task, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Verb};
 
 impl Model {
     pub(super) fn task(&mut self, name: Name) -> &mut Task {
@@ -64,22 +64,21 @@ impl Model {
         }
         for name in self.overdue(|task| task.run_at.filter(|_| task.state == State::Scheduled)) {
             self.task(name).seq = self.next_seq();
-            self.enter(name, false);
+            self.enter(name);
         }
         for name in self.overdue(|task| task.drop_at) {
             self.remove(name);
         }
     }
 
-    /// Makes a task ready. If its slot was not on the wheel, it is added at the front or the rear of its priority.
-    pub(super) fn enter(&mut self, name: Name, front: bool) {
+    /// Makes a task ready. If its slot was not on the wheel, it is added at the rear of its priority.
+    pub(super) fn enter(&mut self, name: Name) {
         let task = self.task(name);
         task.state = State::Ready;
         let (entry, queue) = (task.wheel_entry(), task.spec.queue);
         let wheel = &mut self.queue(queue).wheel;
         if !wheel.contains(&entry) {
-            let behind = |other: &(u8, _)| if front { other.0 <= entry.0 } else { other.0 < entry.0 };
-            wheel.insert(wheel.iter().position(behind).unwrap_or(wheel.len()), entry);
+            wheel.insert(wheel.iter().position(|other| other.0 < entry.0).unwrap_or(wheel.len()), entry);
         }
     }
 
@@ -135,10 +134,10 @@ impl Model {
         task.last = Some((task.acquired, verb, state, run_at));
         task.state = state;
         match state {
-            State::Ready if verb == Verb::Release => self.enter(name, true),
+            State::Ready if verb == Verb::Release => self.enter(name),
             State::Ready => {
                 self.task(name).seq = self.next_seq();
-                self.enter(name, false);
+                self.enter(name);
             }
             State::Scheduled => task.run_at = run_at,
             _ => self.conclude(name),
@@ -151,13 +150,28 @@ impl Model {
         let now = self.now;
         let task = self.task(name);
         task.attempts += 1;
-        let failure = Failure { at: now, attempt: task.attempts, kind, worker: task.worker.unwrap_or_default() };
-        task.errors.insert(task.attempts, failure);
+        task.errors.push(task.failure(now, task.attempts, kind));
         let (state, run_at) = match wait {
             _ if task.cancel => (State::Cancelled, None),
             Some(wait) if task.attempts < task.spec.max_attempts => task.state_after(wait, now),
             _ => (State::Dead, None),
         };
         self.end_lease(name, verb, state, run_at)
+    }
+
+    /// Ends a lease at its worker's request, without an attempt. After its last delivery the task is dead.
+    pub(super) fn end_early(&mut self, name: Name, delay: i64) -> Ended {
+        let now = self.now;
+        let task = self.task(name);
+        let is_last = task.spec.max_acquired.is_some_and(|max| max > 0 && task.acquired - task.uncounted >= max);
+        let (state, run_at) = match task.cancel {
+            true => (State::Cancelled, None),
+            false if is_last => (State::Dead, None),
+            false => task.state_after(delay * HOUR, now),
+        };
+        if state == State::Dead {
+            task.errors.push(task.failure(now, task.attempts + 1, "max_acquired"));
+        }
+        self.end_lease(name, Verb::Release, state, run_at)
     }
 }

@@ -76,6 +76,8 @@ struct Task {
     seq: u64,
     attempts: u32,
     acquired: u32,
+    /// Of these, the number before the last retry.
+    uncounted: u32,
     cancel: bool,
     worker: Option<&'static str>,
     progress: Option<u8>,
@@ -88,7 +90,8 @@ struct Task {
     lease: Option<Lease>,
     /// The last ended lease: its number, the report that ended it, and the reply.
     last: Option<(u32, Verb, State, Option<i64>)>,
-    errors: BTreeMap<u32, Failure>,
+    /// All errors, the oldest first.
+    errors: Vec<Failure>,
 }
 
 impl Task {
@@ -100,6 +103,10 @@ impl Task {
     /// Its entry in its queue's wheel while it is ready.
     fn wheel_entry(&self) -> (u8, &'static str) {
         (self.spec.priority, self.slot_key())
+    }
+
+    fn failure(&self, at: i64, attempt: u32, kind: &'static str) -> Failure {
+        Failure { at, attempt, kind, worker: self.worker.unwrap_or_default() }
     }
 
     fn is_waiting(&self) -> bool {

@@ -62,6 +62,8 @@ pub struct Spec {
     pub start: Start,
     pub expires_in: Option<i64>,
     pub max_attempts: u32,
+    /// `None`: the default, which no trace reaches.
+    pub max_acquired: Option<u32>,
     /// The wait after each failure; the last one repeats.
     pub backoff: Vec<i64>,
     /// 0: unlimited.
@@ -200,6 +202,9 @@ impl fmt::Debug for Spec {
             write!(f, " expires {hours}h")?;
         }
         write!(f, " attempts {max_attempts} backoff {backoff:?}")?;
+        if let Some(max) = self.max_acquired {
+            write!(f, " deliveries {max}")?;
+        }
         if self.max_run > 0 {
             write!(f, " runs {}h", self.max_run)?;
         }

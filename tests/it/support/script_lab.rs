@@ -101,6 +101,7 @@ pub fn task(n: u16) -> NewTask {
         start: StartTime::After(0),
         expires_in_ms: None,
         max_attempts: 3,
+        max_acquired: 1000,
         backoff: None,
         max_run_ms: 0,
         retain_ms: None,

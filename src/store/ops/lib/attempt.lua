@@ -1,30 +1,18 @@
 -- attempt: ends a lease as a failed attempt. The task is retried, or ends dead or cancelled; expired, if its time of expiry
 -- has passed before the retry.
 --
--- Reads ARGV[5..8]: retain_ms of dead tasks, of cancelled and expired ones, how many errors a task keeps, their bytes in all.
+-- Reads ARGV[5..6]: retain_ms of dead tasks, of cancelled and expired ones.
 --
 -- defines: ATTEMPT_FIELDS, fail_attempt
--- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease
+-- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease, errors
 local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
-  F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms }
-local dead_retain_ms, other_retain_ms, max_errors, max_error_bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-
--- Returns the fields of the oldest errors that exceed the limit once an error of `size` bytes is stored.
-local function excess_errors(task, attempt, size)
-  local names, bytes_left, excess = {}, max_error_bytes - size, {}
-  for back = 1, max_errors - 1 do names[back] = F.error .. (attempt - back) % max_errors end
-  for back, error in ipairs(call('HMGET', task.key, unpack(names))) do
-    bytes_left = bytes_left - (error and #error or 0)
-    if bytes_left < 0 and error and error ~= '' then excess[#excess + 1] = names[back] end
-  end
-  return excess
-end
+  F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
+  F.error_count }
+local dead_retain_ms, other_retain_ms = ARGV[5], ARGV[6]
 
 -- Returns the task's next state, and when it runs, if later. `wait_ms` nil: no further attempt.
 local function fail_attempt(task, verb, report, wait_ms)
   local attempt = (tonumber(task[F.attempts]) or 0) + 1
-  local error = digits(now) .. ' ' .. attempt .. ' ' .. report
-  local excess = excess_errors(task, attempt, #error)
   local state, run_at = 'ready', nil
   if task[F.cancel_requested] then
     state = 'cancelled'
@@ -35,10 +23,8 @@ local function fail_attempt(task, verb, report, wait_ms)
   elseif wait_ms > 0 then
     state, run_at = 'scheduled', now + wait_ms
   end
-  local command = { 'HSET', task.key, F.state, state, F.attempts, attempt, F.error .. attempt % max_errors, error,
-    end_lease(task, verb, state, run_at) }
-  -- Old errors are emptied by the write that adds the new one: a stopped script loses no error for nothing.
-  for _, name in ipairs(excess) do set_field(command, name, '') end
+  local command = { 'HSET', task.key, F.state, state, F.attempts, attempt, end_lease(task, verb, state, run_at) }
+  add_error(command, task, attempt, report)
   if state == 'ready' then
     local seq = next_counter('seq')
     set_field(command, F.seq, seq)

@@ -3,7 +3,7 @@
 -- defines: end_lease
 -- needs: clock, transaction, stats_counters
 -- keys: leased:<queue>, claim:<digest>
-local OUTCOMES = { complete = 1, fail = 2, release = 3, expire = 4 }
+local OUTCOMES = { complete = 1, fail = 2, release = 3, revoke = 3, expire = 4 }
 local lease_ends = {}
 new_counters.lease_ends = lease_ends
 

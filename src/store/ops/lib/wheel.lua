@@ -31,11 +31,10 @@ local function slot_of(queue, priority, slot)
   return entry
 end
 
--- `to_front`: if this puts the slot onto the wheel, it comes first in its priority.
-local function enqueue(queue, priority, slot, seq, id, to_front)
+-- A slot that comes onto the wheel waits behind those that have had no turn since.
+local function enqueue(queue, priority, slot, seq, id)
   local entry = slot_of(queue_of(queue), priority, slot)
   entry.added = entry.added + 1
-  if to_front or entry.to_front then entry.to_front = to_front end
   zset_add(entry.key, seq, id)
 end
 
@@ -79,13 +78,6 @@ local function front_priority(queue, removed)
   end
 end
 
--- Returns a score in front of all members of this priority.
-local function front_score(queue, priority)
-  local from = (9 - priority) * TURNS
-  local first = call('ZRANGEBYSCORE', queue.wheel, digits(from), '(' .. digits(from + TURNS), 'WITHSCORES', 'LIMIT', 0, 1)
-  return first[2] and tonumber(first[2]) - 1 or from + next_counter('turn')
-end
-
 -- The priority at the front of a queue's wheel changes; nil: the wheel is empty.
 local function on_front_change(queue, old, new)
   if old == new or call('HGET', base .. 'settings_copy:' .. queue.name, 'paused') == '1' then return end
@@ -100,20 +92,13 @@ end
 before_commit[#before_commit + 1] = function()
   for _, queue in pairs(changed_queues) do
     read_sizes(queue)
-    local highest_added, is_changed, removed, front_scores = nil, false, {}, {}
+    local highest_added, is_changed, removed = nil, false, {}
     for _, entry in ipairs(queue.order) do
       local size = entry.size + entry.added
       if entry.size == 0 and size > 0 then
         is_changed = true
         if not highest_added or entry.priority > highest_added then highest_added = entry.priority end
-        local score
-        if entry.to_front then
-          score = (front_scores[entry.priority] or front_score(queue, entry.priority) + 1) - 1
-          front_scores[entry.priority] = score
-        else
-          score = (9 - entry.priority) * TURNS + next_counter('turn')
-        end
-        zset_add(queue.wheel, digits(score), entry.member)
+        zset_add(queue.wheel, digits((9 - entry.priority) * TURNS + next_counter('turn')), entry.member)
       elseif entry.size > 0 and size == 0 then
         is_changed = true
         removed[entry.member] = true

@@ -4,6 +4,7 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::fail::Failure;
+use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
@@ -95,15 +96,39 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "release",
-            "to its position, at the front",
+            "to its position, behind a slot with its turn",
             |lab| {
                 leased(lab, &[expiring(11)]).await?;
                 lab.submit(&[task(21)]).await?;
             },
-            |lab| { give_back(lab, 11, 0).await? }
+            |lab| { give_back(lab, 11, Releaser::Worker, 0).await? }
         ),
+        scenario!(
+            "release",
+            "undelivered: the turns of two slots, one of them on the wheel",
+            |lab| {
+                leased(lab, &[task(11), task(21)]).await?;
+                lab.submit(&[task(22), task(31)]).await?;
+            },
+            |lab| {
+                let back = |n| Release { lease_ref: lab.held(n), by: Releaser::Undelivered, delay_ms: 0 };
+                release(lab.shard(), &mut Caller::new(), &[back(21), back(11)]).await?;
+            }
+        ),
+        scenario!(
+            "release",
+            "after the last delivery",
+            |lab| {
+                leased(lab, &[NewTask { max_acquired: 1, ..keyed(11, DedupeMode::Keep, None) }]).await?;
+                subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11)]).await?;
+            },
+            |lab| { give_back(lab, 11, Releaser::Worker, 0).await? }
+        ),
+        scenario!("release", "by a client", |lab| { leased(lab, &[expiring(11), task(12)]).await? }, |lab| {
+            give_back(lab, 11, Releaser::Client { acquired: Some(1) }, 0).await?
+        }),
         scenario!("release", "with a delay", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
-            give_back(lab, 11, 5000).await?
+            give_back(lab, 11, Releaser::Worker, 5000).await?
         }),
         scenario!(
             "release",
@@ -112,7 +137,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 leased(lab, &[keyed(11, DedupeMode::Keep, None)]).await?;
                 call_off(lab, &[11]).await?;
             },
-            |lab| { give_back(lab, 11, 0).await? }
+            |lab| { give_back(lab, 11, Releaser::Worker, 0).await? }
         ),
     ]
 }

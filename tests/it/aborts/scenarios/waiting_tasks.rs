@@ -8,6 +8,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::delete::DeleteReason;
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
+use slotwheel::store::ops::release::Releaser;
 use slotwheel::store::ops::retry::retry;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
@@ -88,7 +89,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 leased(lab, &[task(11)]).await?;
                 lab.submit(&[task(12), task(21)]).await?;
                 call_off(lab, &[11, 12]).await?;
-                give_back(lab, 11, 0).await?;
+                give_back(lab, 11, Releaser::Worker, 0).await?;
             },
             |lab| {
                 retry(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
