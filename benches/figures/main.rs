@@ -224,7 +224,7 @@ impl FilledStore {
         self.fixture.advance(10);
         let mut caller = Caller::new();
         let expiry = self.measure_cost(&["evalsha", "eval"], async || {
-            assert!(!expire_tasks(&self.shard, &mut caller).await.unwrap())
+            assert_eq!(expire_tasks(&self.shard, &mut caller, 500).await.unwrap(), 100)
         });
         [cancel, expiry.await / 100.0, get, list, get_request, list_request]
     }

@@ -14,6 +14,22 @@ use crate::domain::queue::QueueName;
 /// An invariant, in the order of repairs: later ones count what earlier ones repair.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Invariant {
+    /// A key has the type of its pattern.
+    KeyType {
+        /// The key without the shard's base.
+        key: Vec<u8>,
+        /// The name of the type in Redis.
+        expected: &'static str,
+    },
+    /// The fields of a task are readable.
+    TaskRecord {
+        /// The task.
+        id: TaskId,
+        /// The violation that was found.
+        violation: String,
+        /// The document, if it cannot be decoded.
+        document: Option<Vec<u8>>,
+    },
     /// The shard's counters are not below any number in use.
     Counters {
         /// The highest sequence number found.
@@ -71,6 +87,11 @@ impl Invariant {
     pub(super) fn script_args(&self) -> Vec<Vec<u8>> {
         let bytes = |text: &str| text.as_bytes().to_vec();
         let (kind, arguments): (_, Vec<Vec<u8>>) = match self {
+            Invariant::KeyType { key, expected } => ("key_type", vec![key.clone(), bytes(expected)]),
+            Invariant::TaskRecord { id, violation, document } => {
+                let fixed = [id.as_bytes().to_vec(), bytes(violation)];
+                ("task_record", fixed.into_iter().chain(document.clone()).collect())
+            }
             Invariant::Counters { seq, turn } => ("counters", vec![bytes(&seq.to_string()), bytes(&turn.to_string())]),
             Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
             Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),
@@ -102,7 +123,9 @@ impl Invariant {
             | Invariant::Idempotency(_)
             | Invariant::WheelEntry { .. } => 100,
             Invariant::QueueIndexes(_) | Invariant::SettingsIndex(_) => 20,
-            Invariant::Counters { .. }
+            Invariant::KeyType { .. } => 20,
+            Invariant::TaskRecord { .. }
+            | Invariant::Counters { .. }
             | Invariant::DedupeKey { .. }
             | Invariant::QueueCounts { .. }
             | Invariant::ShardCounts(_) => 1,
@@ -127,6 +150,11 @@ fn hex(bytes: &[u8]) -> String {
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Invariant::KeyType { key, .. } => match key.strip_prefix(b"task:").and_then(TaskId::from_bytes) {
+                Some(id) => write!(f, "task {id}"),
+                None => write!(f, "key {}", escape(key)),
+            },
+            Invariant::TaskRecord { id, .. } => write!(f, "task {id}"),
             Invariant::Counters { .. } => f.write_str("counters of the shard"),
             Invariant::IndexEntry { member, index } => {
                 let index = match index.strip_prefix(b"claim:") {

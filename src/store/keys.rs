@@ -20,6 +20,7 @@ pub enum KeyType {
     Set,
     String,
     List,
+    Any,
 }
 
 /// One kind of key.
@@ -114,6 +115,7 @@ pub const PATTERNS: &[KeyPattern] = &[
         "first shard: worker -> first and last seen, last claim, description; record_workers",
     ),
     key("workers_seen", KeyType::Zset, "first shard: workers by the time they were last seen; record_workers"),
+    key("quarantine:<time>:<key>", KeyType::Any, "an unreadable key that was set aside, under its name; repair"),
     key("arc:<queue>", KeyType::Zset, "reserved: slots of a queue by number, for affinity"),
     key("held:<queue>", KeyType::Hash, "reserved: slot -> leases or holder, for limits per slot"),
     key("waking", KeyType::Zset, "reserved: queues by the time that frees them"),

@@ -13,8 +13,10 @@ pub mod error;
 #[path = "../../fuzz/harness/store.rs"]
 pub mod fuzz;
 pub mod invariant;
+pub mod isolation;
 pub mod keys;
 pub mod metrics;
+pub mod notes;
 pub mod notify;
 mod opaque;
 pub mod ops;

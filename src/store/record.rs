@@ -144,6 +144,11 @@ impl TaskHash {
         Ok((!by_name.is_empty()).then_some(TaskHash { id, by_name }))
     }
 
+    /// Returns the name of the task in messages.
+    pub(super) fn name(&self) -> String {
+        format!("task {}", self.id)
+    }
+
     pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.by_name.get(name.as_bytes()).map(Vec::as_slice)
     }

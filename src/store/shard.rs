@@ -8,6 +8,7 @@ use super::circuit_breaker::CircuitBreaker;
 use super::error::Result;
 use super::keys::{Keys, tags};
 use super::metrics::Transitions;
+use super::notes::Notes;
 use super::redis::client::Client;
 use super::redis::replication::{Replication, WrittenCall};
 use super::redis::script::Script;
@@ -27,6 +28,8 @@ pub struct Store {
 impl Store {
     /// Returns the store of a data set. All its keys begin with `prefix`.
     pub fn new(client: Arc<Client>, layout: Shards, prefix: &str) -> Self {
+        let degradations: Arc<Degradations> = Arc::default();
+        let unreadable = Arc::new(Notes::new(degradations.clone()));
         let shards = tags(layout).into_iter().enumerate();
         let shards = shards.map(|(index, tag)| Shard {
             index,
@@ -34,8 +37,9 @@ impl Store {
             breaker: Arc::new(CircuitBreaker::new(index)),
             client: client.clone(),
             replication: None,
+            unreadable: unreadable.clone(),
         });
-        Store { shards: shards.collect(), layout, client, degradations: Arc::default() }
+        Store { shards: shards.collect(), layout, client, degradations }
     }
 
     /// Returns a store that confirms a submit only when replicas have it.
@@ -96,6 +100,7 @@ pub struct Shard {
     pub breaker: Arc<CircuitBreaker>,
     client: Arc<Client>,
     replication: Option<Arc<Replication>>,
+    unreadable: Arc<Notes>,
 }
 
 /// The caller of scripts that write: a random id and the number of its last call.
@@ -219,6 +224,11 @@ impl Shard {
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Returns the notes of unreadable data, of all shards.
+    pub fn unreadable(&self) -> &Notes {
+        &self.unreadable
     }
 
     /// Returns the counters of transitions.

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use tokio::time::timeout;
 
-use super::job::Context;
+use super::job::{Context, Turn};
+use super::stale_entries::correct_entries;
 use crate::domain::id::TaskId;
 use crate::domain::task::ErrorReport;
 use crate::spans::{ExecutionOutcome, READ_TIMEOUT, Spans, TaskSpan, TracedTask, system_time};
@@ -16,41 +17,38 @@ use crate::store::{Error, Result, Shard};
 /// A span to send: task, span, start, end.
 type Span = (TracedTask, TaskSpan, SystemTime, SystemTime);
 
-pub(super) async fn run(context: &mut Context) -> Result<()> {
-    let Some(next_due) = &context.next_due else { return Ok(()) };
-    for queue in &next_due.due_queues {
-        loop {
-            let expired = expired_leases(&context.shard, queue, next_due.now).await?;
-            let count = expired.len();
-            if count == 0 {
-                break;
-            }
-            let expired: Vec<ExpiredLease> = expired
-                .into_iter()
-                .filter_map(|(id, holding)| {
-                    let wait_ms = holding.retry_delay_ms(rand::random());
-                    let report = ErrorReport {
-                        worker: holding.worker,
-                        kind: "lease_expired".into(),
-                        message: "the lease expired before the worker reported".into(),
-                        details: None,
-                    };
-                    Some(ExpiredLease { id, token: holding.lease?, report, wait_ms })
-                })
-                .collect();
-            let traced = read_spans(&context.shard, &expired, &context.spans).await;
-            let ended = expire_leases(&context.shard, &mut context.caller, &expired).await?;
-            for (task, span, start, end) in ended.iter().filter_map(|index| traced.get(*index)?.as_ref()) {
-                context.spans.send(task, span, *start, *end);
-            }
-            // Fewer leases ended than had expired: another server was faster, or heartbeats extended them. The next run
-            // reads the rest again.
-            if ended.len() < count {
-                break;
-            }
+pub(super) async fn step(context: &mut Context, turn: &Turn) -> Result<usize> {
+    let Some(queue) = &turn.queue else { return Ok(0) };
+    let found = expired_leases(&context.shard, queue, turn.now, turn.limit).await?;
+    if found.entries == 0 {
+        return Ok(0);
+    }
+    let expired: Vec<ExpiredLease> = found
+        .leases
+        .into_iter()
+        .filter_map(|(id, holding)| {
+            let wait_ms = holding.retry_delay_ms(rand::random());
+            let report = ErrorReport {
+                worker: holding.worker,
+                kind: "lease_expired".into(),
+                message: "the lease expired before the worker reported".into(),
+                details: None,
+            };
+            Some(ExpiredLease { id, token: holding.lease?, report, wait_ms })
+        })
+        .collect();
+    if !expired.is_empty() {
+        let traced = read_spans(&context.shard, &expired, &context.spans).await;
+        let ended = expire_leases(&context.shard, &mut context.caller, &expired).await?;
+        for (task, span, start, end) in ended.iter().filter_map(|index| traced.get(*index)?.as_ref()) {
+            context.spans.send(task, span, *start, *end);
+        }
+        if !ended.is_empty() {
+            return Ok(ended.len());
         }
     }
-    Ok(())
+    // Another server was faster, heartbeats extended the leases, or the entries are stale.
+    correct_entries(context, &format!("leased:{queue}"), turn).await
 }
 
 /// Returns, for each lease, the span of its execution; `None` if the task is not traced. Empty if spans are disabled.

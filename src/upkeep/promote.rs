@@ -1,13 +1,10 @@
 //! Makes scheduled tasks ready when their delay has ended.
 
-use super::job::Context;
+use super::job::{Context, Turn};
 use crate::store::Result;
 use crate::store::ops::promote::promote;
 
-pub(super) async fn run(context: &mut Context) -> Result<()> {
-    let Some(next_due) = &context.next_due else { return Ok(()) };
-    for queue in &next_due.due_queues {
-        while promote(&context.shard, &mut context.caller, queue).await? {}
-    }
-    Ok(())
+pub(super) async fn step(context: &mut Context, turn: &Turn) -> Result<usize> {
+    let Some(queue) = &turn.queue else { return Ok(0) };
+    promote(&context.shard, &mut context.caller, queue, turn.limit).await
 }

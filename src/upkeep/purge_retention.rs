@@ -1,20 +1,19 @@
 //! Retention: deletes ended tasks whose retention has elapsed.
 
-use super::job::Context;
+use super::job::{Context, Turn};
+use super::stale_entries::correct_entries;
 use crate::store::Result;
 use crate::store::ops::delete::{DeleteReason, Deleted, delete};
 use crate::store::views::page::past_retention;
 
-pub(super) async fn run(context: &mut Context) -> Result<()> {
-    let Some(next_due) = &context.next_due else { return Ok(()) };
-    loop {
-        let ids = past_retention(&context.shard, next_due.now).await?;
-        if ids.is_empty() {
-            return Ok(());
-        }
+pub(super) async fn step(context: &mut Context, turn: &Turn) -> Result<usize> {
+    let ids = past_retention(&context.shard, turn.now, turn.limit).await?;
+    if !ids.is_empty() {
         let results = delete(&context.shard, &mut context.caller, &DeleteReason::RetentionElapsed, &ids).await?;
-        if !results.contains(&Deleted::Now) {
-            return Ok(());
+        let deleted = results.iter().filter(|result| **result == Deleted::Now).count();
+        if deleted > 0 {
+            return Ok(deleted);
         }
     }
+    correct_entries(context, "retention", turn).await
 }

@@ -49,11 +49,30 @@ async fn repair_lists_its_repairs_and_succeeds_if_nothing_remains() {
 async fn repair_fails_if_a_violation_remains() {
     let fixture = Fixture::start().await;
     let store = fixture.store().await;
-    let key = [store.first_shard().keys.base().as_bytes(), b"task:0123456789abcdef"].concat();
+    let key = [store.first_shard().keys.base().as_bytes(), b"task:no id"].concat();
     fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(slotwheel::store::record::fields::STATE).arg("ready")).await;
     let (output, said) = doctor(&fixture, &["--repair"]);
     assert!(!output.status.success() && said.ends_with("1 defect\n"), "{said}");
-    assert!(said.contains("the task is left as it is"), "{said}");
+    assert!(said.contains("has an id of 5 bytes instead of 16"), "{said}");
     fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn unreadable_task_is_named_and_set_aside_by_repair() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let store = fixture.store().await;
+    let task = slotwheel::domain::id::TaskId::parse(crate::support::text(&id)).unwrap();
+    let shard = store.shard_for_task(&task);
+    fixture.redis.ask::<()>(cmd("SET").arg(shard.keys.task(&task)).arg("x")).await;
+
+    let (output, said) = doctor(&fixture, &[]);
+    let defect =
+        format!("DEFECT shard {}: task {}: the type is string, expected hash", shard.index, crate::support::text(&id));
+    assert!(!output.status.success() && said.contains(&defect), "{said}");
+    let (output, said) = doctor(&fixture, &["--repair"]);
+    assert!(output.status.success() && said.contains("expected hash; set aside under quarantine:"), "{said}");
+    assert!(said.contains("1 unreadable keys are set aside"), "{said}");
     fixture.end().await;
 }

@@ -182,25 +182,33 @@ async fn repair_beside_working_servers_repairs_all_and_loses_no_task() {
 }
 
 #[tokio::test]
-async fn unreadable_task_is_reported_and_not_changed() {
+async fn unreadable_task_is_set_aside_and_returns_when_it_is_put_back() {
     let fixture = Fixture::start().await;
     let broken = fixture.submit("q", json!(1)).await["id"].clone();
     let whole = fixture.submit("q", json!(2)).await["id"].clone();
     let store = fixture.store().await;
     let id = TaskId::parse(text(&broken)).unwrap();
-    let key = store.shard_for_task(&id).keys.task(&id);
-    let document: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&key).arg(fields::DOCUMENT)).await;
-    fixture.redis.ask::<()>(cmd("HDEL").arg(&key).arg(fields::DOCUMENT)).await;
+    let shard = store.shard_for_task(&id);
+    let task = shard.keys.task(&id);
+    let document: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&task).arg(fields::DOCUMENT)).await;
+    fixture.redis.ask::<()>(cmd("HDEL").arg(&task).arg(fields::DOCUMENT)).await;
 
-    let rest = repair(&store, |step| panic!("{step:?}")).await.expect("a repair");
-
-    let findings: Vec<_> = rest.findings.iter().map(|finding| finding.text.clone()).collect();
+    let findings = audit(&store).await.expect("an audit").findings;
+    let findings: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].contains(text(&broken)) && findings[0].contains("field d"), "{findings:?}");
-    // It blocks no other task. After a manual repair it is processed.
-    let claimed = fixture.claim_one("q").await;
-    assert_eq!(claimed["id"], whole);
-    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(fields::DOCUMENT).arg(document)).await;
+    // It blocks no other task.
+    assert_eq!(fixture.claim_one("q").await["id"], whole);
+    let rest = repair(&store, |_| {}).await.expect("a repair");
+    assert!(rest.findings.is_empty() && rest.remarks.len() == 1, "{rest:?}");
+    let counts = fixture.counts("q").await;
+    assert_eq!((&counts["submitted"], &counts["ready"], &counts["deleted"]), (&json!(2), &json!(0), &json!(1)));
+
+    let aside: Vec<Vec<u8>> = fixture.redis.ask(&on("KEYS", key(shard, "quarantine:*"))).await;
+    assert!(aside.len() == 1 && aside[0].ends_with(id.as_bytes()), "{aside:?}");
+    fixture.redis.ask::<()>(cmd("HSET").arg(&aside[0]).arg(fields::DOCUMENT).arg(document)).await;
+    fixture.redis.ask::<()>(cmd("RENAME").arg(&aside[0]).arg(&task)).await;
+    assert!(repair(&store, |_| {}).await.expect("a repair").findings.is_empty());
     assert_eq!(fixture.claim_one("q").await["id"], broken);
     fixture.end().await;
 }

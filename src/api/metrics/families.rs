@@ -157,7 +157,7 @@ impl Families {
         let metrics = self.api.upkeep.metrics();
         encoder.histograms(
             "slotwheel_upkeep_lag",
-            "Time from due until a job of this server's upkeep ran. expire_leases and promote share one due time.",
+            "Time from due until a turn of upkeep at this server took work. expire_leases and promote share one due time.",
             SECONDS,
             metrics.lags().into_iter().map(|(job, lags)| ([("upkeep_job", job)], lags)),
         )?;
@@ -171,6 +171,11 @@ impl Families {
             "slotwheel_upkeep_failures",
             "Failed runs of a job of upkeep.",
             metrics.failures().into_iter().map(|(job, count)| ([("upkeep_job", job)], count)),
+        )?;
+        encoder.counters(
+            "slotwheel_upkeep_postponed",
+            "Entries that a job of upkeep could not process, and postponed by a minute.",
+            metrics.postponed().into_iter().map(|(job, count)| ([("upkeep_job", job)], count)),
         )
     }
 

@@ -16,6 +16,9 @@ use crate::store::{Caller, Shard};
 /// Pause before a call of unknown outcome is sent again, and between checks of an open circuit breaker.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// Expired tasks that are ended after a call that passed over some: few, because waiters of other queues wait meanwhile.
+const MAX_EXPIRED: usize = 100;
+
 /// Runs until `stop`.
 pub(super) async fn run(
     shard: Shard,
@@ -54,7 +57,7 @@ pub(super) async fn run(
                 metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
                 let served_count = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
                 metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served_count);
-                if has_passed_expired && let Err(error) = expire_tasks(&shard, &mut caller).await {
+                if has_passed_expired && let Err(error) = expire_tasks(&shard, &mut caller, MAX_EXPIRED).await {
                     tracing::debug!(%error, shard = shard.index, "expiring tasks failed; upkeep does it later");
                 }
             }

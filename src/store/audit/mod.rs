@@ -5,7 +5,7 @@
 //! The audit reads while servers write, so it may see half of a transition. A mismatch is therefore only a suspect
 //! until `views/verify_invariants`, which checks its keys atomically, confirms it. `ops/repair` checks again in the
 //! script that writes. The task's hash is authoritative: indexes, counts and keys follow it. A repair never deletes a
-//! task; an unreadable task is reported and left as it is.
+//! task. It sets unreadable tasks and keys of a wrong type aside, under `quarantine:`, and counts such tasks as deleted.
 //!
 //! Memory: about 400 bytes for each task of one shard. Each call checks at most 100 entries.
 
@@ -123,26 +123,54 @@ async fn run_pass(shard: &Shard) -> Result<AuditPass> {
     let snapshot = scan::scan(shard).await?;
     let suspects: Vec<Invariant> = indexes::find_suspects(&snapshot).into_iter().collect();
     let mut pass = AuditPass { snapshot, violations: Vec::new(), remarks: Vec::new() };
-    for batch in batches(&suspects) {
-        match verify_invariants(shard, batch).await {
-            Ok(results) => {
-                for (invariant, found) in batch.iter().zip(results) {
-                    let (violations, remarks): (Vec<_>, Vec<_>) =
-                        found.into_iter().partition(|violation| !violation.problem.is_empty());
-                    pass.remarks.extend(remarks.into_iter().map(|remark| format!("{invariant}: {}", remark.repair)));
-                    if !violations.is_empty() {
-                        pass.violations.push((invariant.clone(), violations));
-                    }
-                }
-            }
+    let set_aside = pass.snapshot.set_aside;
+    if set_aside > 0 {
+        pass.remarks
+            .push(format!("{set_aside} unreadable keys are set aside under quarantine:, until they are deleted"));
+    }
+    let verified = call_each(&suspects, async |batch| verify_invariants(shard, batch).await).await?;
+    for (invariant, outcome) in verified {
+        let found = match outcome {
+            Ok(found) => found,
             // A key of a wrong type: it is reported separately.
-            Err(Error::Unexpected(why)) => {
-                pass.snapshot.unreadable.push(format!("{} invariants cannot be checked: {why}", batch.len()));
+            Err(error) => {
+                pass.snapshot.unreadable.push(format!("{invariant} cannot be checked: {error}"));
+                continue;
             }
-            Err(error) => return Err(error),
+        };
+        let (violations, remarks): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|violation| !violation.problem.is_empty());
+        pass.remarks.extend(remarks.into_iter().map(|remark| format!("{invariant}: {}", remark.repair)));
+        if !violations.is_empty() {
+            pass.violations.push((invariant.clone(), violations));
+        } else if let Invariant::TaskRecord { violation, .. } = invariant {
+            pass.snapshot.unreadable.push(format!("{violation}; the task is left as it is"));
         }
     }
     Ok(pass)
+}
+
+/// Calls `call` for all invariants, many at once. Returns the outcome of each. If a call meets unreadable data, it is repeated
+/// for each half, so that only the invariants of that data fail.
+async fn call_each<'a>(
+    invariants: &'a [Invariant],
+    mut call: impl AsyncFnMut(&[Invariant]) -> Result<Vec<Vec<Violation>>>,
+) -> Result<Vec<(&'a Invariant, Result<Vec<Violation>>)>> {
+    let mut outcomes = Vec::with_capacity(invariants.len());
+    let mut rest: Vec<&'a [Invariant]> = batches(invariants).collect();
+    rest.reverse();
+    while let Some(batch) = rest.pop() {
+        match (call(batch).await, batch) {
+            (Ok(found), _) => outcomes.extend(batch.iter().zip(found.into_iter().map(Ok))),
+            (Err(error @ Error::Unexpected(_)), [invariant]) => outcomes.push((invariant, Err(error))),
+            (Err(Error::Unexpected(_)), _) => {
+                let (first, second) = batch.split_at(batch.len() / 2);
+                rest.extend([second, first]);
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(outcomes)
 }
 
 /// Divides a sorted list into calls.
@@ -169,9 +197,11 @@ async fn repair_all(
         invariants.insert(invariant);
     }
     let invariants: Vec<Invariant> = invariants.into_iter().collect();
-    for batch in batches(&invariants) {
-        for (invariant, repaired) in batch.iter().zip(ops::repair::repair(shard, caller, batch).await?) {
-            for Violation { problem, repair } in repaired.into_iter().filter(|found| !found.problem.is_empty()) {
+    let repaired = call_each(&invariants, async |batch| ops::repair::repair(shard, caller, batch).await).await?;
+    for (invariant, repaired) in repaired {
+        // The next pass reports what could not be repaired.
+        for Violation { problem, repair } in repaired.unwrap_or_default() {
+            if !problem.is_empty() {
                 on_event(RepairEvent::Repaired(finding(format!("{invariant}: {problem}; {repair}"))));
             }
         }

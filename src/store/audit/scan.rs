@@ -8,10 +8,11 @@ use crate::domain::id::TaskId;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::store::error::Result;
+use crate::store::error::{Error, Result};
 use crate::store::invariant::Invariant;
+use crate::store::isolation::check_readable;
 use crate::store::keys::{KeyType, PATTERNS};
-use crate::store::record::{TaskHash, fields};
+use crate::store::record::{self, TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
@@ -81,6 +82,8 @@ pub(super) struct ShardSnapshot {
     pub(super) turn: i64,
     /// Invariants violated by malformed entries.
     pub(super) malformed: BTreeSet<Invariant>,
+    /// The number of keys that a repair has set aside.
+    pub(super) set_aside: usize,
     /// Messages about data that cannot be read.
     pub(super) unreadable: Vec<String>,
 }
@@ -153,6 +156,10 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
             KeyType::Set => "set",
             KeyType::String => "string",
             KeyType::List => "list",
+            KeyType::Any => {
+                snapshot.set_aside += 1;
+                continue;
+            }
         };
         let found = text(found)?;
         if found == "none" {
@@ -160,8 +167,7 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
         }
         let id = (word == "task").then(|| TaskId::from_bytes(rest));
         if found != wanted {
-            let shown = String::from_utf8_lossy(name);
-            snapshot.unreadable.push(format!("key {shown} has type {found} instead of {wanted}"));
+            snapshot.malformed.insert(Invariant::KeyType { key: name.to_vec(), expected: wanted });
             snapshot.unreadable_tasks.extend(id.flatten());
             continue;
         }
@@ -186,8 +192,8 @@ async fn read_keys(shard: &Shard, keys: &[Vec<u8>], snapshot: &mut ShardSnapshot
                     snapshot.tasks.insert(*id, task);
                 }
                 Err(error) => {
-                    snapshot.unreadable.push(format!("{error}; the task is left as it is"));
                     snapshot.unreadable_tasks.insert(*id);
+                    snapshot.malformed.insert(unreadable_task(*id, &fields, &error));
                 }
             }
         }
@@ -296,17 +302,17 @@ fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {
     Some((priority.parse().ok().filter(|priority| *priority <= 9)?, Slot::new(slot.parse().ok()?)?.number()))
 }
 
-/// Returns the fields that the audit needs. A task without its index score is an error.
+/// Returns the invariant that an unreadable task violates.
+fn unreadable_task(id: TaskId, fields: &TaskHash, error: &Error) -> Invariant {
+    let document = fields.bytes(fields::DOCUMENT).unwrap_or_default();
+    let document = record::decode_document(document).is_none().then(|| document.to_vec());
+    Invariant::TaskRecord { id, violation: error.to_string(), document }
+}
+
+/// Returns the fields that the audit needs.
 fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
-    let state = fields.task()?.state;
+    let state = check_readable(fields)?;
     let is_waiting = matches!(state, State::Scheduled | State::Ready);
-    let time = match state {
-        State::Ready => fields::SEQ,
-        State::Scheduled => fields::RUN_AT,
-        State::Leased => fields::LEASE_UNTIL,
-        State::Completed | State::Dead | State::Cancelled | State::Expired => fields::FINISHED_AT,
-    };
-    fields.required_int(time)?;
     Ok(TaskSnapshot {
         queue: fields.queue()?,
         state,

@@ -17,6 +17,14 @@ for _, id in ipairs(ids) do
   if task and has_expired(task) then
     expire(task, ARGV[5])
     ended = ended + 1
+  else
+    -- A stale entry must not come before others again. A task that waits again gets a new one.
+    local expires_at = task and (task[F.state] == 'ready' or task[F.state] == 'scheduled') and tonumber(task[F.expires_at])
+    if expires_at then
+      zset_add(base .. 'expirations', digits(expires_at), id)
+    else
+      zset_remove(base .. 'expirations', id)
+    end
   end
 end
 return commit({ ended, #ids })

@@ -6,16 +6,15 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script =
-    script!(write "expire_tasks", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
+pub(super) static SCRIPT: Script = script!(write "expire_tasks", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
-/// Ends waiting tasks whose time of expiry has passed. Returns whether there may be more.
-pub async fn expire_tasks(shard: &Shard, caller: &mut Caller) -> Result<bool> {
+/// Ends waiting tasks whose time of expiry has passed, and removes entries of tasks that do not wait: at most `limit` of
+/// both. Returns the number of both.
+pub async fn expire_tasks(shard: &Shard, caller: &mut Caller, limit: usize) -> Result<usize> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push_int(limits::RETAIN_OTHER_MS).push_usize(limits::MAX_CALL_ITEMS);
+    call.push_int(limits::RETAIN_OTHER_MS).push_usize(limit);
     let mut reply = reply::read_list(call.send().await?)?;
     let (ended, checked) = (reply.int()?, reply.int()?);
     shard.transitions().expired.add(ended.unsigned_abs());
-    // If no task ended, the next call would read the same stale entries; the audit reports them.
-    Ok(ended > 0 && checked >= limits::MAX_CALL_ITEMS as i64)
+    Ok(usize::try_from(checked).unwrap_or(0))
 }

@@ -7,16 +7,17 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = 
+pub(super) static SCRIPT: Script =
     script!(write "promote", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
-/// Makes due tasks of the queue ready, and updates the queue's time in `due`. Returns whether there may be more.
-pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName) -> Result<bool> {
+/// Makes at most `limit` due tasks of the queue ready, and updates the queue's time in `due`. Returns the number of entries
+/// that it took from the index.
+pub async fn promote(shard: &Shard, caller: &mut Caller, queue: &QueueName, limit: usize) -> Result<usize> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push(queue.as_str()).push_usize(limits::MAX_CALL_ITEMS).push_int(limits::RETAIN_OTHER_MS);
+    call.push(queue.as_str()).push_usize(limit).push_int(limits::RETAIN_OTHER_MS);
     let mut reply = reply::read_list(call.send().await?)?;
     let (taken, expired) = (reply.int()?, reply.int()?);
     shard.transitions().promoted.add(taken.saturating_sub(expired).unsigned_abs());
     shard.transitions().expired.add(expired.unsigned_abs());
-    Ok(taken >= limits::MAX_CALL_ITEMS as i64)
+    Ok(usize::try_from(taken).unwrap_or(0))
 }

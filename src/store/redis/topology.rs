@@ -144,14 +144,19 @@ impl Connection {
         reply.and_then(Value::extract_error)
     }
 
-    /// Sends commands together and returns one reply for each. All keys lie in one Redis slot.
+    /// Sends commands together and returns one reply for each. All keys lie in one Redis slot. A command on a key of
+    /// another type has the error as its reply; any other error is the pipeline's.
     pub(super) async fn send_pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         let count = pipeline.len();
         let replies = match self {
             Connection::Single(connection) => connection.req_packed_commands(pipeline, 0, count).await,
             Connection::Cluster(connection) => connection.req_packed_commands(pipeline, 0, count).await,
         };
-        replies?.into_iter().map(Value::extract_error).collect()
+        let keep_wrong_type = |reply| match reply {
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Value::ServerError(error)),
+            reply => reply.extract_error(),
+        };
+        replies?.into_iter().map(keep_wrong_type).collect()
     }
 
     /// Sends a command that names no key to the master of `key`.

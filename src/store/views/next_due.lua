@@ -1,15 +1,37 @@
---[[ next_due: returns Redis' time and the next times at which upkeep has work.
+--[[ next_due: returns Redis' time, the next times at which upkeep has work, and a page of the queues that are due.
 
 KEYS    due, expirations, retention
-ARGV[3] limit       maximum of queues
-RETURNS {now, first time in due | '', first time of expiry | '', first end of a retention | '', queue that is due, …}
+ARGV[3] skip        number of due queues to pass over, so that pages take turns
+ARGV[4] limit       maximum of queues
+RETURNS {now, first time in due | '', first time of expiry | '', first end of a retention | '', the first of these times
+        that is later than now | '', number of due queues, {unreadable key, …}, queue that is due, its time, …}
 MOVES   -
-COST    O(limit)
+COST    O(skip + limit)
 ]]
-local reply = { now }
-for i, key in ipairs({ base .. 'due', base .. 'expirations', base .. 'retention' }) do
-  reply[i + 1] = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or ''
+local unreadable, future = {}, nil
+
+-- Returns the first members of an index from a score on, with their scores. An index that cannot be read costs its own
+-- jobs alone.
+local function range(key, from, to, skip, limit)
+  local page = redis.pcall('ZRANGEBYSCORE', key, from, to, 'WITHSCORES', 'LIMIT', skip, limit)
+  if not page.err then return page end
+  unreadable[#unreadable + 1] = string.sub(key, #base + 1)
+  return {}
 end
-local queues = call('ZRANGEBYSCORE', base .. 'due', '-inf', digits(now), 'LIMIT', 0, ARGV[3])
-for _, queue in ipairs(queues) do reply[#reply + 1] = queue end
-return cmsgpack.pack(reply)
+
+local function see(time)
+  if time and tonumber(time) > now and (not future or tonumber(time) < future) then future = tonumber(time) end
+end
+
+local first_due = range(base .. 'due', '-inf', '+inf', 0, 1)[2]
+local first_expiry = range(base .. 'expirations', '-inf', '+inf', 0, 1)[2]
+local first_retention = range(base .. 'retention', '-inf', '+inf', 0, 1)[2]
+local page, due_count = {}, 0
+if first_due and tonumber(first_due) <= now then
+  page, due_count = range(base .. 'due', '-inf', now_digits, ARGV[3], ARGV[4]), call('ZCOUNT', base .. 'due', '-inf', now_digits)
+  see(range(base .. 'due', '(' .. now_digits, '+inf', 0, 1)[2])
+end
+see(first_due)
+see(first_expiry)
+see(first_retention)
+return cmsgpack.pack({ now, first_due or '', first_expiry or '', first_retention or '', future or '', due_count, unreadable, unpack(page) })

@@ -3,7 +3,6 @@
 use deadpool_redis::redis::{Value, cmd};
 
 use crate::domain::id::TaskId;
-use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
@@ -75,10 +74,10 @@ pub(in crate::store) fn decode(reply: Value) -> Result<Vec<Position>> {
     Ok(positions)
 }
 
-/// Returns ended tasks whose retention has elapsed at `now`, at most 500.
-pub async fn past_retention(shard: &Shard, now: TimestampMs) -> Result<Vec<TaskId>> {
+/// Returns ended tasks whose retention has elapsed at `now`, at most `limit`.
+pub async fn past_retention(shard: &Shard, now: TimestampMs, limit: usize) -> Result<Vec<TaskId>> {
     let mut command = cmd("ZRANGEBYSCORE");
-    command.arg(shard.keys.retention()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limits::MAX_CALL_ITEMS);
+    command.arg(shard.keys.retention()).arg("-inf").arg(now.0).arg(&["LIMIT", "0"]).arg(limit);
     let list = read_list(shard.send(&command).await?)?;
     Ok(list.filter_map(|id| TaskId::from_bytes(&bytes(id).ok()?)).collect())
 }

@@ -240,8 +240,9 @@ impl Lab {
     /// Ends the expired leases of `queue`.
     pub async fn reap(&self, queue: &QueueName, wait_ms: i64) -> Result<()> {
         let now = next_due(self.shard()).await?.now;
-        let leases: Vec<ExpiredLease> = expired_leases(self.shard(), queue, now)
+        let leases: Vec<ExpiredLease> = expired_leases(self.shard(), queue, now, 500)
             .await?
+            .leases
             .into_iter()
             .map(|(id, holding)| ExpiredLease {
                 id,
@@ -260,10 +261,10 @@ impl Lab {
         for name in ["q", "r"] {
             apply_settings(self.shard(), &mut caller, &queue(name), 99, &QueueSettings::default()).await?;
             self.reap(&queue(name), 0).await?;
-            promote(self.shard(), &mut caller, &queue(name)).await?;
+            promote(self.shard(), &mut caller, &queue(name), 500).await?;
         }
         // A task that was leased at its time of expiry waits again.
-        expire_tasks(self.shard(), &mut caller).await?;
+        expire_tasks(self.shard(), &mut caller, 500).await?;
         let mut worked = Vec::new();
         loop {
             let claimed = self.claim(&["q", "r"], &[want(100, None, 2)]).await?;

@@ -3,7 +3,7 @@
 local redis_call = redis.call
 local state = { touched = {}, emptied = {}, has_written = false, has_published = false }
 local WRITES = { HSET = true, HDEL = true, ZADD = true, ZREM = true, SET = true, DEL = true, SADD = true, SREM = true,
-  PEXPIRE = true, UNLINK = true }
+  PEXPIRE = true, UNLINK = true, RENAME = true }
 local WITHOUT_KEYS = { TIME = true, SPUBLISH = true }
 local redis = setmetatable({
   call = function(name, ...)

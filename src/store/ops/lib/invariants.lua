@@ -1,7 +1,7 @@
 -- invariants: checks that indexes, counts and keys agree with the hashes of the tasks, and repairs them by those.
 --
--- Each check calls `flag(violation, repair)` for each violation, and stages the writes of the repair. A task that cannot
--- be read is left alone, as are the entries that name it.
+-- Each check calls `flag(violation, repair)` for each violation, and stages the writes of the repair. The entries of a task
+-- that cannot be read are left alone until it is set aside.
 --
 -- defines: check_invariants, default_retain_ms
 -- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, wheel, dedupe
@@ -13,7 +13,10 @@ local ENDED = { completed = true, dead = true, cancelled = true, expired = true 
 local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_until, completed = F.finished_at,
   dead = F.finished_at, cancelled = F.finished_at, expired = F.finished_at }
 local CHECKED_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.run_at, F.lease_until, F.finished_at,
-  F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested }
+  F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested, F.created_at, F.ready_at, F.attempts,
+  F.max_attempts, F.acquired, F.leased_at, F.lease_ms, F.lease_token }
+-- Numbers that may be missing, but not anything else.
+local OPTIONAL_NUMBERS = { F.expires_at, F.retain_ms, F.ready_at, F.attempts, F.max_attempts, F.acquired, F.leased_at, F.lease_ms }
 -- Limits of the sums of one script.
 local MAX_SLOTS, MAX_QUEUES = 16384, 4096
 -- State -> how long an ended task without its own retention is kept; set by scripts that repair.
@@ -21,19 +24,25 @@ local default_retain_ms = {}
 local UNREADABLE, known_tasks, checks = {}, {}, {}
 
 local function is_readable(task)
-  return SCORE_FIELD[task[F.state]] and task[F.queue] and tonumber(task[F.slot]) and tonumber(task[F.priority])
-    and tonumber(task[F.seq]) and tonumber(task[SCORE_FIELD[task[F.state]]])
+  local slot, priority = tonumber(task[F.slot]), tonumber(task[F.priority])
+  if not slot or slot >= 16384 or not priority or priority > 9 or not task[F.queue] then return false end
+  for _, name in ipairs(OPTIONAL_NUMBERS) do
+    if task[name] and not tonumber(task[name]) then return false end
+  end
+  if task[F.state] == 'leased' and (#(task[F.lease_token] or '') ~= 16 or not task[F.max_attempts]) then return false end
+  return tonumber(task[F.created_at]) and tonumber(task[F.seq]) and SCORE_FIELD[task[F.state]]
+    and tonumber(task[SCORE_FIELD[task[F.state]]])
 end
 
 -- Returns the task without its empty fields; false if there is none, UNREADABLE if it cannot be read.
 local function find_task(id)
   if known_tasks[id] ~= nil then return known_tasks[id] end
   local task = { id = id, key = base .. 'task:' .. id }
-  local values = call('HMGET', task.key, unpack(CHECKED_FIELDS))
+  local values = redis.pcall('HMGET', task.key, unpack(CHECKED_FIELDS))
   for i, name in ipairs(CHECKED_FIELDS) do
     if values[i] and values[i] ~= '' then task[name] = values[i] end
   end
-  if not is_readable(task) then task = call('EXISTS', task.key) == 1 and UNREADABLE end
+  if values.err or not is_readable(task) then task = call('EXISTS', task.key) == 1 and UNREADABLE end
   known_tasks[id] = task
   return task
 end

@@ -105,7 +105,8 @@ local function flush_due()
     end
   end
   if earliest then
-    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    -- Upkeep wakes for the first time that has not come. Earlier ones belong to work that it has begun or cannot do.
+    local first = call('ZRANGEBYSCORE', key, '(' .. now_digits, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[2] or earliest < tonumber(first[2]) then notify('due ' .. digits(earliest)) end
   end
 end

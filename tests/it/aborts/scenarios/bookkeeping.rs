@@ -209,6 +209,21 @@ pub(super) fn all() -> Vec<Scenario> {
                 .await?;
             }
         ),
+        scenario!(
+            "repair",
+            "unreadable data set aside",
+            |lab| {
+                lab.submit(&[task(11), task(12), task(21)]).await?;
+                lab.ask::<()>(cmd("SET").arg(lab.shard().keys.task(&id(11))).arg("x")).await;
+                lab.ask::<()>(cmd("SET").arg(lab.key("scheduled:q")).arg("x")).await;
+            },
+            |lab| {
+                let key = [&b"task:"[..], id(11).as_bytes()].concat();
+                repair(lab.shard(), &mut Caller::new(), &[Invariant::KeyType { key, expected: "hash" }]).await?;
+                let key = b"scheduled:q".to_vec();
+                repair(lab.shard(), &mut Caller::new(), &[Invariant::KeyType { key, expected: "zset" }]).await?;
+            }
+        ),
         scenario!("verify_invariants", "damage of all kinds", |lab| { damaged(lab).await? }, |lab| {
             verify_invariants(lab.shard(), &[entry(14, "scheduled:q"), Invariant::QueueIndexes("q".into())]).await?;
         }),

@@ -32,7 +32,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.at(61_000);
             },
             |lab| {
-                promote(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+                promote(lab.shard(), &mut Caller::new(), &queue("q"), 500).await?;
             }
         ),
         scenario!(
@@ -43,7 +43,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.at(61_000);
             },
             |lab| {
-                promote(lab.shard(), &mut Caller::new(), &queue("q")).await?;
+                promote(lab.shard(), &mut Caller::new(), &queue("q"), 500).await?;
             }
         ),
         scenario!(
@@ -55,7 +55,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 lab.at(2000);
             },
             |lab| {
-                expire_tasks(lab.shard(), &mut Caller::new()).await?;
+                expire_tasks(lab.shard(), &mut Caller::new(), 500).await?;
             }
         ),
         scenario!("cancel", "a leased task", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
