@@ -38,9 +38,11 @@ struct Stats<'a> {
     failed: u64,
     released: u64,
     lease_expired: u64,
+    returned: u64,
     scheduled: i64,
     ready: i64,
     leased: i64,
+    unfinished: i64,
     oldest_ready_age_ms: Option<i64>,
     wait_mean_ms: Option<f64>,
     wait_p50_ms: Option<f64>,
@@ -107,6 +109,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     let inputs = Inputs {
         window_ms: to_u64(window_ms),
         submitted: counters.submitted,
+        returned: counters.returned,
         ended: counters.leases_ended(),
         lease_ms: counters.leased_ms,
         concurrency,
@@ -115,7 +118,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         paused,
     };
     let throughput = Throughput::compute(&inputs, target_wait_ms.map(to_u64));
-    let WindowCounters { submitted, completed, failed, released, lease_expired, ref waits, .. } = counters;
+    let WindowCounters { submitted, completed, failed, released, lease_expired, returned, ref waits, .. } = counters;
     let predicted = throughput.predicted.as_ref();
     Ok(response::ok(&Stats {
         queue: name.as_ref().map(QueueName::as_str),
@@ -134,9 +137,11 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         failed,
         released,
         lease_expired,
+        returned,
         scheduled: counts.scheduled,
         ready: counts.ready,
         leased: counts.leased,
+        unfinished: counts.ready + counts.leased,
         oldest_ready_age_ms,
         wait_mean_ms: counters.mean_wait_ms(),
         wait_p50_ms: waits.quantile(0.5),

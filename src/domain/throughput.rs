@@ -12,6 +12,8 @@ pub struct Inputs {
     pub window_ms: u64,
     /// Tasks submitted in the window.
     pub submitted: u64,
+    /// Leases that ended in the window and left their task ready or scheduled.
+    pub returned: u64,
     /// Leases that ended in the window, for any reason.
     pub ended: u64,
     /// Total duration of those leases, ms.
@@ -40,13 +42,14 @@ pub struct Throughput {
     pub c: Option<f64>,
     /// m*n/c, as in the article that Slotwheel is based on.
     pub s: Option<f64>,
-    /// m/c, in Erlangs: the mean number of leased tasks if the concurrency is sufficient.
+    /// (m+r)/c, in Erlangs: the mean number of leased tasks if the concurrency is sufficient. r is the rate of leases that
+    /// leave their task ready or scheduled: each of these arrives once more.
     pub offered_load: Option<f64>,
-    /// m/(n*c): the share of the concurrency that is busy; from 1 on, the concurrency is too low.
+    /// (m+r)/(n*c): the share of the concurrency that is busy; from 1 on, the concurrency is too low.
     pub utilisation: Option<f64>,
     /// Whether tasks can end faster than they arrive: true without arrivals, false with arrivals and no live worker.
     pub stable: Option<bool>,
-    /// Time until no task is ready, ms, at the current rates. `None` if never, unknown, or paused.
+    /// Time until no task is ready, ms, at the current rates of arrivals and ends. `None` if never, unknown, or paused.
     pub time_to_drain_ms: Option<f64>,
     /// Wait predicted by the M/M/n queue; `None` if it is not stable or not known.
     pub predicted: Option<WaitPrediction>,
@@ -58,35 +61,40 @@ pub struct Throughput {
 impl Throughput {
     /// Computes all figures of a window. `target_wait_ms` is the desired mean wait.
     pub fn compute(inputs: &Inputs, target_wait_ms: Option<u64>) -> Self {
-        let Inputs { window_ms, submitted, ended, lease_ms, concurrency, ready, leased, paused } = *inputs;
+        let Inputs { window_ms, submitted, returned, ended, lease_ms, concurrency, ready, leased, paused } = *inputs;
         let n = concurrency as f64;
         let m = ratio(submitted as f64 * 1000.0, window_ms as f64);
+        let arrivals = m.zip(ratio(returned as f64 * 1000.0, window_ms as f64)).map(|(m, returns)| m + returns);
         let c = ratio(ended as f64 * 1000.0, lease_ms as f64).filter(|c| concurrency > 0 && *c > 0.0);
-        let rates = m.zip(c);
-        let offered_load = rates.and_then(|(m, c)| ratio(m, c));
+        let rates = arrivals.zip(c);
+        let offered_load = rates.and_then(|(arrivals, c)| ratio(arrivals, c));
         let utilisation = offered_load.and_then(|load| ratio(load, n));
-        let stable = match m {
-            Some(m) if m <= 0.0 => Some(true),
+        let stable = match arrivals {
+            Some(arrivals) if arrivals <= 0.0 => Some(true),
             Some(_) if concurrency == 0 => Some(false),
             _ => utilisation.map(|utilisation| utilisation < 1.0),
         };
-        let drain_time_ms = |(m, c): (f64, f64)| ratio(ready as f64 * 1000.0, n * c - m);
-        let is_idle = m.is_some_and(|m| m <= 0.0) && ready == 0 && leased == 0;
+        let drain_time_ms = |(arrivals, c): (f64, f64)| ratio(ready as f64 * 1000.0, n * c - arrivals);
+        let is_idle = arrivals.is_some_and(|arrivals| arrivals <= 0.0) && ready == 0 && leased == 0;
         let needed_for = |target| {
-            if is_idle { Some(0) } else { rates.and_then(|(m, c)| erlang::concurrency_needed(m, c, target)) }
+            if is_idle {
+                Some(0)
+            } else {
+                rates.and_then(|(arrivals, c)| erlang::concurrency_needed(arrivals, c, target))
+            }
         };
         Throughput {
             m,
             n: concurrency,
             c,
-            s: rates.and_then(|(m, c)| ratio(m * n, c)),
+            s: m.zip(c).and_then(|(m, c)| ratio(m * n, c)),
             offered_load,
             utilisation,
             stable,
             time_to_drain_ms: if ready == 0 { Some(0.0) } else { rates.filter(|_| !paused).and_then(drain_time_ms) },
             predicted: rates
                 .filter(|_| stable == Some(true))
-                .and_then(|(m, c)| erlang::predict_wait(m, concurrency, c)),
+                .and_then(|(arrivals, c)| erlang::predict_wait(arrivals, concurrency, c)),
             concurrency_needed: target_wait_ms.and_then(needed_for),
         }
     }
@@ -107,6 +115,7 @@ mod tests {
     const MINUTE: Inputs = Inputs {
         window_ms: 60_000,
         submitted: 2400,
+        returned: 0,
         ended: 2400,
         lease_ms: 240_000,
         concurrency: 6,
@@ -179,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn task_of_two_leases_offers_the_load_of_two() {
+        let retried = Inputs { returned: 2400, ended: 4800, lease_ms: 480_000, ..MINUTE };
+        let throughput = Throughput::compute(&retried, None);
+        assert_eq!((throughput.m, throughput.c, throughput.s), (Some(40.0), Some(10.0), Some(24.0)));
+        assert_eq!((throughput.offered_load, throughput.stable), (Some(8.0), Some(false)));
+        assert_eq!(Throughput::compute(&Inputs { concurrency: 9, ..retried }, None).stable, Some(true));
+        // Releases of leases that lasted no time add no load.
+        let released = Inputs { returned: 2400, ended: 4800, ..MINUTE };
+        assert_eq!(Throughput::compute(&released, None).offered_load, Some(4.0));
+    }
+
+    #[test]
     fn empty_window_has_no_figures() {
         let throughput = Throughput::compute(&Inputs { window_ms: 0, ..MINUTE }, Some(20));
         assert_eq!(
@@ -195,11 +216,11 @@ mod tests {
     proptest! {
         #[test]
         fn figures_are_finite_and_not_negative(
-            [window_ms, submitted, ended, lease_ms] in [counts(), counts(), counts(), counts()],
+            [window_ms, submitted, returned, ended, lease_ms] in [counts(), counts(), counts(), counts(), counts()],
             [concurrency, ready, leased, target] in [counts(), counts(), counts(), counts()],
             paused in any::<bool>(),
         ) {
-            let inputs = Inputs { window_ms, submitted, ended, lease_ms, concurrency, ready, leased, paused };
+            let inputs = Inputs { window_ms, submitted, returned, ended, lease_ms, concurrency, ready, leased, paused };
             let throughput = Throughput::compute(&inputs, Some(target));
             let Throughput { m, n, c, s, offered_load, utilisation, stable, time_to_drain_ms, predicted, .. } = throughput;
             let waiting = predicted.map(|wait| [wait.probability, wait.mean_ms, wait.p50_ms, wait.p95_ms, wait.p99_ms]);

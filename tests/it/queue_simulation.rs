@@ -123,6 +123,7 @@ fn simulated_queue_has_the_figures_and_histogram_of_its_draws() {
     let counted = Inputs {
         window_ms: window.as_millis() as u64,
         submitted: TASKS as u64,
+        returned: 0,
         ended: TASKS as u64,
         lease_ms: replay.work.as_millis() as u64,
         concurrency: 6,

@@ -22,6 +22,37 @@ fn near(value: &Value, wanted: f64) -> bool {
 }
 
 #[tokio::test]
+async fn task_that_takes_two_leases_offers_the_load_of_two() {
+    let fixture = Fixture::start().await;
+    for number in 0..5 {
+        fixture.submit("q", json!(number)).await;
+    }
+    let again = json!({"error": {"message": "again"}, "retry_in_ms": 0});
+    for attempt in 0..2 {
+        for _ in 0..5 {
+            let task = fixture.claim_one("q").await;
+            fixture.advance(100);
+            match attempt {
+                0 => fixture.http.post("/fail", &report_with(&task, again.clone())).await.expect(200),
+                _ => fixture.http.post("/complete", &report(&task)).await.expect(200),
+            };
+        }
+    }
+    fixture.advance(6000);
+    let stats = fixture
+        .until(|| async {
+            let stats = fixture.http.get("/stats?queue=q").await.expect(200);
+            (stats["n"] != 0).then_some(stats)
+        })
+        .await;
+    let figure = |name: &str| stats[name].as_f64().unwrap_or_else(|| panic!("{name}: {stats}"));
+    assert_eq!((stats["submitted"].as_u64(), stats["returned"].as_u64()), (Some(5), Some(5)));
+    assert!((figure("offered_load") - 2.0 * figure("m") / figure("c")).abs() < 1e-9, "{stats}");
+    assert!((figure("utilisation") - figure("offered_load") / figure("n")).abs() < 1e-9, "{stats}");
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn transition_is_counted_once_for_its_queue_and_in_total() {
     let fixture = Fixture::start().await;
     let begun = Instant::now();
@@ -57,6 +88,8 @@ async fn transition_is_counted_once_for_its_queue_and_in_total() {
     assert_eq!(counted(a), [5, 4, 1, 1, 1, 1]);
     assert_eq!(counted(b), [1, 0, 0, 0, 0, 0]);
     assert_eq!(counted(all), [6, 4, 1, 1, 1, 1]);
+    // The released one and the expired one.
+    assert_eq!((&a["returned"], &b["returned"], &all["returned"]), (&json!(2), &json!(0), &json!(2)));
     // Three leases of 200 ms plus request times, and the expired lease with its 60 s, independent of when upkeep ran.
     let (store, queue) = (fixture.store().await, QueueName::parse("a").unwrap());
     let leased_ms = read_window(&store, Some(&queue), 60).await.unwrap().counters.leased_ms;

@@ -32,6 +32,8 @@ pub struct WindowCounters {
     pub lease_expired: u64,
     /// The sum of the durations of all ended leases, in ms.
     pub leased_ms: u64,
+    /// Leases that ended with their task ready or scheduled again.
+    pub returned: u64,
     /// The waits of claimed tasks: the time for which each had been ready.
     pub waits: WaitHistogram,
 }
@@ -85,8 +87,8 @@ pub(in crate::store) fn add_reply(counters: &mut WindowCounters, reply: Value) -
     };
     add_next(&mut counters.submitted, &mut reply)?;
     let mut ends = reply.list()?;
-    let WindowCounters { completed, failed, released, lease_expired: ran_out, leased_ms, .. } = counters;
-    for sum in [completed, failed, released, ran_out, leased_ms] {
+    let WindowCounters { completed, failed, released, lease_expired, leased_ms, returned, .. } = counters;
+    for sum in [completed, failed, released, lease_expired, leased_ms, returned] {
         add_next(sum, &mut ends)?;
     }
     let mut waits = reply.list()?;

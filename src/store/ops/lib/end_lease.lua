@@ -14,12 +14,13 @@ local function end_lease(task, verb, state, run_at)
   local ended_at = verb == 'expire' and task[F.lease_until] or now
   local ends, held_ms = lease_ends[queue], ended_at - (task[F.leased_at] or now)
   if not ends then
-    ends = { 0, 0, 0, 0, 0 }
+    ends = { 0, 0, 0, 0, 0, 0 }
     lease_ends[queue] = ends
   end
   local outcome = OUTCOMES[verb]
   ends[outcome] = ends[outcome] + 1
   if held_ms > 0 then ends[5] = ends[5] + held_ms end
+  if state == 'ready' or state == 'scheduled' then ends[6] = ends[6] + 1 end
   zset_remove(base .. 'leased:' .. queue, task.id)
   local claim = task[F.claim_digest]
   if claim and claim ~= '' then write_last('SREM', base .. 'claim:' .. claim, task.id) end

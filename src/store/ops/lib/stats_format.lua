@@ -1,7 +1,7 @@
 -- stats_format: the form of the throughput model's counters: per queue and 5 s of Redis' clock
 --   submitted   number of tasks
 --   waits       total_ms: time that claimed tasks had been ready; bucket of that time -> number of tasks
---   lease_ends  leases completed, failed, released, expired; their time in all, in ms
+--   lease_ends  leases completed, failed, released, expired; their time in all, in ms; those whose task waits again
 --
 -- defines: BUCKET_MS, add_counter, unpack_pending
 local BUCKET_MS = 5000
