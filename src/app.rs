@@ -73,7 +73,8 @@ async fn serve(
     let spans = Spans::with_endpoint(config.otlp_endpoint.as_deref()).context("the span exporter")?;
     let dispatch =
         Dispatch::start(store.clone(), config.poll_interval, &config.limits, spans.clone(), &tasks, &closing);
-    let upkeep = Upkeep::start(&store, &dataset, config.poll_interval, &spans, &tasks, &closing);
+    let upkeep =
+        Upkeep::start(&store, &dataset, config.poll_interval, config.max_ended_per_queue, &spans, &tasks, &closing);
     let wakeup_forwarder = tokio::spawn(background::run(
         "wakeup_forwarder",
         forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()),
@@ -145,7 +146,7 @@ pub async fn redis_for_inspection(config: &Config) -> anyhow::Result<(RedisConfi
 pub async fn prepare_redis(config: &Config) -> anyhow::Result<(RedisConfig, Option<EmbeddedRedis>)> {
     let (url, ca, embedded) = match &config.redis {
         RedisSource::Embedded(directory) => {
-            let embedded = EmbeddedRedis::start(directory, config.durability).await?;
+            let embedded = EmbeddedRedis::start(directory, config.durability, config.embedded_max_memory).await?;
             (embedded.url(), None, Some(embedded))
         }
         RedisSource::External { url, ca } => (url.clone(), ca.clone(), None),

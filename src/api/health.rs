@@ -9,6 +9,7 @@ use super::response;
 use super::state::Api;
 use crate::degradations::Degradation;
 use crate::store;
+use crate::store::memory::{History, MemoryTotals, memory_totals};
 use crate::store::redis::preflight::check_config;
 
 #[derive(Serialize)]
@@ -20,6 +21,23 @@ struct HealthStatus {
 struct ReadyStatus {
     status: &'static str,
     degradations: Vec<Degradation>,
+    memory: Option<MemoryJson>,
+}
+
+/// The memory of all masters, as last read by this server.
+#[derive(Serialize)]
+struct MemoryJson {
+    used_bytes: u64,
+    max_bytes: Option<u64>,
+    history_bytes: u64,
+    history_tasks: u64,
+}
+
+impl From<MemoryTotals> for MemoryJson {
+    fn from(totals: MemoryTotals) -> Self {
+        let MemoryTotals { used, max, fullest: _, history: History { tasks, bytes } } = totals;
+        MemoryJson { used_bytes: used, max_bytes: max, history_bytes: bytes, history_tasks: tasks }
+    }
 }
 
 pub(super) async fn live() -> Response {
@@ -41,5 +59,6 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     }
     let degradations = api.store().degradations().list();
     let status = if degradations.is_empty() { "ready" } else { "degraded" };
-    Ok(response::ok(&ReadyStatus { status, degradations }))
+    let memory = memory_totals(api.store().shards().iter().map(|shard| &*shard.memory)).map(MemoryJson::from);
+    Ok(response::ok(&ReadyStatus { status, degradations, memory }))
 }

@@ -1,6 +1,7 @@
 //! Settings in two stages: as written ([`RawConfig`]), then resolved and checked ([`Config`]).
 
 mod limits;
+mod max_memory;
 mod redis_source;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use crate::domain::slot::Shards;
 
 pub use limits::{Limits, RawLimits};
+pub use max_memory::MaxMemory;
 pub use redis_source::RedisSource;
 
 /// The default of every setting, with its documentation.
@@ -33,6 +35,9 @@ pub struct RawConfig {
     /// Data directory of the embedded Redis
     #[arg(long, env = "SLOTWHEEL_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Memory of the embedded Redis: bytes, or a share of the machine's memory like 50%; 0: no limit
+    #[arg(long, env = "SLOTWHEEL_EMBEDDED_MAX_MEMORY", value_name = "BYTES")]
+    pub embedded_max_memory: Option<String>,
     /// Redis to use instead of the embedded one: redis://, rediss:// or unix://
     #[arg(long, env = "SLOTWHEEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<String>,
@@ -58,6 +63,9 @@ pub struct RawConfig {
     /// Interval at which a server polls Redis for work of lost wake-ups
     #[arg(long, env = "SLOTWHEEL_POLL_INTERVAL_MS", value_name = "MS")]
     pub poll_interval_ms: Option<u64>,
+    /// Ended tasks that a queue keeps in each state; 0: no limit
+    #[arg(long, env = "SLOTWHEEL_MAX_ENDED_PER_QUEUE", value_name = "COUNT")]
+    pub max_ended_per_queue: Option<u64>,
     /// Time for requests in progress to finish during shutdown
     #[arg(long, env = "SLOTWHEEL_SHUTDOWN_TIMEOUT_MS", value_name = "MS")]
     pub shutdown_timeout_ms: Option<u64>,
@@ -117,6 +125,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis to use.
     pub redis: RedisSource,
+    /// Memory of the embedded Redis.
+    pub embedded_max_memory: MaxMemory,
+    /// Ended tasks that a queue keeps in each state; 0: no limit.
+    pub max_ended_per_queue: u64,
     /// Durability of an accepted submit.
     pub durability: Durability,
     /// Prefix of all Redis keys.
@@ -182,6 +194,8 @@ impl RawConfig {
             listen: self.listen.or(lower.listen),
             insecure: self.insecure.or(lower.insecure),
             data_dir: self.data_dir.or(lower.data_dir),
+            embedded_max_memory: self.embedded_max_memory.or(lower.embedded_max_memory),
+            max_ended_per_queue: self.max_ended_per_queue.or(lower.max_ended_per_queue),
             redis_url: self.redis_url.or(lower.redis_url),
             redis_ca: self.redis_ca.or(lower.redis_ca),
             durability: self.durability.or(lower.durability),
@@ -249,6 +263,10 @@ impl RawConfig {
                 return invalid("otlp_endpoint", url, "it takes a URL like http://localhost:4318");
             }
         }
+        let embedded_max_memory = raw.embedded_max_memory.unwrap_or_default();
+        let Some(embedded_max_memory) = MaxMemory::parse(&embedded_max_memory) else {
+            return invalid("embedded_max_memory", embedded_max_memory, MaxMemory::FORMS);
+        };
         let is_not_empty = |path: &PathBuf| !path.as_os_str().is_empty();
         let redis = match raw.redis_url.filter(|url| !url.is_empty()) {
             Some(url) => RedisSource::External { url, ca: raw.redis_ca.filter(is_not_empty) },
@@ -273,6 +291,8 @@ impl RawConfig {
         Ok(Config {
             listen: address,
             redis,
+            embedded_max_memory,
+            max_ended_per_queue: raw.max_ended_per_queue.unwrap_or_default(),
             durability,
             prefix,
             shards,
@@ -330,6 +350,7 @@ mod tests {
             "prefix = \"a:b\"",
             "threads = 1025",
             "poll_interval_ms = 1",
+            "embedded_max_memory = \"120%\"",
             "log_format = \"xml\"",
             "otlp_endpoint = \"localhost:4318\"",
             "durability = \"always\"",

@@ -9,6 +9,7 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::metrics::HistogramSnapshot;
+use crate::store::history::make_room;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::delete::{DeleteReason, Deleted};
 use crate::store::ops::fail::Failure;
@@ -16,7 +17,7 @@ use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
 use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
 use crate::store::ops::submit::Submitted;
 use crate::store::ops::{self, LeaseEnd};
-use crate::store::{Caller, Result, Shard, Store};
+use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function, and
 /// which items may share a call. The form decides the public method: `one` takes an item, `many` takes a list, and
@@ -93,7 +94,7 @@ batched! {
     /// Deletes an ended task.
     one delete: Delete(TaskId) -> Deleted = delete, DistinctKeys;
     /// Opens or completes the record of an Idempotency-Key.
-    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = ops::idempotency::record_idempotency,
+    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = record_idempotency,
         DistinctKeys;
     /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
     inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State>
@@ -102,8 +103,37 @@ batched! {
 
 /// Each reply takes its task along, so that a handler can return the task without having kept a copy.
 async fn submit(shard: &Shard, caller: &mut Caller, tasks: &mut Vec<NewTask>) -> Result<Vec<(NewTask, Submitted)>> {
-    let replies = ops::submit::submit(shard, caller, tasks).await?;
-    Ok(tasks.drain(..).zip(replies).collect())
+    let mut outcome = ops::submit::submit(shard, caller, tasks).await;
+    for _ in 0..MAX_ROOMS {
+        if !has_made_room(shard, &outcome).await {
+            break;
+        }
+        outcome = ops::submit::submit(shard, caller, tasks).await;
+    }
+    Ok(tasks.drain(..).zip(outcome?).collect())
+}
+
+async fn record_idempotency(
+    shard: &Shard,
+    caller: &mut Caller,
+    records: &[IdempotencyRecord],
+) -> Result<Vec<IdempotencyOutcome>> {
+    let mut outcome = ops::idempotency::record_idempotency(shard, caller, records).await;
+    for _ in 0..MAX_ROOMS {
+        if !has_made_room(shard, &outcome).await {
+            break;
+        }
+        outcome = ops::idempotency::record_idempotency(shard, caller, records).await;
+    }
+    outcome
+}
+
+/// How often a call is made again because ended tasks were deleted for it.
+const MAX_ROOMS: usize = 5;
+
+/// Whether the call was rejected because Redis is full, and ended tasks have been deleted since.
+async fn has_made_room<T>(shard: &Shard, outcome: &Result<T>) -> bool {
+    matches!(outcome, Err(Error::Full(_))) && make_room(shard).await.is_ok_and(|deleted| deleted > 0)
 }
 
 async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Deleted>> {

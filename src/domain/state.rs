@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// State of a task.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum State {
     /// Waits for a delay or a retry.
     Scheduled,

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub transitions: Transitions,
     /// Failed calls and unconfirmed submits, by kind of error.
     pub errors: CallErrors,
+    /// Ended tasks deleted before the end of their retention, by reason.
+    pub history_deleted: HistoryDeleted,
     /// Counters without a label. `/metrics` shows each by its name, with its doc comment as help text.
     pub counters: Counters,
 }
@@ -55,6 +57,16 @@ counters! {
         retried,
         /// Tasks deleted, purged, or removed at the end of their retention.
         deleted,
+    }
+}
+
+counters! {
+    /// Ended tasks deleted before the end of their retention, by reason.
+    pub struct HistoryDeleted {
+        /// The memory of Redis was short.
+        memory_short,
+        /// The queue had more than `max_ended_per_queue`.
+        max_ended,
     }
 }
 

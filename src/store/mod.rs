@@ -2,7 +2,7 @@
 //!
 //! A data set is divided into shards. Each function takes a [`Shard`], or the [`Store`] of all shards. Every
 //! transition of a task is one script in [`ops`]; [`views`] only read. Messages of scripts arrive through [`notify`],
-//! [`redis`] has the client, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
+//! [`redis`] has the client, [`history`] bounds the ended tasks, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
 
 pub mod audit;
 pub mod circuit_breaker;
@@ -12,9 +12,11 @@ pub mod error;
 #[doc(hidden)]
 #[path = "../../fuzz/harness/store.rs"]
 pub mod fuzz;
+pub mod history;
 pub mod invariant;
 pub mod isolation;
 pub mod keys;
+pub mod memory;
 pub mod metrics;
 pub mod notes;
 pub mod notify;

@@ -7,6 +7,7 @@ use deadpool_redis::redis::{Cmd, Pipeline, Value};
 use super::circuit_breaker::CircuitBreaker;
 use super::error::Result;
 use super::keys::{Keys, tags};
+use super::memory::MemoryGauge;
 use super::metrics::Transitions;
 use super::notes::Notes;
 use super::redis::client::Client;
@@ -35,6 +36,7 @@ impl Store {
             index,
             keys: Arc::new(Keys::new(prefix, tag)),
             breaker: Arc::new(CircuitBreaker::new(index)),
+            memory: Arc::default(),
             client: client.clone(),
             replication: None,
             unreadable: unreadable.clone(),
@@ -98,6 +100,8 @@ pub struct Shard {
     pub keys: Arc<Keys>,
     /// Rejects calls while the shard is unavailable or its data is lost.
     pub breaker: Arc<CircuitBreaker>,
+    /// The memory of its Redis, as last read.
+    pub memory: Arc<MemoryGauge>,
     client: Arc<Client>,
     replication: Option<Arc<Replication>>,
     unreadable: Arc<Notes>,

@@ -82,4 +82,6 @@ pub(super) struct Context {
     pub(super) loss_detector: LossDetector,
     /// The queue at which the last check of queues ended. `None`: all queues were checked.
     pub(super) last_checked: Option<QueueName>,
+    /// Ended tasks that a queue keeps in each state; 0: no limit.
+    pub(super) max_ended_per_queue: u64,
 }

@@ -4,6 +4,7 @@
 //! bounded step each, so that a mass of work in one queue delays no other. Runs are timed, and failures counted, by job.
 //! Every server runs every job. A job makes bounded calls and is idempotent, so that servers may run it at the same time.
 
+mod bound_history;
 mod check_queues;
 mod dataset_heartbeat;
 mod due_loop;
@@ -14,6 +15,7 @@ mod metrics;
 mod promote;
 mod prune_callers;
 mod purge_retention;
+mod relieve_memory;
 mod sample_leases;
 mod stale_entries;
 mod step_size;
@@ -70,7 +72,7 @@ static DUE_JOBS: [DueJob; 4] = [
 ];
 
 /// The periodic jobs.
-static JOBS: [Job; 6] = [
+static JOBS: [Job; 8] = [
     Job {
         name: "check_queues",
         interval: Duration::from_secs(2),
@@ -82,6 +84,18 @@ static JOBS: [Job; 6] = [
         interval: Duration::from_secs(1),
         scope: Scope::Shard,
         run: |context| Box::pin(dataset_heartbeat::run(context)),
+    },
+    Job {
+        name: "relieve_memory",
+        interval: Duration::from_secs(1),
+        scope: Scope::Shard,
+        run: |context| Box::pin(relieve_memory::run(context)),
+    },
+    Job {
+        name: "bound_history",
+        interval: Duration::from_secs(1),
+        scope: Scope::Server,
+        run: |context| Box::pin(bound_history::run(context)),
     },
     Job {
         name: "sync_settings",
@@ -124,6 +138,7 @@ impl Upkeep {
         store: &Store,
         dataset: &Dataset,
         poll_interval: Duration,
+        max_ended_per_queue: u64,
         spans: &Spans,
         tasks: &TaskTracker,
         stop: &CancellationToken,
@@ -136,6 +151,7 @@ impl Upkeep {
             caller: Caller::new(),
             spans: spans.clone(),
             loss_detector: LossDetector::new(dataset),
+            max_ended_per_queue,
             last_checked: None,
         };
         for (shard, wakeup) in store.shards().iter().zip(&wakeups) {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use slotwheel::config::Durability;
+use slotwheel::config::{Durability, MaxMemory};
 use slotwheel::store::redis::embedded::{EmbeddedRedis, EmbeddedRedisError};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ fn kill(pid: &str) {
 async fn embedded_redis_is_private_durable_and_compact() {
     let directory = TempDir::new();
     let home = directory.path().join("data");
-    let managed = EmbeddedRedis::start(&home, Durability::Fsync).await.unwrap();
+    let managed = EmbeddedRedis::start(&home, Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
     let url = managed.url();
     assert_eq!(std::fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
     for (name, value) in [
@@ -60,23 +60,23 @@ async fn embedded_redis_is_private_durable_and_compact() {
 #[tokio::test]
 async fn servers_never_share_a_data_directory() {
     let directory = TempDir::new();
-    let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+    let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
     assert!(matches!(
-        EmbeddedRedis::start(directory.path(), Durability::Fsync).await,
+        EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await,
         Err(EmbeddedRedisError::InUse(_))
     ));
     managed.stop().await;
-    EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap().stop().await;
+    EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap().stop().await;
 }
 
 #[tokio::test]
 async fn running_embedded_redis_is_adopted() {
     let directory = TempDir::new();
-    let first = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+    let first = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
     let before = pid(&first.url()).await;
     // A crash of the server releases the lock and leaves Redis running.
     drop(first);
-    let second = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+    let second = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
     assert_eq!(pid(&second.url()).await, before);
     let url = second.url();
     second.stop().await;
@@ -95,7 +95,7 @@ async fn redis_with_another_data_directory_is_not_adopted() {
         .unwrap();
     let url = format!("unix://{}", socket.display());
     until(&url, &["CONFIG", "GET", "dir"], Result::is_ok).await;
-    let refused = EmbeddedRedis::start(directory.path(), Durability::Fsync).await;
+    let refused = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await;
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert!(matches!(refused, Err(EmbeddedRedisError::ForeignRedis { .. })), "{refused:?}");
@@ -105,10 +105,10 @@ async fn redis_with_another_data_directory_is_not_adopted() {
 async fn embedded_redis_that_dies_is_restarted_with_its_data() {
     let directory = TempDir::new();
     for adopted in [false, true] {
-        let mut managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+        let mut managed = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
         if adopted {
             drop(managed);
-            managed = EmbeddedRedis::start(directory.path(), Durability::Fsync).await.unwrap();
+            managed = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(0)).await.unwrap();
         }
         let url = managed.url();
         let stop = CancellationToken::new();
@@ -126,5 +126,8 @@ async fn embedded_redis_that_dies_is_restarted_with_its_data() {
 async fn path_too_long_for_a_socket_is_rejected_with_an_explanation() {
     let directory = TempDir::new();
     let long = directory.path().join("x".repeat(90));
-    assert!(matches!(EmbeddedRedis::start(&long, Durability::Fsync).await, Err(EmbeddedRedisError::PathTooLong(_))));
+    assert!(matches!(
+        EmbeddedRedis::start(&long, Durability::Fsync, MaxMemory::Bytes(0)).await,
+        Err(EmbeddedRedisError::PathTooLong(_))
+    ));
 }

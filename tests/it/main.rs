@@ -34,6 +34,7 @@ mod idempotency;
 mod isolation;
 mod list;
 mod lost_replies;
+mod memory;
 mod metrics;
 mod model;
 mod monitoring;

@@ -69,6 +69,8 @@ async fn failed_upkeep_is_counted_for_every_job() {
         "expire_tasks",
         "purge_retention",
         "dataset_heartbeat",
+        "relieve_memory",
+        "bound_history",
         "sync_settings",
         "sample_leases",
     ];

@@ -23,6 +23,7 @@ use crate::logging;
 use crate::metrics::HistogramSnapshot;
 use crate::store::Error;
 use crate::store::error::DataLoss;
+use crate::store::memory::memory_totals;
 use crate::store::views::queue_stats::{DatasetStats, QueueStatsList};
 use crate::store::views::queues::Counts;
 
@@ -179,6 +180,24 @@ impl Families {
         )
     }
 
+    fn memory(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
+        let store = self.api.store();
+        encoder.counters(
+            "slotwheel_history_deleted",
+            "Ended tasks that this server deleted before the end of their retention, by reason.",
+            by_label("reason", store.client().metrics().history_deleted.read()),
+        )?;
+        let Some(totals) = memory_totals(store.shards().iter().map(|shard| &*shard.memory)) else { return Ok(()) };
+        let help = "Memory in use by all masters, as last read by this server.";
+        encoder.gauge("slotwheel_redis_memory", help, BYTES, to_i64(totals.used))?;
+        let help = "Sum of maxmemory of all masters; 0 if a master has no limit.";
+        encoder.gauge("slotwheel_redis_max_memory", help, BYTES, to_i64(totals.max.unwrap_or(0)))?;
+        let help = "Used share of maxmemory of the fullest master; 0 if no master has a limit.";
+        encoder.gauge("slotwheel_redis_memory_used_ratio", help, None, totals.fullest.unwrap_or(0.0))?;
+        let help = "Estimated memory of ended tasks.";
+        encoder.gauge("slotwheel_history_memory", help, BYTES, to_i64(totals.history.bytes))
+    }
+
     fn redis(&self, encoder: &mut FamilyEncoder<'_>) -> fmt::Result {
         let client = self.api.store().client();
         let breakers = || self.api.store().shards().iter().map(|shard| &shard.breaker);
@@ -196,6 +215,7 @@ impl Families {
                 ([("reason", loss.as_str())], to_i64(shards))
             }),
         )?;
+        self.memory(encoder)?;
         let degradations = self.api.store().degradations();
         encoder.gauges(
             "slotwheel_degradations",
@@ -276,8 +296,8 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
 
-fn to_i64(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn to_i64(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 /// Writes families in the text format.

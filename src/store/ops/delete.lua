@@ -2,8 +2,9 @@
 past its time of expiry has ended.
 
 KEYS    ended:<queue>:<state>, retention
-ARGV[5] retention   '1': only tasks whose retention has elapsed
-ARGV[6] states      number, then the states from which a task may be deleted; never leased
+ARGV[5] retention   '1': only tasks whose retention has elapsed; 'least': only those kept for `least_ms`
+ARGV[6] least_ms    how long every ended task is kept
+ARGV[7] states      number, then the states from which a task may be deleted; never leased
         count       of tasks; then the ids
 RETURNS {'deleted'} | {'not_allowed', state} | {'unknown'}, for each task
 MOVES   every state but leased -> -
@@ -12,8 +13,9 @@ COST    O(n log queue)
 if last_reply then return last_reply end
 
 local needs_retention_elapsed, is_allowed = ARGV[5] == '1', {}
-local at = 6 + tonumber(ARGV[6])
-for i = 7, at do is_allowed[ARGV[i]] = true end
+local ended_until = ARGV[5] == 'least' and now - tonumber(ARGV[6])
+local at = 7 + tonumber(ARGV[7])
+for i = 8, at do is_allowed[ARGV[i]] = true end
 is_allowed.leased = nil
 
 local function delete(task)
@@ -23,6 +25,10 @@ local function delete(task)
   if needs_retention_elapsed then
     local delete_at = call('ZSCORE', retention, task.id)
     if not delete_at or tonumber(delete_at) > now then return { 'not_allowed', state } end
+  end
+  if ended_until then
+    local ended_at = call('ZSCORE', base .. 'ended:' .. task[F.queue] .. ':' .. state, task.id)
+    if not ended_at or tonumber(ended_at) > ended_until then return { 'not_allowed', state } end
   end
   if stop_waiting(task) then
     free_dedupe(task)

@@ -1,6 +1,7 @@
 //! Deletes tasks.
 
 use crate::domain::id::TaskId;
+use crate::domain::limits;
 use crate::domain::state::State;
 use crate::store::error::Result;
 use crate::store::metrics::count_matching;
@@ -18,6 +19,10 @@ pub enum DeleteReason {
     Requested,
     /// The retention of the ended task has elapsed.
     RetentionElapsed,
+    /// The memory of Redis is short, and the task ended at least 10 s ago.
+    MemoryShort,
+    /// Its queue has more ended tasks than are kept, and the task ended at least 10 s ago.
+    BeyondMaximum,
     /// Its queue is purged of tasks in these states; a leased task is never deleted.
     Purge(Vec<State>),
 }
@@ -36,13 +41,19 @@ pub enum Deleted {
 /// Deletes those tasks that `reason` allows to delete.
 pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<Vec<Deleted>> {
     let states: Vec<State> = match reason {
-        DeleteReason::Requested | DeleteReason::RetentionElapsed => {
-            State::ALL.into_iter().filter(|state| state.has_ended()).collect()
-        }
+        DeleteReason::Requested
+        | DeleteReason::RetentionElapsed
+        | DeleteReason::MemoryShort
+        | DeleteReason::BeyondMaximum => State::ALL.into_iter().filter(|state| state.has_ended()).collect(),
         DeleteReason::Purge(states) => states.clone(),
     };
     let mut call = shard.call(&SCRIPT, caller);
-    call.push(if *reason == DeleteReason::RetentionElapsed { "1" } else { "" }).push_usize(states.len());
+    call.push(match reason {
+        DeleteReason::Requested | DeleteReason::Purge(_) => "",
+        DeleteReason::RetentionElapsed => "1",
+        DeleteReason::MemoryShort | DeleteReason::BeyondMaximum => "least",
+    });
+    call.push_int(limits::RETAIN_MS.min).push_usize(states.len());
     for state in states {
         call.push(state.as_str());
     }
@@ -51,7 +62,14 @@ pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, i
         call.push(id.as_bytes());
     }
     let outcomes = super::parse_items(call.send().await?, ids.len(), parse_item)?;
-    shard.transitions().deleted.add(count_matching(&outcomes, |outcome| *outcome == Deleted::Now));
+    let deleted = count_matching(&outcomes, |outcome| *outcome == Deleted::Now);
+    shard.transitions().deleted.add(deleted);
+    let history = &shard.client().metrics().history_deleted;
+    match reason {
+        DeleteReason::Requested | DeleteReason::RetentionElapsed | DeleteReason::Purge(_) => {}
+        DeleteReason::MemoryShort => history.memory_short.add(deleted),
+        DeleteReason::BeyondMaximum => history.max_ended.add(deleted),
+    }
     Ok(outcomes)
 }
 

@@ -25,6 +25,7 @@ macro_rules! ops {
         /// All scripts.
         pub static ALL: &[&Script] = &[
             $(&$op::SCRIPT,)*
+            &super::views::ended::SCRIPT,
             &super::views::next_due::SCRIPT,
             &super::views::page::SCRIPT,
             &super::views::stats::SCRIPT,

@@ -17,8 +17,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::machine_memory;
 use super::topology::Connection;
-use crate::config::Durability;
+use crate::config::{Durability, MaxMemory};
 
 /// The time limit for the first reply. Loading the data has no limit.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -68,6 +69,8 @@ pub struct EmbeddedRedis {
     socket: PathBuf,
     program: PathBuf,
     appendfsync: &'static str,
+    /// Its limit of memory in bytes; 0: none.
+    max_memory: u64,
     /// `None`: an earlier server started it.
     child: Option<Child>,
     _lock: File,
@@ -87,7 +90,11 @@ impl Drop for LaunchGuard {
 impl EmbeddedRedis {
     /// Starts redis-server in `directory`, or adopts the one that a crashed server left running. Returns when it
     /// replies.
-    pub async fn start(directory: &Path, durability: Durability) -> Result<Self, EmbeddedRedisError> {
+    pub async fn start(
+        directory: &Path,
+        durability: Durability,
+        max_memory: MaxMemory,
+    ) -> Result<Self, EmbeddedRedisError> {
         let failed = |error| EmbeddedRedisError::Directory(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
@@ -113,11 +120,15 @@ impl EmbeddedRedis {
             Durability::AsConfigured | Durability::Fsync | Durability::Replicated(_) => "always",
             Durability::Everysec => "everysec",
         };
-        let mut embedded = EmbeddedRedis { directory, socket, program, appendfsync, child: None, _lock: lock };
+        let max_memory = machine_memory::resolve(max_memory);
+        let mut embedded =
+            EmbeddedRedis { directory, socket, program, appendfsync, max_memory, child: None, _lock: lock };
         if embedded.adopt().await? {
-            // The earlier server may have had another durability.
-            let set = embedded.query(&["CONFIG", "SET", "appendfsync", appendfsync]).await;
-            set.map_err(|error| EmbeddedRedisError::NotStarted(error.to_string()))?;
+            // The earlier server may have had other settings.
+            for (name, value) in [("appendfsync", appendfsync), ("maxmemory", &max_memory.to_string())] {
+                let set = embedded.query(&["CONFIG", "SET", name, value]).await;
+                set.map_err(|error| EmbeddedRedisError::NotStarted(error.to_string()))?;
+            }
             tracing::info!("adopted the redis-server of an earlier server");
         } else {
             embedded.launch().await?;
@@ -213,10 +224,11 @@ impl EmbeddedRedis {
              appendonly yes\n\
              appendfsync {}\n\
              save \"\"\n\
+             maxmemory {}\n\
              maxmemory-policy noeviction\n\
              # Task hashes stay compact while no value is larger than this.\n\
              hash-max-listpack-value 4096\n",
-            self.appendfsync
+            self.appendfsync, self.max_memory
         )
     }
 

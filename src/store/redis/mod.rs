@@ -5,6 +5,7 @@
 pub mod client;
 pub mod config;
 pub mod embedded;
+mod machine_memory;
 pub mod preflight;
 pub(super) mod pubsub;
 pub mod replication;

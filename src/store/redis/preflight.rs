@@ -49,6 +49,12 @@ pub async fn check_config(client: &Client, durability: Durability) -> Result<Vec
             "maxmemory-policy is {policy}: when its memory is full, Redis would evict tasks. Set it to noeviction"
         )));
     }
+    if config_values(client, "maxmemory").await?.iter().any(|limit| limit == "0") {
+        issues.push(advice(
+            "maxmemory is 0: Redis may take all memory of the machine, and Slotwheel cannot delete ended tasks in time. \
+             Set it to about half of the memory",
+        ));
+    }
     issues.extend(check_durability(client, durability).await?);
     if config_values(client, "save").await?.iter().any(|times| !times.is_empty()) {
         issues.push(advice(

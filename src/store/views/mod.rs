@@ -1,6 +1,7 @@
 //! Reads: no function here writes, and the work of each call is bounded.
 
 pub mod claims;
+pub mod ended;
 pub mod expired_leases;
 pub mod lease_details;
 pub mod next_due;

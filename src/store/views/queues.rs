@@ -256,6 +256,25 @@ pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(Qu
     Ok(found)
 }
 
+/// Returns the shard's counts of these queues, in order.
+pub async fn queue_counts(shard: &Shard, names: &[QueueName]) -> Result<Vec<Counts>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pipeline = pipe();
+    for name in names {
+        pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
+    }
+    let replies = shard.send_pipeline(&pipeline).await?.into_iter();
+    replies
+        .map(|reply| {
+            let mut counts = Counts::default();
+            counts.add_reply(reply)?;
+            Ok(counts)
+        })
+        .collect()
+}
+
 /// Returns the counts of the whole shard.
 pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
     let mut counts = Counts::default();

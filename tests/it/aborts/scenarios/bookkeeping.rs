@@ -22,6 +22,7 @@ use slotwheel::store::ops::sample_leases::sample_leases;
 use slotwheel::store::ops::set_settings::set_settings;
 use slotwheel::store::ops::touch_dataset::{TouchPurpose, touch_dataset};
 use slotwheel::store::settings::SettingChange;
+use slotwheel::store::views::ended::ended_lists;
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::page::page_by_time;
 use slotwheel::store::views::stats::read_window;
@@ -47,10 +48,14 @@ async fn set_paused(lab: &Lab, paused: bool) -> Result<()> {
     set_settings(&lab.store, &mut Caller::new(), &queue("q"), &SettingChange::paused(paused)).await
 }
 
+async fn one_completed(lab: &Lab) -> Result<()> {
+    leased(lab, &[task(11)]).await?;
+    finish(lab, 11).await
+}
+
 /// A queue whose only task has ended and is deleted.
 async fn used_once(lab: &Lab) -> Result<()> {
-    leased(lab, &[task(11)]).await?;
-    finish(lab, 11).await?;
+    one_completed(lab).await?;
     forget(lab, DeleteReason::Requested, &[11]).await
 }
 
@@ -259,6 +264,18 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("next_due", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             next_due(lab.shard()).await?;
         }),
+        scenario!("ended", "a completed task", |lab| { one_completed(lab).await? }, |lab| {
+            ended_lists(lab.shard(), None, 10, 10).await?;
+        }),
+        scenario!(
+            "delete",
+            "when memory is short",
+            |lab| {
+                one_completed(lab).await?;
+                lab.at(10_000);
+            },
+            |lab| { forget(lab, DeleteReason::MemoryShort, &[11]).await? }
+        ),
         scenario!("page", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             page_by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;
         }),

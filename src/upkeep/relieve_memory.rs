@@ -1,0 +1,59 @@
+//! Reads the memory of the shard's Redis. If it is short, deletes the tasks that ended first.
+
+use std::time::Duration;
+
+use super::job::Context;
+use crate::degradations::Reason;
+use crate::store::history::{make_room, read_memory, sample_history};
+use crate::store::memory::{MemoryReading, SHORT_PERCENT};
+use crate::store::{Error, Result, Shard};
+
+/// How long the degradation is listed after memory was short.
+const RAISED_FOR: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(context: &mut Context) -> Result<()> {
+    let shard = &context.shard;
+    let reading = match read_memory(shard).await {
+        // INFO is not allowed: requests still make room when Redis rejects a submit.
+        Err(Error::Unexpected(error)) => {
+            tracing::debug!(error, "reading the memory of Redis failed");
+            return Ok(());
+        }
+        reading => reading?,
+    };
+    if reading.is_above(SHORT_PERCENT) {
+        make_room(shard).await?;
+    }
+    let sampled = sample_history(shard).await;
+    set_degradation(context, &shard.memory.reading().unwrap_or(reading));
+    sampled
+}
+
+fn set_degradation(context: &Context, reading: &MemoryReading) {
+    let Context { store, shard, .. } = context;
+    let subject = subject(context, shard);
+    if !shard.memory.was_short_within(RAISED_FOR) {
+        store.degradations().clear(Reason::MemoryShort, &subject);
+        return;
+    }
+    let history = shard.memory.history().unwrap_or_default();
+    let MemoryReading { used, max, .. } = reading;
+    let remedy = match reading.is_above(SHORT_PERCENT) {
+        true => "no more ended tasks can be deleted, and submits are rejected when it is full",
+        false => "above 90 %, ended tasks are deleted before the end of their retention",
+    };
+    let detail = format!(
+        "{used} of {max} bytes are in use, of these about {} by {} ended tasks: {remedy}. Raise maxmemory, or keep ended \
+         tasks for less time",
+        history.bytes, history.tasks
+    );
+    store.degradations().raise(Reason::MemoryShort, &subject, detail);
+}
+
+/// Returns the degraded part: the one Redis, or the shard of a Cluster.
+fn subject(context: &Context, shard: &Shard) -> String {
+    match context.store.client().is_cluster() {
+        true => format!("shard {}", shard.index),
+        false => "redis".to_owned(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Ended tasks give way to work: when the memory of Redis is short, and when a queue has many of them.
+
+use deadpool_redis::redis::cmd;
+use serde_json::{Value, json};
+
+use crate::metrics::metrics;
+use crate::support::redis::OwnRedis;
+use crate::support::{Fixture, report_with, text};
+
+async fn used_memory(redis: &OwnRedis) -> u64 {
+    let info: String = redis.ask(cmd("INFO").arg("memory")).await;
+    info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+}
+
+/// Limits the memory of Redis to `bytes` more than it uses. Returns the limit.
+async fn leave(redis: &OwnRedis, bytes: u64) -> u64 {
+    let limit = used_memory(redis).await + bytes;
+    redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(limit)).await;
+    limit
+}
+
+/// Completes `count` new tasks with results of 100 kB, in order. Returns their ids.
+async fn complete_many(fixture: &Fixture, queue: &str, count: usize) -> Vec<Value> {
+    let mut ids = Vec::new();
+    let result = "x".repeat(100_000);
+    while ids.len() < count {
+        let number = (count - ids.len()).min(50);
+        let tasks: Vec<Value> = (0..number).map(|_| json!({"queue": queue})).collect();
+        fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+        let mut claimed = Vec::new();
+        while claimed.len() < number {
+            claimed.extend(fixture.claim_now(queue, 50).await);
+        }
+        let reports: Vec<Value> = claimed.iter().map(|task| report_with(task, json!({"result": result}))).collect();
+        let answer = fixture.http.post("/complete/batch", &json!({"completions": reports})).await.expect(200);
+        assert!(answer["results"].as_array().unwrap().iter().all(|result| result["status"] == 200), "{answer}");
+        ids.extend(claimed.iter().map(|task| task["id"].clone()));
+        fixture.advance(1);
+    }
+    ids
+}
+
+async fn exists(fixture: &Fixture, id: &Value) -> bool {
+    fixture.http.get(&format!("/tasks/{}", text(id))).await.status == 200
+}
+
+async fn submit_large(fixture: &Fixture, count: usize) {
+    let payload = "x".repeat(100_000);
+    for _ in 0..count {
+        fixture.submit("work", json!(payload)).await;
+    }
+}
+
+#[tokio::test]
+async fn oldest_ended_tasks_make_room_for_submits() {
+    let mut fixture = Fixture::start().await;
+    let limit = leave(&fixture.redis, 16_000_000).await;
+    let first = complete_many(&fixture, "a", 60).await;
+    let later = complete_many(&fixture, "b", 60).await;
+    fixture.advance(10_000);
+    let last = complete_many(&fixture, "a", 1).await;
+
+    submit_large(&fixture, 30).await;
+    // Two servers make room at the same time.
+    let other = fixture.another_server().await;
+    let first_server = std::mem::replace(&mut fixture.http, other);
+    submit_large(&fixture, 20).await;
+    fixture.http = first_server;
+
+    let used = used_memory(&fixture.redis).await;
+    assert!(used < limit, "{used} of {limit} bytes");
+    assert!(!exists(&fixture, &first[0]).await && exists(&fixture, &last[0]).await);
+    assert!(exists(&fixture, &later[59]).await, "no more is deleted than needed");
+    let deleted = fixture.counts("a").await["deleted"].as_i64().unwrap();
+    assert!(deleted >= 20, "{deleted} tasks of the first queue are deleted");
+    fixture
+        .until(|| async {
+            let ready = fixture.http.get("/readyz").await.expect(200);
+            let is_short = ready["degradations"].as_array().unwrap().iter().any(|one| one["reason"] == "memory_short");
+            let history = ready["memory"]["history_bytes"].as_u64().unwrap();
+            (is_short && ready["memory"]["max_bytes"] == limit && (5_000_000..12_000_000).contains(&history))
+                .then_some(())
+        })
+        .await;
+    let page = metrics(&fixture).await;
+    let counted = page.value("slotwheel_history_deleted_total", &[("reason", "memory_short")]).unwrap();
+    assert!(counted > 0.0);
+    assert_eq!(page.value("slotwheel_redis_max_memory_bytes", &[]), Some(limit as f64));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn submits_are_rejected_when_no_old_task_is_left() {
+    let fixture = Fixture::start().await;
+    leave(&fixture.redis, 6_000_000).await;
+    let kept = complete_many(&fixture, "q", 10).await;
+    let payload = json!({"queue": "work", "payload": "x".repeat(100_000)});
+    let mut accepted = 0;
+    loop {
+        let answer = fixture.http.post("/tasks", &payload).await;
+        if answer.status != 201 {
+            assert_eq!(answer.problem(507).0, "store_full");
+            break;
+        }
+        accepted += 1;
+        assert!(accepted < 100, "it never fills");
+    }
+    // A task is kept for 10 s after its end.
+    for id in &kept {
+        assert!(exists(&fixture, id).await);
+    }
+    fixture.advance(10_001);
+    let accepts = || async { (fixture.http.post("/tasks", &payload).await.status == 201).then_some(()) };
+    fixture.until(accepts).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn queue_keeps_the_tasks_that_ended_last() {
+    let fixture = Fixture::with(|written| written.max_ended_per_queue = Some(20)).await;
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        let task = fixture.submit_with(json!({"queue": "q", "key": format!("k{n}")})).await;
+        fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&task["id"]))).await.expect(200);
+        ids.push(task["id"].clone());
+        fixture.advance(1);
+    }
+    for _ in 0..20 {
+        fixture.submit("other", json!(1)).await;
+        let task = fixture.claim_one("other").await;
+        fixture.http.post("/complete", &report_with(&task, json!({}))).await.expect(200);
+    }
+    fixture.advance(10_000);
+    fixture.until(|| async { (fixture.counts("q").await["cancelled"] == 20).then_some(()) }).await;
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(exists(&fixture, id).await, n >= 10, "task {n}");
+    }
+    assert_eq!(fixture.counts("other").await["completed"], 20);
+    let page = metrics(&fixture).await;
+    assert_eq!(page.value("slotwheel_history_deleted_total", &[("reason", "max_ended")]), Some(10.0));
+    fixture.end().await;
+}
