@@ -18,10 +18,11 @@ use crate::dispatch::Dispatch;
 use crate::http_server::{self, ServerState, ShutdownTokens};
 use crate::spans::Spans;
 use crate::store;
-use crate::store::dataset::identity::{Dataset, open_or_create};
+use crate::store::dataset::identity::{Dataset, first_shard_keys, open_or_create};
 use crate::store::dataset::loss_detector;
 use crate::store::notify::wakeups;
 use crate::store::ops;
+use crate::store::permissions;
 use crate::store::redis::config::RedisConfig;
 use crate::store::redis::embedded::EmbeddedRedis;
 use crate::store::redis::preflight;
@@ -177,6 +178,11 @@ struct Opened {
 /// If Redis is unavailable or unsuitable, or the data set does not match the settings.
 async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Result<Opened> {
     let client = connect(redis_config.clone()).await?;
+    let is_replicated = matches!(config.durability, Durability::Replicated(_));
+    let first_shard = first_shard_keys(&config.prefix);
+    if let Some(missing) = permissions::missing(&client, &first_shard, &config.prefix, is_replicated).await? {
+        anyhow::bail!("the user of Redis lacks permissions: {missing}");
+    }
     for issue in preflight::check_config(&client, config.durability).await? {
         if issue.is_fatal {
             anyhow::bail!("Redis is unsuitable: {}", issue.message);
@@ -189,7 +195,7 @@ async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Resul
         Durability::AsConfigured | Durability::Fsync | Durability::Everysec => None,
         Durability::Replicated(required) => Some(Replication::connect(&redis_config, required).await?),
     };
-    let store = Store::new(Arc::new(client), dataset.shards, &config.prefix).with_replication(replicas);
+    let store = Store::new(Arc::new(client), dataset.shards, &dataset.id, &config.prefix).with_replication(replicas);
     loss_detector::write_markers_once(&store, &dataset).await?;
     Ok(Opened { store, dataset, redis_version })
 }
@@ -200,7 +206,8 @@ async fn connect(redis_config: RedisConfig) -> anyhow::Result<Client> {
     loop {
         let error = match Client::connect(redis_config.clone(), ops::ALL).await {
             Ok(client) => match client.ping().await {
-                Ok(()) => return Ok(client),
+                // The check of permissions names all that are missing.
+                Ok(()) | Err(store::Error::Denied(_)) => return Ok(client),
                 Err(error) => error,
             },
             Err(error) => error,

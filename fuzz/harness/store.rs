@@ -124,6 +124,8 @@ fn check_result<T>(checked: Result<T>) -> Option<T> {
             error @ (Error::Unavailable(_)
             | Error::Full(_)
             | Error::Disk(_)
+            | Error::Unauthenticated(_)
+            | Error::Denied(_)
             | Error::DataLoss(_)
             | Error::Stopping
             | Error::Unconfirmed(_)),

@@ -10,6 +10,7 @@ use super::state::Api;
 use crate::degradations::Degradation;
 use crate::store;
 use crate::store::memory::{History, MemoryTotals, memory_totals};
+use crate::store::permissions::check_shards;
 use crate::store::redis::preflight::check_config;
 
 #[derive(Serialize)]
@@ -48,6 +49,7 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     if api.server.is_stopping() {
         return Err(store::Error::Stopping.into());
     }
+    check_shards(api.store(), 0).await?;
     // A write: the completion subscription of a task that cannot exist.
     api.dispatch.check_readiness().await?;
     if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.breaker.data_loss()) {

@@ -319,6 +319,18 @@ impl From<store::Error> for Problem {
                 tracing::debug!(reason, "write rejected: Redis cannot write to its disk");
                 Problem::new(Code::DiskError, "nothing was changed; writes resume when the disk accepts writes")
             }
+            store::Error::Unauthenticated(reason) => {
+                tracing::debug!(reason, "Redis rejects the user or the password");
+                Problem::new(
+                    Code::Unavailable,
+                    "Redis rejects the user or the password of this server (authentication failed); requests are served \
+                     again when Redis accepts those of redis_url",
+                )
+            }
+            store::Error::Denied(permission) => Problem::new(
+                Code::Unavailable,
+                format!("the Redis user of this server lacks a permission: {permission}"),
+            ),
             store::Error::DataLoss(loss) => Problem::new(Code::DataLost, loss.explain()),
             store::Error::Stopping => Problem::new(
                 Code::Stopping,

@@ -65,7 +65,7 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
     }
     if options.accept_loss {
         let dataset = open_or_create(&client, &config.prefix, config.shards).await?;
-        let store = Store::new(client.clone(), dataset.shards, &config.prefix);
+        let store = Store::new(client.clone(), dataset.shards, &dataset.id, &config.prefix);
         loss_detector::accept_loss(&store, &dataset).await?;
         print_line!(
             "data set {} is accepted with its current data; restart servers that run with another number of shards \
@@ -91,7 +91,7 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
         );
         problem_count += 1;
     }
-    let store = Store::new(client, dataset.shards, &config.prefix);
+    let store = Store::new(client, dataset.shards, &dataset.id, &config.prefix);
     for (shard, loss) in loss_detector::foreign_shards(&store, &dataset).await? {
         print_line!("DEFECT shard {shard}: {}", loss.explain());
         problem_count += 1;

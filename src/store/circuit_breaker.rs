@@ -1,4 +1,4 @@
-//! A circuit breaker for each shard, and the known data loss of the shard.
+//! A circuit breaker for each shard, and what is known of the shard: data loss, and a missing permission.
 //!
 //! When a call finds the shard unavailable until its time limit, the breaker opens. Further calls then fail
 //! immediately, except one probe at a time. The first reply closes it. Requests therefore do not pile up while Redis is
@@ -15,24 +15,24 @@ enum Breaker {
     #[default]
     Closed,
     /// The last call failed. The next call becomes a probe.
-    Open { reason: String },
+    Open { failure: Error },
     /// A probe is running. All other calls fail.
-    HalfOpen { reason: String, probe: u64 },
+    HalfOpen { failure: Error, probe: u64 },
 }
 
 impl Breaker {
-    fn reason(&self) -> Option<&String> {
+    fn failure(&self) -> Option<&Error> {
         match self {
             Breaker::Closed => None,
-            Breaker::Open { reason } | Breaker::HalfOpen { reason, .. } => Some(reason),
+            Breaker::Open { failure } | Breaker::HalfOpen { failure, .. } => Some(failure),
         }
     }
 
     /// # Errors
-    /// [`Error::Unavailable`] while a probe is running.
+    /// The last failure while a probe is running.
     fn check(&self) -> Result<()> {
         match self {
-            Breaker::HalfOpen { reason, .. } => Err(Error::Unavailable(reason.clone())),
+            Breaker::HalfOpen { failure, .. } => Err(failure.clone()),
             Breaker::Closed | Breaker::Open { .. } => Ok(()),
         }
     }
@@ -44,14 +44,20 @@ struct State {
     /// The number of probes so far, which is the id of the last one.
     probes: u64,
     data_loss: Option<DataLoss>,
+    /// The permission that the user of this server lacks.
+    denial: Option<String>,
 }
 
 impl State {
     /// # Errors
-    /// [`Error::DataLoss`] if the loss blocks requests.
+    /// [`Error::DataLoss`] if the loss blocks requests, and [`Error::Denied`] if a permission is missing: a script that
+    /// began would stop half-way.
     fn check_data(&self) -> Result<()> {
-        match self.data_loss.filter(|loss| loss.blocks_requests()) {
-            Some(loss) => Err(Error::DataLoss(loss)),
+        if let Some(loss) = self.data_loss.filter(|loss| loss.blocks_requests()) {
+            return Err(Error::DataLoss(loss));
+        }
+        match &self.denial {
+            Some(permission) => Err(Error::Denied(permission.clone())),
             None => Ok(()),
         }
     }
@@ -74,10 +80,10 @@ struct Probe<'a> {
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
         let state = &mut *self.breaker.lock();
-        if let Breaker::HalfOpen { reason, probe } = &mut state.breaker
+        if let Breaker::HalfOpen { failure, probe } = &state.breaker
             && *probe == self.id
         {
-            state.breaker = Breaker::Open { reason: std::mem::take(reason) };
+            state.breaker = Breaker::Open { failure: failure.clone() };
         }
     }
 }
@@ -92,20 +98,24 @@ impl CircuitBreaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `operation` if neither a data loss nor the breaker forbids it. Its outcome closes or opens the breaker.
+    /// Runs `operation` if no data loss, missing permission or open breaker forbids it. Its outcome closes or opens the breaker.
     pub(super) async fn call<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         let checked = self.lock().check_data();
         self.count_rejection(checked)?;
         self.call_unchecked(operation).await
     }
 
-    /// Runs `operation` in spite of a data loss: for the call that detects whether the loss persists.
+    /// Runs `operation` in spite of a data loss or a missing permission: for the calls that detect whether it persists.
     pub(super) async fn call_unchecked<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         let admitted = self.begin_call();
         let _probe = self.count_rejection(admitted)?;
         let outcome = operation.await;
         match &outcome {
-            Err(Error::Unavailable(reason)) => self.record_failure(reason),
+            Err(failure @ (Error::Unavailable(_) | Error::Unauthenticated(_))) => self.record_failure(failure),
+            Err(Error::Denied(permission)) => {
+                self.record_reply();
+                self.set_denial(Some(permission.clone()));
+            }
             // Any other error is a reply.
             Ok(_)
             | Err(
@@ -120,16 +130,16 @@ impl CircuitBreaker {
         outcome
     }
 
-    fn record_failure(&self, reason: &str) {
-        let reason = reason.to_owned();
+    fn record_failure(&self, failure: &Error) {
+        let failure = failure.clone();
         let breaker = &mut self.lock().breaker;
         *breaker = match std::mem::take(breaker) {
             Breaker::Closed => {
-                tracing::warn!(shard = self.shard, error = reason, "Redis is unavailable");
-                Breaker::Open { reason }
+                tracing::warn!(shard = self.shard, error = %failure, "Redis is unavailable");
+                Breaker::Open { failure }
             }
-            Breaker::Open { .. } => Breaker::Open { reason },
-            Breaker::HalfOpen { probe, .. } => Breaker::HalfOpen { reason, probe },
+            Breaker::Open { .. } => Breaker::Open { failure },
+            Breaker::HalfOpen { probe, .. } => Breaker::HalfOpen { failure, probe },
         };
     }
 
@@ -145,7 +155,7 @@ impl CircuitBreaker {
     /// Checks whether a request may wait for this shard.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] while a probe is running.
+    /// The last failure while a probe is running.
     pub fn admit(&self) -> Result<()> {
         let admitted = self.lock().breaker.check();
         self.count_rejection(admitted)
@@ -167,9 +177,9 @@ impl CircuitBreaker {
     fn begin_call(&self) -> Result<Option<Probe<'_>>> {
         let state = &mut *self.lock();
         state.breaker.check()?;
-        let Breaker::Open { reason } = &mut state.breaker else { return Ok(None) };
+        let Breaker::Open { failure } = &state.breaker else { return Ok(None) };
         state.probes += 1;
-        state.breaker = Breaker::HalfOpen { reason: std::mem::take(reason), probe: state.probes };
+        state.breaker = Breaker::HalfOpen { failure: failure.clone(), probe: state.probes };
         Ok(Some(Probe { breaker: self, id: state.probes }))
     }
 
@@ -187,27 +197,44 @@ impl CircuitBreaker {
         }
     }
 
+    /// Records the missing permission that a reply or the last check has shown. `None`: the last check found none.
+    pub(super) fn set_denial(&self, permission: Option<String>) {
+        let previous = std::mem::replace(&mut self.lock().denial, permission.clone());
+        match permission {
+            Some(permission) if previous.is_none() => {
+                tracing::error!(shard = self.shard, permission, "Redis denies a permission: requests are rejected");
+            }
+            None if previous.is_some() => tracing::info!(shard = self.shard, "Redis denies no permission any more"),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Whether a permission is missing.
+    pub(super) fn is_denied(&self) -> bool {
+        self.lock().denial.is_some()
+    }
+
     /// Returns the detected data loss, until an operator accepts it or the data is restored.
     pub fn data_loss(&self) -> Option<DataLoss> {
         self.lock().data_loss
     }
 
-    /// Checks that the breaker is closed and that no data loss blocks requests.
+    /// Checks that the breaker is closed and that no data loss or missing permission blocks requests.
     ///
     /// # Errors
-    /// [`Error::DataLoss`], or [`Error::Unavailable`] with the last failure.
+    /// [`Error::DataLoss`], [`Error::Denied`], or the last failure.
     pub fn check(&self) -> Result<()> {
         let state = self.lock();
         state.check_data()?;
-        match state.breaker.reason() {
-            Some(reason) => Err(Error::Unavailable(reason.clone())),
+        match state.breaker.failure() {
+            Some(failure) => Err(failure.clone()),
             None => Ok(()),
         }
     }
 
     /// Whether the breaker is open or half-open: the last call found the shard unavailable.
     pub fn is_open(&self) -> bool {
-        self.lock().breaker.reason().is_some()
+        self.lock().breaker.failure().is_some()
     }
 }
 
@@ -284,6 +311,17 @@ mod tests {
         assert!(matches!(breaker.call(available()).await, Err(Error::DataLoss(DataLoss::Missing))));
         assert!(breaker.call_unchecked(available()).await.is_ok());
         breaker.set_data_loss(Some(DataLoss::RolledBack));
+        assert!(breaker.call(available()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn denied_call_blocks_requests_until_a_check_finds_no_missing_permission() {
+        let breaker = CircuitBreaker::new(0);
+        let denied = async { Err::<(), Error>(Error::Denied("zadd".into())) };
+        assert!(breaker.call(denied).await.is_err());
+        assert!(breaker.call_unchecked(available()).await.is_ok());
+        assert!(matches!(breaker.call(available()).await, Err(Error::Denied(_))), "one command may run, others not");
+        breaker.set_denial(None);
         assert!(breaker.call(available()).await.is_ok());
     }
 }

@@ -18,6 +18,13 @@ pub enum Error {
     /// Redis rejects writes because it cannot write to its disk. Nothing was written.
     #[error("Redis cannot write to its disk: {0}")]
     Disk(String),
+    /// Redis rejects the user or the password of this server. The call was not made.
+    #[error("Redis rejects the user or the password of this server: {0}")]
+    Unauthenticated(String),
+    /// The user of this server lacks a permission in Redis. The call was not made, or stopped at a command that it may
+    /// not run.
+    #[error("the user of Redis lacks a permission: {0}")]
+    Denied(String),
     /// The data set is not the one that this server knows. The call was not made.
     #[error("{}", .0.explain())]
     DataLoss(DataLoss),
@@ -86,7 +93,7 @@ impl DataLoss {
 }
 
 /// Words in errors that pass by themselves or after a repair by an operator. Nothing was written.
-const TRANSIENT_ERRORS: [&str; 6] = [
+const TRANSIENT_ERRORS: [&str; 7] = [
     "BUSY",
     "LOADING",
     "TRYAGAIN",
@@ -94,7 +101,32 @@ const TRANSIENT_ERRORS: [&str; 6] = [
     // A script met a slot that is migrating.
     "non local key",
     "UNBLOCKED",
+    "max number of clients",
 ];
+
+/// Words in errors of a rejected user or password.
+const AUTHENTICATION_ERRORS: [&str; 5] = [
+    "NOAUTH",
+    "WRONGPASS",
+    // A command without a user has more than ten arguments, or a long one.
+    "unauthenticated",
+    // The URL has a password, and Redis has none.
+    "without any password configured",
+    // Redis has no password, and accepts connections of its own machine only.
+    "protected mode",
+];
+
+/// Words in errors of a missing permission: of a command, and of a script's command in Redis 7.0 and since 7.2.
+const PERMISSION_ERRORS: [&str; 3] = ["NOPERM", "The user executing the script can't", "ACL failure in script"];
+
+/// Whether the text of an error means a missing permission.
+pub(super) fn is_denial(text: &str) -> bool {
+    contains_any(text, &PERMISSION_ERRORS)
+}
+
+fn contains_any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.contains(word))
+}
 
 impl Error {
     /// Returns the error for a time limit that is shorter than that of a call.
@@ -105,7 +137,11 @@ impl Error {
     /// Whether the shard is unusable for now, for every request.
     pub fn is_outage(&self) -> bool {
         match self {
-            Error::Unavailable(_) | Error::Disk(_) | Error::DataLoss(_) => true,
+            Error::Unavailable(_)
+            | Error::Disk(_)
+            | Error::Unauthenticated(_)
+            | Error::Denied(_)
+            | Error::DataLoss(_) => true,
             Error::Full(_) | Error::Unconfirmed(_) | Error::Stopping | Error::Unexpected(_) => false,
         }
     }
@@ -115,6 +151,10 @@ impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
         match error.kind() {
+            ErrorKind::AuthenticationFailed => Error::Unauthenticated(text),
+            _ if contains_any(&text, &AUTHENTICATION_ERRORS) => Error::Unauthenticated(text),
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Error::Denied(text),
+            _ if is_denial(&text) => Error::Denied(text),
             ErrorKind::Server(ServerErrorKind::ResponseError) | ErrorKind::Extension if text.contains("OOM") => {
                 Error::Full(text)
             }
@@ -122,7 +162,6 @@ impl From<RedisError> for Error {
             _ if text.contains("MISCONF") => Error::Disk(text),
             ErrorKind::Io
             | ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::AuthenticationFailed
             | ErrorKind::Server(
                 ServerErrorKind::BusyLoading
                 | ServerErrorKind::TryAgain
@@ -132,8 +171,57 @@ impl From<RedisError> for Error {
                 | ServerErrorKind::Ask
                 | ServerErrorKind::ReadOnly,
             ) => Error::Unavailable(text),
-            _ if TRANSIENT_ERRORS.iter().any(|word| text.contains(word)) => Error::Unavailable(text),
+            _ if contains_any(&text, &TRANSIENT_ERRORS) => Error::Unavailable(text),
             _ => Error::Unexpected(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_redis::redis::parse_redis_value;
+
+    use super::*;
+
+    /// Returns the error for a line that Redis sends.
+    fn error(line: &str) -> Error {
+        parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err().into()
+    }
+
+    #[test]
+    fn errors_of_a_redis_that_does_not_serve_now_are_no_unexpected_replies() {
+        for line in [
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            "CLUSTERDOWN The cluster is down",
+            "ERR max number of clients reached",
+            "ERR Script attempted to access a non local key in a cluster node script: 12, on @user_script:3.",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "READONLY You can't write against a read only replica.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+        ] {
+            assert!(matches!(error(line), Error::Unavailable(_)), "{line}");
+        }
+        for line in [
+            "NOAUTH Authentication required.",
+            "ERR Protocol error: unauthenticated multibulk length",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR AUTH <password> called without any password configured for the default user.",
+            "DENIED Redis is running in protected mode because protected mode is enabled",
+        ] {
+            assert!(matches!(error(line), Error::Unauthenticated(_)), "{line}");
+        }
+        for line in [
+            "NOPERM this user has no permissions to run the 'hmget' command",
+            "NOPERM User u has no permissions to access a key used as argument",
+            "ERR The user executing the script can't run this command or subcommand script: 12, on @user_script:2.",
+            "ERR ACL failure in script: User u has no permissions to run the 'hset' command script: 12",
+        ] {
+            assert!(matches!(error(line), Error::Denied(_)), "{line}");
+        }
+        assert!(matches!(error("MISCONF Errors writing to the AOF file: No space left on device"), Error::Disk(_)));
+        assert!(matches!(error("OOM command not allowed when used memory > 'maxmemory'."), Error::Full(_)));
+        assert!(matches!(error("NOREPLICAS Not enough good replicas to write."), Error::Unconfirmed(_)));
+        assert!(matches!(error("WRONGTYPE Operation against a key"), Error::Unexpected(_)));
     }
 }

@@ -5,6 +5,8 @@
 //! slot of the shard, so that shards spread over a Cluster's masters as slots do. Ids and digests are 16 raw bytes. The
 //! only user text in a key is the name of a queue, which contains neither colon nor brace.
 
+use std::sync::Arc;
+
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
@@ -78,7 +80,11 @@ pub const PATTERNS: &[KeyPattern] = &[
         KeyType::String,
         "end of the time in which scripts publish events, in s by Redis' clock, and the name of its start; enable_events",
     ),
-    key("absent_guard", KeyType::String, "never exists; declared by every call, see redis/client.rs"),
+    key(
+        "absent_guard:<scope>",
+        KeyType::String,
+        "never exists; declared by every call, see redis/client.rs; the scope is that of the channels",
+    ),
     key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; apply_settings"),
     key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings, remove_queue"),
     key("seq", KeyType::Hash, "counters seq and turn; every transition to ready, claim"),
@@ -212,9 +218,9 @@ impl Keys {
         self.text_key("events_enabled")
     }
 
-    /// `absent_guard`
-    pub fn absent_guard(&self) -> Vec<u8> {
-        self.text_key("absent_guard")
+    /// `absent_guard:<scope>`
+    pub fn absent_guard(&self, scope: &ChannelScope) -> Vec<u8> {
+        [self.base.as_bytes(), b"absent_guard:", scope.0.as_bytes()].concat()
     }
 
     /// `settings_copy:<queue>`
@@ -268,13 +274,30 @@ impl Keys {
     }
 
     /// The channel of wake-ups: a queue is ready, or a task is due or has ended.
-    pub fn wakeups_channel(&self) -> String {
-        format!("{}wakeups", self.base)
+    pub fn wakeups_channel(&self, scope: &ChannelScope) -> String {
+        format!("{}wakeups:{scope}", self.base)
     }
 
     /// The channel of events: the transitions of tasks, while a server subscribes to them.
-    pub fn events_channel(&self) -> String {
-        format!("{}events", self.base)
+    pub fn events_channel(&self, scope: &ChannelScope) -> String {
+        format!("{}events:{scope}", self.base)
+    }
+}
+
+/// The scope of channels: `<database>:<id of the data set>`. All databases of a Redis share its channels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelScope(Arc<str>);
+
+impl ChannelScope {
+    /// Returns the scope of a data set in a database.
+    pub fn new(database: i64, dataset_id: &str) -> Self {
+        ChannelScope(format!("{database}:{dataset_id}").into())
+    }
+}
+
+impl std::fmt::Display for ChannelScope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -79,6 +79,10 @@ counters! {
         full,
         /// Redis cannot write to its disk.
         disk,
+        /// A rejected user or password.
+        unauthenticated,
+        /// A missing permission.
+        denied,
         /// Too few replicas.
         unconfirmed,
         /// An unexpected reply.
@@ -104,6 +108,8 @@ impl CallErrors {
             Error::Unavailable(_) => &self.unavailable,
             Error::Full(_) => &self.full,
             Error::Disk(_) => &self.disk,
+            Error::Unauthenticated(_) => &self.unauthenticated,
+            Error::Denied(_) => &self.denied,
             // The call was not made: the circuit breaker counts the rejection.
             Error::DataLoss(_) | Error::Stopping => return,
             Error::Unconfirmed(_) => &self.unconfirmed,

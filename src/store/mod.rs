@@ -22,6 +22,7 @@ pub mod notes;
 pub mod notify;
 mod opaque;
 pub mod ops;
+pub mod permissions;
 #[cfg(feature = "pieces")]
 #[doc(hidden)]
 #[path = "../../benches/pieces/store.rs"]

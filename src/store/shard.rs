@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
+use tokio::sync::watch;
 
 use super::circuit_breaker::CircuitBreaker;
 use super::error::Result;
-use super::keys::{Keys, tags};
+use super::keys::{ChannelScope, Keys, tags};
 use super::memory::MemoryGauge;
 use super::metrics::Transitions;
 use super::notes::Notes;
@@ -22,13 +23,17 @@ use crate::domain::slot::{Shards, Slot};
 pub struct Store {
     shards: Arc<[Shard]>,
     layout: Shards,
+    prefix: Arc<str>,
     client: Arc<Client>,
+    channel_scope: Arc<watch::Sender<ChannelScope>>,
     degradations: Arc<Degradations>,
 }
 
 impl Store {
-    /// Returns the store of a data set. All its keys begin with `prefix`.
-    pub fn new(client: Arc<Client>, layout: Shards, prefix: &str) -> Self {
+    /// Returns the store of the data set with this id. All its keys begin with `prefix`.
+    pub fn new(client: Arc<Client>, layout: Shards, dataset_id: &str, prefix: &str) -> Self {
+        let scope = ChannelScope::new(client.database(), dataset_id);
+        let channel_scope = Arc::new(watch::Sender::new(scope));
         let degradations: Arc<Degradations> = Arc::default();
         let unreadable = Arc::new(Notes::new(degradations.clone()));
         let shards = tags(layout).into_iter().enumerate();
@@ -38,10 +43,12 @@ impl Store {
             breaker: Arc::new(CircuitBreaker::new(index)),
             memory: Arc::default(),
             client: client.clone(),
+            channel_scope: channel_scope.clone(),
             replication: None,
             unreadable: unreadable.clone(),
         });
-        Store { shards: shards.collect(), layout, client, degradations }
+        let shards = shards.collect();
+        Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations }
     }
 
     /// Returns a store that confirms a submit only when replicas have it.
@@ -54,6 +61,16 @@ impl Store {
     /// Returns the division of slots into shards.
     pub fn layout(&self) -> Shards {
         self.layout
+    }
+
+    /// Returns the prefix of all keys and channels.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Returns the scope of all channels. It changes when another data set is accepted.
+    pub(super) fn channel_scope(&self) -> watch::Receiver<ChannelScope> {
+        self.channel_scope.subscribe()
     }
 
     /// Returns the Redis client.
@@ -103,6 +120,7 @@ pub struct Shard {
     /// The memory of its Redis, as last read.
     pub memory: Arc<MemoryGauge>,
     client: Arc<Client>,
+    channel_scope: Arc<watch::Sender<ChannelScope>>,
     replication: Option<Arc<Replication>>,
     unreadable: Arc<Notes>,
 }
@@ -204,7 +222,8 @@ impl Shard {
     }
 
     fn command(&self, script: &Script) -> Cmd {
-        let mut command = self.client.evalsha(script, [self.keys.callers(), self.keys.absent_guard()]);
+        let absent_guard = self.keys.absent_guard(&self.channel_scope.borrow());
+        let mut command = self.client.evalsha(script, [self.keys.callers(), absent_guard]);
         command.arg(self.keys.base());
         command
     }
@@ -224,6 +243,27 @@ impl Shard {
     /// Sends commands together and returns one reply for each. They may arrive twice.
     pub(super) async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
         self.breaker.call(self.client.send_pipeline(pipeline)).await
+    }
+
+    /// Returns the channel of wake-ups.
+    pub fn wakeups_channel(&self) -> String {
+        self.keys.wakeups_channel(&self.channel_scope.borrow())
+    }
+
+    /// Returns the channel of events.
+    pub fn events_channel(&self) -> String {
+        self.keys.events_channel(&self.channel_scope.borrow())
+    }
+
+    /// Publishes and hears messages of this data set from now on: it was accepted in place of the one before.
+    pub(super) fn accept_dataset(&self, id: &str) {
+        let accepted = ChannelScope::new(self.client.database(), id);
+        self.channel_scope.send_if_modified(|scope| std::mem::replace(scope, accepted.clone()) != accepted);
+    }
+
+    /// Whether a submit waits for replicas.
+    pub(super) fn waits_for_replicas(&self) -> bool {
+        self.replication.is_some()
     }
 
     pub(super) fn client(&self) -> &Client {

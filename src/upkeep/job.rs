@@ -8,6 +8,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::spans::Spans;
 use crate::store::dataset::loss_detector::LossDetector;
+use crate::store::permissions::PermissionMonitor;
 use crate::store::views::next_due::NextDue;
 use crate::store::{Caller, Result, Shard, Store};
 
@@ -84,4 +85,5 @@ pub(super) struct Context {
     pub(super) last_checked: Option<QueueName>,
     /// Ended tasks that a queue keeps in each state; 0: no limit.
     pub(super) max_ended_per_queue: u64,
+    pub(super) permissions: PermissionMonitor,
 }

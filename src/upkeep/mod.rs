@@ -5,6 +5,7 @@
 //! Every server runs every job. A job makes bounded calls and is idempotent, so that servers may run it at the same time.
 
 mod bound_history;
+mod check_permissions;
 mod check_queues;
 mod dataset_heartbeat;
 mod due_loop;
@@ -35,6 +36,7 @@ use crate::spans::Spans;
 use crate::store::dataset::identity::Dataset;
 use crate::store::dataset::loss_detector::LossDetector;
 use crate::store::notify::wakeups::Wakeup;
+use crate::store::permissions::PermissionMonitor;
 use crate::store::{Caller, Shard, Store};
 
 use due_loop::DueLoop;
@@ -72,7 +74,7 @@ static DUE_JOBS: [DueJob; 4] = [
 ];
 
 /// The periodic jobs.
-static JOBS: [Job; 8] = [
+static JOBS: [Job; 9] = [
     Job {
         name: "check_queues",
         interval: Duration::from_secs(2),
@@ -96,6 +98,12 @@ static JOBS: [Job; 8] = [
         interval: Duration::from_secs(1),
         scope: Scope::Server,
         run: |context| Box::pin(bound_history::run(context)),
+    },
+    Job {
+        name: "check_permissions",
+        interval: Duration::from_secs(5),
+        scope: Scope::Server,
+        run: |context| Box::pin(check_permissions::run(context)),
     },
     Job {
         name: "sync_settings",
@@ -153,6 +161,7 @@ impl Upkeep {
             loss_detector: LossDetector::new(dataset),
             max_ended_per_queue,
             last_checked: None,
+            permissions: PermissionMonitor::default(),
         };
         for (shard, wakeup) in store.shards().iter().zip(&wakeups) {
             let due_loop = DueLoop::new(&DUE_JOBS, &metrics.due_jobs, context(shard), poll_interval);

@@ -112,7 +112,8 @@ pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
     Ok(Some(Dataset { shards, id, has_markers: fields.value()? != Value::Nil }))
 }
 
-fn first_shard_keys(prefix: &str) -> Keys {
+/// Returns the keys of the first shard of any data set with this prefix.
+pub fn first_shard_keys(prefix: &str) -> Keys {
     // The first shard has the same tag for every number of shards.
     let tag = Shards::new(1).map(tags).and_then(|tags| tags.first().copied()).unwrap_or_default();
     Keys::new(prefix, tag)

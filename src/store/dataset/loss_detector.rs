@@ -71,15 +71,18 @@ impl LossDetector {
     /// Checks the shard's marker and records the result in its circuit breaker.
     pub async fn check(&mut self, shard: &Shard, caller: &mut Caller) -> Result<()> {
         let marker = touch_dataset(shard, caller, &self.dataset.to_string(), TouchPurpose::Check).await?;
-        self.evaluate(marker);
+        if let Some(accepted) = self.evaluate(marker) {
+            shard.accept_dataset(accepted.split('/').next().unwrap_or_default());
+        }
         shard.breaker.set_data_loss(self.loss);
         Ok(())
     }
 
-    fn evaluate(&mut self, marker: Option<DatasetMarker>) {
+    /// Returns the data set if an operator has accepted it since the last marker.
+    fn evaluate(&mut self, marker: Option<DatasetMarker>) -> Option<&str> {
         let Some(marker) = marker else {
             self.loss = Some(DataLoss::Missing);
-            return;
+            return None;
         };
         let previous = self.last_marker.as_ref();
         let accepted = previous.is_some_and(|last| marker.accepted_at > last.accepted_at)
@@ -92,7 +95,7 @@ impl LossDetector {
             self.loss = None;
         } else if marker.dataset != self.expected_marker {
             self.loss = Some(DataLoss::Replaced);
-            return;
+            return None;
         } else if rolled_back {
             self.loss = Some(DataLoss::RolledBack);
         } else if self.loss != Some(DataLoss::RolledBack) {
@@ -100,8 +103,9 @@ impl LossDetector {
             self.loss = None;
         }
         // An acceptance that predates the loss must not count again.
-        let accepted = marker.accepted_at.max(previous.map_or(0, |last| last.accepted_at));
-        self.last_marker = Some(DatasetMarker { accepted_at: accepted, ..marker });
+        let accepted_at = marker.accepted_at.max(previous.map_or(0, |last| last.accepted_at));
+        self.last_marker = Some(DatasetMarker { accepted_at, ..marker });
+        accepted.then_some(&self.expected_marker)
     }
 }
 

@@ -9,9 +9,9 @@ use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
-use crate::store::redis::pubsub::{self, PubSubMessage};
+use crate::store::redis::pubsub::PubSubMessage;
 use crate::store::redis::reply::{decode_msgpack, read_list};
-use crate::store::shard::Store;
+use crate::store::shard::{Shard, Store};
 
 /// A transition of a task.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,6 @@ pub enum EventMessage {
 /// Subscribes to the events of all shards until the future is dropped. Reconnects after every break, and reports an
 /// [`EventMessage::Gap`] after each new subscription.
 pub async fn subscribe(store: &Store, on_event: impl Fn(EventMessage) + Clone + Send + Sync + 'static) {
-    let channels = store.shards().iter().map(|shard| shard.keys.events_channel()).collect();
     let on_message = move |message| {
         on_event(match message {
             PubSubMessage::Gap => EventMessage::Gap,
@@ -49,7 +48,7 @@ pub async fn subscribe(store: &Store, on_event: impl Fn(EventMessage) + Clone + 
                 .map_or_else(gap_on_error, EventMessage::Events),
         });
     };
-    pubsub::subscribe(store.client(), channels, on_message).await;
+    super::subscribe(store, Shard::events_channel, on_message).await;
 }
 
 /// A later release may publish events that this one cannot parse.

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
-use crate::store::redis::pubsub::{self, PubSubMessage};
-use crate::store::shard::Store;
+use crate::store::redis::pubsub::PubSubMessage;
+use crate::store::shard::{Shard, Store};
 
 /// A wake-up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +34,6 @@ pub enum Wakeup {
 
 /// Subscribes to the wake-ups of all shards until the future is dropped. Reconnects after every break.
 pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
-    let channels = store.shards().iter().map(|shard| shard.keys.wakeups_channel()).collect();
     let on_message = move |message| {
         let wakeup = match message {
             PubSubMessage::Gap => Some(Wakeup::Gap),
@@ -43,7 +42,7 @@ pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
         // An error means that the receiver was dropped: so is this future soon.
         wakeup.map(|wakeup| sender.send(wakeup));
     };
-    pubsub::subscribe(store.client(), channels, on_message).await;
+    super::subscribe(&store, Shard::wakeups_channel, on_message).await;
 }
 
 fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {

@@ -10,7 +10,7 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::config::RedisConfig;
-use super::reply::decode_msgpack;
+use super::reply::{decode_msgpack, text};
 use super::script::{Script, Scripts};
 use super::topology::{Connection, Topology};
 use crate::metrics::{Histogram, HistogramSnapshot, LATENCY_BUCKETS};
@@ -49,9 +49,14 @@ impl Client {
             metrics: Metrics::default(),
             config,
         };
-        let info: String = redis::from_redis_value(client.send(cmd("INFO").arg("cluster")).await?)
-            .map_err(|error| Error::Unexpected(error.to_string()))?;
-        if !info.contains("cluster_enabled:1") {
+        // HELLO needs no permission.
+        let hello = match client.send(&cmd("HELLO")).await {
+            Err(Error::Unexpected(error)) => {
+                return Err(Error::Unexpected(format!("{error}; Redis must have version 7.0 or later, or be Valkey")));
+            }
+            hello => hello?,
+        };
+        if hello_field(hello, "mode")? != "cluster" {
             return Ok(client);
         }
         let topology = Topology::cluster(client.config.clone()).await?;
@@ -96,13 +101,16 @@ impl Client {
         }
     }
 
-    /// Discards the connection if it cannot recover: it is broken, or it leads to a replica.
+    /// Discards the connection if it cannot recover: it is broken, leads to a replica, or has no user.
     fn on_error(&self, error: RedisError) -> Error {
         let is_read_only = error.kind() == ServerErrorKind::ReadOnly.into();
-        if error.is_unrecoverable_error() || error.is_timeout() || is_read_only {
+        let is_broken = error.is_unrecoverable_error() || error.is_timeout() || is_read_only;
+        let error = Error::from(error);
+        // A connection that lost its user authenticates again only as a new one.
+        if is_broken || matches!(error, Error::Unauthenticated(_)) {
             self.topology.discard();
         }
-        error.into()
+        error
     }
 
     /// Repeats `attempt` while Redis is unavailable, for at most [`CALL_DEADLINE`].
@@ -145,9 +153,28 @@ impl Client {
         self.timed(|mut connection| async move { connection.send(command).await }).await
     }
 
+    /// Sends a command to the master of `key`. Returns the text of Redis if the user lacks a permission for it.
+    ///
+    /// # Errors
+    /// If Redis gives no reply. Any other error of the command means that the user may run it.
+    pub(in crate::store) async fn denial(&self, key: &[u8], command: &Cmd) -> Result<Option<String>> {
+        let send = |mut connection: Connection| async move { connection.send_to_master_of(key, command).await };
+        match self.with_retries(send).await {
+            Ok(_) | Err(Error::Unexpected(_) | Error::Full(_) | Error::Disk(_) | Error::Unconfirmed(_)) => Ok(None),
+            Err(Error::Denied(text)) => Ok(Some(text)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the number of the database.
+    pub(in crate::store) fn database(&self) -> i64 {
+        // The settings have connected, so they are valid.
+        self.config.connection_info().map_or(0, |info| info.redis_settings().db())
+    }
+
     /// Sends a command that names no key to the master of `key`.
     pub(in crate::store) async fn send_to_master_of(&self, key: &str, command: &Cmd) -> Result<Value> {
-        self.timed(|mut connection| async move { connection.send_to_master_of(key, command).await }).await
+        self.timed(|mut connection| async move { connection.send_to_master_of(key.as_bytes(), command).await }).await
     }
 
     /// Sends a command to every master and returns one reply for each.
@@ -198,6 +225,13 @@ impl Client {
         self.record_call(&loaded.latency, started, &outcome);
         outcome
     }
+}
+
+/// Returns a field of the reply to HELLO.
+pub(super) fn hello_field(reply: Value, name: &str) -> Result<String> {
+    let pairs: std::collections::HashMap<String, Value> =
+        redis::from_redis_value(reply).map_err(|error| Error::Unexpected(error.to_string()))?;
+    pairs.get(name).cloned().map_or_else(|| Ok("unknown".to_owned()), text)
 }
 
 /// Returns the call `evalsha` with the script's text in place of its digest.

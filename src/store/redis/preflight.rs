@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::{Value, cmd};
 
-use super::client::Client;
+use super::client::{Client, hello_field};
 use super::reply::{read_list, text};
 use crate::config::Durability;
 use crate::store::error::{Error, Result};
@@ -35,7 +35,7 @@ pub async fn check_config(client: &Client, durability: Durability) -> Result<Vec
     }
     let policies = match config_values(client, "maxmemory-policy").await {
         Ok(policies) => policies,
-        Err(Error::Unexpected(_)) => {
+        Err(Error::Unexpected(_) | Error::Denied(_)) => {
             issues.push(advice(
                 "CONFIG GET is not allowed, so the settings of Redis cannot be checked: make sure that \
                  maxmemory-policy is noeviction and that its persistence suits the configured durability",
@@ -79,12 +79,7 @@ pub async fn version(client: &Client) -> Result<String> {
 
 /// Returns the version of each master.
 async fn versions(client: &Client) -> Result<Vec<String>> {
-    let version = |info| {
-        let info = text(info)?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown");
-        Ok(version.trim().to_owned())
-    };
-    client.send_to_masters(cmd("INFO").arg("server")).await?.into_iter().map(version).collect()
+    client.send_to_masters(&cmd("HELLO")).await?.into_iter().map(|hello| hello_field(hello, "version")).collect()
 }
 
 /// Returns the settings that contradict the durability level.

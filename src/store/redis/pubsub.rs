@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::reply::bytes;
-use crate::store::error::Result;
+use crate::store::error::{Error, Result};
 
 /// A message of a subscription.
 #[derive(Debug)]
@@ -28,27 +28,44 @@ pub(in crate::store) enum PubSubMessage {
 }
 
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Pause after Redis has denied the channels.
+const DENIED_DELAY: Duration = Duration::from_secs(1);
 /// Renewed subscriptions within this time are reported as one gap.
 const COALESCE_DELAY: Duration = Duration::from_millis(20);
 
 /// Subscribes to `channels`, one of each shard, until the future is dropped. Reconnects after every break.
 ///
 /// `on_message` runs where the connection is read, so that messages never queue up: it must return fast. (The client
-/// of a Cluster has an unbounded queue of its own in between.)
-pub(in crate::store) async fn subscribe<T>(client: &Client, channels: Vec<String>, on_message: T)
-where
+/// of a Cluster has an unbounded queue of its own in between.) `on_denial` gets whether the user of Redis lacks the
+/// permission, after each attempt that shows it.
+pub(in crate::store) async fn subscribe<T>(
+    client: &Client,
+    channels: Vec<String>,
+    on_message: T,
+    on_denial: impl Fn(bool),
+) where
     T: Fn(PubSubMessage) + Clone + Send + Sync + 'static,
 {
     loop {
-        if let Err(error) = run_subscription(client, &channels, on_message.clone()).await {
+        let outcome = run_subscription(client, &channels, on_message.clone(), &on_denial).await;
+        if let Err(error) = &outcome {
             tracing::debug!(%error, "pub/sub subscription failed");
         }
-        tokio::time::sleep(RETRY_DELAY).await;
+        let is_denied = matches!(outcome, Err(Error::Denied(_)));
+        if is_denied {
+            on_denial(true);
+        }
+        tokio::time::sleep(if is_denied { DENIED_DELAY } else { RETRY_DELAY }).await;
     }
 }
 
 /// Returns when the connection must be opened again.
-async fn run_subscription<T>(client: &Client, channels: &[String], on_message: T) -> Result<()>
+async fn run_subscription<T>(
+    client: &Client,
+    channels: &[String],
+    on_message: T,
+    on_denial: impl Fn(bool),
+) -> Result<()>
 where
     T: Fn(PubSubMessage) + Clone + Send + Sync + 'static,
 {
@@ -67,7 +84,7 @@ where
     };
     let connection = client.topology().subscriber(on_push).await?;
     let (mut unsubscribed, mut pending_confirmations): (Vec<&String>, _) = (channels.iter().collect(), 0);
-    let mut is_resubscribed = false;
+    let (mut is_resubscribed, mut is_denied) = (false, false);
     loop {
         if !unsubscribed.is_empty() {
             let attempts = unsubscribed.iter().map(|channel| {
@@ -75,6 +92,7 @@ where
                 async move { connection.subscribe(channel).await }
             });
             let outcomes = join_all(attempts).await;
+            is_denied = false;
             let attempted = std::mem::take(&mut unsubscribed);
             for (channel, outcome) in attempted.iter().zip(outcomes) {
                 match outcome {
@@ -82,10 +100,14 @@ where
                     // The other channels deliver meanwhile.
                     Err(error) if connection.reconnects() => {
                         tracing::debug!(%error, channel, "pub/sub subscription of a shard failed; retrying");
+                        is_denied |= matches!(Error::from(error), Error::Denied(_));
                         unsubscribed.push(channel);
                     }
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if is_denied || unsubscribed.is_empty() {
+                on_denial(is_denied);
             }
             if unsubscribed.len() < attempted.len() {
                 on_message(PubSubMessage::Gap);
@@ -98,7 +120,7 @@ where
                 on_message(PubSubMessage::Gap);
                 continue;
             }
-            () = tokio::time::sleep(RETRY_DELAY), if !unsubscribed.is_empty() => continue,
+            () = tokio::time::sleep(if is_denied { DENIED_DELAY } else { RETRY_DELAY }), if !unsubscribed.is_empty() => continue,
         };
         match kind {
             // Each subscription is confirmed. Further confirmations mean that the client of a Cluster resubscribed.

@@ -160,11 +160,11 @@ impl Connection {
     }
 
     /// Sends a command that names no key to the master of `key`.
-    pub(super) async fn send_to_master_of(&mut self, key: &str, command: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn send_to_master_of(&mut self, key: &[u8], command: &Cmd) -> RedisResult<Value> {
         match self {
             Connection::Single(_) => self.send(command).await,
             Connection::Cluster(connection) => {
-                let slot = Slot::of_key(key.as_bytes()).number();
+                let slot = Slot::of_key(key).number();
                 let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
                 let reply = connection.route_command(command.clone(), RoutingInfo::SingleNode(route)).await;
                 reply.and_then(Value::extract_error)
@@ -215,5 +215,11 @@ fn cluster_builder(config: &RedisConfig) -> Result<ClusterClientBuilder> {
 }
 
 fn no_connection(error: deadpool_redis::PoolError) -> RedisError {
-    RedisError::from((ErrorKind::Io, "no connection", error.to_string()))
+    let kind = match &error {
+        deadpool_redis::PoolError::Backend(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+            ErrorKind::AuthenticationFailed
+        }
+        _ => ErrorKind::Io,
+    };
+    RedisError::from((kind, "no connection", error.to_string()))
 }

@@ -178,7 +178,7 @@ async fn audited(url: &str) -> Vec<String> {
             .await
             .expect("a connection");
     let founded = identity::load(&client, "sw").await.expect("meta").expect("a data set");
-    let store = Store::new(Arc::new(client), founded.shards, "sw");
+    let store = Store::new(Arc::new(client), founded.shards, &founded.id, "sw");
     let report = audit::audit(&store).await.expect("an audit");
     let count = report.findings.len();
     let first = report.findings.into_iter().take(5);

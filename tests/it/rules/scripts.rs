@@ -192,3 +192,36 @@ fn stored_field_names_are_in_their_table_alone() {
         assert_eq!(found, [""; 0], "{} names fields by letters", name(&path));
     }
 }
+
+/// The commands of a text: behind `call(`, `pcall(`, `write(`, `write_last(` and `{` in Lua, and `cmd(` in Rust.
+fn commands(text: &str, quote: char) -> BTreeSet<String> {
+    let words = text.split(quote).skip(1).step_by(2);
+    let is_command = |word: &&str| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase());
+    words.filter(is_command).map(str::to_ascii_lowercase).collect()
+}
+
+#[test]
+fn checked_permissions_are_the_commands_that_are_called() {
+    use slotwheel::store::permissions::COMMANDS;
+    let options = ["count", "limit", "rev", "withscores"];
+    let mut called = BTreeSet::new();
+    for path in files("src/store", &["lua"]) {
+        let code = lua_code(&std::fs::read_to_string(&path).unwrap());
+        called.extend(commands(&code, '\'').into_iter().filter(|word| !options.contains(&word.as_str())));
+    }
+    for path in files("src/store", &["rs"]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for part in code.split("cmd(\"").skip(1) {
+            let (name, rest) = part.split_once('"').unwrap();
+            let subcommand = rest.strip_prefix(").arg(\"").filter(|_| ["CLUSTER", "CONFIG"].contains(&name));
+            let subcommand = subcommand.map(|rest| format!("|{}", rest.split('"').next().unwrap()));
+            called.insert(format!("{name}{}", subcommand.unwrap_or_default()).to_ascii_lowercase());
+        }
+    }
+    // Redis permits HELLO to every user. The client of Redis itself sends the other three.
+    called.remove("hello");
+    called.extend(["asking", "cluster|slots", "select"].map(str::to_owned));
+    let listed: BTreeSet<String> = COMMANDS.iter().map(|command| command.name.to_owned()).collect();
+    assert_eq!(called, listed, "commands of scripts and of the store, and src/store/permissions.rs");
+}

@@ -111,7 +111,7 @@ impl Fixture {
         };
         let client = Client::connect(target, slotwheel::store::ops::ALL).await.expect("a direct connection");
         let founded = identity::load(&client, &self.config.prefix).await.expect("meta").expect("a data set");
-        Store::new(Arc::new(client), founded.shards, &self.config.prefix)
+        Store::new(Arc::new(client), founded.shards, &founded.id, &self.config.prefix)
     }
 
     /// Stops the last started server, like SIGTERM.

@@ -138,8 +138,8 @@ impl Lab {
         };
         let client = Client::connect(target, slotwheel::store::ops::ALL).await.expect("a connection");
         let shards = Shards::new(1).expect("one shard");
-        identity::open_or_create(&client, "sw", Some(shards)).await.expect("a data set");
-        let store = Store::new(Arc::new(client), shards, "sw");
+        let dataset = identity::open_or_create(&client, "sw", Some(shards)).await.expect("a data set");
+        let store = Store::new(Arc::new(client), dataset.shards, &dataset.id, "sw");
         let connection = connect(&redis.url).await.expect("a connection");
         Lab { store, connection, offset, held: Mutex::default(), redis }
     }

@@ -14,7 +14,7 @@ if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > to
   -- At most 100 events in a message.
   after_commit = function()
     for from = 1, #events, 100 do
-      call('SPUBLISH', base .. 'events', cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) }))
+      publish('events', cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) }))
     end
   end
 end

@@ -4,6 +4,7 @@
 -- of this call, `last_reply` is the packed reply to return again.
 --
 -- KEYS[1] callers    <caller> -> '<number of its last call> <time in ms> <packed reply>'; carries the shard's hash tag
+-- KEYS[2] absent_guard:<scope>  never exists; its scope, a database and a data set, is the end of the channels' names
 -- ARGV[1] base       prefix of every key of the shard, with the same hash tag
 -- ARGV[2] caller     id of the caller
 -- ARGV[3] sequence   number of this call; a repeated call gets the reply of the first

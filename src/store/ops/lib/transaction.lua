@@ -3,11 +3,11 @@
 -- A script that is stopped half-way keeps its earlier writes. Therefore `commit` writes in a fixed order: values and
 -- fields, added zset members, the caller's record, removed zset members, and last the writes that may delete a key.
 -- No key is touched after a write that may have emptied it, and every key is touched before the first write.
--- Wake-ups follow the writes. Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if
--- it is set, publishes. A script pays for each function and table it defines, so fragments define few.
+-- Wake-ups follow the writes. Nothing may fail then, so a message that Redis denies is dropped: its receivers poll.
+-- Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if it is set, publishes. A script pays for each function and table it defines, so fragments define few.
 --
 -- defines: before_commit, after_commit; set_field, zset_add, zset_remove, write, write_last, notify, count,
---   next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
+--   publish, next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
 -- needs: prelude, clock
 -- keys: task:<id>, count:<queue>, count, seq, due
 local before_commit, after_commit = {}, nil
@@ -55,6 +55,11 @@ end
 -- Stages a message on channel `wakeups`.
 local function notify(text)
   wakeups[#wakeups + 1] = text
+end
+
+-- Publishes a message on a channel of the data set: the end of the second key names its database and id.
+local function publish(channel, message)
+  redis.pcall('SPUBLISH', base .. channel .. string.sub(KEYS[2], #base + 13), message)
 end
 
 -- Count key -> field -> difference; and for each queue the differences of its own counts and of the shard's.
@@ -173,7 +178,7 @@ local function commit(reply, remembered)
   end
   call_in_parts('ZREM', removals)
   for _, command in ipairs(last_writes) do call(unpack(command)) end
-  for _, text in ipairs(wakeups) do call('SPUBLISH', base .. 'wakeups', text) end
+  for _, text in ipairs(wakeups) do publish('wakeups', text) end
   if after_commit then after_commit() end
   return packed
 end
