@@ -7,10 +7,11 @@ local WRITES = { HSET = true, HDEL = true, ZADD = true, ZREM = true, SET = true,
 local WITHOUT_KEYS = { TIME = true, SPUBLISH = true }
 local redis
 redis = setmetatable({
-  -- Only a message may fail: its receivers poll.
-  pcall = function(name, ...)
-    if string.upper(name) ~= 'SPUBLISH' then error('SHIM ' .. name .. ' is called by pcall') end
-    return redis.call(name, ...)
+  -- An error of this file is not caught.
+  pcall = function(...)
+    local succeeded, reply = pcall(redis.call, ...)
+    if not succeeded and type(reply) ~= 'table' then error(reply) end
+    return reply
   end,
   call = function(name, ...)
     name = string.upper(name)
