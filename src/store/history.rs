@@ -42,7 +42,7 @@ const INDEX_BYTES: u64 = 200;
 /// Reads the memory of the shard's master, and keeps the reading.
 ///
 /// # Errors
-/// The error of the call; [`Error::Unexpected`] if Redis does not allow INFO.
+/// The error of the call; [`Error::Denied`] if Redis does not allow INFO.
 pub async fn read_memory(shard: &Shard) -> Result<MemoryReading> {
     let command = cmd("INFO").arg("server").arg("memory").to_owned();
     let info = text(shard.client().send_to_master_of(shard.keys.base(), &command).await?)?;

@@ -29,6 +29,8 @@ pub enum Need {
     Replicated,
     /// The check of the settings of Redis.
     Settings,
+    /// Making room before the memory of Redis is full, and its figures.
+    Memory,
     /// `slotwheel doctor`.
     Doctor,
 }
@@ -66,10 +68,11 @@ commands! {
         // Creates the data set: its failure is the start's.
         "hsetnx",
         "pexpire" ["KEY" "1"], "ping" [], "pttl" ["KEY"],
+        "memory|usage" ["KEY"],
         // It has no form without effect.
         "sadd",
         "set" ["KEY" "value" "XX"], "sismember" ["KEY" "member"], "smembers" ["KEY"], "srem" ["KEY" "member"], "time" [],
-        "zadd" ["KEY" "XX" "1" "member"], "zcard" ["KEY"], "zcount" ["KEY" "0" "1"], "zmscore" ["KEY" "member"],
+        "zadd" ["KEY" "XX" "1" "member"], "zcard" ["KEY"], "zcount" ["KEY" "0" "1"], "zmscore" ["KEY" "member"], "zrandmember" ["KEY" "1"],
         "zrange" ["KEY" "0" "0"], "zrangebylex" ["KEY" "-" "+"], "zrangebyscore" ["KEY" "0" "1"], "zrank" ["KEY" "member"],
         "zrem" ["KEY" "member"], "zrevrank" ["KEY" "member"], "zscore" ["KEY" "member"];
     // Publishing is checked on the channels themselves, and pub/sub reports a subscription that fails.
@@ -79,7 +82,8 @@ commands! {
     // The last argument of HINCRBY is no number.
     Replicated: "hincrby" ["KEY" "field" "text"], "wait" ["0" "0"];
     Settings: "config|get";
-    Doctor: "scan", "type";
+    Memory: "info";
+    Doctor: "rename", "scan", "type";
 }
 
 /// Returns the ACL rules that suffice for a server, and for the doctor, with this prefix.
@@ -111,7 +115,8 @@ pub async fn missing(client: &Client, keys: &Keys, prefix: &str, is_replicated: 
 }
 
 fn probe(name: &str, arguments: &[&str], key: &[u8]) -> Cmd {
-    let mut command = cmd(name);
+    let mut command = Cmd::new();
+    command.arg(name.split('|').collect::<Vec<_>>());
     for argument in arguments {
         match *argument {
             "KEY" => command.arg(key),

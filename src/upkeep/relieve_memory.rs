@@ -15,7 +15,7 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
     let shard = &context.shard;
     let reading = match read_memory(shard).await {
         // INFO is not allowed: requests still make room when Redis rejects a submit.
-        Err(Error::Unexpected(error)) => {
+        Err(Error::Unexpected(error) | Error::Denied(error)) => {
             tracing::debug!(error, "reading the memory of Redis failed");
             return Ok(());
         }
