@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::extract::SingleBody;
+use super::body::SingleBody;
 use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson, TaskJson};
 use super::json::validate;
 use super::response;

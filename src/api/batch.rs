@@ -5,12 +5,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::body::{BatchBody, ReportBody};
 use super::claims::Claim;
-use super::extract::BatchBody;
 use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
 use super::json::fields::{Field, Fields};
+use super::json::rewrite::canonical;
 use super::json::shapes::{ClaimedTaskJson, SubmittedTaskJson};
 use super::problem::{Code, Problem};
 use super::response;
@@ -43,13 +44,14 @@ pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: B
         let detail = "set idempotency_key in each item instead of the header";
         return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
     }
-    let object = body.object()?;
+    let object = body.object_of_items()?;
     let items = object.batch_items("tasks")?;
     object.deny_unknown()?;
     let context = TraceContext::from_headers(&headers);
     let mut requests = BatchResults::new();
-    for (item, raw) in items.fields().zip(items.raw_json()) {
-        let mut request = parse_item(api.store().layout(), &item, raw);
+    for (index, (item, raw)) in items.fields().zip(items.raw_json()).enumerate() {
+        let checked = body.check_item(raw, &format!("/tasks/{index}"));
+        let mut request = checked.and_then(|()| parse_item(api.store().layout(), &item, raw));
         if let (Some(context), Ok((task, _))) = (&context, &mut request) {
             context.attach_to(&mut task.attributes);
         }
@@ -80,7 +82,8 @@ pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<
     let task = submit::parse_task(&object, shards)?;
     let key = object.optional_name("idempotency_key")?;
     object.deny_unknown()?;
-    Ok((task, key.map(|key| IdempotencyKey::new(&key, raw.as_bytes()))))
+    let key = key.map(|key| IdempotencyKey::new(&key, &task.queue, &canonical(raw)));
+    Ok((task, key))
 }
 
 #[derive(Serialize)]
@@ -109,6 +112,7 @@ pub(super) struct CompletionBatch {
 /// Parses a batch of completions.
 pub(super) fn parse_completions(
     object: &Fields<'_>,
+    adjusted: &Adjusted,
     peer: Peer,
     headers: &HeaderMap,
 ) -> Result<CompletionBatch, Problem> {
@@ -118,7 +122,7 @@ pub(super) fn parse_completions(
     object.deny_unknown()?;
     let (mut parsed, mut completions) = (Vec::new(), BatchResults::new());
     for item in items.fields() {
-        let (object, mut adjusted) = (item.object()?, Adjusted::default());
+        let (object, mut adjusted) = (item.object()?, adjusted.clone());
         let id = claims::parse_task_id(&object)?;
         let completion = claims::parse_completion(&object, &mut adjusted);
         completions.push(completion.and_then(|done| object.deny_unknown().map(|()| done)));
@@ -132,9 +136,10 @@ pub(super) async fn complete(
     Extension(peer): Extension<Peer>,
     Extension(long_poll): Extension<LongPoll>,
     headers: HeaderMap,
-    body: BatchBody,
+    body: ReportBody,
 ) -> Result<Response, Problem> {
-    let CompletionBatch { items, mut completions, next } = parse_completions(&body.object()?, peer, &headers)?;
+    let CompletionBatch { items, mut completions, next } =
+        parse_completions(&body.object()?, &body.adjusted(), peer, &headers)?;
     drop((headers, body));
     let pending = completions.take_pending();
     let token_bytes: Vec<u8> = pending

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::extract::{SingleBody, parse_wait};
+use super::body::{ReportBody, SingleBody};
+use super::extract::parse_wait;
 use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::fields::Fields;
@@ -75,9 +76,9 @@ pub(super) async fn complete(
     Extension(peer): Extension<Peer>,
     Extension(long_poll): Extension<LongPoll>,
     headers: HeaderMap,
-    body: SingleBody,
+    body: ReportBody,
 ) -> Result<Response, Problem> {
-    let (completion, adjusted, next) = parse_completion_and_claim(&body.object()?, peer, &headers)?;
+    let (completion, adjusted, next) = parse_completion_and_claim(&body.object()?, body.adjusted(), peer, &headers)?;
     drop((headers, body));
     let lease_ref = completion.lease_ref.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
@@ -132,10 +133,10 @@ pub(super) fn parse_completion(object: &Fields<'_>, adjusted: &mut Adjusted) -> 
 /// Parses a completion and the claim that follows it.
 pub(super) fn parse_completion_and_claim(
     object: &Fields<'_>,
+    mut adjusted: Adjusted,
     peer: Peer,
     headers: &HeaderMap,
 ) -> Result<(Completion, Adjusted, Option<Claim>), Problem> {
-    let mut adjusted = Adjusted::default();
     let completion = parse_completion(object, &mut adjusted)?;
     let next = object.optional("claim").map(|field| field.object()).transpose()?;
     let next = next.map(|next| parse_claim(&next, peer, headers)).transpose()?;
@@ -150,7 +151,7 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
         Some(field) => {
             let list = field.list(limits::MAX_CLAIM_QUEUES, Code::TooLong)?;
             if list.is_empty() {
-                return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
+                return Err(field.must(Code::InvalidValue, "must not be empty"));
             }
             let mut queues = Vec::new();
             for queue in list.fields() {

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::extract::Query;
+use super::extract::{Query, single_header};
 use super::json::as_text::AsText;
 use super::problem::{Code, Problem};
 use super::state::Api;
@@ -58,7 +58,7 @@ pub(super) async fn subscribe(
         // The response to HEAD has no body.
         return Ok(event_stream_response(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
     }
-    let last_id = headers.get("last-event-id").filter(|id| !id.is_empty());
+    let last_id = single_header(&headers, "Last-Event-ID")?.filter(|id| !id.is_empty());
     // A malformed id is treated as the id of another server: unknown.
     let last_seen =
         last_id.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));

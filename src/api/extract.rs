@@ -1,151 +1,26 @@
-//! Extractors: JSON bodies, query parameters, path parameters, wait times.
+//! Extractors: query parameters, path parameters, headers, wait times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
-use http_body_util::BodyExt as _;
-use serde_json::value::RawValue;
+use axum::http::{HeaderMap, HeaderValue};
 
-use super::json::fields::Fields;
-use super::json::validate::{JsonDefect, validate};
 use super::problem::{Code, Problem};
-use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
-use crate::http_server::{BodyTooSlow, MemoryPermit, Rejection, ServerState};
 
-/// A JSON body of at most `LIMIT` bytes.
-#[derive(Debug)]
-pub(super) struct JsonBody<const LIMIT: usize>(BodyText);
-
-/// The text of a body. It holds its share of the memory for bodies until it is dropped.
-#[derive(Debug)]
-struct BodyText {
-    text: String,
-    _permit: MemoryPermit,
-}
-
-/// The body of a request for one task.
-pub(super) type SingleBody = JsonBody<{ limits::MAX_BODY_BYTES }>;
-/// The body of a request for many tasks.
-pub(super) type BatchBody = JsonBody<{ limits::MAX_BATCH_BODY_BYTES }>;
-
-impl<const LIMIT: usize> FromRequest<Api> for JsonBody<LIMIT> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if !content_type.is_some_and(is_json) {
-            return Err(unsupported_media_type(content_type));
-        }
-        Ok(JsonBody(read_body(request.into_body(), LIMIT, &api.server).await?))
+/// Returns the header `name`; a problem if the request has it twice.
+pub(super) fn single_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        let detail = format!("the header {name} must not be repeated");
+        return Err(Problem::at(format!("header:{name}"), Code::InvalidHeader, detail));
     }
-}
-
-/// The body of a request without fields: empty, or `{}`. Its Content-Type is not checked.
-#[derive(Debug)]
-pub(super) struct EmptyBody;
-
-impl FromRequest<Api> for EmptyBody {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let text = read_body(request.into_body(), 1024, &api.server).await?;
-        if !text.text.trim().is_empty() {
-            JsonBody::<1024>(text).object()?.deny_unknown()?;
-        }
-        Ok(EmptyBody)
-    }
-}
-
-/// Returns the problem of a body that is not sent as JSON. `curl -d` sends the media type of forms, or none.
-fn unsupported_media_type(content_type: Option<&str>) -> Problem {
-    let detail = match content_type {
-        Some(other) if !other.starts_with("application/x-www-form-urlencoded") => {
-            format!("the Content-Type is {other:.100}; send the body with Content-Type: application/json")
-        }
-        _ => "the header Content-Type: application/json is missing; with curl, use --json instead of -d".to_owned(),
-    };
-    Problem::new(Code::UnsupportedMediaType, detail)
-}
-
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-}
-
-/// Reads a body of at most `limit` bytes. If its declared length is larger, no byte is read.
-async fn read_body(mut body: Body, limit: usize, server: &ServerState) -> Result<BodyText, Problem> {
-    let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is over {limit} bytes"));
-    let declared_length = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
-    if declared_length > limit {
-        return Err(too_large());
-    }
-    let mut permit = server.body_permit(declared_length)?;
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match error.into_inner().is::<BodyTooSlow>() {
-            true => server.reject(Rejection::BodyTooSlow).into(),
-            false => Problem::new(Code::MalformedJson, "the body ended before its declared length"),
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > limit {
-            return Err(too_large());
-        }
-        if !permit.reserve(data.len()) {
-            return Err(server.reject(Rejection::BodyMemory).into());
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(BodyText { text: validate_text(bytes)?, _permit: permit })
-}
-
-/// Returns the text of a body that may be parsed: UTF-8, nested at most [`limits::MAX_JSON_DEPTH`] deep, without lone
-/// surrogates.
-fn validate_text(bytes: Vec<u8>) -> Result<String, Problem> {
-    let text = String::from_utf8(bytes)
-        .map_err(|error| malformed(format!("the body is not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
-    match validate(text.as_bytes(), limits::MAX_JSON_DEPTH) {
-        Ok(()) => Ok(text),
-        Err(JsonDefect::TooDeep(index)) => Err(Problem::at(
-            "",
-            Code::TooDeep,
-            format!("the JSON is nested deeper than {} at byte {index}", limits::MAX_JSON_DEPTH),
-        )),
-        Err(JsonDefect::LoneSurrogate(index)) => {
-            let detail =
-                format!("the escape at byte {index} is half of a surrogate pair; other JSON parsers reject it");
-            Err(Problem::at("", Code::LoneSurrogate, detail))
-        }
-    }
-}
-
-fn malformed(detail: String) -> Problem {
-    Problem::at("", Code::MalformedJson, detail)
-}
-
-impl<const LIMIT: usize> JsonBody<LIMIT> {
-    /// Creates a body of these bytes, without a limit of memory.
-    #[cfg(any(test, fuzzing, feature = "pieces"))]
-    pub(super) fn from_bytes(bytes: Vec<u8>) -> Result<Self, Problem> {
-        Ok(JsonBody(BodyText { _permit: MemoryPermit::empty(), text: validate_text(bytes)? }))
-    }
-
-    /// Parses the body as a JSON object.
-    pub(super) fn object(&self) -> Result<Fields<'_>, Problem> {
-        let raw: &RawValue = serde_json::from_str(&self.0.text).map_err(|error| malformed(error.to_string()))?;
-        Fields::parse(raw, String::new())
-    }
-
-    /// Returns the bytes of the body.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.text.as_bytes()
-    }
+    Ok(value)
 }
 
 /// The task id in the path.
@@ -222,7 +97,8 @@ impl Query {
             if repeated == Some(name.as_str()) {
                 values.push(value);
             } else if parameters.insert(name.clone(), value).is_some() {
-                return Err(Problem::at(pointer(&name), Code::InvalidQuery, "this parameter occurs twice"));
+                let detail = format!("the parameter {name:.100} occurs twice");
+                return Err(Problem::at(pointer(&name), Code::InvalidQuery, detail));
             }
         }
         Ok((Query(parameters), values))
@@ -253,19 +129,22 @@ impl Query {
     pub(super) fn deny_unknown(self) -> Result<(), Problem> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(name) => Err(Problem::at(pointer(name), Code::InvalidQuery, "this parameter is unknown")),
+            Some(name) => {
+                let detail = format!("the parameter {name:.100} is unknown");
+                Err(Problem::at(pointer(name), Code::InvalidQuery, detail))
+            }
         }
     }
 }
 
-/// Returns the wait time: `wait_ms` of the request, else the seconds of `Prefer: wait=` (RFC 7240), else zero. With it
-/// comes the value of `Preference-Applied`.
+/// Returns the wait time: `wait_ms` of the request unless it is absent or 0, else the seconds of `Prefer: wait=` (RFC
+/// 7240), else zero. With it comes the value of `Preference-Applied`.
 pub(super) fn parse_wait(
     wait_ms: Option<i64>,
     headers: &HeaderMap,
 ) -> Result<(Duration, Option<HeaderValue>), Problem> {
     let from_ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
-    if let Some(wait_ms) = wait_ms {
+    if let Some(wait_ms) = wait_ms.filter(|wait_ms| *wait_ms > 0) {
         return Ok((from_ms(wait_ms), None));
     }
     for header in headers.get_all("prefer") {

@@ -4,6 +4,7 @@
 //! responds (`response`, [`problem`]).
 
 mod batch;
+mod body;
 mod claims;
 mod docs;
 mod events;

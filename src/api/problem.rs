@@ -71,6 +71,8 @@ codes! {
     WrongType = "wrong_type", UNPROCESSABLE_ENTITY;
     /// A field is not known
     UnknownField = "unknown_field", UNPROCESSABLE_ENTITY;
+    /// A number exceeds the range of a double
+    NumberOverflow = "number_overflow", UNPROCESSABLE_ENTITY;
     /// A field occurs twice in one object
     DuplicateField = "duplicate_field", UNPROCESSABLE_ENTITY;
     /// A required field is missing
@@ -286,7 +288,7 @@ impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::BodyMismatch => {
-                let detail = "this key came with another body within the last 24 hours";
+                let detail = "this key came with another body to this queue within the last 24 hours";
                 Problem::at("header:Idempotency-Key", Code::IdempotencyMismatch, detail)
             }
             SubmitError::RunAtTooFar => {

@@ -5,7 +5,8 @@ use axum::response::Response;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::extract::{EmptyBody, PathQueue, Query, SingleBody};
+use super::body::{EmptyBody, SingleBody};
+use super::extract::{PathQueue, Query};
 use super::json::fields::Fields;
 use super::json::shapes::QueueJson;
 use super::list::{invalid_cursor, set_next_link};
@@ -113,7 +114,7 @@ pub(super) fn parse_states(object: &Fields<'_>) -> Result<Vec<State>, Problem> {
     let field = object.required("states")?;
     let list = field.list(purgeable.len(), Code::TooLong)?;
     if list.is_empty() {
-        return Err(field.invalid(Code::InvalidValue, "name at least one state"));
+        return Err(field.must(Code::InvalidValue, "must name at least one state"));
     }
     let states: Vec<State> = list.fields().map(|state| state.one_of(&purgeable)).collect::<Result<_, _>>()?;
     object.deny_unknown()?;

@@ -4,8 +4,8 @@ use axum::extract::{Extension, State as Shared};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::body::ReportBody;
 use super::claims::{parse_lease_ref, parse_task_id};
-use super::extract::{BatchBody, SingleBody};
 use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
@@ -59,8 +59,7 @@ pub(super) struct FailRequest {
 }
 
 /// Parses the body of `POST /fail`.
-pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem> {
-    let mut adjusted = Adjusted::default();
+pub(super) fn parse_failure(object: &Fields<'_>, mut adjusted: Adjusted) -> Result<FailRequest, Problem> {
     let lease_ref = parse_lease_ref(object)?;
     let report = parse_error_report(&object.required("error")?.object()?, &mut adjusted)?;
     let retry = object.optional("retry").map_or(Ok(true), |field| field.bool())?;
@@ -69,8 +68,8 @@ pub(super) fn parse_failure(object: &Fields<'_>) -> Result<FailRequest, Problem>
     Ok(FailRequest { lease_ref, report, retry, retry_in, adjusted })
 }
 
-pub(super) async fn fail(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
-    let FailRequest { lease_ref, report, retry, retry_in, adjusted } = parse_failure(&body.object()?)?;
+pub(super) async fn fail(Shared(api): Shared<Api>, body: ReportBody) -> Result<Response, Problem> {
+    let FailRequest { lease_ref, report, retry, retry_in, adjusted } = parse_failure(&body.object()?, body.adjusted())?;
     let id = lease_ref.id;
     // If the token is valid, these values are current: they change only when a lease begins or ends.
     let lease_state =
@@ -94,14 +93,13 @@ fn parse_error_report(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<Er
     Ok(report)
 }
 
-pub(super) async fn release(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
-    let (release, adjusted) = parse_release(&body.object()?)?;
+pub(super) async fn release(Shared(api): Shared<Api>, body: ReportBody) -> Result<Response, Problem> {
+    let (release, adjusted) = parse_release(&body.object()?, body.adjusted())?;
     transition_response(release.lease_ref.id, api.dispatch.release(release).await?, adjusted)
 }
 
 /// Parses the body of `POST /release`.
-pub(super) fn parse_release(object: &Fields<'_>) -> Result<(Release, Adjusted), Problem> {
-    let mut adjusted = Adjusted::default();
+pub(super) fn parse_release(object: &Fields<'_>, mut adjusted: Adjusted) -> Result<(Release, Adjusted), Problem> {
     let lease_ref = parse_lease_ref(object)?;
     let delay_ms = object.clamped_int("delay_ms", limits::DELAY_MS, &mut adjusted)?;
     object.deny_unknown()?;
@@ -133,9 +131,9 @@ pub(super) struct HeartbeatRequest {
 pub(super) async fn heartbeat(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
-    body: BatchBody,
+    body: ReportBody,
 ) -> Result<Response, Problem> {
-    let HeartbeatRequest { worker, items, mut heartbeats } = parse_heartbeats(&body.object()?)?;
+    let HeartbeatRequest { worker, items, mut heartbeats } = parse_heartbeats(&body.object()?, body.adjusted())?;
     if let Some(worker) = worker {
         api.dispatch.record_heartbeat(&worker, peer.0.ip());
     }
@@ -146,8 +144,7 @@ pub(super) async fn heartbeat(
 }
 
 /// Parses the body of `POST /heartbeat`.
-pub(super) fn parse_heartbeats(object: &Fields<'_>) -> Result<HeartbeatRequest, Problem> {
-    let mut adjusted = Adjusted::default();
+pub(super) fn parse_heartbeats(object: &Fields<'_>, mut adjusted: Adjusted) -> Result<HeartbeatRequest, Problem> {
     let worker = object.cut_text("worker", limits::MAX_NAME_BYTES, &mut adjusted)?.filter(|name| !name.is_empty());
     let list = object.batch_items("tasks")?;
     object.deny_unknown()?;

@@ -42,9 +42,10 @@ impl RequestId {
         RequestId(header.unwrap_or(HeaderValue::from_static("none")))
     }
 
-    /// Returns the id in the headers, if it is valid.
+    /// Returns the id in the headers, if it is valid and the only one.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let id = headers.get(HEADER)?;
+        let mut ids = headers.get_all(HEADER).iter();
+        let id = ids.next().filter(|_| ids.next().is_none())?;
         let fits = (1..=MAX_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
         fits.then(|| RequestId(id.clone()))
     }

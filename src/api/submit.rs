@@ -6,8 +6,10 @@ use axum::response::Response;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::extract::SingleBody;
+use super::body::SingleBody;
+use super::extract::single_header;
 use super::json::fields::{Field, Fields};
+use super::json::rewrite::canonical;
 use super::json::shapes::{SubmittedTaskJson, TaskJson};
 use super::problem::{Code, Problem};
 use super::response;
@@ -47,7 +49,8 @@ pub(super) async fn submit(
     if let Some(context) = TraceContext::from_headers(&headers) {
         context.attach_to(&mut task.attributes);
     }
-    let idempotency = idempotency_key(&headers)?.map(|key| IdempotencyKey::new(&key, body.bytes()));
+    let idempotency =
+        idempotency_key(&headers)?.map(|key| IdempotencyKey::new(&key, &task.queue, &canonical(body.text())));
     let outcome = api.dispatch.submit(vec![(task, idempotency)]).await.pop();
     let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "the submit has no result"))??;
     let mut response = response::json(status(&outcome), &submitted_task(&outcome));
@@ -62,7 +65,7 @@ pub(super) async fn submit(
 /// Parses the `Idempotency-Key` header, bare or as a quoted string.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let invalid = |detail: &str| Err(Problem::at("header:Idempotency-Key", Code::InvalidHeader, detail));
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = single_header(headers, "Idempotency-Key")? else { return Ok(None) };
     let Ok(text) = value.to_str() else { return invalid("the key must be visible ASCII") };
     let text = text.trim();
     let bare = match text.strip_prefix('"') {
@@ -88,10 +91,12 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     };
     let key = object.optional_name("key")?;
     let priority = object.int_or_default("priority", limits::PRIORITY)?;
-    object.mutually_exclusive("delay_ms", "run_at")?;
+    let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
     let start = match object.optional("run_at") {
-        Some(field) => StartTime::At(field.timestamp()?),
-        None => StartTime::After(object.int_or_default("delay_ms", limits::DELAY_MS)?),
+        None => StartTime::After(delay_ms),
+        // A delay of 0 is none: some clients send every default.
+        Some(field) if delay_ms == 0 => StartTime::At(field.timestamp()?),
+        Some(field) => return Err(field.must(Code::InvalidValue, "and delay_ms exclude each other")),
     };
     let expires_in_ms = object.optional_int("expires_in_ms", limits::EXPIRES_IN_MS)?;
     let max_attempts = object.int_or_default("max_attempts", limits::MAX_ATTEMPTS)?;
@@ -181,34 +186,34 @@ enum BackoffName {
     List,
 }
 
+/// Parses a backoff. The fields of all kinds are checked, and those of its kind count: some clients send every default.
 fn parse_backoff(field: &Field<'_>) -> Result<Backoff, Problem> {
     let object = field.object()?;
     let kinds = [("exponential", BackoffName::Exponential), ("fixed", BackoffName::Fixed), ("list", BackoffName::List)];
     let kind = object.optional("kind").map_or(Ok(BackoffName::Exponential), |field| field.one_of(&kinds))?;
     let jitters = [("full", Jitter::Full), ("none", Jitter::None)];
     let jitter = object.optional("jitter").map_or(Ok(Jitter::Full), |field| field.one_of(&jitters))?;
-    let growth = match kind {
-        BackoffName::Exponential => {
-            let (min, max, default) = limits::BACKOFF_FACTOR;
-            BackoffKind::Exponential {
-                base_ms: object.int_or_default("base_ms", limits::BACKOFF_BASE_MS)?,
-                factor: object.optional("factor").map_or(Ok(default), |field| field.float((min, max)))?,
-                max_ms: object.int_or_default("max_ms", limits::BACKOFF_MAX_MS)?,
-            }
-        }
-        BackoffName::Fixed => {
-            BackoffKind::Fixed { base_ms: object.int_or_default("base_ms", limits::BACKOFF_BASE_MS)? }
-        }
-        BackoffName::List => {
-            let field = object.required("delays_ms")?;
+    let base_ms = object.int_or_default("base_ms", limits::BACKOFF_BASE_MS)?;
+    let (min, max, default) = limits::BACKOFF_FACTOR;
+    let factor = object.optional("factor").map_or(Ok(default), |field| field.float((min, max)))?;
+    let max_ms = object.int_or_default("max_ms", limits::BACKOFF_MAX_MS)?;
+    let delays = object.optional("delays_ms");
+    let delays_ms: Vec<i64> = match &delays {
+        Some(field) => {
             let list = field.list(limits::MAX_BACKOFF_DELAYS, Code::TooLong)?;
-            if list.is_empty() {
-                return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
-            }
-            let delays = list.fields().map(|delay| delay.int(limits::BACKOFF_MAX_MS));
-            BackoffKind::List { delays_ms: delays.collect::<Result<_, _>>()? }
+            list.fields().map(|delay| delay.int(limits::BACKOFF_MAX_MS)).collect::<Result<_, _>>()?
         }
+        None => Vec::new(),
+    };
+    let kind = match kind {
+        BackoffName::Exponential => BackoffKind::Exponential { base_ms, factor, max_ms },
+        BackoffName::Fixed => BackoffKind::Fixed { base_ms },
+        BackoffName::List if delays_ms.is_empty() => {
+            let empty = |field: &Field<'_>| field.must(Code::InvalidValue, "must not be empty if the kind is list");
+            return Err(delays.as_ref().map_or_else(|| object.missing("delays_ms"), empty));
+        }
+        BackoffName::List => BackoffKind::List { delays_ms },
     };
     object.deny_unknown()?;
-    Ok(Backoff { kind: growth, jitter })
+    Ok(Backoff { kind, jitter })
 }

@@ -4,7 +4,8 @@ use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::extract::{EmptyBody, PathId, Query, parse_wait};
+use super::body::EmptyBody;
+use super::extract::{PathId, Query, parse_wait};
 use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
 use super::request_metrics::mark_long_poll;

@@ -10,6 +10,7 @@ use super::batched_ops::BatchedOps;
 use super::task_spans::TaskTracer;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
+use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::task::{NewTask, Task};
 use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
@@ -24,9 +25,13 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Digests of a key and its body. All clients share one space of keys: requests are not authenticated.
-    pub fn new(key: &str, body: &[u8]) -> Self {
-        IdempotencyKey { key: Digest::of(&[b"", key.as_bytes()]), body: Digest::of(&[body]) }
+    /// Digests of a key and of the canonical form of its body. All clients of a queue share one space of keys: requests
+    /// are not authenticated.
+    pub fn new(key: &str, queue: &QueueName, canonical_body: &str) -> Self {
+        IdempotencyKey {
+            key: Digest::of(&[queue.as_str().as_bytes(), key.as_bytes()]),
+            body: Digest::of(&[canonical_body.as_bytes()]),
+        }
     }
 }
 

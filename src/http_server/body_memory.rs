@@ -35,12 +35,6 @@ impl BodyMemory {
 }
 
 impl MemoryPermit {
-    /// Returns a permit of no server. It can reserve no bytes.
-    #[cfg(any(test, fuzzing, feature = "pieces"))]
-    pub(crate) fn empty() -> Self {
-        MemoryPermit { memory: BodyMemory::new(0), bytes: 0 }
-    }
-
     /// Reserves `bytes` more. Returns whether there was room; if not, reserves nothing.
     pub(crate) fn reserve(&mut self, bytes: usize) -> bool {
         let add = |reserved: usize| reserved.checked_add(bytes).filter(|total| *total <= self.memory.max_bytes);

@@ -23,7 +23,11 @@ fn rows() -> Vec<Row> {
         ("/tasks", "{'a':1}".into(), 400, "malformed_json", ""),
         ("/tasks", r#"{"payload":NaN}"#.into(), 400, "malformed_json", ""),
         ("/tasks", r#"{"payload":01}"#.into(), 400, "malformed_json", ""),
-        ("/tasks", r#"{"payload":"\ud800"}"#.into(), 400, "lone_surrogate", ""),
+        ("/tasks", r#"{"payload":["\ud800"]}"#.into(), 400, "lone_surrogate", "/payload/0"),
+        ("/tasks", r#"{"payload":{"a":[1,-1e400]}}"#.into(), 422, "number_overflow", "/payload/a/1"),
+        ("/tasks", r#"{"payload":[{"a":1,"b":{},"\u0061":2}]}"#.into(), 422, "duplicate_field", "/payload/0/a"),
+        ("/tasks", r#"{"headers":{"a":"","a":""}}"#.into(), 422, "duplicate_field", "/headers/a"),
+        ("/tasks", r#"{"priority":1e400}"#.into(), 422, "number_overflow", "/priority"),
         ("/tasks", format!("{{\"payload\":{deep}}}"), 400, "too_deep", ""),
         ("/tasks", "[]".into(), 422, "wrong_type", ""),
         ("/tasks", "null".into(), 422, "wrong_type", ""),
@@ -44,7 +48,8 @@ fn rows() -> Vec<Row> {
         ("/tasks", tasks(json!({"priority": -1})), 422, "out_of_range", "/priority"),
         ("/tasks", tasks(json!({"priority": "9"})), 422, "wrong_type", "/priority"),
         ("/tasks", tasks(json!({"priority": 1.5})), 422, "wrong_type", "/priority"),
-        ("/tasks", tasks(json!({"priority": null})), 422, "wrong_type", "/priority"),
+        ("/tasks", tasks(json!({"tags": [null]})), 422, "wrong_type", "/tags/0"),
+        ("/tasks", tasks(json!({"dedupe": {"key": null}})), 422, "missing_field", "/dedupe/key"),
         ("/tasks", r#"{"delay_ms":123456789012345678901234567890}"#.into(), 422, "out_of_range", "/delay_ms"),
         ("/tasks", tasks(json!({"delay_ms": -1})), 422, "out_of_range", "/delay_ms"),
         ("/tasks", tasks(json!({"run_at": "tomorrow"})), 422, "invalid_time", "/run_at"),
@@ -75,7 +80,8 @@ fn rows() -> Vec<Row> {
             "out_of_range",
             "/backoff/delays_ms/1",
         ),
-        ("/tasks", tasks(json!({"backoff": {"kind": "fixed", "factor": 2}})), 422, "unknown_field", "/backoff/factor"),
+        ("/tasks", tasks(json!({"backoff": {"kind": "fixed", "factor": 0}})), 422, "out_of_range", "/backoff/factor"),
+        ("/tasks", tasks(json!({"backoff": {"kind": "fixed", "delay": 2}})), 422, "unknown_field", "/backoff/delay"),
         ("/tasks", tasks(json!({"tags": many(33)})), 422, "too_long", "/tags"),
         ("/tasks", tasks(json!({"tags": ["a", 1]})), 422, "wrong_type", "/tags/1"),
         ("/tasks", tasks(json!({"tags": ["x".repeat(129)]})), 422, "too_long", "/tags/0"),
@@ -209,6 +215,13 @@ async fn media_types_methods_paths_and_headers_are_checked() {
     http.send(post.clone(), "/tasks", &charset, Some(b"{}")).await.expect(201);
     let not_utf8 = http.post_with("/tasks", &[], b"{\"payload\":\"\xff\"}").await;
     assert_eq!(not_utf8.problem(400).0, "malformed_json");
+    for encoding in ["gzip", "identity, br"] {
+        let compressed = http.post_with("/tasks", &[("content-encoding", encoding)], b"\x1f\x8b\x08").await;
+        let (code, pointer) = compressed.problem(415);
+        assert_eq!((code.as_str(), pointer.as_deref()), ("unsupported_media_type", Some("header:Content-Encoding")));
+        assert!(compressed.json()["detail"].as_str().unwrap().contains(encoding));
+    }
+    http.post_with("/tasks", &[("content-encoding", "identity")], b"{}").await.expect(201);
     let method = http.send(reqwest::Method::PUT, "/tasks", &[], None).await;
     assert_eq!(method.problem(405).0, "method_not_allowed");
     assert!(method.header("allow").unwrap().contains("POST"));
@@ -221,6 +234,45 @@ async fn media_types_methods_paths_and_headers_are_checked() {
         let key = http.post_with("/tasks", &[("idempotency-key", unreadable)], b"{}").await;
         assert_eq!(key.problem(400).0, "invalid_header", "{unreadable}");
     }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn header_with_one_value_is_rejected_if_it_is_repeated() {
+    let fixture = Fixture::start().await;
+    for (method, path, name, pointer) in [
+        (reqwest::Method::POST, "/tasks", "idempotency-key", "header:Idempotency-Key"),
+        (reqwest::Method::POST, "/tasks", "content-type", "header:Content-Type"),
+        (reqwest::Method::GET, "/events", "last-event-id", "header:Last-Event-ID"),
+    ] {
+        let json = ("content-type", "application/json");
+        let headers = if name == "content-type" { vec![json, json] } else { vec![json, (name, "a"), (name, "a")] };
+        let answer = fixture.http.send(method, path, &headers, Some(b"{}")).await;
+        let (code, at) = answer.problem(400);
+        assert_eq!((code.as_str(), at.as_deref()), ("invalid_header", Some(pointer)));
+    }
+    let answer =
+        fixture.http.send(reqwest::Method::GET, "/livez", &[("x-request-id", "a"), ("x-request-id", "b")], None);
+    assert_eq!(answer.await.header("x-request-id").unwrap().len(), 36);
+    assert_eq!(fixture.http.get("/queues").await.expect(200)["queues"], json!([]));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn problem_names_the_field_in_its_detail() {
+    let fixture = Fixture::start().await;
+    for (path, body, detail) in [
+        ("/tasks", r#"{"priority":"9"}"#, "priority must be a whole number"),
+        ("/tasks", r#"{"backoff":{"factor":0}}"#, "backoff/factor must be from 1 to 100"),
+        ("/tasks", r#"{"tags":["a",""]}"#, "tags/1 must not be empty"),
+        ("/tasks", r#"{"key":"k","key":"k"}"#, "the JSON has the second field of one name at byte 11"),
+        ("/tasks", "[]", "the body must be an object"),
+        ("/claim", r#"{"max":0}"#, "max must be from 1 to 100"),
+    ] {
+        let answer = fixture.http.post_text(path, body).await.json();
+        assert_eq!((&answer["detail"], &answer["errors"][0]["detail"]), (&json!(detail), &json!(detail)));
+    }
+    assert_eq!(fixture.http.get("/queues?colour=1").await.json()["detail"], "the parameter colour is unknown");
     fixture.end().await;
 }
 

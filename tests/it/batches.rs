@@ -102,15 +102,35 @@ async fn invalid_completion_or_heartbeat_fails_alone() {
     fixture.submit("q", json!(1)).await;
     let claimed = fixture.claim_one("q").await;
     let id = &claimed["id"];
-    let large = "x".repeat(256 * 1024);
-    let wrong = [json!({"id": id}), json!({"id": id, "lease": "x", "progress": large})];
+    let wrong = [json!({"id": id}), json!({"id": id, "lease": "x", "percent": 7})];
     let beats = json!({"tasks": [wrong[0], wrong[1], report(&claimed)]});
     let beaten = fixture.http.post("/heartbeat", &beats).await.expect(200)["tasks"].clone();
     assert_eq!(beaten[0]["problem"]["errors"][0]["pointer"], "/tasks/0/lease");
-    assert_eq!(beaten[1]["problem"]["code"], "payload_too_large");
+    assert_eq!(beaten[1]["problem"]["code"], "unknown_field");
     assert!(beaten[2]["lease_until"].is_string());
-    let body = json!({"completions": [{"id": id, "lease": "x", "result": large}, report(&claimed)]});
+    let body = json!({"completions": [{"id": id, "lease": "x", "retry": true}, report(&claimed)]});
     let results = fixture.http.post("/complete/batch", &body).await.expect(200)["results"].clone();
-    assert_eq!((&results[0]["status"], &results[1]["status"]), (&json!(413), &json!(200)));
+    assert_eq!((&results[0]["status"], &results[1]["status"]), (&json!(422), &json!(200)));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn item_that_some_parsers_cannot_read_is_rejected_alone() {
+    let fixture = Fixture::start().await;
+    let deep = "[".repeat(63) + &"]".repeat(63);
+    let payloads = ["1", "[1e400]", r#"{"a":{"b":1,"b":2}}"#, r#""\ud83d""#, &deep, "1e308"];
+    let items: Vec<String> = payloads.iter().map(|payload| format!(r#"{{"queue":"q","payload":{payload}}}"#)).collect();
+    let body = format!(r#"{{"tasks":[{}]}}"#, items.join(","));
+    let results = fixture.http.post_text("/tasks/batch", &body).await.expect(200)["results"].clone();
+    let problem = |index: usize| {
+        let problem = &results[index]["problem"];
+        (problem["code"].clone(), problem["errors"][0]["pointer"].clone())
+    };
+    assert_eq!((&results[0]["status"], &results[5]["status"]), (&json!(201), &json!(201)));
+    assert_eq!(problem(1), (json!("number_overflow"), json!("/tasks/1/payload/0")));
+    assert_eq!(problem(2), (json!("duplicate_field"), json!("/tasks/2/payload/a/b")));
+    assert_eq!(problem(3), (json!("lone_surrogate"), json!("/tasks/3/payload")));
+    assert_eq!(problem(4), (json!("too_deep"), json!("/tasks/4")));
+    assert_eq!(fixture.counts("q").await["submitted"], 2);
     fixture.end().await;
 }

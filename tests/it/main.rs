@@ -39,6 +39,7 @@ mod memory;
 mod metrics;
 mod model;
 mod monitoring;
+mod optional_fields;
 mod overload;
 mod panics;
 mod permissions;

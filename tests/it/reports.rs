@@ -92,3 +92,63 @@ async fn delay_of_a_release_is_clamped() {
     assert_eq!((&answer["state"], &answer["adjusted"]), (&json!("ready"), &adjusted(&[("/delay_ms", "clamped")])));
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn parts_that_no_parser_reads_are_replaced_in_a_report() {
+    let fixture = Fixture::start().await;
+    let post = |path: &'static str, task: &Value, more: &str| {
+        let body = format!("{{\"id\":{},\"lease\":{},{more}}}", task["id"], task["lease"]);
+        let http = fixture.http.clone();
+        async move { http.post_text(path, &body).await.expect(200) }
+    };
+    let replaced = adjusted(&[("/result", "replaced")]);
+    for (result, wanted) in [
+        (r#"{"a":"\ud83d!","b":"\ud83d\ude00"}"#, json!({"a": "\u{FFFD}!", "b": "😀"})),
+        (r#"[1e400,NaN,-Infinity,12]"#, json!([null, null, null, 12])),
+        (r#"{"a":1,"b":{"c":0},"a":2}"#, json!({"a": 2, "b": {"c": 0}})),
+    ] {
+        let task = claimed_task(&fixture).await;
+        let answer = post("/complete", &task, &format!("\"result\":{result}")).await;
+        assert_eq!((&answer["state"], &answer["adjusted"]), (&json!("completed"), &replaced), "{result}");
+        assert_eq!(fixture.task(&task["id"]).await["result"], wanted);
+    }
+    let task = claimed_task(&fixture).await;
+    let error = r#""error":{"type":"\udc00","message":"half \ud83d","details":[1e999]},"retry_in_ms":1e999"#;
+    let wanted = ["/error/type", "/error/message", "/error/details"].map(|pointer| (pointer, "replaced"));
+    let wanted = [&wanted[..], &[("/retry_in_ms", "clamped")]].concat();
+    assert_eq!(post("/fail", &task, error).await["adjusted"], adjusted(&wanted));
+    let stored = fixture.task(&task["id"]).await["errors"][0].clone();
+    assert_eq!((&stored["message"], &stored["details"]), (&json!("half \u{FFFD}"), &json!([null])));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn bytes_outside_utf8_and_deep_values_are_taken_in_a_report() {
+    let fixture = Fixture::start().await;
+    let task = claimed_task(&fixture).await;
+    let (id, lease) = (&task["id"], &task["lease"]);
+    let deep = format!("[1,{}{}]", "[".repeat(100), "]".repeat(100));
+    let beat = format!(r#"{{"tasks":[{{"id":{id},"lease":{lease},"progress":{deep}}}]}}"#);
+    let beat = fixture.http.post_text("/heartbeat", &beat).await.expect(200)["tasks"][0].clone();
+    assert_eq!(beat["adjusted"], adjusted(&[("/tasks/0/progress", "cut")]));
+    let stored = fixture.task(id).await["progress"].clone();
+    assert_eq!(stored[0], 1);
+    assert!(stored.to_string().contains("\"[[[["), "{stored}");
+
+    let mut body = format!(r#"{{"id":{id},"lease":{lease},"error":{{"message":"caf"#).into_bytes();
+    body.extend(b"\xe9\"}}");
+    let answer = fixture.http.post_with("/fail", &[], &body).await.expect(200);
+    assert_eq!(answer["adjusted"], adjusted(&[("/error/message", "replaced")]));
+    assert_eq!(fixture.task(id).await["errors"][0]["message"], "caf\u{FFFD}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn report_of_several_mib_is_taken() {
+    let fixture = Fixture::start().await;
+    let task = claimed_task(&fixture).await;
+    let error = json!({"message": "m".repeat(5 << 20), "details": "d".repeat(2 << 20)});
+    let answer = fixture.http.post("/fail", &report_with(&task, json!({"error": error}))).await.expect(200);
+    assert_eq!(answer["adjusted"], adjusted(&[("/error/message", "cut"), ("/error/details", "cut")]));
+    fixture.end().await;
+}

@@ -3,7 +3,7 @@
 //! A report is rejected for its form (a missing field, a wrong type), which its author sees at the first try. It is
 //! never rejected for its content (a long message, half an emoji), which depends on the work: the work would be lost.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The change of one value of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -11,6 +11,9 @@ use serde::Serialize;
 pub(in crate::api) enum Reason {
     /// Too long or nested too deeply: cut, with a mark in its place.
     Cut,
+    /// Not JSON that every parser reads: half of a surrogate pair became U+FFFD, a number beyond a double null, and of
+    /// two values of one name the last counts.
+    Replaced,
     /// A number out of its range: moved to the nearest end.
     Clamped,
 }
@@ -24,17 +27,32 @@ pub(in crate::api) struct Adjustment {
 }
 
 /// The adjustments of a report, or of one item of a batch.
-#[derive(Clone, Default, Debug, Serialize)]
-#[serde(transparent)]
-pub(in crate::api) struct Adjusted(Vec<Adjustment>);
+#[derive(Clone, Default, Debug)]
+pub(in crate::api) struct Adjusted {
+    adjustments: Vec<Adjustment>,
+    /// Whether the body has a defect of [`JsonDefect`](super::validate::JsonDefect), in any of its values.
+    pub(super) may_have_defects: bool,
+    /// Whether the body has U+FFFD or null in the place of what no parser reads.
+    pub(super) has_substitutes: bool,
+}
 
 impl Adjusted {
+    pub(in crate::api) fn new(may_have_defects: bool, has_substitutes: bool) -> Self {
+        Adjusted { adjustments: Vec::new(), may_have_defects, has_substitutes }
+    }
+
     /// Adds an adjustment.
     pub(in crate::api) fn push(&mut self, pointer: String, reason: Reason) {
         let adjustment = Adjustment { pointer, reason };
-        if !self.0.contains(&adjustment) {
-            self.0.push(adjustment);
+        if !self.adjustments.contains(&adjustment) {
+            self.adjustments.push(adjustment);
         }
+    }
+}
+
+impl Serialize for Adjusted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.adjustments.serialize(serializer)
     }
 }
 

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::pointer::escape_pointer;
+use super::validate::skip_number;
 use crate::api::problem::{Code, Problem};
 use crate::domain::limits;
 use crate::domain::limits::ValueRange;
@@ -85,42 +87,43 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-/// Escapes a name for a JSON pointer (RFC 6901), cut to 100 characters.
-fn escape_pointer(name: &str) -> String {
-    let mut name: String = name.chars().take(100).collect();
-    if name.contains(['~', '/']) {
-        name = name.replace('~', "~0").replace('/', "~1");
-    }
-    name
-}
-
 impl<'a> Fields<'a> {
     /// Parses the object `raw`, which is at `pointer` in the body.
     pub(in crate::api) fn parse(raw: &'a RawValue, pointer: String) -> Result<Self, Problem> {
         let Ok(Entries(fields)) = serde_json::from_str::<Entries<'a>>(raw.get()) else {
-            return Err(Problem::at(pointer, Code::WrongType, "this must be an object"));
+            if raw.get().starts_with('{') {
+                return Err(Problem::at(pointer, Code::LoneSurrogate, "a name has half of a surrogate pair"));
+            }
+            let detail = format!("{} must be an object", label(&pointer));
+            return Err(Problem::at(pointer, Code::WrongType, detail));
         };
         let mut names = HashSet::with_capacity(fields.len());
         if let Some((name, _, _)) = fields.iter().find(|(name, _, _)| !names.insert(name.as_ref())) {
             let pointer = format!("{pointer}/{}", escape_pointer(name));
-            return Err(Problem::at(pointer, Code::DuplicateField, "this field occurs twice"));
+            let detail = format!("the field {} occurs twice", label(&pointer));
+            return Err(Problem::at(pointer, Code::DuplicateField, detail));
         }
         Ok(Fields { fields, pointer })
     }
 
-    /// Returns the field if it is present.
+    /// Returns the field if it is present. A field that is null counts as absent.
     pub(in crate::api) fn optional(&self, name: &'static str) -> Option<Field<'_>> {
         let (_, raw, used) = self.fields.iter().find(|(candidate, _, _)| candidate == name)?;
         used.set(true);
-        Some(Field { raw, parent: &self.pointer, name: Cow::Borrowed(name) })
+        let field = Field { raw, parent: &self.pointer, name: Cow::Borrowed(name) };
+        (raw.get() != RawValue::NULL.get()).then_some(field)
     }
 
     /// Returns the field, or a problem if it is missing.
     pub(in crate::api) fn required(&self, name: &'static str) -> Result<Field<'_>, Problem> {
-        self.optional(name).ok_or_else(|| {
-            let pointer = format!("{}/{name}", self.pointer);
-            Problem::at(pointer, Code::MissingField, format!("{name} is required"))
-        })
+        self.optional(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Returns the problem of a field that is missing or null.
+    pub(in crate::api) fn missing(&self, name: &'static str) -> Problem {
+        let pointer = format!("{}/{name}", self.pointer);
+        let detail = format!("{} is required", label(&pointer));
+        Problem::at(pointer, Code::MissingField, detail)
     }
 
     /// Rejects a field that was not read.
@@ -129,7 +132,8 @@ impl<'a> Fields<'a> {
             None => Ok(()),
             Some((name, _, _)) => {
                 let pointer = format!("{}/{}", self.pointer, escape_pointer(name));
-                Err(Problem::at(pointer, Code::UnknownField, format!("the field {name} is unknown")))
+                let detail = format!("the field {} is unknown", label(&pointer));
+                Err(Problem::at(pointer, Code::UnknownField, detail))
             }
         }
     }
@@ -139,7 +143,7 @@ impl<'a> Fields<'a> {
         let field = self.required(name)?;
         let list = field.list(limits::MAX_BATCH_ITEMS, Code::BatchTooLarge)?;
         if list.is_empty() {
-            return Err(field.invalid(Code::InvalidValue, "this must not be empty"));
+            return Err(field.must(Code::InvalidValue, "must not be empty"));
         }
         Ok(list)
     }
@@ -158,16 +162,11 @@ impl<'a> Fields<'a> {
     pub(in crate::api) fn int_or_default(&self, name: &'static str, bound: ValueRange) -> Result<i64, Problem> {
         self.optional(name).map_or(Ok(bound.default), |field| field.int(bound))
     }
+}
 
-    /// Rejects an object that has both fields.
-    pub(in crate::api) fn mutually_exclusive(&self, name: &'static str, other: &'static str) -> Result<(), Problem> {
-        let has = |wanted: &str| self.fields.iter().any(|(candidate, _, _)| candidate == wanted);
-        if has(name) && has(other) {
-            let pointer = format!("{}/{other}", self.pointer);
-            return Err(Problem::at(pointer, Code::InvalidValue, format!("{name} and {other} exclude each other")));
-        }
-        Ok(())
-    }
+/// Returns the words by which a problem names the value at `pointer`.
+pub(super) fn label(pointer: &str) -> &str {
+    pointer.strip_prefix('/').unwrap_or("the body")
 }
 
 impl<'o> Field<'o> {
@@ -179,9 +178,15 @@ impl<'o> Field<'o> {
         Problem::at(self.pointer(), code, detail)
     }
 
-    fn parse<T: Deserialize<'o>>(&self, expected: &str) -> Result<T, Problem> {
-        serde_json::from_str(self.raw.get())
-            .map_err(|_| self.invalid(Code::WrongType, format!("this must be {expected}")))
+    /// Returns a problem whose detail is the name of the field and `what`: "must be …", "must not be …", "has …".
+    pub(in crate::api) fn must(&self, code: Code, what: impl fmt::Display) -> Problem {
+        let pointer = self.pointer();
+        let detail = format!("{} {what}", label(&pointer));
+        Problem::at(pointer, code, detail)
+    }
+
+    pub(super) fn parse<T: Deserialize<'o>>(&self, expected: &str) -> Result<T, Problem> {
+        serde_json::from_str(self.raw.get()).map_err(|_| self.must(Code::WrongType, format_args!("must be {expected}")))
     }
 
     pub(in crate::api) fn int(&self, bound: ValueRange) -> Result<i64, Problem> {
@@ -189,16 +194,19 @@ impl<'o> Field<'o> {
         if (bound.min..=bound.max).contains(&number) {
             return Ok(number);
         }
-        Err(self.invalid(Code::OutOfRange, format!("this must be from {} to {}", bound.min, bound.max)))
+        Err(self.must(Code::OutOfRange, format_args!("must be from {} to {}", bound.min, bound.max)))
     }
 
     /// Returns a whole number, also one such as `2.0`; the nearest one of 64 bits, if it has more.
     pub(super) fn whole_number(&self) -> Result<i64, Problem> {
+        if skip_number(self.raw.get().as_bytes(), 0).is_err() {
+            return Ok(if self.raw.get().starts_with('-') { i64::MIN } else { i64::MAX });
+        }
         let number: serde_json::Number = self.parse("a whole number")?;
         let float = || number.as_f64().filter(|number| number.fract() == 0.0);
         // A conversion from a float saturates.
         let whole = number.as_i64().or_else(|| float().map(|number| number as i64));
-        whole.ok_or_else(|| self.invalid(Code::WrongType, "this must be a whole number"))
+        whole.ok_or_else(|| self.must(Code::WrongType, "must be a whole number"))
     }
 
     pub(in crate::api) fn float(&self, (min, max): (f64, f64)) -> Result<f64, Problem> {
@@ -206,7 +214,7 @@ impl<'o> Field<'o> {
         if (min..=max).contains(&number) {
             return Ok(number);
         }
-        Err(self.invalid(Code::OutOfRange, format!("this must be from {min} to {max}")))
+        Err(self.must(Code::OutOfRange, format_args!("must be from {min} to {max}")))
     }
 
     pub(in crate::api) fn bool(&self) -> Result<bool, Problem> {
@@ -217,7 +225,7 @@ impl<'o> Field<'o> {
     pub(in crate::api) fn nonempty_text(&self, max: usize) -> Result<String, Problem> {
         let text = self.text(max)?;
         if text.is_empty() {
-            return Err(self.invalid(Code::InvalidValue, "this must not be empty"));
+            return Err(self.must(Code::InvalidValue, "must not be empty"));
         }
         Ok(text)
     }
@@ -226,7 +234,7 @@ impl<'o> Field<'o> {
     pub(in crate::api) fn text(&self, max: usize) -> Result<String, Problem> {
         let text: String = self.parse("a string")?;
         if text.len() > max {
-            return Err(self.invalid(Code::TooLong, format!("this has {} bytes; the limit is {max}", text.len())));
+            return Err(self.must(Code::TooLong, format_args!("has {} bytes; the limit is {max}", text.len())));
         }
         Ok(text)
     }
@@ -238,9 +246,8 @@ impl<'o> Field<'o> {
 
     pub(in crate::api) fn timestamp(&self) -> Result<TimestampMs, Problem> {
         let text: String = self.parse("a string")?;
-        TimestampMs::parse(&text).ok_or_else(|| {
-            self.invalid(Code::InvalidTime, "this must be an RFC 3339 time, such as 2026-01-31T12:00:00Z")
-        })
+        TimestampMs::parse(&text)
+            .ok_or_else(|| self.must(Code::InvalidTime, "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"))
     }
 
     /// Returns the value of one of the accepted strings.
@@ -248,7 +255,7 @@ impl<'o> Field<'o> {
         let text: String = self.parse("a string")?;
         choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
             let allowed: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            self.invalid(Code::InvalidValue, format!("this must be one of {}", allowed.join(", ")))
+            self.must(Code::InvalidValue, format_args!("must be one of {}", allowed.join(", ")))
         })
     }
 
@@ -256,8 +263,8 @@ impl<'o> Field<'o> {
     pub(in crate::api) fn document(&self) -> Result<RawJson, Problem> {
         let length = self.raw.get().len();
         if length > limits::MAX_JSON_BYTES {
-            let detail = format!("this has {length} bytes; the limit is {}", limits::MAX_JSON_BYTES);
-            return Err(self.invalid(Code::PayloadTooLarge, detail));
+            let detail = format_args!("has {length} bytes; the limit is {}", limits::MAX_JSON_BYTES);
+            return Err(self.must(Code::PayloadTooLarge, detail));
         }
         Ok(self.raw.to_owned())
     }
@@ -269,11 +276,11 @@ impl<'o> Field<'o> {
     /// Returns the values of a list of at most `max`. A longer list is a problem with `limit_code`.
     pub(in crate::api) fn list(&self, max: usize, limit_code: Code) -> Result<List<'o>, Problem> {
         let mut json = serde_json::Deserializer::from_str(self.raw.get());
-        let wrong_type = |_| self.invalid(Code::WrongType, "this must be a list");
+        let wrong_type = |_| self.must(Code::WrongType, "must be a list");
         let (values, more) = ListVisitor(max).deserialize(&mut json).map_err(wrong_type)?;
         if more > 0 {
-            let detail = format!("this has {} items; the limit is {max}", values.len() + more);
-            return Err(self.invalid(limit_code, detail));
+            let detail = format_args!("has {} items; the limit is {max}", values.len() + more);
+            return Err(self.must(limit_code, detail));
         }
         Ok(List { values, pointer: self.pointer() })
     }
@@ -282,8 +289,8 @@ impl<'o> Field<'o> {
     pub(in crate::api) fn string_map(&self, max: usize) -> Result<BTreeMap<String, String>, Problem> {
         let object = self.object()?;
         if object.fields.len() > max {
-            let detail = format!("this has {} entries; the limit is {max}", object.fields.len());
-            return Err(self.invalid(Code::TooLong, detail));
+            let detail = format_args!("has {} entries; the limit is {max}", object.fields.len());
+            return Err(self.must(Code::TooLong, detail));
         }
         let fields = object.fields.iter().map(|(name, raw, _)| {
             let field = Field { raw, parent: &object.pointer, name: Cow::Borrowed(name) };

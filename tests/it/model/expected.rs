@@ -29,10 +29,11 @@ impl Model {
         };
         task.ok_or(Problem(404, "task_not_found", None))
     }
-    fn submit(&mut self, mut name: Name, spec: &Spec, in_batch: bool) -> Reply {
-        let (now, body) = (self.now, (spec.clone(), in_batch));
-        if let Some(key) = spec.once {
-            match self.records.get(key).filter(|record| record.until > now) {
+    fn submit(&mut self, mut name: Name, spec: &Spec) -> Reply {
+        let (now, body) = (self.now, spec.clone());
+        let record_key = spec.once.map(|key| (spec.queue, key));
+        if let Some(key) = record_key {
+            match self.records.get(&key).filter(|record| record.until > now) {
                 Some(record) if record.body != body => {
                     return Reply::Problem(Problem(422, "idempotency_mismatch", None));
                 }
@@ -50,7 +51,7 @@ impl Model {
             Start::In(_) | Start::Past => None,
         };
         let (status, name) = self.place(name, spec, run_at);
-        if let Some(record) = spec.once.and_then(|key| self.records.get_mut(key)) {
+        if let Some(record) = record_key.and_then(|key| self.records.get_mut(&key)) {
             (record.status, record.name) = (Some(status), name);
         }
         self.found(status, name)
@@ -288,9 +289,9 @@ impl Model {
     pub(super) fn call(&mut self, call: &Call) -> Reply {
         let shown = |task| Reply::Task(200, Box::new(task));
         let reply = match call {
-            Call::Submit(name, spec) => Ok(self.submit(*name, spec, false)),
+            Call::Submit(name, spec) => Ok(self.submit(*name, spec)),
             Call::SubmitBatch(tasks) => {
-                Ok(Reply::Batch(tasks.iter().map(|(name, spec)| self.submit(*name, spec, true)).collect()))
+                Ok(Reply::Batch(tasks.iter().map(|(name, spec)| self.submit(*name, spec)).collect()))
             }
             Call::Claim(ask) => {
                 Ok(Reply::Claimed(self.claim(ask, ask.claim_id.map(ClaimId::Given), ask.claim_id.is_some())))

@@ -150,7 +150,7 @@ struct Queue {
 /// The record of an Idempotency-Key.
 #[derive(Clone, Debug)]
 struct Record {
-    body: (Spec, bool),
+    body: Spec,
     name: Name,
     status: Option<u16>,
     until: i64,
@@ -203,7 +203,8 @@ pub struct Model {
     queues: BTreeMap<&'static str, Queue>,
     /// The holder of each dedupe key, and the end of its window.
     keys: BTreeMap<DedupeKey, (Name, Option<i64>)>,
-    records: BTreeMap<&'static str, Record>,
+    /// By queue and key.
+    records: BTreeMap<(&'static str, &'static str), Record>,
     /// All tasks ever created, and all leases ever granted.
     made: BTreeSet<Name>,
     given: BTreeSet<(Name, u32)>,
