@@ -196,6 +196,8 @@ async fn open_store(config: &Config, redis_config: RedisConfig) -> anyhow::Resul
         Durability::Replicated(required) => Some(Replication::connect(&redis_config, required).await?),
     };
     let store = Store::new(Arc::new(client), dataset.shards, &dataset.id, &config.prefix).with_replication(replicas);
+    // Before anything else reads the clock.
+    store.touch_clocks().await?;
     loss_detector::write_markers_once(&store, &dataset).await?;
     Ok(Opened { store, dataset, redis_version })
 }

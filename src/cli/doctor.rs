@@ -19,7 +19,7 @@ use crate::store::error::DataLoss;
 use crate::store::ops;
 use crate::store::redis::config::RedisConfig;
 use crate::store::redis::preflight;
-use crate::store::{Client, Store};
+use crate::store::{Client, Shard, Store};
 
 /// Changes that the doctor may make.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub(super) struct RepairOptions {
     /// Accept detected data loss: servers resume with the current data; a missing data set is created empty
     #[arg(long)]
     accept_loss: bool,
+    /// Use Redis' clock again after it was set: delays move by the shift, and leases end no earlier
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 /// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
@@ -96,12 +99,38 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
         print_line!("DEFECT shard {shard}: {}", loss.explain());
         problem_count += 1;
     }
+    inspect_clocks(&store, options.accept_clock).await?;
     let report = match options.repair {
         true => repair(&store, print_repair_event).await?,
         false => audit(&store).await?,
     };
     print_report(&report, &dataset);
     Ok(problem_count + report.findings.len())
+}
+
+/// Prints the shifts against Redis' clock, and ends them if `accept`.
+async fn inspect_clocks(store: &Store, accept: bool) -> anyhow::Result<()> {
+    for Shard { index, clock, .. } in store.shards() {
+        let seconds = |shift_ms: i64| shift_ms as f64 / 1000.0;
+        if accept {
+            match clock.accept_redis_clock().await? {
+                0 => {}
+                shift_ms => {
+                    print_line!("shard {index} uses Redis' clock again, without the shift of {} s", seconds(shift_ms))
+                }
+            }
+        } else {
+            match clock.read_shift_ms().await? {
+                0 => {}
+                shift_ms => print_line!(
+                    "ADVICE shard {index}: the clock of Redis was set, and the shard's is shifted by {} s, so that leases \
+                     and delays keep their length; to use Redis' clock again, add --accept-clock",
+                    seconds(shift_ms)
+                ),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prints one step of a repair.

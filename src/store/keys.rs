@@ -73,8 +73,9 @@ pub const PATTERNS: &[KeyPattern] = &[
         "callers",
         KeyType::Hash,
         "<caller> -> number, time, reply of its last call; <caller>:counters -> counters not in stats yet; every script \
-         that writes, prune_callers",
+         that writes, prune_callers; clock -> last touch, shift, last change of the shift; touch_clock, confirm_clock",
     ),
+    key("outages", KeyType::Zset, "`<from> <until>` of the last outages by from; confirm_clock"),
     key(
         "events_enabled",
         KeyType::String,
@@ -206,6 +207,11 @@ impl Keys {
     /// `claim:<digest>`
     pub fn claim(&self, digest: &Digest) -> Vec<u8> {
         self.binary_key("claim:", digest.as_bytes())
+    }
+
+    /// `outages`
+    pub fn outages(&self) -> Vec<u8> {
+        self.text_key("outages")
     }
 
     /// `callers`

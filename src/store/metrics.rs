@@ -25,6 +25,12 @@ counters! {
     pub struct Counters {
         /// Redis calls that were sent again after a failure that passes by itself.
         redis_retries,
+        /// Corrections of a shard's clock after the clock of its Redis was set.
+        clock_steps,
+        /// Outages that this server ended: times of more than 2 s in which no server reached a shard.
+        outages,
+        /// Leases that were prolonged by outages.
+        leases_prolonged,
     }
 }
 

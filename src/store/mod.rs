@@ -5,7 +5,9 @@
 //! [`redis`] has the client, [`history`] bounds the ended tasks, [`dataset`] detects data loss, and [`audit`] checks and repairs [`invariant`]s.
 
 pub mod audit;
+pub mod caller;
 pub mod circuit_breaker;
+pub mod clock;
 pub mod dataset;
 pub mod error;
 #[cfg(any(test, fuzzing))]
@@ -34,6 +36,7 @@ pub mod settings;
 pub mod shard;
 pub mod views;
 
+pub use caller::Caller;
 pub use error::{Error, Result};
 pub use redis::client::Client;
-pub use shard::{Caller, Shard, Store};
+pub use shard::{Shard, Store};

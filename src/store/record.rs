@@ -58,6 +58,7 @@ fields! {
     LEASE_TOKEN = "t": "token of the last lease";
     LEASE_UNTIL = "u": "end of that lease";
     LEASED_AT = "h": "start of that lease";
+    LEASE_SET_AT = "N": "time at which that lease was last extended or prolonged, if not leased_at";
     LEASE_MS = "L": "length of that lease as asked for";
     WORKER = "W": "worker with that lease";
     CLAIM_DIGEST = "C": "digest of the claim id of that lease";
@@ -192,6 +193,12 @@ impl TaskHash {
 
     pub(super) fn priority(&self) -> Result<u8> {
         self.require(fields::PRIORITY, self.int(fields::PRIORITY).and_then(priority_in_range))
+    }
+
+    /// Returns the time at which the last lease was given, extended or prolonged.
+    pub(super) fn lease_set_at(&self) -> Result<TimestampMs> {
+        let leased_at = self.require(fields::LEASED_AT, self.time(fields::LEASED_AT))?;
+        Ok(self.time(fields::LEASE_SET_AT).map_or(leased_at, |set_at| set_at.max(leased_at)))
     }
 
     /// Decodes the whole task.

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+pub use super::caller::Caller;
 use super::circuit_breaker::CircuitBreaker;
-use super::error::Result;
+use super::clock::{ShardClock, Uptime, unconfirmed};
+use super::error::{Error, Result};
 use super::keys::{ChannelScope, Keys, tags};
 use super::memory::MemoryGauge;
 use super::metrics::Transitions;
 use super::notes::Notes;
-use super::redis::client::Client;
+use super::redis::client::{CALL_DEADLINE, Client};
 use super::redis::replication::{Replication, WrittenCall};
 use super::redis::script::Script;
 use crate::degradations::Degradations;
@@ -37,15 +41,25 @@ impl Store {
         let degradations: Arc<Degradations> = Arc::default();
         let unreadable = Arc::new(Notes::new(degradations.clone()));
         let shards = tags(layout).into_iter().enumerate();
-        let shards = shards.map(|(index, tag)| Shard {
-            index,
-            keys: Arc::new(Keys::new(prefix, tag)),
-            breaker: Arc::new(CircuitBreaker::new(index)),
-            memory: Arc::default(),
-            client: client.clone(),
-            channel_scope: channel_scope.clone(),
-            replication: None,
-            unreadable: unreadable.clone(),
+        let shards = shards.map(|(index, tag)| {
+            let keys = Arc::new(Keys::new(prefix, tag));
+            Shard {
+                index,
+                keys: keys.clone(),
+                breaker: Arc::new(CircuitBreaker::new(index)),
+                memory: Arc::default(),
+                clock: Arc::new(ShardClock::new(
+                    index,
+                    client.clone(),
+                    keys,
+                    degradations.clone(),
+                    channel_scope.clone(),
+                )),
+                client: client.clone(),
+                channel_scope: channel_scope.clone(),
+                replication: None,
+                unreadable: unreadable.clone(),
+            }
         });
         let shards = shards.collect();
         Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations }
@@ -101,12 +115,24 @@ impl Store {
         self.shard_for_slot(id.slot())
     }
 
+    /// Touches the clock of every shard.
+    pub async fn touch_clocks(&self) -> Result<()> {
+        try_join_all(self.shards.iter().map(Shard::touch_clock)).await.map(drop)
+    }
+
     /// Returns the first shard. It alone holds the data set's meta key, the master copies of settings, and the workers.
     pub fn first_shard(&self) -> &Shard {
         #[allow(clippy::indexing_slicing)]
         &self.shards[0]
     }
 }
+
+/// The maximum number of calls of a script that are refused because the clock is not confirmed. One touch suffices, if
+/// nothing happens to the clock or to Redis after it.
+const MAX_TOUCHES: usize = 3;
+
+/// Precedes the clock offset of a script that only reads, and then accepts an unconfirmed clock.
+const ACCEPTS_UNCONFIRMED: &str = "?";
 
 /// A range of slots. All its keys have one hash tag.
 #[derive(Clone, Debug)]
@@ -119,33 +145,12 @@ pub struct Shard {
     pub breaker: Arc<CircuitBreaker>,
     /// The memory of its Redis, as last read.
     pub memory: Arc<MemoryGauge>,
+    /// Confirms the clock, which its scripts require.
+    pub clock: Arc<ShardClock>,
     client: Arc<Client>,
     channel_scope: Arc<watch::Sender<ChannelScope>>,
     replication: Option<Arc<Replication>>,
     unreadable: Arc<Notes>,
-}
-
-/// The caller of scripts that write: a random id and the number of its last call.
-///
-/// Calls of one caller never overlap, because each borrows it mutably. A shard therefore remembers only the last call
-/// of a caller, and answers a repeated call with the first reply.
-#[derive(Debug)]
-pub struct Caller {
-    id: Arc<str>,
-    sequence: u64,
-}
-
-impl Caller {
-    /// Returns a caller with a new random id.
-    pub fn new() -> Self {
-        Caller { id: format!("{:016x}", rand::random::<u64>()).into(), sequence: 0 }
-    }
-}
-
-impl Default for Caller {
-    fn default() -> Self {
-        Caller::new()
-    }
 }
 
 /// A call of a script that writes.
@@ -207,32 +212,56 @@ impl ScriptCall<'_> {
     }
 
     async fn run_script(&self) -> Result<Value> {
-        self.shard.client.run_script(self.script, &self.command).await
+        let deadline = Instant::now() + CALL_DEADLINE;
+        for _ in 0..MAX_TOUCHES {
+            let called_at = Uptime::now();
+            if let Some(reply) = self.shard.client.run_script(self.script, &self.command, deadline).await? {
+                return Ok(reply);
+            }
+            self.shard.clock.confirm_since(called_at, deadline).await?;
+        }
+        Err(unconfirmed())
     }
 }
 
 impl Shard {
     /// Returns a new call of a script that writes. The caller appends the arguments.
     pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> ScriptCall<'_> {
-        caller.sequence += 1;
-        let Caller { id: caller_id, sequence } = caller;
-        let mut command = self.command(script);
-        command.arg(&**caller_id).arg(*sequence).arg(self.client.clock_offset_ms());
-        ScriptCall { shard: self, script, command, caller_id: caller_id.clone(), sequence: *sequence }
-    }
-
-    fn command(&self, script: &Script) -> Cmd {
-        let absent_guard = self.keys.absent_guard(&self.channel_scope.borrow());
-        let mut command = self.client.evalsha(script, [self.keys.callers(), absent_guard]);
-        command.arg(self.keys.base());
-        command
+        let (caller_id, sequence) = caller.next_call();
+        let mut command = self.client.script_command(script, &self.keys, &self.channel_scope.borrow());
+        command.arg(&*caller_id).arg(sequence).arg(self.client.clock_offset_ms());
+        ScriptCall { shard: self, script, command, caller_id, sequence }
     }
 
     /// Runs a script that only reads. Its ARGV are base, offset_ms, then `args`.
     pub(super) async fn read_script(&self, script: &'static Script, args: Vec<Vec<u8>>) -> Result<Value> {
-        let mut command = self.command(script);
-        command.arg(self.client.clock_offset_ms()).arg(args);
-        self.breaker.call(self.client.run_script(script, &command)).await
+        self.breaker.call(self.run_read_script(script, &args)).await
+    }
+
+    async fn run_read_script(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value> {
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let mut prefix = "";
+        for _ in 0..MAX_TOUCHES {
+            let called_at = Uptime::now();
+            let mut command = self.client.script_command(script, &self.keys, &self.channel_scope.borrow());
+            command.arg(format!("{prefix}{}", self.client.clock_offset_ms())).arg(args);
+            if let Some(reply) = self.client.run_script(script, &command, deadline).await? {
+                return Ok(reply);
+            }
+            match self.clock.confirm_since(called_at, deadline).await {
+                // Redis refuses all writes. Reads go on.
+                Err(Error::Full(_) | Error::Disk(_) | Error::Denied(_) | Error::Unconfirmed(_)) => {
+                    prefix = ACCEPTS_UNCONFIRMED
+                }
+                outcome => outcome?,
+            }
+        }
+        Err(unconfirmed())
+    }
+
+    /// Touches the shard's clock, in spite of a data loss.
+    pub async fn touch_clock(&self) -> Result<()> {
+        self.breaker.call_unchecked(self.clock.touch()).await
     }
 
     /// Sends one command. It may arrive twice.

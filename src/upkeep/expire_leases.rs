@@ -39,12 +39,13 @@ pub(super) async fn step(context: &mut Context, turn: &Turn) -> Result<usize> {
         .collect();
     if !expired.is_empty() {
         let traced = read_spans(&context.shard, &expired, &context.spans).await;
-        let ended = expire_leases(&context.shard, &mut context.caller, &expired).await?;
-        for (task, span, start, end) in ended.iter().filter_map(|index| traced.get(*index)?.as_ref()) {
+        let expired = expire_leases(&context.shard, &mut context.caller, &expired).await?;
+        for (task, span, start, end) in expired.ended.iter().filter_map(|index| traced.get(*index)?.as_ref()) {
             context.spans.send(task, span, *start, *end);
         }
-        if !ended.is_empty() {
-            return Ok(ended.len());
+        let done = expired.ended.len().saturating_add(expired.prolonged);
+        if done > 0 {
+            return Ok(done);
         }
     }
     // Another server was faster, heartbeats extended the leases, or the entries are stale.

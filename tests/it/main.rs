@@ -13,6 +13,7 @@ mod cancel;
 mod channels;
 mod chaos;
 mod claim;
+mod clock;
 mod complete;
 mod completion_wait;
 mod contract;

@@ -20,7 +20,7 @@ use crate::support::{Fixture, Http, report, report_with, text};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
 
-async fn metrics_of(http: &Http) -> Exposition {
+pub async fn metrics_of(http: &Http) -> Exposition {
     let answer = http.send(Method::GET, "/metrics", &[("accept", OPENMETRICS)], None).await;
     assert_eq!(answer.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
     Exposition::open(&answer.text)

@@ -312,11 +312,7 @@ async fn missing_redis_server_is_reported_with_what_to_install() {
 #[tokio::test]
 async fn server_clock_a_day_off_changes_no_lease_or_delay() {
     let directory = TempDir::new();
-    let library = [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    ];
-    let library = library.iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)");
+    let library = crate::support::redis::faketime_library();
     let mut redis = crate::support::redis::OwnRedis::single(&[]).await;
     let mut command = slotwheel(&["--redis-url", &redis.url, "--poll-interval-ms", "100"]);
     command.env("LD_PRELOAD", library).env("FAKETIME", "+1d").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

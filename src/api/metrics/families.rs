@@ -216,6 +216,10 @@ impl Families {
             }),
         )?;
         self.memory(encoder)?;
+        let shifts = self.api.store().shards().iter().map(|shard| shard.clock.shift_ms());
+        let shift_ms = shifts.max_by_key(|shift| shift.unsigned_abs()).unwrap_or(0);
+        let help = "Largest shift of a shard's clock against Redis' clock: by so much Redis' clock was set.";
+        encoder.gauge("slotwheel_clock_shift", help, SECONDS, seconds(shift_ms))?;
         let degradations = self.api.store().degradations();
         encoder.gauges(
             "slotwheel_degradations",

@@ -37,8 +37,11 @@ if last_reply then
     local task = read_task(base .. 'task:' .. id, names)
     if task then
       local slot, priority, lease_until, lease_token = unpack(task, #CLAIM_FIELDS + 1, #names)
-      if task[STATE] == 'leased' and lease_token == tokens[token] and tonumber(lease_until) > now then
-        handouts[#handouts + 1] = handout(waiter, token, id, tonumber(lease_until), queue, slot, priority, task)
+      if task[STATE] == 'leased' and lease_token == tokens[token] then
+        lease_until = lease_end({ key = base .. 'task:' .. id, [F.lease_until] = lease_until })
+        if lease_until > now then
+          handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, slot, priority, task)
+        end
       end
     end
   end

@@ -12,6 +12,6 @@ if last_reply then return last_reply end
 local key = base .. 'events_enabled'
 local period = events and string.match(events_enabled, ' (.+)$') or caller .. '-' .. sequence
 -- Redis deletes the key some time after its content has lapsed.
-write('SET', key, digits(clock[1] + ARGV[5]) .. ' ' .. period, 'EX', digits(4 * ARGV[5]))
+write('SET', key, digits(math.floor(shard_ms / 1000) + ARGV[5]) .. ' ' .. period, 'EX', digits(4 * ARGV[5]))
 touched[key] = true
 return commit(period)

@@ -10,7 +10,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "expire_leases", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "free_dedupe", "finish_task", "end_lease", "errors", "attempt"]);
+pub(super) static SCRIPT: Script = script!(write "expire_leases", ["events", "stats_format", "stats_counters", "wheel", "waiting", "dedupe", "free_dedupe", "finish_task", "end_lease", "errors", "attempt", "outages"]);
 
 /// A lease that had expired when upkeep read it.
 #[derive(Clone, Debug)]
@@ -25,9 +25,18 @@ pub struct ExpiredLease {
     pub wait_ms: i64,
 }
 
-/// Ends those leases that are still expired; a worker may have extended one since. Returns the indexes of the ended
-/// leases in `leases`.
-pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[ExpiredLease]) -> Result<Vec<usize>> {
+/// The leases of a call that had expired.
+#[derive(Clone, Debug)]
+pub struct LeasesExpired {
+    /// The indexes of the leases that were ended.
+    pub ended: Vec<usize>,
+    /// The number of leases that outages prolong.
+    pub prolonged: usize,
+}
+
+/// Ends those leases that are still expired; a worker may have extended one since. Prolongs those that were alive when
+/// an outage began.
+pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[ExpiredLease]) -> Result<LeasesExpired> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::RETAIN_DEAD_MS)
         .push_int(limits::RETAIN_OTHER_MS)
@@ -39,12 +48,13 @@ pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[Expired
     }
     let mut reply = reply::read_list(call.send().await?)?;
     let mut next_count = || reply.int().map(i64::unsigned_abs);
-    let (dead, cancelled, past_expiry) = (next_count()?, next_count()?, next_count()?);
-    let expired: Vec<usize> = reply.map(|index| super::zero_based(reply::int(index)?)).collect::<Result<_>>()?;
+    let (dead, cancelled, past_expiry, prolonged) = (next_count()?, next_count()?, next_count()?, next_count()?);
+    let ended: Vec<usize> = reply.map(|index| super::zero_based(reply::int(index)?)).collect::<Result<_>>()?;
     let transitions = shard.transitions();
-    transitions.lease_expired.add(expired.len() as u64);
+    transitions.lease_expired.add(ended.len() as u64);
     transitions.dead.add(dead);
     transitions.cancelled.add(cancelled);
     transitions.expired.add(past_expiry);
-    Ok(expired)
+    shard.client().metrics().counters.leases_prolonged.add(prolonged);
+    Ok(LeasesExpired { ended, prolonged: usize::try_from(prolonged).unwrap_or(usize::MAX) })
 }

@@ -17,8 +17,11 @@ for i = 1, tonumber(ARGV[5]) do
   if not reply then
     local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task[F.lease_ms]))
     local max_run_ms = tonumber(task[F.max_run_ms]) or 0
-    if max_run_ms > 0 then lease_until = math.min(lease_until, tonumber(task[F.leased_at]) + max_run_ms) end
-    local command = { 'HSET', task.key, F.lease_until, lease_until }
+    local leased_at = tonumber(task[F.leased_at])
+    if max_run_ms > 0 and leased_at + max_run_ms < lease_until then
+      lease_until = math.min(lease_until, (prolong(leased_at + max_run_ms, leased_at)))
+    end
+    local command = { 'HSET', task.key, F.lease_until, lease_until, F.lease_set_at, now_digits }
     if ARGV[at + 3] ~= '' then set_field(command, F.progress, ARGV[at + 3]) end
     writes[#writes + 1] = command
     zset_add(base .. 'leased:' .. task[F.queue], lease_until, task.id)

@@ -25,6 +25,8 @@ macro_rules! ops {
         /// All scripts.
         pub static ALL: &[&Script] = &[
             $(&$op::SCRIPT,)*
+            &super::clock::confirm_clock::SCRIPT,
+            &super::clock::touch_clock::SCRIPT,
             &super::views::ended::SCRIPT,
             &super::views::next_due::SCRIPT,
             &super::views::page::SCRIPT,

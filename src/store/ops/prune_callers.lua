@@ -14,6 +14,6 @@ touched[callers] = true
 local idle_since = now - tonumber(ARGV[5])
 for i = 1, #records, 2 do
   local called_at = tonumber(string.match(records[i + 1], '^%d+ (%d+) '))
-  if not called_at or called_at < idle_since then write_last('HDEL', callers, records[i]) end
+  if records[i] ~= 'clock' and (not called_at or called_at < idle_since) then write_last('HDEL', callers, records[i]) end
 end
 return commit(cursor)

@@ -48,7 +48,7 @@ local function set_options(command, task, options)
     if options.window_ms ~= '' then
       local until_ms = digits(now + tonumber(options.window_ms))
       set_field(command, F.dedupe_until, until_ms)
-      write('SET', options.dedupe_key, task.id .. until_ms, 'PX', options.window_ms)
+      write('SET', options.dedupe_key, task.id .. until_ms)
     else
       write('SET', options.dedupe_key, task.id)
     end

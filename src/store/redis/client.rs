@@ -15,10 +15,11 @@ use super::script::{Script, Scripts};
 use super::topology::{Connection, Topology};
 use crate::metrics::{Histogram, HistogramSnapshot, LATENCY_BUCKETS};
 use crate::store::error::{Error, Result};
+use crate::store::keys::{ChannelScope, Keys};
 use crate::store::metrics::Metrics;
 
 /// The time limit of every call, retries included. After it the outcome is reported as unknown.
-const CALL_DEADLINE: Duration = Duration::from_secs(4);
+pub(in crate::store) const CALL_DEADLINE: Duration = Duration::from_secs(4);
 /// The pause before the first retry. Half of each pause is random, so that servers do not retry in step.
 const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -113,12 +114,11 @@ impl Client {
         error
     }
 
-    /// Repeats `attempt` while Redis is unavailable, for at most [`CALL_DEADLINE`].
-    async fn with_retries<T, F>(&self, attempt: impl Fn(Connection) -> F) -> Result<T>
+    /// Repeats `attempt` while Redis is unavailable, until `deadline`.
+    async fn with_retries<T, F>(&self, deadline: Instant, attempt: impl Fn(Connection) -> F) -> Result<T>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + CALL_DEADLINE;
         let mut delay = INITIAL_RETRY_DELAY;
         let mut last_error = format!("no reply within {} s", CALL_DEADLINE.as_secs());
         let attempt = || async { attempt(self.topology.connection().await?).await };
@@ -159,7 +159,7 @@ impl Client {
     /// If Redis gives no reply. Any other error of the command means that the user may run it.
     pub(in crate::store) async fn denial(&self, key: &[u8], command: &Cmd) -> Result<Option<String>> {
         let send = |mut connection: Connection| async move { connection.send_to_master_of(key, command).await };
-        match self.with_retries(send).await {
+        match self.with_retries(Instant::now() + CALL_DEADLINE, send).await {
             Ok(_) | Err(Error::Unexpected(_) | Error::Full(_) | Error::Disk(_) | Error::Unconfirmed(_)) => Ok(None),
             Err(Error::Denied(text)) => Ok(Some(text)),
             Err(error) => Err(error),
@@ -192,36 +192,49 @@ impl Client {
         F: Future<Output = RedisResult<T>>,
     {
         let started = Instant::now();
-        let outcome = self.with_retries(attempt).await;
+        let outcome = self.with_retries(started + CALL_DEADLINE, attempt).await;
         self.record_call(&self.command_latency, started, &outcome);
         outcome
     }
 
-    /// Returns a call of the script for [`Client::run_script`]. The caller appends the arguments.
+    /// Returns a call of the script in a shard for [`Client::run_script`]. The caller appends the arguments behind the
+    /// base.
     ///
     /// The second key never exists. While a Cluster migrates a shard's slot, both nodes reject a call that names one
     /// existing key and one missing key. With one key, the call would run on the node to which that key has
     /// already moved, where all others are missing.
-    pub(in crate::store) fn evalsha(&self, script: &Script, keys: [Vec<u8>; 2]) -> Cmd {
+    pub(in crate::store) fn script_command(&self, script: &Script, keys: &Keys, scope: &ChannelScope) -> Cmd {
         let mut command = cmd("EVALSHA");
-        command.arg(self.scripts.get(script).map_or("", |loaded| &loaded.sha)).arg(2).arg(&keys);
+        command.arg(self.scripts.get(script).map_or("", |loaded| &loaded.sha)).arg(2);
+        command.arg(&[keys.callers(), keys.absent_guard(scope)]).arg(keys.base());
         command
     }
 
-    /// Runs a script with retries. Sends its text if Redis does not know its digest.
-    pub(in crate::store) async fn run_script(&self, script: &Script, command: &Cmd) -> Result<Value> {
+    /// Runs a script with retries until `deadline`. Sends its text if Redis does not know its digest. Returns `None` if
+    /// the script did nothing, because the shard's clock is not confirmed.
+    pub(in crate::store) async fn run_script(
+        &self,
+        script: &Script,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Option<Value>> {
         let unknown_script = || Error::Unexpected(format!("script {} is not in the list", script.name));
         let loaded = self.scripts.get(script).ok_or_else(unknown_script)?;
         let started = Instant::now();
         let attempt = |mut connection: Connection| async move {
-            match connection.send(command).await {
+            let outcome = match connection.send(command).await {
                 Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                     connection.send(&eval(&loaded.text, command)).await
                 }
                 outcome => outcome,
+            };
+            match outcome {
+                Err(error) if error.code() == Some("CLOCK") => Ok(None),
+                outcome => outcome.map(Some),
             }
         };
-        let outcome = self.with_retries(attempt).await.and_then(decode_msgpack);
+        let outcome = self.with_retries(deadline, attempt).await;
+        let outcome = outcome.and_then(|reply| reply.map(decode_msgpack).transpose());
         self.record_call(&loaded.latency, started, &outcome);
         outcome
     }

@@ -29,14 +29,22 @@ async fn leased_in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<ClaimedTas
         pipeline.cmd("HGETALL").arg(shard.keys.task(id));
     }
     let now = next_due(shard).await?.now;
-    let mut found = Vec::new();
+    let (mut found, mut outages) = (Vec::new(), None);
     for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
         let Some(fields) = TaskHash::parse(*id, reply)? else { continue };
         if fields.bytes(fields::CLAIM_DIGEST) == Some(claim.as_bytes())
-            && let Some(task) = fields.claimed()?
-            && task.lease_until > now
+            && let Some(mut task) = fields.claimed()?
         {
-            found.push(task);
+            if task.lease_until <= now {
+                let outages = match &outages {
+                    Some(outages) => outages,
+                    None => outages.insert(super::outages::outages(shard).await?),
+                };
+                task.lease_until = outages.prolong(task.lease_until, fields.lease_set_at()?);
+            }
+            if task.lease_until > now {
+                found.push(task);
+            }
         }
     }
     Ok(found)

@@ -5,6 +5,7 @@ pub mod ended;
 pub mod expired_leases;
 pub mod lease_details;
 pub mod next_due;
+pub mod outages;
 pub mod page;
 pub mod queue_stats;
 pub mod queues;

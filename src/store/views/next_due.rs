@@ -9,7 +9,7 @@ use crate::store::redis::reply::{read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "next_due", ["clock"]);
+pub(in crate::store) static SCRIPT: Script = script!(read "next_due", ["clock", "confirmed_clock"]);
 
 /// The maximum number of due queues returned.
 pub const MAX_DUE_QUEUES: usize = 100;

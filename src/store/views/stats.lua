@@ -5,13 +5,15 @@ ARGV[3] queue       name; '' for the whole shard
 ARGV[4] buckets     number
 ARGV[5] last        the last bucket; '' for the last one that is whole
 RETURNS {last, submitted, {leases completed, failed, released, expired, their time in all in ms, those whose task waits again},
-        {time waited in all in ms, bucket, number, …}}
+        {time waited in all in ms, bucket, number, …}} | {'incomplete'} if the shard's clock was shifted during the window: Redis
+        may have dropped counters
 MOVES   -
 COST    O(buckets + callers)
 ]]
 -- A second after its end a bucket is whole also by the clocks of other shards, which may be behind.
 local last = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1
 local first, queue = last - ARGV[4] + 1, ARGV[3]
+if first * BUCKET_MS < (tonumber(stepped_at) or 0) then return cmsgpack.pack({ 'incomplete' }) end
 local sums = { submitted = 0, lease_ends = { 0, 0, 0, 0, 0, 0 }, waits = { total_ms = 0 } }
 for bucket = first, last do
   local names = { 'submitted', 'lease_ends', 'waits' }

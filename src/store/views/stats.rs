@@ -13,7 +13,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Shard, Store};
 
-pub(in crate::store) static SCRIPT: Script = script!(read "stats", ["clock", "stats_format"]);
+pub(in crate::store) static SCRIPT: Script = script!(read "stats", ["clock", "confirmed_clock", "stats_format"]);
 
 /// Counters of a window.
 #[derive(Clone, PartialEq, Default, Debug)]
@@ -80,6 +80,11 @@ async fn read_shard(shard: &Shard, queue: Option<&QueueName>, buckets: i64, last
 /// Adds the reply of a shard. Returns the last bucket of its window.
 pub(in crate::store) fn add_reply(counters: &mut WindowCounters, reply: Value) -> Result<i64> {
     let mut reply = read_list(reply)?;
+    if reply.len() == 1 {
+        return Err(Error::Unavailable(
+            "the clock of Redis was set during the window, and counters are missing".into(),
+        ));
+    }
     let last = reply.int()?;
     let add_next = |sum: &mut u64, list: &mut ReplyReader| -> Result<()> {
         *sum = sum.saturating_add(non_negative(list.int()?)?);

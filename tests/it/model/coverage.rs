@@ -66,6 +66,7 @@ const WANTED: &[(&str, &str)] = &[
     ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
     ("purge", "some, none"),
     ("turn", "a slot comes to the rear, a slot goes on to the rear"),
+    ("time", "a lease is prolonged"),
     ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
     ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
 ];
@@ -109,6 +110,13 @@ fn random_traces_reach_every_outcome() {
                 for (name, task) in &last.tasks {
                     let now = stop.model.tasks.get(name).map_or("gone".to_owned(), |task| task.state.to_string());
                     seen.insert(format!("time: {} to {now}", task.state));
+                    let until = |task: &super::Task| Some((task.acquired, task.lease.as_ref()?.until));
+                    let later = stop.model.tasks.get(name).and_then(until);
+                    if until(task)
+                        .is_some_and(|(nth, before)| later.is_some_and(|(n, after)| n == nth && after > before))
+                    {
+                        seen.insert("time: a lease is prolonged".to_owned());
+                    }
                 }
                 last = stop.model.clone();
             }

@@ -15,7 +15,7 @@ use super::compare::{Names, queue};
 use super::generate::{Stop, Trace};
 use super::http_requests::{proof, send};
 use super::steps::{Call, ClaimSpec, Fault, Name, QUEUES, Step};
-use super::{DUPLICATE_DELAY, Model};
+use super::{DUPLICATE_DELAY, HOUR, Model};
 use crate::support::poll::INTERVAL;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
@@ -162,9 +162,12 @@ impl Player {
                     call = call.again();
                 }
             }
-            Step::Advance(_) => {
-                for Stop { model, lost } in &trace.stops {
+            Step::Advance(_) | Step::Outage(_) => {
+                for (place, Stop { model, lost }) in trace.stops.iter().enumerate() {
                     self.set_clock(model.now);
+                    if let (Step::Outage(hours), 0) = (step, place) {
+                        self.record_outage(model.now, hours * HOUR).await;
+                    }
                     for held in lost {
                         // Upkeep may or may not have run yet.
                         let body = proof(&self.names, held, json!({"result": "too late"}));
@@ -187,6 +190,14 @@ impl Player {
                 self.reach(&trace.model).await;
             }
         }
+    }
+
+    /// Records an outage as the server does that ends it.
+    async fn record_outage(&self, from: i64, length: i64) {
+        let from = self.names.epoch + from;
+        let mut command = cmd("ZADD");
+        command.arg(self.fixture.store().await.first_shard().keys.outages()).arg(from);
+        self.fixture.redis.ask::<()>(command.arg(format!("{from} {}", from + length))).await;
     }
 
     async fn reach(&mut self, model: &Model) {

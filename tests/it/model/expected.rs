@@ -171,7 +171,7 @@ impl Model {
         let length = if task.spec.max_run > 0 { asked.min(task.spec.max_run * HOUR) } else { asked };
         task.acquired += 1;
         task.worker = Some(ask.worker);
-        task.lease = Some(Lease { since: now, length, until: now + length, claim });
+        task.lease = Some(Lease { since: now, length, until: now + length, outages: 0, all_outages: 0, claim });
         let task = task.clone();
         self.given.insert((name, task.acquired));
         task
@@ -207,8 +207,9 @@ impl Model {
         let task = self.task(name);
         let lease = task.lease.as_mut().expect("a lease");
         lease.until = now + asked.map_or(lease.length, |hours| hours * HOUR);
+        lease.outages = 0;
         if task.spec.max_run > 0 {
-            lease.until = lease.until.min(lease.since + task.spec.max_run * HOUR);
+            lease.until = lease.until.min(lease.since + task.spec.max_run * HOUR + lease.all_outages);
         }
         task.progress = progress.or(task.progress);
         Ok((lease.until, task.cancel))

@@ -61,6 +61,7 @@ impl ReferenceStateMachine for Trace {
         prop_oneof![
             60 => send,
             10 => select(vec![1i64, 1, 1, 1, 2, 2, 3, 3, 12, 25, 24 * 14]).prop_map(Step::Advance),
+            3 => (1..4i64).prop_map(Step::Outage),
             2 => Just(Step::FlushScripts),
             1 => Just(Step::RestartRedis),
         ]
@@ -103,7 +104,11 @@ impl ReferenceStateMachine for Trace {
                 }
                 trace.sent.push(call.clone());
             }
-            Step::Advance(hours) => {
+            Step::Advance(hours) | Step::Outage(hours) => {
+                if matches!(step, Step::Outage(_)) {
+                    trace.stops.push(Stop { model: trace.model.clone(), lost: Vec::new() });
+                    trace.model.suffer(*hours);
+                }
                 let target = trace.model.after(*hours);
                 loop {
                     let before = trace.model.clone();

@@ -49,8 +49,22 @@ impl Model {
         next.is_some()
     }
 
+    /// Begins an outage of `hours`.
+    pub(super) fn suffer(&mut self, hours: i64) {
+        for lease in self.tasks.values_mut().filter_map(|task| task.lease.as_mut()) {
+            lease.outages += hours * HOUR;
+            lease.all_outages += hours * HOUR;
+        }
+    }
+
     /// Applies the transitions that are due now.
     pub(super) fn upkeep(&mut self) {
+        let now = self.now;
+        for lease in self.tasks.values_mut().filter_map(|task| task.lease.as_mut()) {
+            if lease.until <= now {
+                lease.until += std::mem::take(&mut lease.outages);
+            }
+        }
         for name in self.overdue(|task| task.lease.as_ref().map(|lease| lease.until)) {
             let task = self.task(name);
             let wait = task.wait_after(task.attempts + 1);

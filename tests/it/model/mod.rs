@@ -56,6 +56,10 @@ struct Lease {
     since: i64,
     length: i64,
     until: i64,
+    /// Outages since the lease was set, by which `until` is prolonged when it is reached.
+    outages: i64,
+    /// Outages since the claim, by which `max_run` is prolonged.
+    all_outages: i64,
     claim: Option<ClaimId>,
 }
 

@@ -133,6 +133,8 @@ pub enum Step {
     },
     /// Hours pass.
     Advance(i64),
+    /// Hours pass in which no server reaches Redis.
+    Outage(i64),
     FlushScripts,
     RestartRedis,
 }
@@ -281,6 +283,7 @@ impl fmt::Debug for Step {
                 write!(f, "server {server}: {call:?}{fault}")
             }
             Step::Advance(hours) => write!(f, "advance {hours}h"),
+            Step::Outage(hours) => write!(f, "outage of {hours}h"),
             Step::FlushScripts => f.write_str("script flush"),
             Step::RestartRedis => f.write_str("kill and restart Redis"),
         }

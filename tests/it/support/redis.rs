@@ -63,6 +63,8 @@ pub struct OwnRedis {
     child: Child,
     directory: TempDir,
     arguments: Vec<String>,
+    /// Runs with a clock that the test sets.
+    has_own_clock: bool,
 }
 
 impl OwnRedis {
@@ -75,7 +77,7 @@ impl OwnRedis {
         let cluster = Flavour::of_this_run() == Flavour::Cluster;
         let mut patience = 5;
         loop {
-            match Self::attempt(more, cluster).await {
+            match Self::attempt(more, cluster, false).await {
                 Some(redis) => return redis,
                 // Another process has taken the port.
                 None if patience > 0 => patience -= 1,
@@ -84,9 +86,19 @@ impl OwnRedis {
         }
     }
 
+    /// Starts a single Redis, whose clock [`OwnRedis::set_clock`] sets while it runs.
+    pub async fn with_own_clock() -> Self {
+        Self::attempt(&[], false, true).await.expect("redis-server starts")
+    }
+
+    /// Sets Redis' clock to this many seconds ahead of the machine's.
+    pub fn set_clock(&self, seconds: i64) {
+        set_clock(&self.directory, seconds);
+    }
+
     /// Starts a single Redis in every run.
     pub async fn single(more: &[&str]) -> Self {
-        Self::attempt(more, false).await.expect("redis-server starts")
+        Self::attempt(more, false, false).await.expect("redis-server starts")
     }
 
     /// Its process id.
@@ -94,7 +106,7 @@ impl OwnRedis {
         self.child.id()
     }
 
-    async fn attempt(more: &[&str], cluster: bool) -> Option<Self> {
+    async fn attempt(more: &[&str], cluster: bool, has_own_clock: bool) -> Option<Self> {
         let directory = TempDir::new();
         let mut arguments: Vec<String> = Vec::new();
         let mut say = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
@@ -111,8 +123,9 @@ impl OwnRedis {
             format!("unix://{}", socket.display())
         };
         say(more);
-        let child = launch(&directory, &arguments);
-        let mut redis = OwnRedis { url, child, directory, arguments };
+        set_clock(&directory, 0);
+        let child = launch(&directory, &arguments, has_own_clock);
+        let mut redis = OwnRedis { url, child, directory, arguments, has_own_clock };
         if !redis.answers().await {
             return None;
         }
@@ -171,7 +184,7 @@ impl OwnRedis {
 
     /// Restarts it with the same address and data.
     pub async fn restart(&mut self) {
-        self.child = launch(&self.directory, &self.arguments);
+        self.child = launch(&self.directory, &self.arguments, self.has_own_clock);
         assert!(self.answers().await, "redis-server starts again");
     }
 
@@ -187,9 +200,31 @@ impl Drop for OwnRedis {
     }
 }
 
-fn launch(directory: &TempDir, arguments: &[String]) -> Child {
+/// The library that sets the clock of a single process.
+pub fn faketime_library() -> &'static str {
+    let libraries = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    ];
+    libraries.into_iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)")
+}
+
+/// Renames a file, because a reader must not find half of it.
+fn set_clock(directory: &TempDir, seconds: i64) {
+    let (new, file) = (directory.path().join("new"), directory.path().join("clock"));
+    std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(&new, &file)).expect("a file");
+}
+
+fn launch(directory: &TempDir, arguments: &[String], has_own_clock: bool) -> Child {
     // With XFSZ ignored, a file size limit is an error, like a full disk, and no deadly signal.
-    Command::new("sh")
+    let mut command = Command::new("sh");
+    if has_own_clock {
+        // The allocator of Redis asks for the time, and the library allocates to answer: that of libc does not.
+        command.env("LD_PRELOAD", format!("{}:libc.so.6", faketime_library()));
+        command.env("FAKETIME_TIMESTAMP_FILE", directory.path().join("clock"));
+        command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    }
+    command
         .args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "redis-server"])
         .args(arguments)
         .current_dir(directory.path())

@@ -1,9 +1,20 @@
--- clock: the time of this call, by Redis' clock, read once.
+-- clock: the time of this call by the shard's clock, read once. The shard's clock is Redis' clock and a shift.
 --
--- defines: clock (as TIME returns it), now (ms), now_digits, digits(n)
+-- The field `clock` of `callers` has the time of the last touch, the shift in ms, and the time at which the shift was last
+-- changed, or 0. A touch confirms the clock: a server has compared it with a clock of its own that is never set
+-- (touch_clock, confirm_clock). Between two touches an unconfirmed clock shows an outage, or that Redis' clock was set.
+-- Without the field, the clock is confirmed, and the shift is 0.
+--
+-- defines: MAX_GAP_MS; touched_at, shift_ms, stepped_at; shard_ms (the time without the offset of tests), is_confirmed,
+--   now (ms), now_digits, digits(n)
 -- needs: prelude or read_prelude
-local clock = call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(offset_ms) or 0)
+local touched_at, shift_ms, stepped_at = string.match(clock_record or '', '^(%d+) (-?%d+) (%d+)$')
+local time = call('TIME')
+local shard_ms = time[1] * 1000 + math.floor(time[2] / 1000) + (tonumber(shift_ms) or 0)
+local now = shard_ms + (tonumber(offset_ms) or 0)
+-- Servers touch the clock each second: without a touch for longer, there is an outage.
+local MAX_GAP_MS = 2000
+local is_confirmed = not touched_at or shard_ms - touched_at <= MAX_GAP_MS and touched_at - shard_ms <= 500
 
 -- Returns an integer in decimal; `..` and tostring keep 14 digits only. A number that is written more than once is
 -- converted once, here: Redis converts it again for each use, and more slowly.

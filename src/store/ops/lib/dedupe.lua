@@ -1,4 +1,5 @@
--- dedupe: the record of a dedupe key: the id of the task that holds it, then, if its window ends, the end in ms.
+-- dedupe: the record of a dedupe key: the id of the task that holds it, then, if its window ends, the end in ms. It has
+-- no TTL, which a step of Redis' clock would shorten: it goes with its task.
 --
 -- defines: read_dedupe
 -- needs: prelude, transaction

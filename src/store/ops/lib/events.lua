@@ -1,7 +1,7 @@
 -- events: publishes the transitions of tasks on channel `events` while a server subscribes to them.
 --
 -- `events_enabled` holds the end of the current uninterrupted period of publishing, and the period's id. The end is in
--- seconds of Redis' own clock, because the servers that extend it do not know the clock that tests shift.
+-- seconds of the shard's clock without the offset of tests, which the servers that extend it do not know.
 --
 -- defines: emit_event, transition, events (nil while nothing is published), events_enabled
 -- needs: prelude, clock, transaction
@@ -9,7 +9,7 @@
 -- keys: events_enabled
 local events
 local events_enabled = call('GET', base .. 'events_enabled')
-if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > tonumber(clock[1]) then
+if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > shard_ms / 1000 then
   events = {}
   -- At most 100 events in a message.
   after_commit = function()

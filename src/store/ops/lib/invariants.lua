@@ -148,7 +148,7 @@ function checks.dedupe(flag, queue, digest, ...)
     flag('not held by the live task that has this key', 'given to that task')
     local ends_at = next_holder[F.dedupe_until]
     if ends_at then
-      write('SET', key, next_holder.id .. ends_at, 'PX', digits(ends_at - now))
+      write('SET', key, next_holder.id .. ends_at)
     else
       write('SET', key, next_holder.id)
     end

@@ -1,13 +1,13 @@
 -- lease: checks the leases of tasks.
 --
 -- defines: check_lease
--- needs: prelude, clock
+-- needs: prelude, clock, outages
 
 -- Returns nil if `token` holds the task's lease, else the reply. `verb` ends a lease: its repetition gets its first reply.
 -- An expired lease is lost, whether or not upkeep has ended it.
 local function check_lease(task, token, verb)
   if not task then return { 'unknown' } end
-  if task[F.state] == 'leased' and task[F.lease_token] == token and tonumber(task[F.lease_until]) > now then return nil end
+  if task[F.state] == 'leased' and task[F.lease_token] == token and lease_end(task) > now then return nil end
   if verb then
     local ended = call('HMGET', task.key, F.ended_lease_token, F.ended_lease_reply)
     if ended[1] == token then

@@ -9,6 +9,7 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::worker::Worker;
 use slotwheel::store::Caller;
 use slotwheel::store::Result;
+use slotwheel::store::Store;
 use slotwheel::store::dataset::identity::Dataset;
 use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::apply_settings::remove_copy;
@@ -57,6 +58,11 @@ async fn one_completed(lab: &Lab) -> Result<()> {
 async fn used_once(lab: &Lab) -> Result<()> {
     one_completed(lab).await?;
     forget(lab, DeleteReason::Requested, &[11]).await
+}
+
+/// Touches the clock as a server does that has just started.
+async fn touch(lab: &Lab) -> Result<()> {
+    Store::new(lab.store.client().clone(), lab.store.layout(), "f", "sw").touch_clocks().await
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -165,6 +171,18 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| {
                 touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab).to_string(), TouchPurpose::Check).await?;
             }
+        ),
+        scenario!("touch_clock", "the first", |_lab| {}, |lab| { touch(lab).await? }),
+        scenario!("touch_clock", "another", |lab| { touch(lab).await? }, |lab| { touch(lab).await? }),
+        scenario!(
+            "confirm_clock",
+            "after an outage with live leases",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                // The clock of this lab stands still, and the last touch is 10 s old.
+                lab.ask::<()>(cmd("HSET").arg(lab.key("callers")).arg("clock").arg("1999999990000 0 0")).await;
+            },
+            |lab| { touch(lab).await? }
         ),
         scenario!(
             "prune_callers",
