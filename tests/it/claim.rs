@@ -159,6 +159,44 @@ async fn claim_with_a_task_does_not_wait_to_fill_up() {
 }
 
 #[tokio::test]
+async fn first_task_is_the_best_of_all_shards() {
+    let fixture = Fixture::with_shards(16).await;
+    for round in 0..20 {
+        // Keys spread the tasks over the shards.
+        for number in 0..8 {
+            let key = format!("{round}-{number}");
+            fixture.submit_with(json!({"queue": "low", "payload": 0, "key": key, "priority": 9})).await;
+            fixture.submit_with(json!({"queue": "first", "payload": 0, "key": format!("f{key}"), "priority": 1})).await;
+        }
+        let urgent = json!({"queue": "first", "payload": 1, "key": format!("u{round}"), "priority": 9});
+        let urgent = fixture.submit_with(urgent).await["id"].clone();
+        let claim = json!({"queues": ["first", "low"], "max": 1, "wait_ms": if round % 2 == 0 { 0 } else { 10_000 }});
+        let claimed = fixture.http.post("/claim", &claim).await.expect(200)["tasks"][0].clone();
+        assert_eq!(claimed["id"], urgent, "round {round}");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn claim_takes_no_task_of_a_lower_queue_before_the_higher_is_empty() {
+    let fixture = Fixture::with_shards(16).await;
+    for number in 0..40 {
+        let key = number.to_string();
+        fixture.submit_with(json!({"queue": "low", "payload": 0, "key": key})).await;
+        fixture.submit_with(json!({"queue": "first", "payload": 0, "key": key})).await;
+    }
+    let mut queues = Vec::new();
+    while queues.len() < 80 {
+        let claim = json!({"queues": ["first", "low"], "max": 7, "wait_ms": 10_000});
+        let claimed = fixture.http.post("/claim", &claim).await.expect(200);
+        queues.extend(claimed["tasks"].as_array().unwrap().iter().map(|task| text(&task["queue"]).to_owned()));
+    }
+    let (first, low) = queues.split_at(40);
+    assert!(first.iter().all(|queue| queue == "first") && low.iter().all(|queue| queue == "low"), "{queues:?}");
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn repeated_claim_id_gets_the_same_tasks() {
     let fixture = Fixture::start().await;
     for n in 0..6 {

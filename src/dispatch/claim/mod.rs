@@ -7,6 +7,7 @@
 mod claim_loop;
 pub(super) mod delivery;
 pub(super) mod poll_limit;
+mod survey;
 mod wait_queue;
 pub(super) mod waiter;
 pub(super) mod waiters;
@@ -14,7 +15,7 @@ pub(super) mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -103,8 +104,9 @@ impl ClaimEngine {
                 true => Err(self.poll_limit.reject()),
             };
         };
-        let mut wait_handle = self.waiters.register(request, true);
-        Ok(match timeout(max_wait, wait_handle.reply()).await {
+        let deadline = Instant::now() + max_wait;
+        let mut wait_handle = survey::register(&self.waiters, &self.store, request, true).await;
+        Ok(match timeout_at(deadline, wait_handle.reply()).await {
             Ok(reply) => reply?,
             // A call that includes the waiter may still bring tasks.
             Err(_) => with_request_timeout(wait_handle.cancel()).await?,
@@ -113,7 +115,8 @@ impl ClaimEngine {
 
     /// Checks every shard once.
     async fn claim_now(&self, request: ClaimRequest) -> store::Result<Delivery> {
-        with_request_timeout(self.waiters.register(request, false).reply()).await
+        let mut wait_handle = survey::register(&self.waiters, &self.store, request, false).await;
+        with_request_timeout(wait_handle.reply()).await
     }
 
     /// Looks up in Redis which queues with waiters have ready tasks in the shard, in case a wake-up was lost.

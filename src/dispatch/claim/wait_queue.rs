@@ -68,8 +68,9 @@ impl WaitQueue {
         }
         let failed_shards = self.unavailable_shards.clone();
         let unchecked_shards = (0..self.shard_count).filter(|shard| !failed_shards.contains_key(shard)).collect();
-        self.waiters
-            .insert(id, Waiter { request: Arc::new(request), reply, unchecked_shards, failed_shards, is_long_poll });
+        let request = Arc::new(request);
+        let waiter = Waiter { request, reply, unchecked_shards, failed_shards, is_long_poll, is_cancelled: false };
+        self.waiters.insert(id, waiter);
         self.index(id);
         id
     }
@@ -79,8 +80,7 @@ impl WaitQueue {
         if !self.in_flight.contains(&id) {
             self.remove(id).into_iter().for_each(Waiter::finish_empty);
         } else if let Some(waiter) = self.waiters.get_mut(&id) {
-            waiter.is_long_poll = false;
-            waiter.unchecked_shards.clear();
+            waiter.is_cancelled = true;
         }
     }
 
@@ -138,12 +138,13 @@ impl WaitQueue {
         failed.chain(self.unavailable_shards.values_mut()).for_each(|error| *error = Error::Stopping);
     }
 
-    /// Whether further waiting is pointless: all shards are checked and the waiter does not long-poll, all shards
-    /// failed, or the client has disconnected.
+    /// Whether further waiting is pointless: the wait is cancelled, nothing is left to check and the waiter does not
+    /// long-poll, all shards failed, or the client has disconnected.
     pub(super) fn is_finished(&self, id: u64) -> bool {
         self.waiters.get(&id).is_some_and(|waiter| {
-            let checked_everywhere = waiter.unchecked_shards.is_empty() && !waiter.is_long_poll;
-            checked_everywhere || waiter.failed_shards.len() == self.shard_count || waiter.reply.is_closed()
+            let is_checked = waiter.unchecked_shards.is_empty() && self.preferred_ready_shards(waiter).is_none();
+            let has_ended = waiter.is_cancelled || is_checked && !waiter.is_long_poll;
+            has_ended || waiter.failed_shards.len() == self.shard_count || waiter.reply.is_closed()
         })
     }
 
@@ -217,6 +218,11 @@ impl WaitQueue {
     /// Whether the queue is known to have ready tasks in the shard.
     pub(super) fn is_ready(&self, queue: &QueueName, shard: usize) -> bool {
         self.ready_shards.get(queue).is_some_and(|shards| shards.contains_key(&shard))
+    }
+
+    /// Whether the queue is known to have ready tasks in another shard.
+    pub(super) fn is_ready_elsewhere(&self, queue: &QueueName, shard: usize) -> bool {
+        self.ready_shards.get(queue).is_some_and(|shards| shards.keys().any(|ready| *ready != shard))
     }
 
     /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters,

@@ -43,8 +43,10 @@ pub(super) struct Waiter {
     pub(super) unchecked_shards: BTreeSet<usize>,
     /// Shards whose call failed, with the error.
     pub(super) failed_shards: BTreeMap<usize, Error>,
-    /// Whether it goes on waiting once all shards are checked.
+    /// Whether it goes on waiting once all shards are checked, and none is known to have tasks.
     pub(super) is_long_poll: bool,
+    /// Whether it ends once the call that includes it returns.
+    pub(super) is_cancelled: bool,
 }
 
 impl Waiter {

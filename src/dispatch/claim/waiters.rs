@@ -1,7 +1,7 @@
 //! The waiters of this server behind one lock, and the triggers of the claim loops.
 //!
-//! A new waiter is checked in every shard, one after another, because earlier wake-ups have passed. After that it idles
-//! until a wake-up or a poll names a shard. At most one call at a time includes a waiter, so it never gets more tasks
+//! For a new waiter every shard is surveyed, because earlier wake-ups have passed. After that it idles until a wake-up or a
+//! poll names a shard. At most one call at a time includes a waiter, so it never gets more tasks
 //! than it requested. A waiter that the call does not serve keeps its position.
 
 use std::collections::{BTreeSet, HashMap};
@@ -92,6 +92,44 @@ impl Waiters {
         WaitHandle { waiters: self.clone(), id, reply_receiver }
     }
 
+    /// Adds a waiter that no call includes until the survey ends.
+    pub(super) fn register_surveyed(
+        self: &Arc<Self>,
+        request: ClaimRequest,
+        is_long_poll: bool,
+    ) -> (WaitHandle, Survey) {
+        let (reply, reply_receiver) = oneshot::channel();
+        let mut wait_queue = self.lock();
+        let id = wait_queue.add(request, reply, is_long_poll);
+        wait_queue.deindex(id);
+        wait_queue.in_flight.insert(id);
+        if wait_queue.is_stopping {
+            wait_queue.cancel_wait(id);
+        }
+        drop(wait_queue);
+        let survey = Survey { waiters: self.clone(), id, found: Vec::new() };
+        (WaitHandle { waiters: self.clone(), id, reply_receiver }, survey)
+    }
+
+    /// Makes a surveyed waiter available to calls. It need not check the shards that were read.
+    pub(super) fn end_survey(&self, id: u64, found: Vec<SurveyedShard>) {
+        let mut wait_queue = self.lock();
+        wait_queue.in_flight.remove(&id);
+        for (shard, ready) in found {
+            for (queue, priority) in ready {
+                wait_queue.set_ready(&queue, shard, priority);
+            }
+            if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
+                waiter.unchecked_shards.remove(&shard);
+            }
+        }
+        wait_queue.index(id);
+        if wait_queue.is_finished(id) {
+            wait_queue.cancel_wait(id);
+        }
+        self.trigger(wait_queue.next_shard(id));
+    }
+
     /// Takes the waiters to check in this shard, in order of arrival. Returns `None` if there are none.
     pub(in crate::dispatch) fn take_batch(&self, shard: usize) -> Option<ClaimBatch> {
         let mut wait_queue = self.lock();
@@ -117,6 +155,10 @@ impl Waiters {
                     batch.queues.push(queue.clone());
                     batch.queues.len() - 1
                 }));
+                // Its tasks there come before those of the next queue here.
+                if wait_queue.is_ready_elsewhere(queue, shard) {
+                    break;
+                }
             }
             let ClaimRequest { max, lease_ms, ref worker, claim_digest, .. } = *waiter.request;
             batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_digest, queues });
@@ -258,6 +300,22 @@ impl Waiters {
         wait_queue.stop();
         let ids: Vec<u64> = wait_queue.waiters.keys().copied().collect();
         ids.into_iter().for_each(|id| wait_queue.cancel_wait(id));
+    }
+}
+
+/// A shard that was read, and the waiter's queues that have ready tasks there, with their highest priority.
+pub(super) type SurveyedShard = (usize, Vec<(QueueName, u8)>);
+
+/// A survey that is running. Its end, also that of a request whose client disconnects, makes the waiter available to calls.
+pub(super) struct Survey {
+    waiters: Arc<Waiters>,
+    id: u64,
+    pub(super) found: Vec<SurveyedShard>,
+}
+
+impl Drop for Survey {
+    fn drop(&mut self) {
+        self.waiters.end_survey(self.id, std::mem::take(&mut self.found));
     }
 }
 
