@@ -90,6 +90,7 @@ pub(super) fn parse_item(shards: Shards, item: &Field<'_>, raw: &str) -> Result<
 struct BatchCompleteResponse<'a> {
     results: Vec<CompleteResult>,
     tasks: Option<Vec<ClaimedTaskJson<'a>>>,
+    claim_problem: Option<Problem>,
 }
 
 #[derive(Serialize)]
@@ -151,9 +152,9 @@ pub(super) async fn complete(
     let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { .. })));
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { repeated: true, .. })));
     let claim = next.map(|next| next.with_default_claim_id("leases", Digest::of(&[&token_bytes]).as_bytes(), repeated));
-    let delivery = match &claim {
-        Some(claim) if accepted => Some(claim.run_after_completion(&api, &long_poll).await?),
-        _ => None,
+    let (delivery, claim_problem) = match &claim {
+        Some(claim) if accepted => claim.run_after_completion(&api, &long_poll).await,
+        _ => (None, None),
     };
     let results = items.into_iter().zip(outcomes).map(|((id, adjusted), outcome)| {
         let id = AsText(id);
@@ -169,7 +170,7 @@ pub(super) async fn complete(
         }
     });
     let tasks = delivery.as_ref().map(claims::claimed_tasks);
-    let bytes = response::encode(&BatchCompleteResponse { results: results.collect(), tasks });
+    let bytes = response::encode(&BatchCompleteResponse { results: results.collect(), tasks, claim_problem });
     let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
         claim.set_headers(&mut response);

@@ -51,6 +51,7 @@ struct CompleteResponse<'a> {
     id: AsText<TaskId>,
     state: &'a str,
     tasks: Option<Vec<ClaimedTaskJson<'a>>>,
+    claim_problem: Option<Problem>,
     adjusted: Adjusted,
 }
 
@@ -90,13 +91,13 @@ pub(super) async fn complete(
         };
     let token_bytes = lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default();
     let claim = next.map(|next| next.with_default_claim_id("lease", &token_bytes, repeated));
-    let delivery = match &claim {
-        Some(claim) => Some(claim.run_after_completion(&api, &long_poll).await?),
-        None => None,
+    let (delivery, claim_problem) = match &claim {
+        Some(claim) => claim.run_after_completion(&api, &long_poll).await,
+        None => (None, None),
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
     let (id, state) = (AsText(lease_ref.id), state.as_str());
-    let bytes = response::encode(&CompleteResponse { id, state, tasks, adjusted });
+    let bytes = response::encode(&CompleteResponse { id, state, tasks, claim_problem, adjusted });
     let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {
         claim.set_headers(&mut response);
@@ -205,12 +206,16 @@ impl Claim {
         Ok(delivery)
     }
 
-    /// Runs the claim of a request whose completions are committed, so it must not fail for a limit. If the limit of
-    /// waiting requests is reached, it gets no tasks.
-    pub(super) async fn run_after_completion(&self, api: &Api, long_poll: &LongPoll) -> Result<Delivery, Problem> {
+    /// Runs the claim of a request whose completions are committed, so that its failure is no failure of the request.
+    /// Returns the tasks, and the problem of a claim that failed.
+    pub(super) async fn run_after_completion(
+        &self,
+        api: &Api,
+        long_poll: &LongPoll,
+    ) -> (Option<Delivery>, Option<Problem>) {
         match self.run(api, long_poll).await {
-            Err(problem) if problem.code() == Code::TooManyWaiting => Ok(Delivery::default()),
-            other => other,
+            Ok(delivery) => (Some(delivery), None),
+            Err(problem) => (Some(Delivery::default()), Some(problem)),
         }
     }
 

@@ -40,6 +40,11 @@ struct TaskEventJson<'a> {
 }
 
 #[derive(Serialize)]
+struct CursorJson<'a> {
+    cursor: &'a str,
+}
+
+#[derive(Serialize)]
 struct GapJson {
     count: Option<u64>,
 }
@@ -63,14 +68,12 @@ pub(super) async fn subscribe(
     let last_seen =
         last_id.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));
     long_poll.begin();
-    let is_new = last_seen.is_none();
     let subscription = api.dispatch.subscribe(queues, last_seen).await?;
     let mut preamble = format!("retry: {RECONNECT_DELAY_MS}\n");
-    if is_new {
+    if !subscription.begins_with_gap() {
         // A client that loses the stream before the first event can resume from here.
-        let _ = writeln!(preamble, "id: {}", encode_event_id(subscription.cursor()));
+        preamble.push_str(&encode_cursor(subscription.cursor()));
     }
-    preamble.push('\n');
     let events = stream::unfold(subscription, |mut subscription| async move {
         let events = subscription.next(KEEP_ALIVE_INTERVAL).await?;
         Some((encode_events(subscription.cursor(), &events), subscription))
@@ -110,10 +113,18 @@ fn decode_event_id(text: &str) -> Option<Cursor> {
     Some(Cursor { run_id: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
 }
 
-/// Encodes events. Without events, only the id is sent: a client keeps it as that of the last event.
+/// Encodes the event `cursor`. It has data, because clients drop the id of an event without.
+fn encode_cursor(cursor: Cursor) -> String {
+    let id = encode_event_id(cursor);
+    // The types of this file serialize without errors.
+    let data = serde_json::to_string(&CursorJson { cursor: &id }).unwrap_or_default();
+    format!("event: cursor\nid: {id}\ndata: {data}\n\n")
+}
+
+/// Encodes events, or the cursor if there are none.
 fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
     if events.is_empty() {
-        return format!("id: {}\n\n", encode_event_id(cursor));
+        return encode_cursor(cursor);
     }
     let mut text = String::new();
     for BufferedEvent { number, data: event } in events {
@@ -126,7 +137,6 @@ fn encode_events(cursor: Cursor, events: &[BufferedEvent]) -> String {
             EventData::Gap(count) => ("gap", serde_json::to_string(&GapJson { count: *count })),
         };
         let id = encode_event_id(Cursor { number: *number, ..cursor });
-        // The types of this file serialize without errors.
         let _ = write!(text, "event: {name}\nid: {id}\ndata: {}\n\n", data.unwrap_or_default());
     }
     text

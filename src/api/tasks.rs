@@ -14,6 +14,7 @@ use super::state::Api;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
+use crate::domain::task::Task;
 use crate::http_server::LongPoll;
 use crate::store::{ops, views};
 
@@ -46,9 +47,26 @@ pub(super) async fn read(
     Ok(response)
 }
 
-async fn task_response(api: &Api, id: TaskId) -> Result<Response, Problem> {
-    let task = views::tasks::task(api.store(), id).await?.ok_or_else(Problem::task_not_found)?;
+/// Returns the task after its change. If it cannot be read any more, it is returned as it was read before the change, in
+/// its new state: a change that was made is no error.
+async fn changed_task_response(api: &Api, before: Task, state: State) -> Result<Response, Problem> {
+    let task = match views::tasks::task(api.store(), before.id).await {
+        Ok(Some(task)) => task,
+        Ok(None) => Task { state, ..before },
+        Err(error) => {
+            tracing::warn!(task = %before.id, %error, "reading a changed task failed");
+            Task { state, ..before }
+        }
+    };
     Ok(response::ok(&TaskJson::from(&task)))
+}
+
+async fn read_task(api: &Api, id: TaskId) -> Result<Task, Problem> {
+    views::tasks::task(api.store(), id).await?.ok_or_else(Problem::task_not_found)
+}
+
+async fn task_response(api: &Api, id: TaskId) -> Result<Response, Problem> {
+    Ok(response::ok(&TaskJson::from(&read_task(api, id).await?)))
 }
 
 pub(super) async fn cancel(
@@ -57,8 +75,10 @@ pub(super) async fn cancel(
     _body: EmptyBody,
 ) -> Result<Response, Problem> {
     use ops::cancel::Cancelled;
+    let before = read_task(&api, id).await?;
     match api.dispatch.ops().cancel(id).await? {
-        Cancelled::Now | Cancelled::AlreadyCancelled | Cancelled::Requested => task_response(&api, id).await,
+        Cancelled::Now | Cancelled::AlreadyCancelled => changed_task_response(&api, before, State::Cancelled).await,
+        Cancelled::Requested => changed_task_response(&api, before, State::Leased).await,
         Cancelled::Expired => Err(already_ended(State::Expired)),
         Cancelled::Ended(state) => Err(already_ended(state)),
         Cancelled::Unknown => Err(Problem::task_not_found()),
@@ -71,8 +91,9 @@ fn already_ended(state: State) -> Problem {
 
 pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {
     use ops::retry::Retried;
+    let before = read_task(&api, id).await?;
     match api.dispatch.ops().retry(id).await? {
-        Retried::Ready => task_response(&api, id).await,
+        Retried::Ready => changed_task_response(&api, before, State::Ready).await,
         Retried::NotRetryable(state) => {
             let detail = format!("the task is {state}; only a dead, cancelled or expired task can be retried");
             Err(Problem::new(Code::NotRetryable, detail).with_state(state))

@@ -45,7 +45,7 @@ pub struct SubmitOutcome {
     pub task: Task,
     /// Whether the submit, or its first sending, created the task. Otherwise the task held the dedupe key before.
     pub is_created: bool,
-    /// Whether the task has been deleted since. `task` then has only the data of the submit.
+    /// Whether the task has been deleted since, or could not be read. `task` then has only the data of the submit.
     pub is_deleted: bool,
 }
 
@@ -162,7 +162,8 @@ async fn outcome(store: &Store, task: NewTask, submitted: Submitted) -> Result<S
     }
 }
 
-/// Reads the task under `id`. If it has been deleted, its data are those of the submit.
+/// Reads the task under `id`. If it has been deleted or cannot be read, its data are those of the submit: a submit that
+/// took effect is no error.
 async fn existing_task(
     store: &Store,
     submitted: NewTask,
@@ -170,7 +171,11 @@ async fn existing_task(
     is_created: bool,
 ) -> Result<SubmitOutcome, SubmitError> {
     // Boxed: most submits create their task and hold no room for it.
-    Ok(match Box::pin(views::tasks::task(store, id)).await? {
+    let read = Box::pin(views::tasks::task(store, id)).await.unwrap_or_else(|error| {
+        tracing::warn!(task = %id, %error, "reading a submitted task failed");
+        None
+    });
+    Ok(match read {
         Some(task) => SubmitOutcome { task, is_created, is_deleted: false },
         None => {
             let task = NewTask { id, ..submitted }.into_task(State::Ready, id.created_at(), None, None);

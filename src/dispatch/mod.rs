@@ -205,7 +205,7 @@ impl Dispatch {
     /// Subscribes to the events of `queues` (empty: all), from now on or after `cursor`.
     pub async fn subscribe(&self, queues: Vec<QueueName>, cursor: Option<Cursor>) -> Result<Subscription, Rejection> {
         let permit = self.poll_limit.try_acquire().ok_or_else(|| self.poll_limit.reject())?;
-        Ok(self.subscriptions.subscribe(permit, queues, cursor).await?)
+        Ok(self.subscriptions.subscribe(permit, queues, cursor).await)
     }
 
     /// Checks that claims leave out no shard, and that each shard accepts a write. The write changes no task.

@@ -50,7 +50,7 @@ pub async fn set_queue_setting(store: &Store, queue: &QueueName, change: Setting
 /// more.
 ///
 /// # Errors
-/// The first error of a call. Tasks deleted before it stay deleted.
+/// The error of the first call. After an error of a later call, the purge ends early: there may be more.
 pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result<(u64, bool)> {
     let mut caller = Caller::new();
     let reason = DeleteReason::Purge(states.to_vec());
@@ -58,7 +58,10 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
     for shard in store.shards() {
         for state in states {
             loop {
-                let mut ids = purgeable(shard, queue, *state, limits::MAX_CALL_ITEMS).await?;
+                let mut ids = match purgeable(shard, queue, *state, limits::MAX_CALL_ITEMS).await {
+                    Err(_) if deleted > 0 => return Ok((deleted, true)),
+                    ids => ids?,
+                };
                 // A task that moved while its queue was read may appear twice.
                 let mut seen = HashSet::new();
                 ids.retain(|id| seen.insert(*id));
@@ -69,7 +72,10 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
                     return Ok((deleted, true));
                 }
                 calls += 1;
-                let outcomes = delete(shard, &mut caller, &reason, &ids).await?;
+                let outcomes = match delete(shard, &mut caller, &reason, &ids).await {
+                    Err(_) if deleted > 0 => return Ok((deleted, true)),
+                    outcomes => outcomes?,
+                };
                 let deleted_now = outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count();
                 deleted += deleted_now as u64;
                 if deleted_now == 0 {

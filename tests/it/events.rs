@@ -271,7 +271,7 @@ async fn events_are_not_published_without_a_subscriber() {
     assert!(report.windows(5).any(|window| window == b"ready"));
 
     // An idle stream receives its cursor from time to time. After it ends, the server soon unsubscribes.
-    while stream.places == 0 {
+    while stream.places < 2 {
         let _ = tokio::time::timeout(Duration::from_secs(1), stream.event()).await;
     }
     let seen = stream.id.clone();

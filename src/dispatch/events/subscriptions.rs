@@ -14,13 +14,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ring_buffer::{BufferedEvent, EventBuffer, EventData};
-use crate::dispatch::batcher::{closed, with_request_timeout};
 use crate::dispatch::claim::poll_limit::PollPermit;
 use crate::domain::queue::QueueName;
 use crate::store::notify::events;
 use crate::store::notify::events::EventMessage;
 use crate::store::ops::enable_events::enable_events;
-use crate::store::{Caller, Result, Shard, Store};
+use crate::store::{Caller, Shard, Store};
 
 /// Interval at which events are enabled again, well below the time for which Redis keeps them enabled.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +29,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 const IDLE_GRACE: Duration = Duration::from_secs(10);
 /// Events returned at once.
 const READ_LIMIT: usize = 64;
+/// Time for a first subscription in Redis. After it, a stream begins with a gap.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after events of other queues only, so that not each of them wakes the subscription.
 const COALESCE_DELAY: Duration = Duration::from_millis(20);
 
@@ -67,8 +68,10 @@ pub struct Subscription {
     /// Events of other queues after which the client receives its cursor. It can then resume before they are
     /// overwritten.
     cursor_interval: u64,
-    /// The client resumed from a cursor of another run, or of an event that this run has not had.
-    is_cursor_unknown: bool,
+    /// The client resumed from a cursor that this run does not know, or not all shards were subscribed in time.
+    begins_with_gap: bool,
+    /// The number of shards.
+    shards: usize,
     stop: CancellationToken,
     _permit: PollPermit,
 }
@@ -147,7 +150,11 @@ impl Subscriptions {
             match enable_events(shard, &mut caller).await {
                 Ok(period) => {
                     match &known_period {
-                        None => self.feed.send_modify(|feed| feed.enabled_shards += 1),
+                        // For streams that did not wait: the shard's events were missed so far.
+                        None => self.feed.send_modify(|feed| {
+                            feed.buffer.push_gap();
+                            feed.enabled_shards += 1;
+                        }),
                         // Events were disabled in between, whichever server enabled them again.
                         Some(previous) if *previous != period => self.feed.send_modify(|feed| feed.buffer.push_gap()),
                         Some(_) => {}
@@ -164,42 +171,41 @@ impl Subscriptions {
     }
 
     /// Subscribes to the events of `queues` (empty: all), after `cursor` if there is one. Every event after the return
-    /// is delivered.
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::store::Error::Unavailable) if not all shards can be subscribed within 10 s, the deadline of
-    /// a request.
+    /// is delivered, or a gap. If not all shards can be subscribed soon, the subscription begins with a gap.
     pub(in crate::dispatch) async fn subscribe(
         &self,
         permit: PollPermit,
         queues: Vec<QueueName>,
         cursor: Option<Cursor>,
-    ) -> Result<Subscription> {
+    ) -> Subscription {
         let mut feed = self.feed.subscribe();
         self.subscriber_arrived.notify_one();
         let shards = self.store.shards().len();
-        let latest = with_request_timeout(async {
+        let all_enabled = async {
             tokio::select! {
-                enabled = feed.wait_for(|feed| feed.enabled_shards == shards) => {
-                    enabled.map(|feed| feed.buffer.latest_number()).map_err(|_| closed(&self.stop))
-                }
-                () = self.stop.cancelled() => Ok(0),
+                enabled = feed.wait_for(|feed| feed.enabled_shards == shards) => enabled.is_ok(),
+                () = self.stop.cancelled() => true,
             }
-        })
-        .await?;
+        };
+        // A client waits no longer for a shard that is known to be unavailable.
+        let is_available = self.store.shards().iter().all(|shard| shard.breaker.check().is_ok());
+        let max_wait = if is_available { SUBSCRIBE_TIMEOUT } else { Duration::ZERO };
+        let is_complete = timeout(max_wait, all_enabled).await.unwrap_or(false);
+        let latest = feed.borrow().buffer.latest_number();
         let known_cursor = cursor.filter(|cursor| cursor.run_id == self.run_id && cursor.number <= latest);
         let seen_number = known_cursor.map_or(latest, |cursor| cursor.number);
-        Ok(Subscription {
+        Subscription {
             feed,
             run_id: self.run_id,
             queues,
             seen_number,
             last_cursor_sent: seen_number,
             cursor_interval: self.capacity as u64 / 4,
-            is_cursor_unknown: cursor.is_some() && known_cursor.is_none(),
+            begins_with_gap: !is_complete || (cursor.is_some() && known_cursor.is_none()),
+            shards,
             stop: self.stop.clone(),
             _permit: permit,
-        })
+        }
     }
 }
 
@@ -221,11 +227,20 @@ impl Subscription {
         Cursor { run_id: self.run_id, number: self.seen_number }
     }
 
+    /// Whether the first event is a gap.
+    pub fn begins_with_gap(&self) -> bool {
+        self.begins_with_gap
+    }
+
+    fn gap(&self) -> Vec<BufferedEvent> {
+        vec![BufferedEvent { number: self.seen_number, data: EventData::Gap(None) }]
+    }
+
     /// Returns the next events, up to a limit. Returns none after `max_wait`, or when the client should receive its
     /// cursor. Returns `None` when the server stops. Cancel safe.
     pub async fn next(&mut self, max_wait: Duration) -> Option<Vec<BufferedEvent>> {
-        if std::mem::take(&mut self.is_cursor_unknown) {
-            return Some(vec![BufferedEvent { number: self.seen_number, data: EventData::Gap(None) }]);
+        if std::mem::take(&mut self.begins_with_gap) {
+            return Some(self.gap());
         }
         let stop = self.stop.clone();
         tokio::select! {
@@ -233,7 +248,10 @@ impl Subscription {
             () = stop.cancelled() => None,
             events = timeout(max_wait, self.read_events()) => {
                 self.last_cursor_sent = self.seen_number;
-                Some(events.unwrap_or_default())
+                let events = events.unwrap_or_default();
+                // While a shard is not subscribed, a cursor alone would hide that its events are missing.
+                let is_complete = self.feed.borrow().enabled_shards >= self.shards;
+                Some(if events.is_empty() && !is_complete { self.gap() } else { events })
             }
         }
     }
@@ -293,7 +311,8 @@ mod tests {
             seen_number: 0,
             last_cursor_sent: 0,
             cursor_interval: u64::MAX,
-            is_cursor_unknown: false,
+            begins_with_gap: false,
+            shards: 1,
             stop: CancellationToken::new(),
             _permit: PollLimit::new(1).try_acquire().unwrap(),
         }

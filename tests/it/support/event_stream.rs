@@ -22,7 +22,7 @@ pub struct Stream {
     read: String,
     /// The id of the last event, as a client stores it.
     pub id: String,
-    /// The number of blocks with an id alone.
+    /// The number of cursors.
     pub places: usize,
 }
 
@@ -63,12 +63,29 @@ impl Stream {
         }
     }
 
-    /// Returns the id of the next block, which must have nothing else.
+    /// Returns the id of the next event, which must be a cursor.
     pub async fn place(&mut self) -> String {
         let block = tokio::time::timeout(PATIENCE, self.block()).await.expect("a place in time").expect("a place");
-        assert!(!block.contains("event: "), "{block}");
-        self.id = block.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
+        let (name, data) = self.parse(&block).expect("an event");
+        assert_eq!((name.as_str(), data), ("cursor", json!({"cursor": self.id})), "{block}");
         self.id.clone()
+    }
+
+    /// Returns name and data of a block, and keeps its id; `None` if it has no data.
+    fn parse(&mut self, block: &str) -> Option<(String, Value)> {
+        let (mut name, mut data) = (None, None);
+        for line in block.lines() {
+            match line.split_once(':').expect("a field") {
+                ("event", value) => name = Some(value.trim().to_owned()),
+                ("id", value) => self.id = value.trim().to_owned(),
+                ("data", value) => data = Some(serde_json::from_str::<Value>(value).expect("JSON")),
+                ("retry", value) => assert!(value.trim().parse::<u32>().is_ok()),
+                other => panic!("{other:?} is no field of an event"),
+            }
+        }
+        let (name, data) = (name?, data?);
+        contract::check_event(&name, &data);
+        Some((name, data))
     }
 
     /// Returns the next event: its name and its data; `None` at the end of the stream.
@@ -78,21 +95,11 @@ impl Stream {
 
     async fn any_event(&mut self) -> Option<(String, Value)> {
         loop {
-            let (mut name, mut data) = (None, None);
             let block = self.block().await?;
-            self.places += usize::from(block.starts_with("id: ") && block.lines().count() == 1);
-            for line in block.lines() {
-                match line.split_once(':').expect("a field") {
-                    ("event", value) => name = Some(value.trim().to_owned()),
-                    ("id", value) => self.id = value.trim().to_owned(),
-                    ("data", value) => data = Some(serde_json::from_str::<Value>(value).expect("JSON")),
-                    ("retry", value) => assert!(value.trim().parse::<u32>().is_ok()),
-                    other => panic!("{other:?} is no field of an event"),
-                }
-            }
-            if let (Some(name), Some(data)) = (name, data) {
-                contract::check_event(&name, &data);
-                return Some((name, data));
+            // Clients drop a block without data, and its id.
+            match self.parse(&block).expect("an event with data") {
+                (name, _) if name == "cursor" => self.places += 1,
+                event => return Some(event),
             }
         }
     }
