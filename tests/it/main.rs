@@ -9,6 +9,7 @@ mod support;
 mod aborts;
 mod bad_input;
 mod batches;
+mod behind_commit;
 mod cancel;
 mod channels;
 mod chaos;
