@@ -156,8 +156,10 @@ pub(super) async fn complete(
         Some(claim) if accepted => claim.run_after_completion(&api, &long_poll).await,
         _ => (None, None),
     };
-    let results = items.into_iter().zip(outcomes).map(|((id, adjusted), outcome)| {
+    let results = items.into_iter().zip(outcomes).enumerate().map(|(index, ((id, adjusted), outcome))| {
         let id = AsText(id);
+        let dropped = matches!(outcome, Ok(LeaseEnd::Done { dropped: true, .. }));
+        let adjusted = adjusted.with_dropped(dropped, || format!("/completions/{index}/result"));
         match outcome.and_then(super::reports::ended_state) {
             Ok(state) => {
                 let status = StatusCode::OK.as_u16();

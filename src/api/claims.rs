@@ -83,9 +83,9 @@ pub(super) async fn complete(
     drop((headers, body));
     let lease_ref = completion.lease_ref.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
-    let (state, repeated) =
+    let (state, repeated, dropped) =
         match ended.ok_or_else(|| Problem::new(Code::Internal, "the completion has no result"))?? {
-            LeaseEnd::Done { state, repeated, .. } => (state, repeated),
+            LeaseEnd::Done { state, repeated, dropped, .. } => (state, repeated, dropped),
             LeaseEnd::LeaseLost(state) => return Err(Problem::lease_lost(state)),
             LeaseEnd::Unknown => return Err(Problem::task_not_found()),
         };
@@ -97,6 +97,7 @@ pub(super) async fn complete(
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
     let (id, state) = (AsText(lease_ref.id), state.as_str());
+    let adjusted = adjusted.with_dropped(dropped, || "/result".to_owned());
     let bytes = response::encode(&CompleteResponse { id, state, tasks, claim_problem, adjusted });
     let mut response = response::delivery_response(bytes, delivery.unwrap_or_default());
     if let Some(claim) = &claim {

@@ -38,8 +38,9 @@ struct TransitionResponse {
 
 fn transition_response(id: TaskId, ended: LeaseEnd, adjusted: Adjusted) -> Result<Response, Problem> {
     match ended {
-        LeaseEnd::Done { state, run_at, .. } => {
+        LeaseEnd::Done { state, run_at, dropped, .. } => {
             let (state, run_at) = (state.as_str(), run_at.map(AsText));
+            let adjusted = adjusted.with_dropped(dropped, || "/error/details".to_owned());
             Ok(response::ok(&TransitionResponse { id: AsText(id), state, run_at, adjusted }))
         }
         LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
@@ -139,7 +140,10 @@ pub(super) async fn heartbeat(
     }
     let pending = heartbeats.take_pending();
     let results = heartbeats.into_results(api.dispatch.ops().heartbeat(pending).await);
-    let tasks = items.into_iter().zip(results).map(|((id, adjusted), outcome)| heartbeat_result(id, outcome, adjusted));
+    let tasks = items.into_iter().zip(results).enumerate().map(|(index, ((id, adjusted), outcome))| {
+        let dropped = matches!(outcome, Ok(LeaseExtended::Extended { dropped: true, .. }));
+        heartbeat_result(id, outcome, adjusted.with_dropped(dropped, || format!("/tasks/{index}/progress")))
+    });
     Ok(response::ok(&HeartbeatResponse { tasks: tasks.collect() }))
 }
 
@@ -169,7 +173,7 @@ fn parse_heartbeat(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<Lease
 fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>, adjusted: Adjusted) -> HeartbeatResult {
     let id = AsText(id);
     let (lease_until, cancel_requested, problem) = match outcome {
-        Ok(LeaseExtended::Extended { lease_until: until, cancel_requested }) => {
+        Ok(LeaseExtended::Extended { lease_until: until, cancel_requested, .. }) => {
             (Some(AsText(until)), Some(cancel_requested), None)
         }
         Ok(LeaseExtended::LeaseLost(state)) => (None, None, Some(Problem::lease_lost(state))),

@@ -16,7 +16,7 @@ use crate::store::ops::fail::Failure;
 use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
 use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
 use crate::store::ops::submit::Submitted;
-use crate::store::ops::{self, LeaseEnd};
+use crate::store::ops::{self, LeaseEnd, WhenFull};
 use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function, and
@@ -79,11 +79,11 @@ batched! {
     /// Stores a task. Returns the task and its outcome.
     inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
     /// Completes a task.
-    inner complete: Complete(Completion) -> LeaseEnd = ops::complete::complete, DistinctKeys;
+    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys;
     /// Reports that an attempt failed.
-    inner fail: Fail(Failure) -> LeaseEnd = ops::fail::fail, DistinctKeys;
+    inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys;
     /// Extends leases, in order.
-    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = ops::heartbeat::heartbeat, DistinctKeys;
+    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = heartbeat, DistinctKeys;
     /// Releases a task without counting an attempt.
     inner release: Release(ops::release::Release) -> LeaseEnd = ops::release::release, DistinctKeys;
     /// Cancels a task, or requests the cancellation of a leased one.
@@ -126,6 +126,30 @@ async fn record_idempotency(
         outcome = ops::idempotency::record_idempotency(shard, caller, records).await;
     }
     outcome
+}
+
+/// Defines calls of reports. If Redis is full, ended tasks make room for their documents, or these are dropped.
+macro_rules! reports {
+    ($($name:ident($item:ty) -> $reply:ty;)*) => {
+        $(async fn $name(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$reply>> {
+            for _ in 0..MAX_ROOMS {
+                let outcome = ops::$name::$name(shard, caller, items, WhenFull::Fail).await;
+                if !matches!(outcome, Err(Error::Full(_))) {
+                    return outcome;
+                }
+                if !has_made_room(shard, &outcome).await {
+                    break;
+                }
+            }
+            ops::$name::$name(shard, caller, items, WhenFull::Drop).await
+        })*
+    };
+}
+
+reports! {
+    complete(Completion) -> LeaseEnd;
+    fail(Failure) -> LeaseEnd;
+    heartbeat(LeaseHeartbeat) -> LeaseExtended;
 }
 
 /// How often a call is made again because ended tasks were deleted for it.

@@ -118,6 +118,7 @@ impl NewTask {
             max_acquired: self.max_acquired,
             progress: None,
             result: None,
+            result_dropped: false,
             errors: Vec::new(),
             created_at,
             run_at,
@@ -188,6 +189,8 @@ pub struct Task {
     pub progress: Option<RawJson>,
     /// Result.
     pub result: Option<RawJson>,
+    /// Whether the result was dropped because Redis was full.
+    pub result_dropped: bool,
     /// Last errors, oldest first.
     pub errors: Vec<TaskError>,
     /// Time of submit.

@@ -8,6 +8,8 @@ use crate::domain::retry::Backoff;
 use crate::domain::task::{Attributes, ErrorReport, RawJson, TaskError};
 use crate::domain::time::TimestampMs;
 
+/// Format byte of a value that was dropped because Redis was full; nothing follows.
+const FORMAT_DROPPED: u8 = b'0';
 /// Format byte: JSON follows.
 const FORMAT_JSON: u8 = b'1';
 /// Format byte of a document: the length of the attributes in four bytes, the attributes, the payload.
@@ -22,6 +24,16 @@ pub(super) fn encode(document: &RawValue) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Option<RawJson> {
     let (&FORMAT_JSON, json) = bytes.split_first()? else { return None };
     RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
+}
+
+/// Returns the opaque value in place of a dropped one.
+pub(super) fn encode_dropped() -> Vec<u8> {
+    vec![FORMAT_DROPPED]
+}
+
+/// Whether the value was dropped because Redis was full.
+pub(super) fn is_dropped(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&FORMAT_DROPPED)
 }
 
 /// Encodes the attributes and the payload of a task as one opaque value.

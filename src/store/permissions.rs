@@ -67,6 +67,7 @@ commands! {
         "hscan" ["KEY" "0"], "hset" ["KEY" "field" "value" "odd"],
         // Creates the data set: its failure is the start's.
         "hsetnx",
+        "hstrlen" ["KEY" "field"],
         "pexpire" ["KEY" "1"], "ping" [], "pttl" ["KEY"],
         "memory|usage" ["KEY"],
         // It has no form without effect.

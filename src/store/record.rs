@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use deadpool_redis::redis::Value;
 
 use super::error::{Error, Result};
-use super::opaque::{decode, decode_error, encode_backoff, encode_document};
-pub(super) use super::opaque::{decode_backoff, decode_document, encode, encode_report};
+use super::opaque::{decode, decode_error, encode_backoff, encode_document, is_dropped};
+pub(super) use super::opaque::{decode_backoff, decode_document, encode, encode_dropped, encode_report};
 use super::redis::reply::{ReplyReader, parse_int, read_list};
 use super::redis::script::Field;
 use crate::domain::id::TaskId;
@@ -226,6 +226,7 @@ impl TaskHash {
             max_acquired: self.int(fields::MAX_ACQUIRED).unwrap_or(limits::MAX_ACQUIRED.default),
             progress: self.bytes(fields::PROGRESS).and_then(decode),
             result: self.bytes(fields::RESULT).and_then(decode),
+            result_dropped: self.bytes(fields::RESULT).is_some_and(is_dropped),
             errors,
             created_at: self.require(fields::CREATED_AT, self.time(fields::CREATED_AT))?,
             run_at: self.time(fields::RUN_AT),

@@ -157,6 +157,8 @@ pub struct Shard {
 pub(super) struct ScriptCall<'a> {
     shard: &'a Shard,
     script: &'static Script,
+    /// Whether Redis rejects the call when it is full, though the script may run then.
+    is_growing: bool,
     command: Cmd,
     caller_id: Arc<str>,
     sequence: u64,
@@ -215,7 +217,9 @@ impl ScriptCall<'_> {
         let deadline = Instant::now() + CALL_DEADLINE;
         for _ in 0..MAX_TOUCHES {
             let called_at = Uptime::now();
-            if let Some(reply) = self.shard.client.run_script(self.script, &self.command, deadline).await? {
+            if let Some(reply) =
+                self.shard.client.run_script(self.script, self.is_growing, &self.command, deadline).await?
+            {
                 return Ok(reply);
             }
             self.shard.clock.confirm_since(called_at, deadline).await?;
@@ -227,10 +231,19 @@ impl ScriptCall<'_> {
 impl Shard {
     /// Returns a new call of a script that writes. The caller appends the arguments.
     pub(super) fn call(&self, script: &'static Script, caller: &mut Caller) -> ScriptCall<'_> {
+        self.new_call(script, false, caller)
+    }
+
+    /// The same for a call that Redis rejects when its memory is full, whatever the flags of the script.
+    pub(super) fn growing_call(&self, script: &'static Script, caller: &mut Caller) -> ScriptCall<'_> {
+        self.new_call(script, true, caller)
+    }
+
+    fn new_call(&self, script: &'static Script, is_growing: bool, caller: &mut Caller) -> ScriptCall<'_> {
         let (caller_id, sequence) = caller.next_call();
-        let mut command = self.client.script_command(script, &self.keys, &self.channel_scope.borrow());
+        let mut command = self.client.script_command(script, is_growing, &self.keys, &self.channel_scope.borrow());
         command.arg(&*caller_id).arg(sequence).arg(self.client.clock_offset_ms());
-        ScriptCall { shard: self, script, command, caller_id, sequence }
+        ScriptCall { shard: self, script, is_growing, command, caller_id, sequence }
     }
 
     /// Runs a script that only reads. Its ARGV are base, offset_ms, then `args`.
@@ -243,9 +256,9 @@ impl Shard {
         let mut prefix = "";
         for _ in 0..MAX_TOUCHES {
             let called_at = Uptime::now();
-            let mut command = self.client.script_command(script, &self.keys, &self.channel_scope.borrow());
+            let mut command = self.client.script_command(script, false, &self.keys, &self.channel_scope.borrow());
             command.arg(format!("{prefix}{}", self.client.clock_offset_ms())).arg(args);
-            if let Some(reply) = self.client.run_script(script, &command, deadline).await? {
+            if let Some(reply) = self.client.run_script(script, false, &command, deadline).await? {
                 return Ok(reply);
             }
             match self.clock.confirm_since(called_at, deadline).await {

@@ -115,6 +115,76 @@ async fn submits_are_rejected_when_no_old_task_is_left() {
     fixture.end().await;
 }
 
+/// Submits tasks of 1 kB until Redis is full.
+async fn fill(fixture: &Fixture) {
+    let tasks: Vec<Value> = (0..100).map(|_| json!({"queue": "filler", "payload": "x".repeat(1000)})).collect();
+    loop {
+        let answer = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+        if answer["results"].as_array().unwrap().iter().any(|result| result["status"] == 507) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn reports_to_a_full_redis_are_taken_without_large_documents() {
+    let fixture = Fixture::start().await;
+    for _ in 0..40 {
+        fixture.submit("q", json!(1)).await;
+    }
+    let tasks = fixture.claim_now("q", 40).await;
+    let limit = leave(&fixture.redis, 1_000_000).await;
+    fill(&fixture).await;
+    let large = json!("x".repeat(100_000));
+    let dropped = |pointer: &str| json!([{"pointer": pointer, "reason": "dropped"}]);
+
+    let beat = json!({"tasks": [report_with(&tasks[0], json!({"progress": large}))]});
+    let beaten = fixture.http.post("/heartbeat", &beat).await.expect(200)["tasks"][0].clone();
+    assert_eq!(beaten["adjusted"], dropped("/tasks/0/progress"));
+    assert!(beaten["lease_until"].is_string());
+
+    let completion = report_with(&tasks[0], json!({"result": large}));
+    let completed = fixture.http.post("/complete", &completion).await.expect(200);
+    assert_eq!(completed["adjusted"], dropped("/result"));
+    // A repeated report gets the same response.
+    assert_eq!(fixture.http.post("/complete", &completion).await.expect(200), completed);
+    let task = fixture.task(&tasks[0]["id"]).await;
+    assert_eq!((&task["state"], &task["result"]), (&json!("completed"), &Value::Null));
+    assert_eq!((&task["result_dropped"], &task["progress"]), (&json!(true), &Value::Null));
+
+    let failure = json!({"error": {"message": "m", "details": large}, "retry": false});
+    let failed = fixture.http.post("/fail", &report_with(&tasks[1], failure)).await.expect(200);
+    assert_eq!(failed["adjusted"], dropped("/error/details"));
+    let task = fixture.task(&tasks[1]["id"]).await;
+    assert_eq!((&task["state"], &task["errors"][0]["message"]), (&json!("dead"), &json!("m")));
+    assert_eq!(task["errors"][0]["details"], Value::Null);
+
+    let mut reports: Vec<Value> = tasks[2..].iter().map(|task| report_with(task, json!({"result": large}))).collect();
+    reports[0]["result"] = json!("small");
+    let answer = fixture.http.post("/complete/batch", &json!({"completions": reports})).await.expect(200);
+    assert_eq!(answer["results"][0]["adjusted"], json!([]));
+    assert_eq!(answer["results"][37]["adjusted"], dropped("/completions/37/result"));
+    assert_eq!(fixture.task(&tasks[2]["id"]).await["result"], "small");
+    let used = used_memory(&fixture.redis).await;
+    assert!(used < limit + 500_000, "{used} of {limit} bytes after 4 MB of results");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn results_are_kept_while_ended_tasks_can_make_room() {
+    let fixture = Fixture::start().await;
+    let limit = leave(&fixture.redis, 6_000_000).await;
+    for _ in 0..6 {
+        let ids = complete_many(&fixture, "q", 15).await;
+        let task = fixture.task(&ids[14]).await;
+        assert_eq!((task["result"].as_str().unwrap().len(), &task["result_dropped"]), (100_000, &json!(false)));
+        fixture.advance(10_001);
+    }
+    let used = used_memory(&fixture.redis).await;
+    assert!(used < limit, "{used} of {limit} bytes");
+    fixture.end().await;
+}
+
 #[tokio::test]
 async fn queue_keeps_the_tasks_that_ended_last() {
     let fixture = Fixture::with(|written| written.max_ended_per_queue = Some(20)).await;

@@ -16,6 +16,8 @@ pub(in crate::api) enum Reason {
     Replaced,
     /// A number out of its range: moved to the nearest end.
     Clamped,
+    /// Redis had no memory left for the value.
+    Dropped,
 }
 
 /// One changed value.
@@ -53,6 +55,16 @@ impl Adjusted {
 impl Serialize for Adjusted {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.adjustments.serialize(serializer)
+    }
+}
+
+impl Adjusted {
+    /// Adds the value at `pointer`, if it was dropped for lack of memory.
+    pub(in crate::api) fn with_dropped(mut self, dropped: bool, pointer: impl FnOnce() -> String) -> Self {
+        if dropped {
+            self.push(pointer(), Reason::Dropped);
+        }
+        self
     }
 }
 

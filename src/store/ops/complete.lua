@@ -2,7 +2,7 @@
 
 ARGV[5] retain_ms   how long a completed task without its own retention is kept
 ARGV[6] count       of tasks; then for each: id, token, result
-RETURNS {'completed'} | {'repeated', state, run_at | ''} | {'lease_lost', state} | {'unknown'}, for each task
+RETURNS {'completed'} | {'repeated', state, run_at | '', 1 if the result was dropped} | {'lease_lost', state} | {'unknown'}, for each task
 MOVES   leased -> completed
 COST    O(n log leased)
 ]]
@@ -16,6 +16,8 @@ for i = 1, tonumber(ARGV[6]) do
   local id, token, result = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local task = load_task(id, COMPLETE_FIELDS)
   local reply = check_lease(task, token, 'complete')
+  -- A dropped result is one byte.
+  if reply and reply[1] == 'repeated' and call('HSTRLEN', task.key, F.result) == 1 then reply[4] = 1 end
   if not reply then
     reply = completed
     local command = { 'HSET', task.key, F.state, 'completed', F.finished_at, now_digits, end_lease(task, 'complete', 'completed') }

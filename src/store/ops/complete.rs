@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{LeaseEnd, LeaseRef};
+use super::{LeaseEnd, LeaseRef, WhenFull, is_large};
 use crate::domain::limits;
 use crate::domain::state::State;
 use crate::domain::task::RawJson;
@@ -24,18 +24,35 @@ pub struct Completion {
 }
 
 /// Ends the tasks as completed, if the tokens hold their leases.
-pub async fn complete(shard: &Shard, caller: &mut Caller, completions: &[Completion]) -> Result<Vec<LeaseEnd>> {
-    let mut call = shard.call(&SCRIPT, caller);
+///
+/// # Errors
+/// [`Full`](crate::store::Error::Full) with [`WhenFull::Fail`], if Redis has no memory left for a large result.
+pub async fn complete(
+    shard: &Shard,
+    caller: &mut Caller,
+    completions: &[Completion],
+    when_full: WhenFull,
+) -> Result<Vec<LeaseEnd>> {
+    let has_large = || completions.iter().map(|completion| is_large(&completion.result));
+    let mut call = match when_full == WhenFull::Fail && has_large().any(|large| large) {
+        true => shard.growing_call(&SCRIPT, caller),
+        false => shard.call(&SCRIPT, caller),
+    };
     call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
     for Completion { lease_ref, result } in completions {
         let is_null = result.get() == RawValue::NULL.get();
         call.push(lease_ref.id.as_bytes()).push(lease_ref.token_bytes()).push(if is_null {
             Vec::new()
+        } else if when_full == WhenFull::Drop && is_large(result) {
+            record::encode_dropped()
         } else {
             record::encode(result)
         });
     }
-    let outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
+    let mut outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
+    if when_full == WhenFull::Drop {
+        super::mark_dropped(&mut outcomes, has_large());
+    }
     let transitions = shard.transitions();
     super::count_lease_ends(transitions, &transitions.completed, &outcomes);
     Ok(outcomes)

@@ -5,6 +5,7 @@
 
 #[cfg(any(test, fuzzing))]
 use deadpool_redis::redis::Value;
+use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
 use super::metrics::Transitions;
@@ -76,6 +77,25 @@ ops! {
     touch_dataset,
 }
 
+/// A report's document (result, progress or details) when Redis is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenFull {
+    /// The document is stored all the same.
+    Store,
+    /// The call fails with [`Error::Full`] if it has a large document. Nothing is written.
+    Fail,
+    /// Large documents are dropped.
+    Drop,
+}
+
+/// Documents up to this size are stored also when Redis is full.
+const SMALL_DOCUMENT_BYTES: usize = 1024;
+
+/// Whether the document may be refused or dropped when Redis is full.
+fn is_large(document: &RawValue) -> bool {
+    document.get().len() > SMALL_DOCUMENT_BYTES
+}
+
 /// A task and the token of its lease.
 #[derive(Clone, Debug)]
 pub struct LeaseRef {
@@ -103,11 +123,22 @@ pub enum LeaseEnd {
         run_at: Option<TimestampMs>,
         /// Whether an earlier call had ended the lease.
         repeated: bool,
+        /// Whether the report's document was dropped because Redis was full.
+        dropped: bool,
     },
     /// The token does not hold the lease of the task, which is in this state.
     LeaseLost(State),
     /// There is no such task.
     Unknown,
+}
+
+/// Marks the outcomes of a call that dropped its large documents. `has_large` tells for each item whether it had one.
+fn mark_dropped(outcomes: &mut [LeaseEnd], has_large: impl Iterator<Item = bool>) {
+    for (outcome, has_large) in outcomes.iter_mut().zip(has_large) {
+        if let LeaseEnd::Done { repeated: false, dropped, .. } = outcome {
+            *dropped = has_large;
+        }
+    }
 }
 
 /// Counts the leases that a call ended: each in `counter`, and the state that its task went to.
@@ -147,12 +178,18 @@ fn parse_lease_end(
 ) -> Result<LeaseEnd> {
     let tag = item.text()?;
     match tag.as_str() {
-        "repeated" => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: true }),
+        "repeated" => {
+            let (state, run_at) = (item.state()?, item.optional_time()?);
+            Ok(LeaseEnd::Done { state, run_at, repeated: true, dropped: item.next().is_some() })
+        }
         "lease_lost" => Ok(LeaseEnd::LeaseLost(item.state()?)),
         "unknown" => Ok(LeaseEnd::Unknown),
         tag if tag == done_tag => match done_state {
-            Some(state) => Ok(LeaseEnd::Done { state, run_at: None, repeated: false }),
-            None => Ok(LeaseEnd::Done { state: item.state()?, run_at: item.optional_time()?, repeated: false }),
+            Some(state) => Ok(LeaseEnd::Done { state, run_at: None, repeated: false, dropped: false }),
+            None => {
+                let (state, run_at) = (item.state()?, item.optional_time()?);
+                Ok(LeaseEnd::Done { state, run_at, repeated: false, dropped: false })
+            }
         },
         other => unexpected_reply(script, other),
     }

@@ -198,14 +198,20 @@ impl Client {
     }
 
     /// Returns a call of the script in a shard for [`Client::run_script`]. The caller appends the arguments behind the
-    /// base.
+    /// base. With `is_growing`, Redis rejects the call when its memory is full.
     ///
     /// The second key never exists. While a Cluster migrates a shard's slot, both nodes reject a call that names one
     /// existing key and one missing key. With one key, the call would run on the node to which that key has
     /// already moved, where all others are missing.
-    pub(in crate::store) fn script_command(&self, script: &Script, keys: &Keys, scope: &ChannelScope) -> Cmd {
+    pub(in crate::store) fn script_command(
+        &self,
+        script: &Script,
+        is_growing: bool,
+        keys: &Keys,
+        scope: &ChannelScope,
+    ) -> Cmd {
         let mut command = cmd("EVALSHA");
-        command.arg(self.scripts.get(script).map_or("", |loaded| &loaded.sha)).arg(2);
+        command.arg(self.scripts.get(script).map_or("", |loaded| &loaded.text(is_growing).sha)).arg(2);
         command.arg(&[keys.callers(), keys.absent_guard(scope)]).arg(keys.base());
         command
     }
@@ -215,6 +221,7 @@ impl Client {
     pub(in crate::store) async fn run_script(
         &self,
         script: &Script,
+        is_growing: bool,
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Option<Value>> {
@@ -224,7 +231,7 @@ impl Client {
         let attempt = |mut connection: Connection| async move {
             let outcome = match connection.send(command).await {
                 Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
-                    connection.send(&eval(&loaded.text, command)).await
+                    connection.send(&eval(&loaded.text(is_growing).text, command)).await
                 }
                 outcome => outcome,
             };

@@ -89,10 +89,32 @@ pub(in crate::store) use script;
 /// A script as Redis knows it.
 #[derive(Debug)]
 pub(in crate::store) struct LoadedScript {
-    pub(in crate::store) sha: String,
-    pub(in crate::store) text: String,
+    /// With the flags of the script.
+    plain: ScriptText,
+    /// Without the flag that lets it run when Redis is full.
+    growing: ScriptText,
     /// Latency of its calls.
     pub(in crate::store) latency: Histogram,
+}
+
+/// A text and its digest.
+#[derive(Debug)]
+pub(in crate::store) struct ScriptText {
+    pub(in crate::store) sha: String,
+    pub(in crate::store) text: String,
+}
+
+impl ScriptText {
+    fn new(text: String) -> Self {
+        ScriptText { sha: redis::Script::new(&text).get_hash().to_owned(), text }
+    }
+}
+
+impl LoadedScript {
+    /// Returns the text, and its digest. With `is_growing`, Redis rejects it when its memory is full.
+    pub(in crate::store) fn text(&self, is_growing: bool) -> &ScriptText {
+        if is_growing { &self.growing } else { &self.plain }
+    }
 }
 
 /// All scripts, by name.
@@ -104,8 +126,9 @@ impl Scripts {
     pub(in crate::store) fn new(scripts: &[&'static Script], injected_lua: &str) -> Self {
         let loaded = scripts.iter().map(|script| {
             let text = script.full_text(injected_lua);
-            let sha = redis::Script::new(&text).get_hash().to_owned();
-            (script.name, LoadedScript { sha, text, latency: Histogram::new(&LATENCY_BUCKETS) })
+            let growing = ScriptText::new(text.replacen(" flags=allow-oom", "", 1));
+            let plain = ScriptText::new(text);
+            (script.name, LoadedScript { plain, growing, latency: Histogram::new(&LATENCY_BUCKETS) })
         });
         Scripts(loaded.collect())
     }

@@ -14,6 +14,7 @@ use slotwheel::domain::digest::Digest;
 use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, StartTime};
 use slotwheel::store::invariant::Invariant;
+use slotwheel::store::ops::WhenFull;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::complete::{Completion, complete};
@@ -88,11 +89,11 @@ async fn listening(lab: &Lab) -> Result<()> {
 
 async fn finish(lab: &Lab, n: u16) -> Result<()> {
     let done = Completion { lease_ref: lab.held(n), result: document("2") };
-    complete(lab.shard(), &mut Caller::new(), &[done]).await.map(drop)
+    complete(lab.shard(), &mut Caller::new(), &[done], WhenFull::Store).await.map(drop)
 }
 
 async fn fail_with(lab: &Lab, failures: &[Failure]) -> Result<()> {
-    fail(lab.shard(), &mut Caller::new(), failures).await.map(drop)
+    fail(lab.shard(), &mut Caller::new(), failures, WhenFull::Store).await.map(drop)
 }
 
 async fn note(lab: &Lab, status: Option<u16>) -> Result<()> {

@@ -68,6 +68,7 @@ impl Names {
             ("acquired", json!(task.acquired)),
             ("max_acquired", json!(task.spec.max_acquired.unwrap_or(1000))),
             ("result", json!(task.result)),
+            ("result_dropped", json!(false)),
             ("errors", json!(errors)),
             ("run_at", json!(task.run_at)),
             ("finished_at", json!(task.finished_at)),

@@ -14,7 +14,6 @@ use slotwheel::domain::slot::{Shards, Slot};
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::{Attributes, ClaimedTask, ErrorReport, NewTask, StartTime};
 use slotwheel::store::dataset::identity;
-use slotwheel::store::ops::LeaseRef;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::{ClaimCall, WaiterRequest};
 use slotwheel::store::ops::complete::{Completion, complete};
@@ -22,6 +21,7 @@ use slotwheel::store::ops::expire_leases::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
 use slotwheel::store::ops::submit::submit;
+use slotwheel::store::ops::{LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::views::expired_leases::expired_leases;
 use slotwheel::store::views::next_due::next_due;
@@ -278,7 +278,7 @@ impl Lab {
                     result: document("null"),
                 })
                 .collect();
-            complete(self.shard(), &mut caller, &done).await?;
+            complete(self.shard(), &mut caller, &done, WhenFull::Store).await?;
             worked.extend(claimed.into_iter().map(|task| task.id));
         }
     }

@@ -4,6 +4,7 @@ use slotwheel::domain::task::DedupeMode;
 use slotwheel::domain::task::NewTask;
 use slotwheel::domain::task::StartTime;
 use slotwheel::store::Caller;
+use slotwheel::store::ops::WhenFull;
 use slotwheel::store::ops::heartbeat::LeaseHeartbeat;
 use slotwheel::store::ops::heartbeat::heartbeat;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
@@ -128,11 +129,11 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("heartbeat", "with progress", |lab| { leased(lab, &[task(11), task(12)]).await? }, |lab| {
             let beat =
                 |n| LeaseHeartbeat { lease_ref: lab.held(n), lease_ms: Some(90_000), progress: Some(document("3")) };
-            heartbeat(lab.shard(), &mut Caller::new(), &[beat(11), beat(12)]).await?;
+            heartbeat(lab.shard(), &mut Caller::new(), &[beat(11), beat(12)], WhenFull::Store).await?;
         }),
         scenario!("heartbeat", "shortens", |lab| { leased(lab, &[task(11)]).await? }, |lab| {
             let beat = LeaseHeartbeat { lease_ref: lab.held(11), lease_ms: Some(1000), progress: None };
-            heartbeat(lab.shard(), &mut Caller::new(), &[beat]).await?;
+            heartbeat(lab.shard(), &mut Caller::new(), &[beat], WhenFull::Store).await?;
         }),
         scenario!("subscribe_completion", "a waiting task", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             subscribe_completion(lab.shard(), &mut Caller::new(), &[id(11), id(12)]).await?;
