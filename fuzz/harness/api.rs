@@ -19,11 +19,12 @@ use super::reports::FailRequest;
 use super::request_id::RequestId;
 use super::response;
 use super::trace_context::TraceContext;
-use super::{queues, reports, submit};
+use super::{queues, report_batches, reports, submit, tasks};
 use crate::dispatch::ClaimRequest;
+use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::retry::{Backoff, BackoffKind};
-use crate::domain::slot::Shards;
+use crate::domain::slot::{Shards, Slot};
 use crate::domain::task::{Attributes, Dedupe, ErrorReport, NewTask, RawJson, StartTime};
 use crate::http_server::Peer;
 use crate::store::ops::complete::Completion;
@@ -59,6 +60,12 @@ pub fn bodies(bytes: &[u8]) {
     });
     read_as(&|object| claims::parse_claim(object, peer, &headers).map(assert_claim));
     read_as(&|object| {
+        let id = TaskId::new(uuid::Uuid::nil(), Slot::of_key(b""));
+        let release = tasks::parse_release(id, object)?;
+        assert_in_range(release.delay_ms, limits::DELAY_MS);
+        Ok(())
+    });
+    read_as(&|object| {
         let states = queues::parse_states(object)?;
         assert!((1..=6).contains(&states.len()));
         Ok(())
@@ -88,6 +95,18 @@ fn report_bodies(bytes: &[u8]) {
         Ok(())
     });
     read_as(&|object| reports::parse_failure(object, body.adjusted()).map(assert_failure));
+    read_as(&|object| {
+        let mut batch = report_batches::parse_failures(object, &body.adjusted())?;
+        batch.reports.take_pending().into_iter().for_each(assert_failure);
+        Ok(())
+    });
+    read_as(&|object| {
+        for Release { delay_ms, .. } in report_batches::parse_releases(object, &body.adjusted())?.reports.take_pending()
+        {
+            assert_in_range(delay_ms, limits::DELAY_MS);
+        }
+        Ok(())
+    });
     read_as(&|object| {
         let (Release { lease_ref: _, by: _, delay_ms }, _) = reports::parse_release(object, body.adjusted())?;
         assert_in_range(delay_ms, limits::DELAY_MS);

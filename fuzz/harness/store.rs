@@ -27,6 +27,7 @@ const REPLY_TAGS: &[&str] = &[
     "existing",
     "replaced",
     "too_far",
+    "past_expiry",
     "cancelled",
     "requested",
     "ended",

@@ -160,8 +160,8 @@ pub(super) async fn complete(
         let id = AsText(id);
         let dropped = matches!(outcome, Ok(LeaseEnd::Done { dropped: true, .. }));
         let adjusted = adjusted.with_dropped(dropped, || format!("/completions/{index}/result"));
-        match outcome.and_then(super::reports::ended_state) {
-            Ok(state) => {
+        match outcome.and_then(super::reports::returned) {
+            Ok((state, _)) => {
                 let status = StatusCode::OK.as_u16();
                 CompleteResult { id, status, state: Some(state.as_str()), problem: None, adjusted }
             }

@@ -93,6 +93,34 @@ impl FromRequest<Api> for EmptyBody {
     }
 }
 
+/// The body of a request whose fields are all optional: empty, `null`, or an object.
+#[derive(Debug)]
+pub(super) struct OptionalBody(JsonBody<1024>);
+
+impl FromRequest<Api> for OptionalBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        check_encoding(request.headers())?;
+        let problem = check_media_type(request.headers()).err();
+        let (bytes, permit) = read_body(request.into_body(), 1024, &api.server).await?;
+        let text = match (text_of(bytes)?, problem) {
+            (text, _) if text.trim().is_empty() => "{}".to_owned(),
+            (_, Some(problem)) => return Err(problem),
+            (text, None) if text.trim() == "null" => "{}".to_owned(),
+            (text, None) => text,
+        };
+        Ok(OptionalBody(JsonBody { body: BodyText::new(text), _permit: Some(permit) }))
+    }
+}
+
+impl OptionalBody {
+    /// Parses the body as a JSON object. An empty body has no fields.
+    pub(super) fn object(&self) -> Result<Fields<'_>, Problem> {
+        self.0.object()
+    }
+}
+
 /// Requires JSON that is not compressed.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = single_header(headers, "Content-Type")?.and_then(|value| value.to_str().ok());

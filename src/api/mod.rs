@@ -24,6 +24,7 @@ pub mod pieces;
 pub mod problem;
 mod queues;
 mod rejection;
+mod report_batches;
 mod reports;
 mod request_id;
 mod request_metrics;

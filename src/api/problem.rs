@@ -85,7 +85,7 @@ codes! {
     InvalidQueue = "invalid_queue", UNPROCESSABLE_ENTITY;
     /// The value is not one of the accepted values
     InvalidValue = "invalid_value", UNPROCESSABLE_ENTITY;
-    /// The time is malformed or too far away
+    /// The time is malformed, too far away, or not before the expiry
     InvalidTime = "invalid_time", UNPROCESSABLE_ENTITY;
     /// The Idempotency-Key was used with another body
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY;
@@ -121,6 +121,10 @@ codes! {
     QueueNotEmpty = "queue_not_empty", CONFLICT;
     /// Only a dead, cancelled or expired task can be retried
     NotRetryable = "not_retryable", CONFLICT;
+    /// The task is leased or has ended
+    NotWaiting = "not_waiting", CONFLICT;
+    /// The task is not leased, or not by the delivery that the request names
+    NotLeased = "not_leased", CONFLICT;
     /// Another task holds the dedupe key
     DedupeConflict = "dedupe_conflict", CONFLICT;
     /// Redis has no memory left for new tasks
@@ -293,6 +297,10 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::RunAtTooFar => {
                 Problem::at("/run_at", Code::InvalidTime, "run_at must lie within 10 years of now")
+            }
+            SubmitError::RunAtPastExpiry => {
+                let detail = "run_at must lie before the expiry, which is expires_in_ms from now";
+                Problem::at("/run_at", Code::InvalidTime, detail)
             }
             SubmitError::Store(error) => error.into(),
         }

@@ -10,7 +10,7 @@ use super::json::adjusted::Adjusted;
 use super::json::as_text::AsText;
 use super::json::batch_results::BatchResults;
 use super::json::fields::Fields;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
 use crate::domain::id::TaskId;
@@ -23,7 +23,8 @@ use crate::store::ops::fail::Failure;
 use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
 use crate::store::ops::release::{Release, Releaser};
 use crate::store::ops::{LeaseEnd, LeaseRef};
-use crate::store::views;
+use crate::store::views::tasks::LeaseState;
+use crate::store::{self, views};
 
 /// The `type` of a reported error without one.
 const DEFAULT_ERROR_TYPE: &str = "Error";
@@ -36,13 +37,23 @@ struct TransitionResponse {
     adjusted: Adjusted,
 }
 
-fn transition_response(id: TaskId, ended: LeaseEnd, adjusted: Adjusted) -> Result<Response, Problem> {
+/// Returns the response to a single report.
+fn transition_response(
+    id: TaskId,
+    mut outcomes: Vec<store::Result<LeaseEnd>>,
+    adjusted: Adjusted,
+) -> Result<Response, Problem> {
+    let ended = outcomes.pop().ok_or_else(|| Problem::new(Code::Internal, "the report has no result"))??;
+    let adjusted = adjusted.with_dropped(ended.has_dropped(), || "/error/details".to_owned());
+    let (state, run_at) = returned(ended)?;
+    let (state, run_at) = (state.as_str(), run_at.map(AsText));
+    Ok(response::ok(&TransitionResponse { id: AsText(id), state, run_at, adjusted }))
+}
+
+/// Returns the state of a task after the end of its lease, and when it can be claimed again, if later.
+pub(super) fn returned(ended: LeaseEnd) -> Result<(State, Option<TimestampMs>), Problem> {
     match ended {
-        LeaseEnd::Done { state, run_at, dropped, .. } => {
-            let (state, run_at) = (state.as_str(), run_at.map(AsText));
-            let adjusted = adjusted.with_dropped(dropped, || "/error/details".to_owned());
-            Ok(response::ok(&TransitionResponse { id: AsText(id), state, run_at, adjusted }))
-        }
+        LeaseEnd::Done { state, run_at, .. } => Ok((state, run_at)),
         LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
         LeaseEnd::Unknown => Err(Problem::task_not_found()),
     }
@@ -70,15 +81,25 @@ pub(super) fn parse_failure(object: &Fields<'_>, mut adjusted: Adjusted) -> Resu
 }
 
 pub(super) async fn fail(Shared(api): Shared<Api>, body: ReportBody) -> Result<Response, Problem> {
-    let FailRequest { lease_ref, report, retry, retry_in, adjusted } = parse_failure(&body.object()?, body.adjusted())?;
-    let id = lease_ref.id;
-    // If the token is valid, these values are current: they change only when a lease begins or ends.
-    let lease_state =
-        views::tasks::lease_states(api.store().shard_for_task(&id), &[id]).await?.into_iter().next().flatten();
-    let holding = lease_state.ok_or_else(Problem::task_not_found)?;
-    let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
-    let report = ErrorReport { worker: holding.worker, ..report };
-    transition_response(id, api.dispatch.fail(Failure { lease_ref, report, wait_ms }).await?, adjusted)
+    let mut request = parse_failure(&body.object()?, body.adjusted())?;
+    let (id, adjusted) = (request.lease_ref.id, std::mem::take(&mut request.adjusted));
+    let failures: Vec<Failure> = failures(&api, vec![request]).await.into_iter().collect::<Result<_, _>>()?;
+    transition_response(id, api.dispatch.fail(failures).await, adjusted)
+}
+
+/// Completes failures by what the leases say of worker and retry, in order. If a token is valid, these values are
+/// current: they change only when a lease begins or ends.
+pub(super) async fn failures(api: &Api, requests: Vec<FailRequest>) -> Vec<Result<Failure, Problem>> {
+    let ids: Vec<TaskId> = requests.iter().map(|request| request.lease_ref.id).collect();
+    let lease_states = views::tasks::lease_states_of(api.store(), &ids).await;
+    let failure = |(request, lease_state): (FailRequest, store::Result<Option<LeaseState>>)| {
+        let FailRequest { lease_ref, report, retry, retry_in, adjusted: _ } = request;
+        let holding = lease_state?.ok_or_else(Problem::task_not_found)?;
+        let wait_ms = retry.then(|| retry_in.unwrap_or_else(|| holding.retry_delay_ms(rand::random())));
+        let report = ErrorReport { worker: holding.worker, ..report };
+        Ok(Failure { lease_ref, report, wait_ms })
+    };
+    requests.into_iter().zip(lease_states).map(failure).collect()
 }
 
 fn parse_error_report(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<ErrorReport, Problem> {
@@ -96,7 +117,7 @@ fn parse_error_report(object: &Fields<'_>, adjusted: &mut Adjusted) -> Result<Er
 
 pub(super) async fn release(Shared(api): Shared<Api>, body: ReportBody) -> Result<Response, Problem> {
     let (release, adjusted) = parse_release(&body.object()?, body.adjusted())?;
-    transition_response(release.lease_ref.id, api.dispatch.release(release).await?, adjusted)
+    transition_response(release.lease_ref.id, api.dispatch.release(vec![release]).await, adjusted)
 }
 
 /// Parses the body of `POST /release`.
@@ -181,13 +202,4 @@ fn heartbeat_result(id: TaskId, outcome: Result<LeaseExtended, Problem>, adjuste
         Err(problem) => (None, None, Some(problem)),
     };
     HeartbeatResult { id, lease_until, cancel_requested, problem, adjusted }
-}
-
-/// Returns the state of a task after the end of its lease.
-pub(super) fn ended_state(ended: LeaseEnd) -> Result<State, Problem> {
-    match ended {
-        LeaseEnd::Done { state, .. } => Ok(state),
-        LeaseEnd::LeaseLost(state) => Err(Problem::lease_lost(state)),
-        LeaseEnd::Unknown => Err(Problem::task_not_found()),
-    }
 }

@@ -12,7 +12,8 @@ use super::request_id::RequestIdLayer;
 use super::request_metrics::RequestMetricsLayer;
 use super::state::Api;
 use super::{
-    batch, claims, docs, events, health, list, metrics, queues, reports, slots, stats, submit, tasks, workers,
+    batch, claims, docs, events, health, list, metrics, queues, report_batches, reports, slots, stats, submit, tasks,
+    workers,
 };
 
 /// Returns method, path and handler of every route.
@@ -25,12 +26,16 @@ pub fn route_table() -> Vec<(Method, &'static str, MethodRouter<Api>)> {
         (Method::DELETE, "/tasks/{id}", delete(tasks::delete)),
         (Method::POST, "/tasks/{id}/cancel", post(tasks::cancel)),
         (Method::POST, "/tasks/{id}/retry", post(tasks::retry)),
+        (Method::POST, "/tasks/{id}/run", post(tasks::run)),
+        (Method::POST, "/tasks/{id}/release", post(tasks::release)),
         (Method::POST, "/claim", post(claims::claim)),
         (Method::POST, "/complete", post(claims::complete)),
         (Method::POST, "/complete/batch", post(batch::complete)),
         (Method::POST, "/fail", post(reports::fail)),
+        (Method::POST, "/fail/batch", post(report_batches::fail)),
         (Method::POST, "/heartbeat", post(reports::heartbeat)),
         (Method::POST, "/release", post(reports::release)),
+        (Method::POST, "/release/batch", post(report_batches::release)),
         (Method::GET, "/queues", get(queues::list)),
         (Method::GET, "/queues/{queue}", get(queues::read)),
         (Method::DELETE, "/queues/{queue}", delete(queues::remove)),

@@ -99,6 +99,13 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         Some(field) => return Err(field.must(Code::InvalidValue, "and delay_ms exclude each other")),
     };
     let expires_in_ms = object.optional_int("expires_in_ms", limits::EXPIRES_IN_MS)?;
+    if let (StartTime::After(delay_ms), Some(expires_in_ms), Some(field)) =
+        (start, expires_in_ms, object.optional("delay_ms"))
+        && delay_ms >= expires_in_ms
+    {
+        let detail = "delay_ms must be less than expires_in_ms: the task would expire before it is ready";
+        return Err(field.invalid(Code::InvalidTime, detail));
+    }
     let max_attempts = object.int_or_default("max_attempts", limits::MAX_ATTEMPTS)?;
     let max_acquired = object.int_or_default("max_acquired", limits::MAX_ACQUIRED)?;
     let backoff = object.optional("backoff").map(|field| parse_backoff(&field)).transpose()?;

@@ -1,11 +1,12 @@
-//! `/tasks/{id}`: reads, awaits, cancels, retries and deletes one task.
+//! `/tasks/{id}`: reads, awaits, cancels, retries, runs, releases and deletes one task.
 
 use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::body::EmptyBody;
+use super::body::{EmptyBody, OptionalBody};
 use super::extract::{PathId, Query, parse_wait};
+use super::json::fields::Fields;
 use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
 use super::request_metrics::mark_long_poll;
@@ -16,6 +17,8 @@ use crate::domain::limits;
 use crate::domain::state::State;
 use crate::domain::task::Task;
 use crate::http_server::LongPoll;
+use crate::store::ops::release::{Release, Releaser};
+use crate::store::ops::{LeaseEnd, LeaseRef};
 use crate::store::{ops, views};
 
 pub(super) async fn read(
@@ -103,6 +106,50 @@ pub(super) async fn retry(Shared(api): Shared<Api>, PathId(id): PathId, _body: E
             Err(Problem::new(Code::DedupeConflict, detail).with_state(state))
         }
         Retried::Unknown => Err(Problem::task_not_found()),
+    }
+}
+
+pub(super) async fn run(Shared(api): Shared<Api>, PathId(id): PathId, _body: EmptyBody) -> Result<Response, Problem> {
+    use ops::run_now::RunNow;
+    let not_waiting = |state: State| {
+        let detail = format!("the task is {state}; only a scheduled or ready task can be run");
+        Err(Problem::new(Code::NotWaiting, detail).with_state(state))
+    };
+    let before = read_task(&api, id).await?;
+    match api.dispatch.ops().run_now(id).await? {
+        RunNow::Ready | RunNow::AlreadyReady => changed_task_response(&api, before, State::Ready).await,
+        RunNow::Expired => not_waiting(State::Expired),
+        RunNow::NotWaiting(state) => not_waiting(state),
+        RunNow::Unknown => Err(Problem::task_not_found()),
+    }
+}
+
+/// Parses the body of `POST /tasks/{id}/release`.
+pub(super) fn parse_release(id: TaskId, object: &Fields<'_>) -> Result<Release, Problem> {
+    let acquired = object.optional_int("acquired", limits::ACQUIRED)?;
+    let delay_ms = object.int_or_default("delay_ms", limits::DELAY_MS)?;
+    object.deny_unknown()?;
+    Ok(Release { lease_ref: LeaseRef { id, lease: None }, by: Releaser::Client { acquired }, delay_ms })
+}
+
+pub(super) async fn release(
+    Shared(api): Shared<Api>,
+    PathId(id): PathId,
+    body: OptionalBody,
+) -> Result<Response, Problem> {
+    let release = parse_release(id, &body.object()?)?;
+    let before = read_task(&api, id).await?;
+    let ended = api.dispatch.release(vec![release]).await.pop();
+    match ended.ok_or_else(|| Problem::new(Code::Internal, "the release has no result"))?? {
+        LeaseEnd::Done { state, .. } => changed_task_response(&api, before, state).await,
+        LeaseEnd::LeaseLost(state) => {
+            let detail = match state {
+                State::Leased => "the lease has expired, or is not that of the delivery acquired".to_owned(),
+                state => format!("the task is {state}; only a leased task can be released"),
+            };
+            Err(Problem::new(Code::NotLeased, detail).with_state(state))
+        }
+        LeaseEnd::Unknown => Err(Problem::task_not_found()),
     }
 }
 

@@ -91,6 +91,8 @@ batched! {
     /// Makes an ended task ready again. Alone: two tasks of one dedupe key must not share a call, and their ids do not
     /// show the key.
     one retry: Retry(TaskId) -> ops::retry::Retried = ops::retry::retry, Alone;
+    /// Makes a scheduled task ready before its time.
+    one run_now: RunNow(TaskId) -> ops::run_now::RunNow = ops::run_now::run_now, DistinctKeys;
     /// Deletes an ended task.
     one delete: Delete(TaskId) -> Deleted = delete, DistinctKeys;
     /// Opens or completes the record of an Idempotency-Key.

@@ -56,6 +56,8 @@ pub enum SubmitError {
     BodyMismatch,
     /// `run_at` is too far from Redis' clock.
     RunAtTooFar,
+    /// The task would expire before `run_at`.
+    RunAtPastExpiry,
     /// The store returned an error.
     Store(Error),
 }
@@ -154,6 +156,7 @@ async fn outcome(store: &Store, task: NewTask, submitted: Submitted) -> Result<S
             Ok(SubmitOutcome { task, is_created: true, is_deleted: false })
         }
         Submitted::TooFar => Err(SubmitError::RunAtTooFar),
+        Submitted::PastExpiry => Err(SubmitError::RunAtPastExpiry),
         Submitted::AlreadyStored => {
             let id = task.id;
             existing_task(store, task, id, true).await

@@ -187,14 +187,14 @@ impl Dispatch {
         self.task_tracer.trace_reports(completions, ExecutionOutcome::Completed, &self.ops.complete).await
     }
 
-    /// Reports that an attempt failed.
-    pub async fn fail(&self, failure: Failure) -> Result<LeaseEnd> {
-        only(self.task_tracer.trace_reports(vec![failure], ExecutionOutcome::Failed, &self.ops.fail).await)
+    /// Reports that attempts failed, in order.
+    pub async fn fail(&self, failures: Vec<Failure>) -> Vec<Result<LeaseEnd>> {
+        self.task_tracer.trace_reports(failures, ExecutionOutcome::Failed, &self.ops.fail).await
     }
 
-    /// Releases a task without counting an attempt.
-    pub async fn release(&self, release: Release) -> Result<LeaseEnd> {
-        only(self.task_tracer.trace_reports(vec![release], ExecutionOutcome::Released, &self.ops.release).await)
+    /// Releases tasks without counting an attempt, in order.
+    pub async fn release(&self, releases: Vec<Release>) -> Vec<Result<LeaseEnd>> {
+        self.task_tracer.trace_reports(releases, ExecutionOutcome::Released, &self.ops.release).await
     }
 
     /// Returns once the task has ended or is missing, and after `max_wait` at the latest.
@@ -239,9 +239,4 @@ impl Dispatch {
     pub fn store(&self) -> &Store {
         &self.store
     }
-}
-
-/// Returns the reply to a single item.
-fn only<T>(mut replies: Vec<Result<T>>) -> Result<T> {
-    replies.pop().unwrap_or_else(|| Err(Error::Unexpected("no reply to a single item".into())))
 }

@@ -152,7 +152,8 @@ impl TaskTracer {
             return Vec::new();
         };
         let execution = |((index, lease), details): ((usize, &LeaseRef), Option<LeaseDetails>)| {
-            let details = details.filter(|details| lease.lease == Some(details.lease))?;
+            // A client that releases a task has no token.
+            let details = details.filter(|details| lease.lease.is_none_or(|token| token == details.lease))?;
             let task = self.spans.trace(lease.id, &details.queue, &details.labels)?;
             Some((index, ExecutionSpan { task, lease: details, read_at }))
         };

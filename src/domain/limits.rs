@@ -26,6 +26,8 @@ pub const PRIORITY: ValueRange = range(0, 9, 4);
 pub const MAX_ATTEMPTS: ValueRange = range(1, 1000, 5);
 /// Deliveries after which a release by the worker ends the task; 0: unlimited.
 pub const MAX_ACQUIRED: ValueRange = range(0, 1_000_000, 1000);
+/// Number of a delivery, by which a request names a lease.
+pub const ACQUIRED: ValueRange = range(1, u32::MAX as i64, 1);
 /// Duration of a lease.
 pub const LEASE_MS: ValueRange = range(SECOND, 12 * HOUR, 60 * SECOND);
 /// Time that a request may wait for tasks, for a task's end, or for events.

@@ -50,6 +50,8 @@ macro_rules! transitions {
 transitions! {
     /// Its delay has ended.
     Promote: Scheduled => Ready;
+    /// A client ends its delay.
+    RunNow: Scheduled => Ready;
     /// A worker claims it.
     Claim: Ready => Leased;
     /// Its worker reports success.

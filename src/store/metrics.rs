@@ -41,6 +41,8 @@ counters! {
         submitted,
         /// Scheduled tasks that became ready at their run time.
         promoted,
+        /// Scheduled tasks that a client made ready before their time.
+        run_now,
         /// Tasks leased to a worker.
         claimed,
         /// Tasks completed.

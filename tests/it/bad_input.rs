@@ -52,6 +52,7 @@ fn rows() -> Vec<Row> {
         ("/tasks", tasks(json!({"dedupe": {"key": null}})), 422, "missing_field", "/dedupe/key"),
         ("/tasks", r#"{"delay_ms":123456789012345678901234567890}"#.into(), 422, "out_of_range", "/delay_ms"),
         ("/tasks", tasks(json!({"delay_ms": -1})), 422, "out_of_range", "/delay_ms"),
+        ("/tasks", tasks(json!({"delay_ms": 500, "expires_in_ms": 500})), 422, "invalid_time", "/delay_ms"),
         ("/tasks", tasks(json!({"run_at": "tomorrow"})), 422, "invalid_time", "/run_at"),
         ("/tasks", tasks(json!({"run_at": "2026-02-30T00:00:00Z"})), 422, "invalid_time", "/run_at"),
         ("/tasks", tasks(json!({"run_at": "9000-01-01T00:00:00Z"})), 422, "invalid_time", "/run_at"),

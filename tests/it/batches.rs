@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, report};
+use crate::support::{Fixture, report, report_with};
 
 #[tokio::test]
 async fn batch_of_a_thousand_submits_is_answered_in_order() {
@@ -132,5 +132,79 @@ async fn item_that_some_parsers_cannot_read_is_rejected_alone() {
     assert_eq!(problem(3), (json!("lone_surrogate"), json!("/tasks/3/payload")));
     assert_eq!(problem(4), (json!("too_deep"), json!("/tasks/4")));
     assert_eq!(fixture.counts("q").await["submitted"], 2);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn failures_in_a_batch_are_answered_in_order_and_counted_once() {
+    let fixture = Fixture::start().await;
+    for n in 0..3 {
+        fixture.submit_with(json!({"queue": "q", "payload": n, "max_attempts": 2})).await;
+    }
+    let held = fixture.claim_now("q", 3).await;
+    let fail = |task: &Value, more: Value| {
+        let mut body = report_with(task, json!({"error": {"type": "e", "message": "m"}}));
+        more.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
+        body
+    };
+    let body = json!({"failures": [
+        fail(&held[0], json!({"retry_in_ms": 60_000})),
+        fail(&held[1], json!({"retry": false})),
+        {"id": held[2]["id"], "lease": "x", "error": {"message": "m"}},
+        {"id": uuid::Uuid::now_v7().to_string(), "lease": "x", "error": {"message": "m"}},
+        {"id": held[2]["id"], "error": {"message": "m"}},
+        fail(&held[2], json!({"retry_in_ms": 0})),
+        fail(&held[2], json!({"retry_in_ms": 0})),
+    ]});
+
+    let first = fixture.http.post("/fail/batch", &body).await.expect(200);
+
+    let shown = |name: &str| -> Vec<Value> {
+        first["results"].as_array().unwrap().iter().map(|one| one[name].clone()).collect()
+    };
+    assert_eq!(shown("status"), [200, 200, 409, 404, 422, 200, 200]);
+    assert_eq!(json!(shown("state")), json!(["scheduled", "dead", null, null, null, "ready", "ready"]));
+    let run_at: Vec<bool> = shown("run_at").iter().map(Value::is_string).collect();
+    assert_eq!(run_at, [true, false, false, false, false, false, false]);
+    assert_eq!(first["results"][4]["problem"]["errors"][0]["pointer"], "/failures/4/lease");
+    assert_eq!(fixture.http.post("/fail/batch", &body).await.expect(200)["results"][0], first["results"][0]);
+    for task in &held {
+        let task = fixture.task(&task["id"]).await;
+        assert_eq!((&task["attempts"], &task["errors"][0]["worker"]), (&json!(1), &task["worker"]));
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn releases_in_a_batch_are_answered_in_order_and_count_no_attempt() {
+    let fixture = Fixture::start().await;
+    let tasks: Vec<Value> = (0..200).map(|n| json!({"queue": "q", "key": format!("k{n}"), "payload": n})).collect();
+    fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    let mut held = fixture.claim_now("q", 100).await;
+    held.extend(fixture.claim_now("q", 100).await);
+    let mut releases: Vec<Value> = held.iter().map(report).collect();
+    releases[7]["delay_ms"] = json!(60_000);
+    releases[8]["lease"] = json!("x");
+
+    let body = json!({"releases": releases});
+    let results = fixture.http.post("/release/batch", &body).await.expect(200)["results"].clone();
+
+    for (n, result) in results.as_array().unwrap().iter().enumerate() {
+        let (status, state) = match n {
+            7 => (200, json!("scheduled")),
+            8 => (409, Value::Null),
+            _ => (200, json!("ready")),
+        };
+        assert_eq!((&result["status"], &result["state"]), (&json!(status), &state), "{n}");
+        assert_eq!(result["id"], held[n]["id"]);
+    }
+    let again = fixture.http.post("/release/batch", &body).await.expect(200)["results"].clone();
+    assert!((0..200).all(|n| n == 8 || again[n] == results[n]), "the same batch gets the same results");
+    let counts = fixture.counts("q").await;
+    assert_eq!((&counts["ready"], &counts["scheduled"], &counts["leased"]), (&json!(198), &json!(1), &json!(1)));
+    let empty = fixture.http.post("/release/batch", &json!({"releases": []})).await;
+    assert_eq!(empty.problem(422).0, "invalid_value");
+    let many: Vec<Value> = (0..1001).map(|_| json!({})).collect();
+    assert_eq!(fixture.http.post("/release/batch", &json!({"releases": many})).await.problem(413).0, "batch_too_large");
     fixture.end().await;
 }

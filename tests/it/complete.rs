@@ -12,7 +12,10 @@ async fn completed_task_keeps_its_result() {
 
     let answer = fixture.http.post("/complete", &report_with(&claimed, json!({"result": {"sum": 3}}))).await;
 
-    assert_eq!(answer.expect(200), json!({"id": id, "state": "completed", "tasks": null, "claim_problem": null, "adjusted": []}));
+    assert_eq!(
+        answer.expect(200),
+        json!({"id": id, "state": "completed", "tasks": null, "claim_problem": null, "adjusted": []})
+    );
     let task = fixture.task(&id).await;
     assert_eq!((&task["state"], &task["result"]), (&json!("completed"), &json!({"sum": 3})));
     assert!(task["finished_at"].is_string() && task["lease_until"].is_null());

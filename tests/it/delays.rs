@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Fixture, text};
+use crate::support::{Fixture, report, report_with, text};
 
 #[tokio::test]
 async fn delayed_task_is_not_claimable_before_its_time() {
@@ -55,5 +55,75 @@ async fn delayed_tasks_beyond_one_call_all_become_ready() {
     }
     fixture.advance(60_000);
     fixture.until(|| async { (fixture.counts("q").await["ready"] == 1400).then_some(()) }).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn scheduled_task_is_run_now_at_a_request() {
+    let fixture = Fixture::start().await;
+    let task = fixture.submit_with(json!({"queue": "q", "delay_ms": 60_000, "key": "a"})).await;
+    fixture.submit_with(json!({"queue": "q", "key": "a", "payload": "before it"})).await;
+    let path = format!("/tasks/{}/run", text(&task["id"]));
+
+    let run = fixture.http.post_nothing(&path).await.expect(200);
+
+    assert_eq!((&run["state"], &run["id"]), (&json!("ready"), &task["id"]));
+    assert_eq!(fixture.http.post_nothing(&path).await.expect(200), run, "a ready task stays as it is");
+    let claimed = fixture.claim_now("q", 2).await;
+    assert_eq!((&claimed[0]["payload"], &claimed[1]["id"]), (&json!("before it"), &task["id"]));
+    let (code, _) = fixture.http.post_nothing(&path).await.problem(409);
+    assert_eq!(code, "not_waiting");
+    fixture.http.post("/complete", &report(&claimed[1])).await.expect(200);
+    assert_eq!(fixture.http.post_nothing(&path).await.problem(409).0, "not_waiting");
+    let missing = format!("/tasks/{}/run", uuid::Uuid::now_v7());
+    assert_eq!(fixture.http.post_nothing(&missing).await.problem(404).0, "task_not_found");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn retry_in_wait_is_run_now_and_wakes_a_waiting_claim() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let claimed = fixture.claim_one("q").await;
+    let failure = report_with(&claimed, json!({"error": {"message": "m"}, "retry_in_ms": 3_600_000}));
+    fixture.http.post("/fail", &failure).await.expect(200);
+    let run = async {
+        fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+        fixture.http.post_nothing(&format!("/tasks/{}/run", text(&id))).await.expect(200)
+    };
+    let (again, run) = tokio::join!(fixture.claim_one("q"), run);
+    assert_eq!((&again["id"], &again["attempt"], &run["attempts"]), (&id, &json!(2), &json!(1)));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn delay_beyond_the_expiry_is_rejected() {
+    let fixture = Fixture::start().await;
+    let now = jiff::Timestamp::now();
+    let at = |seconds: i64| (now + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let dedupe = json!({"key": "d", "mode": "debounce"});
+    fixture.submit_with(json!({"queue": "q", "dedupe": dedupe})).await;
+    for (fields, pointer) in [
+        (json!({"delay_ms": 60_000, "expires_in_ms": 60_000}), "/delay_ms"),
+        (json!({"delay_ms": 60_001, "expires_in_ms": 60_000, "dedupe": dedupe}), "/delay_ms"),
+        (json!({"run_at": at(120), "expires_in_ms": 60_000}), "/run_at"),
+        (json!({"run_at": at(120), "expires_in_ms": 60_000, "dedupe": dedupe}), "/run_at"),
+    ] {
+        let mut body = fields.clone();
+        body["queue"] = json!("q");
+        let answer = fixture.http.post("/tasks", &body).await;
+        assert_eq!(answer.problem(422).0, "invalid_time", "{fields}");
+        assert_eq!(answer.json()["errors"][0]["pointer"], pointer);
+        let batch = fixture.http.post("/tasks/batch", &json!({"tasks": [{"queue": "q"}, body]})).await.expect(200);
+        assert_eq!(batch["results"][1]["problem"]["errors"][0]["pointer"], format!("/tasks/1{pointer}"), "{fields}");
+    }
+    for fields in [
+        json!({"queue": "r", "delay_ms": 59_999, "expires_in_ms": 60_000}),
+        json!({"queue": "r", "run_at": at(30), "expires_in_ms": 60_000}),
+        json!({"queue": "r", "run_at": at(-30), "expires_in_ms": 1000}),
+    ] {
+        fixture.submit_with(fields).await;
+    }
+    assert_eq!(fixture.counts("q").await["submitted"], 5);
     fixture.end().await;
 }

@@ -62,6 +62,9 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
     post!(format!("/tasks/{}/cancel", text(&held[3]["id"])), json!({}));
     let answer = fixture.http.delete(&format!("/tasks/{}", text(&held[0]["id"]))).await;
     note(answer.status, answer.json());
+    let held = post!("/claim", json!({"queues": ["q"], "worker": "w"}))["tasks"][0].clone();
+    post!(format!("/tasks/{}/release", text(&held["id"])), json!({"acquired": 2, "delay_ms": 1_000}));
+    post!(format!("/tasks/{}/run", text(&held["id"])), json!({}));
     post!("/queues/q/pause", json!({}));
     post!("/queues/q/resume", json!({}));
     post!("/queues/unused/pause", json!({}));

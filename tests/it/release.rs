@@ -226,3 +226,86 @@ async fn undelivered_task_does_not_end_and_its_delivery_does_not_count() {
     assert_eq!(claimed(&lab, 1).await.len(), 0);
     lab.end().await;
 }
+
+#[tokio::test]
+async fn lease_is_ended_without_its_token() {
+    let fixture = Fixture::with_shards(1).await;
+    let id = fixture.submit_with(json!({"queue": "q", "key": "a", "max_acquired": 1})).await["id"].clone();
+    fixture.submit_with(json!({"queue": "q", "key": "b", "payload": "b"})).await;
+    let claimed = fixture.claim_one("q").await;
+    let path = format!("/tasks/{}/release", text(&id));
+
+    let released = fixture.http.post_nothing(&path).await.expect(200);
+
+    assert_eq!((&released["state"], &released["attempts"]), (&json!("ready"), &json!(0)));
+    assert_eq!(fixture.http.post_nothing(&path).await.expect(200), released, "the same call again");
+    for (report_path, more) in
+        [("/complete", json!({})), ("/release", json!({})), ("/fail", json!({"error": {"message": "m"}}))]
+    {
+        let answer = fixture.http.post(report_path, &report_with(&claimed, more)).await;
+        assert_eq!(answer.problem(409).0, "lease_lost", "{report_path}");
+    }
+    let beaten = fixture.http.post("/heartbeat", &json!({"tasks": [report(&claimed)]})).await.expect(200);
+    assert_eq!(beaten["tasks"][0]["problem"]["code"], "lease_lost");
+    // The slot has had its turn.
+    assert_eq!(fixture.claim_one("q").await["payload"], "b");
+    assert_eq!(fixture.claim_one("q").await["id"], id);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn lease_of_another_delivery_is_not_ended() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    let path = format!("/tasks/{}/release", text(&id));
+    let refused = |answer: crate::support::Answer, state: &str| {
+        assert_eq!(answer.problem(409).0, "not_leased");
+        assert_eq!(answer.json()["state"], state);
+    };
+    refused(fixture.http.post_nothing(&path).await, "ready");
+    fixture.claim_one("q").await;
+    let first = json!({"acquired": 1, "delay_ms": 1000});
+    let released = fixture.http.post(&path, &first).await.expect(200);
+    assert_eq!(released["state"], "scheduled");
+    assert_eq!(fixture.http.post(&path, &first).await.expect(200), released);
+    fixture.advance(1000);
+    let again = fixture.claim_one("q").await;
+    // The first call, repeated late, does not end the second lease.
+    refused(fixture.http.post(&path, &first).await, "leased");
+    fixture.http.post("/complete", &report(&again)).await.expect(200);
+    refused(fixture.http.post_nothing(&path).await, "completed");
+    let missing = format!("/tasks/{}/release", uuid::Uuid::now_v7());
+    assert_eq!(fixture.http.post_nothing(&missing).await.problem(404).0, "task_not_found");
+    for (body, code) in [(json!({"delay_ms": -1}), "out_of_range"), (json!({"lease": "x"}), "unknown_field")] {
+        assert_eq!(fixture.http.post(&path, &body).await.problem(422).0, code);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn expired_lease_is_not_ended_by_a_client() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit_with(json!({"queue": "q", "max_attempts": 1})).await["id"].clone();
+    fixture.claim_one("q").await;
+    fixture.advance(60_001);
+    let path = format!("/tasks/{}/release", text(&id));
+    assert_eq!(fixture.http.post_nothing(&path).await.problem(409).0, "not_leased");
+    fixture.until_state(&id, "dead").await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn cancel_request_wins_over_a_release_by_a_client() {
+    let fixture = Fixture::start().await;
+    let id = fixture.submit("q", json!(1)).await["id"].clone();
+    fixture.claim_one("q").await;
+    fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&id))).await.expect(200);
+    let path = format!("/tasks/{}/release", text(&id));
+    let ended = fixture.http.post_nothing(&path).await.expect(200);
+    assert_eq!(ended["state"], "cancelled");
+    assert_eq!(fixture.http.post_nothing(&path).await.expect(200), ended);
+    let metrics = fixture.http.get("/metrics").await.text;
+    assert!(metrics.contains("slotwheel_transitions_total{transition=\"revoked\"} 1\n"), "counted once");
+    assert!(metrics.contains("slotwheel_transitions_total{transition=\"cancelled\"} 1\n"), "counted once");
+    fixture.end().await;
+}

@@ -95,9 +95,15 @@ def name_existing_task(case):
         case.body.update(lease(url))
     elif operation == "completeTasks":
         case.body["completions"][0].update(lease(url))
+    elif operation == "failTasks":
+        case.body["failures"][0].update(lease(url))
+    elif operation == "releaseTasks":
+        case.body["releases"][0].update(lease(url))
+    elif operation == "revokeLease":
+        case.path_parameters["id"] = lease(url)["id"]
     elif operation == "heartbeatTasks":
         case.body["tasks"][0].update(lease(url))
-    elif operation in ("getTask", "cancelTask"):
+    elif operation in ("getTask", "cancelTask", "runTask"):
         case.path_parameters["id"] = task(url)
     elif operation in ("deleteTask", "retryTask"):
         case.path_parameters["id"] = task(url)
@@ -149,6 +155,10 @@ def obeying_prose(value):
         del value["delay_ms"]
     if isinstance(value.get("run_at"), str):
         value["run_at"] = within_10_years(value["run_at"])
+    # A task must not expire before it is ready.
+    if "expires_in_ms" in value:
+        value.pop("run_at", None)
+        value.pop("delay_ms", None)
     if isinstance(value.get("backoff"), dict):
         value["backoff"] = backoff(value["backoff"])
     return value

@@ -70,6 +70,7 @@ ops! {
     remove_settings,
     repair,
     retry(items),
+    run_now(items),
     sample_leases,
     set_settings,
     submit(items),
@@ -138,6 +139,13 @@ fn mark_dropped(outcomes: &mut [LeaseEnd], has_large: impl Iterator<Item = bool>
         if let LeaseEnd::Done { repeated: false, dropped, .. } = outcome {
             *dropped = has_large;
         }
+    }
+}
+
+impl LeaseEnd {
+    /// Returns whether the report was taken without its documents, because Redis was short of memory.
+    pub fn has_dropped(&self) -> bool {
+        matches!(self, LeaseEnd::Done { dropped: true, .. })
     }
 }
 

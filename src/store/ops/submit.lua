@@ -7,7 +7,7 @@ ARGV[7] count       of tasks; then for each: id, queue, priority, slot; options:
                     expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field
                     and value of each
 RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'already_stored'} | {'existing', id} | {'replaced', id} |
-        {'too_far'}, for each task; after these a 1 if the holder of the key had expired
+        {'too_far'} | {'past_expiry'}, for each task; after these a 1 if the holder of the key had expired
 MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled; holder: ready -> expired,
         scheduled -> expired
 COST    O(n log queue)
@@ -112,6 +112,7 @@ end
 local function submit(task)
   local options = task.options
   if options.run_at and options.run_at - now > within_ms then return { 'too_far' } end
+  if options.run_at and options.expires_at and options.run_at >= options.expires_at then return { 'past_expiry' } end
   if options.run_at and options.run_at <= now then options.run_at = nil end
   if some_stored and call('EXISTS', task.key) == 1 then return { 'already_stored' } end
   if not options.digest then return create(task) end

@@ -36,6 +36,8 @@ pub enum Submitted {
     Replaced(TaskId),
     /// `run_at` is too far from Redis' clock.
     TooFar,
+    /// The task would expire before `run_at`, or at that time.
+    PastExpiry,
 }
 
 /// Stores `tasks`. No two may have the same dedupe key.
@@ -105,6 +107,7 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<(Submitted, 
         "existing" => Submitted::Existing(item.id()?),
         "replaced" => Submitted::Replaced(item.id()?),
         "too_far" => Submitted::TooFar,
+        "past_expiry" => Submitted::PastExpiry,
         other => return super::unexpected_reply(&SCRIPT, other),
     };
     Ok((outcome, super::trailing_count(&mut item)?))

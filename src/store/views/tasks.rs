@@ -94,6 +94,28 @@ impl LeaseState {
     }
 }
 
+/// Returns the last lease of each task, in order. `None`: there is no such task. Shards fail alone.
+pub async fn lease_states_of(store: &Store, ids: &[TaskId]) -> Vec<Result<Option<LeaseState>>> {
+    let mut found: Vec<Result<Option<LeaseState>>> = ids.iter().map(|_| Ok(None)).collect();
+    for shard in store.shards() {
+        let is_here = |(_, id): &(usize, &TaskId)| store.layout().shard_of(id.slot()) == shard.index;
+        let here: Vec<(usize, &TaskId)> = ids.iter().enumerate().filter(is_here).collect();
+        for chunk in here.chunks(limits::MAX_CALL_ITEMS) {
+            let ids: Vec<TaskId> = chunk.iter().map(|(_, id)| **id).collect();
+            let states = match lease_states(shard, &ids).await {
+                Ok(states) => states.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); chunk.len()],
+            };
+            for ((index, _), state) in chunk.iter().zip(states) {
+                if let Some(entry) = found.get_mut(*index) {
+                    *entry = state;
+                }
+            }
+        }
+    }
+    found
+}
+
 /// Returns the last lease of each task of one shard. `None`: there is no such task.
 pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<LeaseState>>> {
     if ids.is_empty() {

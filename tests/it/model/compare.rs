@@ -165,7 +165,11 @@ impl Names {
                     // A single item, not one of a batch.
                     None => {
                         let state = results[0].as_ref().map_or("refused", |state| state.as_str());
-                        return (200, json!({"id": seen["id"], "state": state, "tasks": tasks, "adjusted": []}));
+                        return (
+                            200,
+                            json!({"id": seen["id"], "state": state, "tasks": tasks, "claim_problem": null,
+                            "adjusted": []}),
+                        );
                     }
                     Some(_) => results.iter().map(|result| match result {
                         Ok(state) => {
@@ -181,7 +185,22 @@ impl Names {
                         result["problem"] = problem_seen(&result["problem"]);
                     }
                 }
-                (200, json!({"results": results, "tasks": tasks}))
+                (200, json!({"results": results, "tasks": tasks, "claim_problem": null}))
+            }
+            Reply::Returned(results) => {
+                for result in seen["results"].as_array_mut().into_iter().flatten() {
+                    result.as_object_mut().expect("an object").remove("id");
+                    if !result["problem"].is_null() {
+                        result["problem"] = problem_seen(&result["problem"]);
+                    }
+                }
+                let results = results.iter().map(|result| match result {
+                    Ok(ended) => json!({"status": 200, "state": ended.state.as_str(), "run_at": ended.run_at,
+                        "problem": null, "adjusted": []}),
+                    Err(of) => json!({"status": of.0, "state": null, "run_at": null, "problem": problem(of),
+                        "adjusted": []}),
+                });
+                (200, json!({"results": results.collect::<Vec<_>>()}))
             }
             Reply::Heartbeats(beats) => {
                 for beat in seen["tasks"].as_array_mut().into_iter().flatten() {

@@ -27,6 +27,9 @@ fn outcome(reply: &Reply) -> Vec<String> {
             let results = results.iter().map(|result| word(&result.clone().map(|state| state.to_string())));
             results.chain(then.as_ref().map(|claimed| format!("then {}", claims(claimed)))).collect()
         }
+        Reply::Returned(results) => {
+            results.iter().map(|result| word(&result.clone().map(|ended| ended.state.to_string()))).collect()
+        }
         Reply::Heartbeats(beats) => {
             let flag = |cancel: bool| if cancel { "held and called off".to_owned() } else { "held".to_owned() };
             beats.iter().map(|beat| word(&beat.clone().map(|(_, cancel)| flag(cancel)))).collect()
@@ -58,6 +61,10 @@ const WANTED: &[(&str, &str)] = &[
     ("release", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),
     ("release", "task_not_found"),
     ("heartbeat", "held, held and called off, task_not_found"),
+    ("fail-batch", "ready, scheduled, dead, cancelled, task_not_found"),
+    ("release-batch", "ready, scheduled, dead, cancelled, task_not_found"),
+    ("revoke", "200 ready, 200 scheduled, 200 cancelled, not_leased ready, not_leased leased, not_leased completed"),
+    ("run", "200 ready, not_waiting leased, not_waiting completed, not_waiting dead, task_not_found"),
     ("cancel", "200 cancelled, 200 leased, already_ended completed, already_ended dead, already_ended expired"),
     (
         "retry",
@@ -93,7 +100,7 @@ fn random_traces_reach_every_outcome() {
     let mut seen = BTreeSet::new();
     let mut runner = TestRunner::deterministic();
     let traces = Trace::sequential_strategy(40..41);
-    for _ in 0..400 {
+    for _ in 0..600 {
         let (mut trace, steps, _) = traces.new_tree(&mut runner).expect("a trace").current();
         for step in steps {
             let mut last = trace.model.clone();
@@ -123,7 +130,7 @@ fn random_traces_reach_every_outcome() {
         }
     }
     let lost = ["ready", "scheduled", "leased", "completed", "dead", "cancelled", "expired"];
-    let refused = ["complete", "batch", "fail", "release", "heartbeat"];
+    let refused = ["complete", "batch", "fail", "fail-batch", "release", "release-batch", "heartbeat"];
     let refused = refused.iter().flat_map(|verb| lost.map(|state| format!("{verb}: lease_lost {state}")));
     let done = WANTED.iter().flat_map(|(verb, all)| all.split(", ").map(move |what| format!("{verb}: {what}")));
     let missing: Vec<String> = done.chain(refused).filter(|what| !seen.contains(what)).collect();

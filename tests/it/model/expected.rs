@@ -31,6 +31,10 @@ impl Model {
     }
     fn submit(&mut self, mut name: Name, spec: &Spec) -> Reply {
         let (now, body) = (self.now, spec.clone());
+        // Rejected before its Idempotency-Key is used.
+        if matches!((spec.start, spec.expires_in), (Start::In(delay), Some(life)) if delay >= life) {
+            return Reply::Problem(Problem(422, "invalid_time", None));
+        }
         let record_key = spec.once.map(|key| (spec.queue, key));
         if let Some(key) = record_key {
             match self.records.get(&key).filter(|record| record.until > now) {
@@ -277,13 +281,60 @@ impl Model {
     }
 
     /// Ends a lease by a report.
-    fn report(&mut self, held: Held, verb: Verb, end: impl FnOnce(&mut Self, Name) -> Ended) -> Result<Reply, Problem> {
-        let Target::Task(of) = held.0 else { return Err(Problem(404, "task_not_found", None)) };
-        let ended = match self.held(held, Some(verb))? {
+    fn report(&mut self, held: Held, verb: Verb, end: impl FnOnce(&mut Self, Name) -> Ended) -> Result<Ended, Problem> {
+        Ok(match self.held(held, Some(verb))? {
             Ok(name) => end(self, name),
             Err(before) => before,
-        };
-        Ok(Reply::Transitioned(of, ended))
+        })
+    }
+
+    fn fail(&mut self, (held, retry): &(Held, Retry)) -> Result<Ended, Problem> {
+        self.report(*held, Verb::Fail, |model, name| {
+            let task = &model.tasks[&name];
+            let wait = match retry {
+                Retry::Never => None,
+                Retry::In(hours) => Some(hours * HOUR),
+                Retry::AsSubmitted => Some(task.wait_after(task.attempts + 1)),
+            };
+            model.end_badly(name, Verb::Fail, "broken", wait)
+        })
+    }
+
+    fn release(&mut self, (held, delay): &(Held, i64)) -> Result<Ended, Problem> {
+        self.report(*held, Verb::Release, |model, name| model.end_early(name, Verb::Release, *delay))
+    }
+
+    /// Ends a lease without its token. Its repetition changes nothing while the task waits.
+    fn revoke(&mut self, target: Target, delay: i64, nth: Option<u32>) -> Result<Task, Problem> {
+        let task = self.target(target)?;
+        let (name, state) = (task.name, task.state);
+        let is_meant = nth.is_none_or(|nth| nth == task.acquired);
+        let is_repeated = matches!(task.last, Some((_, Verb::Revoke, to, _)) if to == state || task.is_waiting());
+        match (state, is_meant) {
+            (State::Leased, true) => {
+                self.end_early(name, Verb::Revoke, delay);
+            }
+            (_, false) => return Err(Problem(409, "not_leased", Some(state))),
+            _ if is_repeated => {}
+            _ => return Err(Problem(409, "not_leased", Some(state))),
+        }
+        Ok(self.tasks[&name].clone())
+    }
+
+    fn run(&mut self, target: Target) -> Result<Task, Problem> {
+        let now = self.now;
+        let task = self.target(target)?;
+        let (name, state) = (task.name, task.state);
+        match state {
+            State::Ready => {}
+            State::Scheduled => {
+                task.run_at = Some(now);
+                self.task(name).seq = self.next_seq();
+                self.enter(name);
+            }
+            state => return Err(Problem(409, "not_waiting", Some(state))),
+        }
+        Ok(self.tasks[&name].clone())
     }
 
     /// Applies a request and returns the expected reply.
@@ -302,18 +353,12 @@ impl Model {
                 completed => Ok(completed),
             },
             Call::CompleteBatch(items, then) => Ok(self.complete_all(items, then.as_ref(), true)),
-            Call::Fail(held, retry) => self.report(*held, Verb::Fail, |model, name| {
-                let task = &model.tasks[&name];
-                let wait = match retry {
-                    Retry::Never => None,
-                    Retry::In(hours) => Some(hours * HOUR),
-                    Retry::AsSubmitted => Some(task.wait_after(task.attempts + 1)),
-                };
-                model.end_badly(name, Verb::Fail, "broken", wait)
-            }),
-            Call::Release(held, delay) => {
-                self.report(*held, Verb::Release, |model, name| model.end_early(name, *delay))
-            }
+            Call::Fail(held, retry) => self.fail(&(*held, *retry)).map(|ended| transitioned(*held, ended)),
+            Call::Release(held, delay) => self.release(&(*held, *delay)).map(|ended| transitioned(*held, ended)),
+            Call::FailBatch(items) => Ok(Reply::Returned(items.iter().map(|item| self.fail(item)).collect())),
+            Call::ReleaseBatch(items) => Ok(Reply::Returned(items.iter().map(|item| self.release(item)).collect())),
+            Call::Revoke(target, delay, nth) => self.revoke(*target, *delay, *nth).map(shown),
+            Call::Run(target) => self.run(*target).map(shown),
             Call::Heartbeat(beats) => Ok(Reply::Heartbeats(
                 beats.iter().map(|(held, lease, progress)| self.beat(*held, *lease, *progress)).collect(),
             )),
@@ -327,5 +372,12 @@ impl Model {
         // A task that returns after its deadline expires at once.
         self.upkeep();
         reply.unwrap_or_else(Reply::Problem)
+    }
+}
+
+fn transitioned(held: Held, ended: Ended) -> Reply {
+    match held.0 {
+        Target::Task(name) => Reply::Transitioned(name, ended),
+        Target::NoTask => unreachable!("no task has a lease"),
     }
 }

@@ -167,6 +167,7 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let beat = (held(model), weighted(0.5, 1..4i64), weighted(0.5, 0..4u8));
     let done = (held(model), 0..4u8);
     let delay = select(vec![0i64, 0, 0, 1, 2]);
+    let revoked = (target(model, |task| task.lease.is_some()), delay.clone(), weighted(0.3, 1..3u32));
     let then = || weighted(0.5, ask());
     let retryable = |task: &Task| matches!(task.state, State::Dead | State::Cancelled | State::Expired);
     // Requests that can succeed are more frequent.
@@ -183,8 +184,12 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
             (done.clone(), then()).prop_map(|((held, result), then)| Call::Complete(held, result, then)).boxed(),
         ),
         (leased, (vec(done, 1..4), then()).prop_map(|(items, then)| Call::CompleteBatch(items, then)).boxed()),
-        (2 * leased, (held(model), retry).prop_map(|(held, retry)| Call::Fail(held, retry)).boxed()),
-        (2 * leased, (held(model), delay).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
+        (2 * leased, (held(model), retry.clone()).prop_map(|(held, retry)| Call::Fail(held, retry)).boxed()),
+        (2 * leased, (held(model), delay.clone()).prop_map(|(held, delay)| Call::Release(held, delay)).boxed()),
+        (leased, vec((held(model), retry), 1..4).prop_map(Call::FailBatch).boxed()),
+        (leased, vec((held(model), delay.clone()), 1..4).prop_map(Call::ReleaseBatch).boxed()),
+        (leased, revoked.prop_map(|(target, delay, nth)| Call::Revoke(target, delay, nth)).boxed()),
+        (2, target(model, Task::is_waiting).prop_map(Call::Run).boxed()),
         (2 * leased, vec(beat, 1..3).prop_map(Call::Heartbeat).boxed()),
         (leased, target(model, |task| task.lease.is_some()).prop_map(Call::Cancel).boxed()),
         (2, target(model, Task::is_waiting).prop_map(Call::Cancel).boxed()),

@@ -30,6 +30,15 @@ pub(super) fn proof(names: &Names, held: &Held, more: Value) -> Value {
 /// Sends a request, and answers the answer.
 pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
     let done = |(held, result): &(Held, u8)| proof(names, held, json!({"result": result}));
+    let failed = |(held, retry): &(Held, Retry)| {
+        let error = json!({"type": "broken", "message": "it broke", "details": [1]});
+        let retry = match retry {
+            Retry::AsSubmitted => json!({}),
+            Retry::Never => json!({"retry": false}),
+            Retry::In(hours) => json!({"retry_in_ms": hours * HOUR}),
+        };
+        proof(names, held, joined(json!({"error": error}), retry))
+    };
     let task = |target: &Target, verb: &str| format!("/tasks/{}{verb}", text(&id(names, target)));
     match call {
         Call::Submit(_, spec) => {
@@ -51,18 +60,24 @@ pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
             let items: Vec<Value> = items.iter().map(done).collect();
             http.post("/complete/batch", &and_claim(json!({"completions": items}), then.as_ref())).await
         }
-        Call::Fail(held, retry) => {
-            let error = json!({"type": "broken", "message": "it broke", "details": [1]});
-            let retry = match retry {
-                Retry::AsSubmitted => json!({}),
-                Retry::Never => json!({"retry": false}),
-                Retry::In(hours) => json!({"retry_in_ms": hours * HOUR}),
-            };
-            http.post("/fail", &proof(names, held, joined(json!({"error": error}), retry))).await
+        Call::Fail(held, retry) => http.post("/fail", &failed(&(*held, *retry))).await,
+        Call::FailBatch(items) => {
+            let items: Vec<Value> = items.iter().map(failed).collect();
+            http.post("/fail/batch", &json!({"failures": items})).await
         }
         Call::Release(held, delay) => {
             http.post("/release", &proof(names, held, json!({"delay_ms": delay * HOUR}))).await
         }
+        Call::ReleaseBatch(items) => {
+            let items = items.iter().map(|(held, delay)| proof(names, held, json!({"delay_ms": delay * HOUR})));
+            http.post("/release/batch", &json!({"releases": items.collect::<Vec<_>>()})).await
+        }
+        Call::Revoke(target, 0, None) => http.post_nothing(&task(target, "/release")).await,
+        Call::Revoke(target, delay, nth) => {
+            let number = nth.map_or(json!({}), |nth| json!({"acquired": nth}));
+            http.post(&task(target, "/release"), &joined(json!({"delay_ms": delay * HOUR}), number)).await
+        }
+        Call::Run(target) => http.post_nothing(&task(target, "/run")).await,
         Call::Heartbeat(beats) => {
             let tasks = beats.iter().map(|(held, lease, progress)| {
                 let lease = lease.map_or(json!({}), |hours| json!({"lease_ms": hours * HOUR}));

@@ -148,7 +148,7 @@ impl Model {
         task.last = Some((task.acquired, verb, state, run_at));
         task.state = state;
         match state {
-            State::Ready if verb == Verb::Release => self.enter(name),
+            State::Ready if matches!(verb, Verb::Release | Verb::Revoke) => self.enter(name),
             State::Ready => {
                 self.task(name).seq = self.next_seq();
                 self.enter(name);
@@ -173,11 +173,13 @@ impl Model {
         self.end_lease(name, verb, state, run_at)
     }
 
-    /// Ends a lease at its worker's request, without an attempt. After its last delivery the task is dead.
-    pub(super) fn end_early(&mut self, name: Name, delay: i64) -> Ended {
+    /// Ends a lease at the request of its worker, or of a client, without an attempt. After its last delivery the task of
+    /// the worker is dead.
+    pub(super) fn end_early(&mut self, name: Name, verb: Verb, delay: i64) -> Ended {
         let now = self.now;
         let task = self.task(name);
-        let is_last = task.spec.max_acquired.is_some_and(|max| max > 0 && task.acquired - task.uncounted >= max);
+        let is_last = verb == Verb::Release
+            && task.spec.max_acquired.is_some_and(|max| max > 0 && task.acquired - task.uncounted >= max);
         let (state, run_at) = match task.cancel {
             true => (State::Cancelled, None),
             false if is_last => (State::Dead, None),
@@ -186,6 +188,6 @@ impl Model {
         if state == State::Dead {
             task.errors.push(task.failure(now, task.attempts + 1, "max_acquired"));
         }
-        self.end_lease(name, Verb::Release, state, run_at)
+        self.end_lease(name, verb, state, run_at)
     }
 }

@@ -41,6 +41,7 @@ enum Verb {
     Complete,
     Fail,
     Release,
+    Revoke,
     ExpireLease,
 }
 
@@ -187,6 +188,8 @@ enum Reply {
     Claimed(Claimed),
     Transitioned(Name, Ended),
     Completed(Vec<Result<State, Problem>>, Option<Claimed>),
+    /// The results of a batch of failures or releases.
+    Returned(Vec<Result<Ended, Problem>>),
     Heartbeats(Vec<Result<(i64, bool), Problem>>),
     Queue(&'static str, bool),
     Purged(usize),

@@ -95,6 +95,11 @@ pub enum Call {
     /// `retry: false`, or the worker's own delay, if any.
     Fail(Held, Retry),
     Release(Held, i64),
+    FailBatch(Vec<(Held, Retry)>),
+    ReleaseBatch(Vec<(Held, i64)>),
+    /// A release without a token, after a delay, of the lease with this number.
+    Revoke(Target, i64, Option<u32>),
+    Run(Target),
     /// Each with the worker's lease duration and its progress.
     Heartbeat(Vec<(Held, Option<i64>, Option<u8>)>),
     Cancel(Target),
@@ -157,6 +162,9 @@ impl Call {
         match self {
             Call::Complete(held, _, _) | Call::Fail(held, _) | Call::Release(held, _) => vec![*held],
             Call::CompleteBatch(items, _) => items.iter().map(|(held, _)| *held).collect(),
+            Call::FailBatch(items) => items.iter().map(|(held, _)| *held).collect(),
+            Call::ReleaseBatch(items) => items.iter().map(|(held, _)| *held).collect(),
+            Call::Revoke(target, _, _) | Call::Run(target) => vec![Held(*target, Proof::Garbage)],
             Call::Heartbeat(beats) => beats.iter().map(|(held, _, _)| *held).collect(),
             Call::Cancel(target) | Call::Retry(target) | Call::Delete(target) => vec![Held(*target, Proof::Garbage)],
             Call::Submit(..) | Call::SubmitBatch(_) | Call::Claim(_) => Vec::new(),
@@ -255,6 +263,10 @@ impl fmt::Debug for Call {
             }
             Call::Fail(held, retry) => write!(f, "fail {held:?}, retry {retry:?}"),
             Call::Release(held, delay) => write!(f, "release {held:?}, in {delay}h"),
+            Call::FailBatch(items) => write!(f, "fail-batch {items:?}"),
+            Call::ReleaseBatch(items) => write!(f, "release-batch {items:?}"),
+            Call::Revoke(target, delay, nth) => write!(f, "revoke {target:?}, in {delay}h, lease {nth:?}"),
+            Call::Run(target) => write!(f, "run {target:?}"),
             Call::Heartbeat(beats) => {
                 f.write_str("heartbeat:")?;
                 beats

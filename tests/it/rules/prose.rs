@@ -38,8 +38,18 @@ const ALLOWED: [&str; 2] = ["stands for", "stands still"];
 
 /// Sources and documents. `rules` itself names what it forbids.
 fn texts() -> Vec<PathBuf> {
-    let folders =
-        ["src", "tests", "bench/src", "benches", "fuzz/harness", "fuzz/targets", "docs", "deploy", "examples", "sdk-check"];
+    let folders = [
+        "src",
+        "tests",
+        "bench/src",
+        "benches",
+        "fuzz/harness",
+        "fuzz/targets",
+        "docs",
+        "deploy",
+        "examples",
+        "sdk-check",
+    ];
     let folders = folders.iter().filter(|folder| root().join(folder).is_dir());
     let endings = ["rs", "lua", "md", "yml", "yaml", "toml", "py", "sh", "mjs"];
     let single = [

@@ -10,6 +10,7 @@ use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
 use slotwheel::store::ops::release::Releaser;
 use slotwheel::store::ops::retry::retry;
+use slotwheel::store::ops::run_now::run_now;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{
@@ -56,6 +57,19 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| {
                 expire_tasks(lab.shard(), &mut Caller::new(), 500).await?;
+            }
+        ),
+        scenario!(
+            "run_now",
+            "scheduled, ready and expired",
+            |lab| {
+                let expired = NewTask { expires_in_ms: Some(1000), ..keyed(13, DedupeMode::Keep, None) };
+                let short = NewTask { expires_in_ms: Some(90_000), ..later(11) };
+                lab.submit(&[short, task(12), expired, later(21)]).await?;
+                lab.at(2000);
+            },
+            |lab| {
+                run_now(lab.shard(), &mut Caller::new(), &[id(11), id(12), id(13), id(21)]).await?;
             }
         ),
         scenario!("cancel", "a leased task", |lab| { leased(lab, &[task(11)]).await? }, |lab| {

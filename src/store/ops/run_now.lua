@@ -1,0 +1,32 @@
+--[[ run_now: makes scheduled tasks ready before their time, behind the tasks that are ready. A task that has expired ends as
+expired.
+
+KEYS    scheduled:<queue>
+ARGV[5] retain_ms   how long an expired task without its own retention is kept
+ARGV[6] count       of tasks; then the ids
+RETURNS {'run'} | {'already_ready'} | {'expired'} | {'not_waiting', state} | {'unknown'}, for each task
+MOVES   scheduled -> ready | expired, ready -> expired
+COST    O(n log queue)
+]]
+if last_reply then return last_reply end
+
+local function run_now(task)
+  if not task then return { 'unknown' } end
+  local state, queue = task[F.state], task[F.queue]
+  if has_expired(task) then
+    expire(task, ARGV[5])
+    return { 'expired' }
+  end
+  if state == 'ready' then return { 'already_ready' } end
+  if state ~= 'scheduled' then return { 'not_waiting', state } end
+  local seq = next_counter('seq')
+  zset_remove(base .. 'scheduled:' .. queue, task.id)
+  write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.run_at, now)
+  enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+  transition(task, state, 'ready')
+  return { 'run' }
+end
+
+local replies = {}
+for i = 1, tonumber(ARGV[6]) do replies[i] = run_now(load_task(ARGV[6 + i], WAITING_FIELDS)) end
+return commit(replies)
