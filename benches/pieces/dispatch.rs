@@ -1,6 +1,6 @@
 //! Waiters of one shard and the steps of its claim loop, for `make pieces`. Compiled for that only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ impl WaiterCrowd {
     }
 
     fn return_empty(&self, batch: &ClaimBatch) {
-        self.waiters.return_batch(SHARD, batch, &[(0, None)], false);
+        self.waiters.return_batch(SHARD, batch, &[(0, None)], false, &BTreeMap::new());
     }
 
     /// Adds a waiter.
@@ -59,7 +59,7 @@ impl WaiterCrowd {
     /// Takes a batch and returns it as a truncated call does. Returns its number of waiters.
     pub fn take_and_return(&self) -> usize {
         let Some(batch) = self.waiters.take_batch(SHARD) else { return 0 };
-        self.waiters.return_batch(SHARD, &batch, &[], true);
+        self.waiters.return_batch(SHARD, &batch, &[], true, &BTreeMap::new());
         batch.ids.len()
     }
 

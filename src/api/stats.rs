@@ -66,9 +66,13 @@ struct CurrentState {
 }
 
 impl CurrentState {
-    fn from_queue(queue: Queue) -> Self {
-        let Queue { counts, settings, oldest_ready_age_ms, .. } = queue;
-        CurrentState { counts, paused: settings.paused, oldest_ready_age_ms }
+    fn from_queue(queue: Queue) -> Result<Self, Error> {
+        let Queue { name, counts, settings, oldest_ready_age_ms, is_unreadable } = queue;
+        // A missing count looks like 0.
+        if is_unreadable {
+            return Err(Error::Unexpected(format!("a key of queue {name} is unreadable")));
+        }
+        Ok(CurrentState { counts, paused: settings.paused, oldest_ready_age_ms })
     }
 
     /// Returns the state of all queues together. The age and the pause are those of the queues in the status.
@@ -97,7 +101,7 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
         return Err(Error::DataLoss(loss).into());
     }
     let now = match &name {
-        Some(name) => CurrentState::from_queue(queue(store, name).await?.ok_or_else(queue_not_found)?),
+        Some(name) => CurrentState::from_queue(queue(store, name).await?.ok_or_else(queue_not_found)?)?,
         None => CurrentState::from_status(api.status_cache.read(store).await?)?,
     };
     let CurrentState { counts, paused, oldest_ready_age_ms } = now;

@@ -112,7 +112,9 @@ async fn submit(shard: &Shard, caller: &mut Caller, tasks: &mut Vec<NewTask>) ->
         }
         outcome = ops::submit::submit(shard, caller, tasks).await;
     }
-    Ok(tasks.drain(..).zip(outcome?).collect())
+    // After an error the tasks stay: some of them may be sent again.
+    let replies = outcome?;
+    Ok(tasks.drain(..).zip(replies).collect())
 }
 
 async fn record_idempotency(

@@ -36,7 +36,8 @@ pub(super) trait BatchedOp: Send + Sync + 'static {
     /// The result of one item.
     type Reply: Send + 'static;
 
-    /// Makes one call. Returns one reply per item, in order. A reply may take its item along.
+    /// Makes one call. Returns one reply per item, in order. A reply may take its item along;
+    /// after an error the items stay.
     fn call(
         shard: &Shard,
         caller: &mut Caller,
@@ -199,30 +200,58 @@ async fn batch_loop<Op: BatchedOp>(
         {
             pending.push_back(request);
         }
-        let (mut items, reply_senders) = take_batch(&mut pending);
+        let (items, reply_senders) = take_batch(&mut pending);
         batch_items.observe(items.len());
-        match Op::call(&shard, &mut caller, &mut items).await {
+        let failed = call_each::<Op>(&shard, &mut caller, items, reply_senders).await;
+        if let Some((error, mut failed)) = failed {
+            // Redis has had its time: the items behind would wait as long for the same error.
+            if error.is_outage() {
+                failed.extend(pending.drain(..).map(|request| request.reply));
+                while let Ok(request) = receiver.try_recv() {
+                    failed.push(request.reply);
+                }
+            }
+            for sender in failed {
+                let _ = sender.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Calls the operation for all items, and sends their replies. If a call meets unreadable data, it is repeated for each half
+/// of its items, so that only the items of that data fail. Returns another error with the items that are left.
+async fn call_each<Op: BatchedOp>(
+    shard: &Shard,
+    caller: &mut Caller,
+    items: Vec<Op::Item>,
+    reply_senders: ReplySenders<Op>,
+) -> Option<(Error, ReplySenders<Op>)> {
+    let mut parts = vec![(items, reply_senders)];
+    while let Some((mut items, mut senders)) = parts.pop() {
+        match Op::call(shard, caller, &mut items).await {
             Ok(replies) => {
-                for (sender, reply) in reply_senders.into_iter().zip(replies) {
+                for (sender, reply) in senders.into_iter().zip(replies) {
                     // The client may have disconnected. The operation took effect all the same.
                     let _ = sender.send(Ok(reply));
                 }
             }
-            Err(error) => {
-                let mut failed = reply_senders;
-                // Redis has had its time: the items behind would wait as long for the same error.
-                if error.is_outage() {
-                    failed.extend(pending.drain(..).map(|request| request.reply));
-                    while let Ok(request) = receiver.try_recv() {
-                        failed.push(request.reply);
-                    }
-                }
-                for sender in failed {
+            Err(Error::Unexpected(_)) if items.len() > 1 => {
+                let middle = items.len() / 2;
+                parts.push((items.split_off(middle), senders.split_off(middle)));
+                parts.push((items, senders));
+            }
+            Err(error @ Error::Unexpected(_)) => {
+                for sender in senders {
                     let _ = sender.send(Err(error.clone()));
                 }
             }
+            Err(error) => {
+                senders.extend(parts.into_iter().flat_map(|(_, senders)| senders));
+                return Some((error, senders));
+            }
         }
     }
+    None
 }
 
 type ReplySenders<Op> = Vec<oneshot::Sender<Result<<Op as BatchedOp>::Reply>>>;

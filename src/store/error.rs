@@ -147,6 +147,15 @@ impl Error {
     }
 }
 
+/// Returns `None` in place of data that cannot be read, so that the rest of a view is shown.
+pub(super) fn if_readable<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Unexpected(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();

@@ -50,6 +50,8 @@ struct QueueFailure {
     failed_at: Instant,
     /// Whether keys of the queue were found to have another type.
     is_cause_known: bool,
+    /// Whether a claim of the queue has failed.
+    stops_claims: bool,
 }
 
 impl Notes {
@@ -72,13 +74,36 @@ impl Notes {
 
     /// Notes that no task of the queue can be processed in the shard.
     pub fn add_queue(&self, shard: usize, queue: Option<&QueueName>, reason: &str, is_cause_known: bool) {
-        let failure = QueueFailure { reason: reason.to_owned(), failed_at: Instant::now(), is_cause_known };
-        self.change(shard, queue, |note| note.queue_failure = Some(failure));
+        self.change(shard, queue, |note| {
+            let stops_claims = note.queue_failure.as_ref().is_some_and(|failure| failure.stops_claims);
+            let (reason, failed_at) = (reason.to_owned(), Instant::now());
+            note.queue_failure = Some(QueueFailure { reason, failed_at, is_cause_known, stops_claims });
+        });
+    }
+
+    /// Notes that claims of a queue fail, after its failure was noted.
+    pub fn mark_claims_failed(&self, shard: usize, queue: &QueueName) {
+        self.change(shard, Some(queue), |note| {
+            note.queue_failure.iter_mut().for_each(|failure| failure.stops_claims = true);
+        });
     }
 
     /// Notes a queue with keys of another type.
     pub fn add_unreadable_keys(&self, shard: usize, queue: &QueueName, keys: &[String]) {
         self.add_queue(shard, Some(queue), &format!("the type of {} is wrong", keys.join(", ")), true);
+    }
+
+    /// Returns those of `queues` whose claims are known to fail in the shard, with the reason.
+    pub fn failed_claims(&self, shard: usize, queues: &[QueueName]) -> BTreeMap<QueueName, String> {
+        let subjects = self.lock();
+        if subjects.is_empty() {
+            return BTreeMap::new();
+        }
+        let failure = |queue: &QueueName| {
+            let failure = subjects.get(queue.as_str())?.get(&shard)?.queue_failure.as_ref()?;
+            (failure.is_cause_known && failure.stops_claims).then(|| (queue.clone(), failure.reason.clone()))
+        };
+        queues.iter().filter_map(failure).collect()
     }
 
     /// Whether no task of the queue can be processed in the shard.

@@ -12,14 +12,16 @@ use super::ops::remove_queue::{QueueRemoved, remove_queue};
 use super::ops::remove_settings::mark_settings_removed;
 use super::ops::set_settings::set_settings;
 use super::settings::SettingChange;
-use super::shard::{Caller, Store};
+use super::shard::{Caller, Shard, Store};
 use super::views::queues::{master_settings, purgeable, queue as read_queue};
-use crate::domain::limits;
+
+use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 
-/// Calls of one purge, each of up to 500 tasks.
-const MAX_PURGE_CALLS: u32 = 20;
+/// Calls of one purge, each of up to 100 tasks: few, because other clients of Redis wait meanwhile.
+const MAX_PURGE_CALLS: u32 = 100;
+const MAX_PURGED_PER_CALL: usize = 100;
 /// The deadline for writing settings to all shards.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,7 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
     for shard in store.shards() {
         for state in states {
             loop {
-                let mut ids = match purgeable(shard, queue, *state, limits::MAX_CALL_ITEMS).await {
+                let mut ids = match purgeable(shard, queue, *state, MAX_PURGED_PER_CALL).await {
                     Err(_) if deleted > 0 => return Ok((deleted, true)),
                     ids => ids?,
                 };
@@ -72,11 +74,10 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
                     return Ok((deleted, true));
                 }
                 calls += 1;
-                let outcomes = match delete(shard, &mut caller, &reason, &ids).await {
+                let deleted_now = match delete_readable(shard, &mut caller, &reason, &ids).await {
                     Err(_) if deleted > 0 => return Ok((deleted, true)),
-                    outcomes => outcomes?,
+                    deleted_now => deleted_now?,
                 };
-                let deleted_now = outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count();
                 deleted += deleted_now as u64;
                 if deleted_now == 0 {
                     break;
@@ -85,6 +86,24 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
         }
     }
     Ok((deleted, false))
+}
+
+/// Deletes tasks, and passes over unreadable ones. Returns the number deleted.
+async fn delete_readable(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<usize> {
+    let (mut deleted, mut parts) = (0, vec![ids]);
+    while let Some(part) = parts.pop() {
+        match delete(shard, caller, reason, part).await {
+            Ok(outcomes) => deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count(),
+            Err(Error::Unexpected(_)) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            // An unreadable task alone.
+            Err(Error::Unexpected(_)) if ids.len() > 1 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
 }
 
 /// Outcome of a removal.

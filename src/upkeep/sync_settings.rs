@@ -6,7 +6,7 @@ use crate::domain::queue::QueueName;
 use crate::store::ops::apply_settings::{apply_settings, remove_copy};
 use crate::store::ops::remove_settings::delete_removed_settings;
 use crate::store::views::queues::{VersionedSettings, copy_versions, settings_page};
-use crate::store::{Caller, Result, Shard};
+use crate::store::{Caller, Error, Result, Shard};
 
 /// Queues per page.
 const PAGE_SIZE: usize = 500;
@@ -35,15 +35,21 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
 
 async fn sync_shard(shard: &Shard, caller: &mut Caller, names: &[QueueName], page: &[VersionedSettings]) -> Result<()> {
     let copies = copy_versions(shard, names).await?;
+    let mut outcome = Ok(());
     for (name, version, settings) in page {
         let copy = copies.get(name);
         match settings {
             Some(settings) if copy.is_none_or(|copy| copy < version) => {
-                apply_settings(shard, caller, name, *version, settings).await?;
+                let applied = apply_settings(shard, caller, name, *version, settings).await;
+                outcome = outcome.and(applied.map(drop));
             }
-            None if copy.is_some() => remove_copy(shard, caller, name, *version).await?,
+            None if copy.is_some() => outcome = outcome.and(remove_copy(shard, caller, name, *version).await),
             Some(_) | None => {}
         }
+        // An unreadable copy does not keep the others from being updated.
+        if outcome.as_ref().is_err_and(Error::is_outage) {
+            return outcome;
+        }
     }
-    Ok(())
+    outcome
 }

@@ -6,7 +6,7 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::store::record::fields;
 use slotwheel::store::{Shard, Store};
 
-use crate::support::{Fixture, text};
+use crate::support::{Fixture, report, text};
 
 /// Ways to make a task unreadable.
 const DAMAGES: [Damage; 4] = [Damage::String, Damage::List, Damage::NoSlot, Damage::NoNumber];
@@ -21,6 +21,10 @@ enum Damage {
     NoSlot,
     /// Fields are no numbers.
     NoNumber,
+    /// The document is missing.
+    NoDocument,
+    /// Times are no numbers.
+    NoTimes,
 }
 
 /// The store, and the shard of tasks with key `k`.
@@ -54,6 +58,8 @@ impl Place {
                 ask(cmd("RPUSH").arg(&key).arg("x")).await;
             }
             Damage::NoSlot => ask(cmd("HDEL").arg(&key).arg(fields::SLOT)).await,
+            Damage::NoDocument => ask(cmd("HDEL").arg(&key).arg(fields::DOCUMENT)).await,
+            Damage::NoTimes => ask(cmd("HSET").arg(&key).arg(fields::CREATED_AT).arg("x")).await,
             Damage::NoNumber => {
                 for field in [fields::SEQ, fields::MAX_ATTEMPTS, fields::PRIORITY, fields::RETAIN_MS] {
                     ask(cmd("HSET").arg(&key).arg(field).arg("x")).await;
@@ -181,6 +187,136 @@ async fn queue_with_an_unreadable_key_stops_no_upkeep_of_other_queues() {
                 (counts["ready"] == 2 && counts["expired"] == 1 || counts["ready"] == 3).then_some(())
             })
             .await;
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn unreadable_task_is_passed_over_by_claims() {
+    for damage in [Damage::String, Damage::List, Damage::NoDocument, Damage::NoTimes] {
+        let fixture = Fixture::start().await;
+        let place = Place::of(&fixture).await;
+        let broken = submit(&fixture, "q", json!({})).await;
+        let whole = [submit(&fixture, "q", json!({})).await, submit(&fixture, "other", json!({})).await];
+        place.damage(&fixture, &broken, damage).await;
+
+        let body = json!({"queues": ["q", "other"], "max": 10});
+        let claimed = fixture.http.post("/claim", &body).await.expect(200)["tasks"].clone();
+        let ids: Vec<&Value> = claimed.as_array().unwrap().iter().map(|task| &task["id"]).collect();
+        assert_eq!(ids, whole.iter().collect::<Vec<_>>(), "{damage:?}");
+        until_degraded(&fixture, &["q"]).await;
+
+        place.repair().await;
+        until_degraded(&fixture, &[]).await;
+        fixture.end().await;
+    }
+}
+
+#[tokio::test]
+async fn report_on_an_unreadable_task_fails_alone_in_its_batch() {
+    let fixture = Fixture::start().await;
+    let place = Place::of(&fixture).await;
+    for (path, field) in [("/complete/batch", "completions"), ("/heartbeat", "tasks")] {
+        for _ in 0..5 {
+            submit(&fixture, "q", json!({"retain_ms": 60_000})).await;
+        }
+        let claimed = fixture.claim_now("q", 5).await;
+        place.damage(&fixture, &claimed[2]["id"], Damage::String).await;
+        let reports: Vec<Value> = claimed.iter().map(report).collect();
+        let answer = fixture.http.post(path, &json!({field: reports})).await.expect(200);
+        let results = answer["results"].as_array().or(answer["tasks"].as_array()).unwrap();
+        let failed: Vec<bool> = results.iter().map(|result| result["problem"].is_object()).collect();
+        assert_eq!(failed, [false, false, true, false, false], "{path}: {answer}");
+        place.repair().await;
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn queue_with_an_unreadable_key_fails_alone_in_claims_and_submits() {
+    let fixture = Fixture::start().await;
+    let place = Place::of(&fixture).await;
+    for (n, key) in ["wheel", "count", "settings_copy"].into_iter().enumerate() {
+        submit(&fixture, "bad", json!({})).await;
+        place.replace(&fixture, &format!("{key}:bad"), DAMAGES[n % 2]).await;
+
+        let claim = async |queues: &[&str]| {
+            let body = json!({"queues": queues, "wait_ms": 10_000, "worker": "w"});
+            fixture.http.post("/claim", &body).await
+        };
+        let submits = async {
+            let task = |queue: &str| json!({"queue": queue, "key": "k"});
+            let body = json!({"tasks": [task("good"), task("bad"), task("good"), task("good")]});
+            let answer = fixture.http.post("/tasks/batch", &body).await.expect(200);
+            answer["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
+        };
+        let (both, one, other, statuses): (_, _, _, Vec<u64>) =
+            tokio::join!(claim(&["bad", "good"]), claim(&["good"]), claim(&["good", "bad"]), submits);
+        for answer in [both, one, other] {
+            assert_eq!(answer.expect(200)["tasks"][0]["queue"], "good", "{key}, {statuses:?}");
+        }
+        // A submit behind a ready task does not read the settings.
+        let of_bad = if key == "settings_copy" { 201 } else { 500 };
+        assert_eq!(statuses, [201, of_bad, 201, 201], "{key}");
+        until_degraded(&fixture, &["bad"]).await;
+
+        place.repair().await;
+        until_degraded(&fixture, &[]).await;
+        assert_eq!(fixture.claim_one("bad").await["queue"], "bad");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn lease_of_a_queue_with_an_unreadable_index_is_given_and_reported() {
+    let fixture = Fixture::start().await;
+    let place = Place::of(&fixture).await;
+    for damage in [Damage::String, Damage::List] {
+        submit(&fixture, "bad", json!({})).await;
+        let good = submit(&fixture, "good", json!({})).await;
+        place.replace(&fixture, "leased:bad", damage).await;
+        let body = json!({"queues": ["bad", "good"], "max": 2});
+        let claimed = fixture.http.post("/claim", &body).await.expect(200)["tasks"].clone();
+        assert_eq!(claimed[1]["id"], good);
+        for task in claimed.as_array().unwrap() {
+            fixture.http.post("/complete", &report(task)).await.expect(200);
+        }
+        place.repair().await;
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn views_of_all_queues_leave_out_unreadable_data() {
+    let fixture = Fixture::start().await;
+    let place = Place::of(&fixture).await;
+    for key in ["wheel", "scheduled", "leased", "count", "settings_copy", "settings"] {
+        for queue in ["bad", "good"] {
+            fixture.http.post_nothing(&format!("/queues/{queue}/resume")).await.expect(200);
+            submit(&fixture, queue, json!({"delay_ms": 60_000})).await;
+            submit(&fixture, queue, json!({})).await;
+            submit(&fixture, queue, json!({})).await;
+            fixture.claim_one(queue).await;
+        }
+        let first = fixture.store().await;
+        let place_of_key = if key == "settings" {
+            Place { index: first.first_shard().index, store: first }
+        } else {
+            Place::of(&fixture).await
+        };
+        place_of_key.replace(&fixture, &format!("{key}:bad"), Damage::String).await;
+
+        let queues = fixture.http.get("/queues").await.expect(200);
+        let good = queues["queues"].as_array().unwrap().iter().find(|one| one["queue"] == "good").unwrap();
+        assert!(good["counts"]["ready"] != 0 && good["unreadable"] == false, "{key}: {queues}");
+        assert!(queues["queues"].as_array().unwrap().iter().any(|one| one["queue"] == "bad"), "{key}: {queues}");
+        fixture.http.get("/stats").await.expect(200);
+        fixture.http.get("/stats?queue=good").await.expect(200);
+        let workers = fixture.http.get("/workers").await.expect(200);
+        assert!(workers["workers"].is_array());
+        let metrics = fixture.http.get("/metrics").await;
+        assert!(metrics.status == 200 && metrics.text.contains("slotwheel_queue_tasks{queue=\"good\""), "{key}");
+        place.repair().await;
     }
     fixture.end().await;
 }

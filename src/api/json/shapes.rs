@@ -92,6 +92,7 @@ pub(in crate::api) struct QueueJson<'a> {
     settings: &'a QueueSettings,
     counts: CountsJson,
     oldest_ready_age_ms: Option<i64>,
+    unreadable: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,13 +211,14 @@ impl<'a> From<&'a ClaimedTask> for ClaimedTaskJson<'a> {
 
 impl<'a> From<&'a Queue> for QueueJson<'a> {
     fn from(queue: &'a Queue) -> Self {
-        let Queue { name, settings, counts, oldest_ready_age_ms } = queue;
+        let Queue { name, settings, counts, oldest_ready_age_ms, is_unreadable } = queue;
         let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } = *counts;
         QueueJson {
             queue: name.as_str(),
             settings,
             counts: CountsJson { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted },
             oldest_ready_age_ms: *oldest_ready_age_ms,
+            unreadable: *is_unreadable,
         }
     }
 }

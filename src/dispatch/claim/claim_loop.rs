@@ -7,11 +7,13 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, UndeliveredReleaser};
+use super::parts::Parts;
 use super::waiters::{ClaimBatch, Waiters};
 use crate::dispatch::metrics::Metrics;
-use crate::store::ops::claim::{ClaimCall, ClaimReply};
+use crate::domain::task::ClaimedTask;
+use crate::store::ops::claim::ClaimCall;
 use crate::store::ops::expire_tasks::expire_tasks;
-use crate::store::{Caller, Shard};
+use crate::store::{Caller, Error, Shard};
 
 /// Pause before a call of unknown outcome is sent again, and between checks of an open circuit breaker.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -28,7 +30,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut caller = Caller::new();
-    loop {
+    'batches: loop {
         // Claims that this process can read without waiting join the same call.
         yield_now().await;
         let Some(batch) = waiters.take_batch(shard.index) else {
@@ -50,40 +52,52 @@ pub(super) async fn run(
             continue;
         }
         metrics.histograms.claim_call_waiters.observe(batch.ids.len());
-        let claim = ClaimCall::new(&shard, &mut caller, &batch.queues, &batch.requests);
-        match claim.send().await {
-            Ok(reply) => {
-                let has_passed_expired = reply.has_passed_expired;
-                metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
-                let served_count = deliver_reply(shard.index, &waiters, &releaser, &batch, reply);
-                metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served_count);
-                if has_passed_expired && let Err(error) = expire_tasks(&shard, &mut caller, MAX_EXPIRED).await {
-                    tracing::debug!(%error, shard = shard.index, "expiring tasks failed; upkeep does it later");
+        let mut parts = Parts::new(&shard, &batch);
+        while let Some(part) = parts.next() {
+            let claim = ClaimCall::new(&shard, &mut caller, &part.queues, &part.requests);
+            match claim.send().await {
+                Ok(reply) => {
+                    metrics.histograms.claim_call_tasks.observe(reply.tasks.len());
+                    parts.add_reply(&part, reply);
                 }
-            }
-            Err(error) => {
-                waiters.fail_batch(shard.index, &batch, &error);
-                if error.is_outage() {
-                    if resend_until_answered(&claim, &releaser, &stop).await.is_none() {
-                        return;
+                Err(error @ Error::Unexpected(_)) => {
+                    drop(claim);
+                    parts.divide(part, error).await;
+                }
+                Err(error) => {
+                    deliver_tasks(&waiters, &releaser, &batch, parts.reply.tasks);
+                    waiters.fail_batch(shard.index, &batch, &error);
+                    if error.is_outage() {
+                        if resend_until_answered(&claim, &releaser, &stop).await.is_none() {
+                            return;
+                        }
+                        waiters.mark_available(shard.index);
                     }
-                    waiters.mark_available(shard.index);
+                    continue 'batches;
                 }
             }
+        }
+        let Parts { reply, failed, .. } = parts;
+        let served_count = deliver_tasks(&waiters, &releaser, &batch, reply.tasks);
+        waiters.return_batch(shard.index, &batch, &reply.fronts, reply.has_more, &failed);
+        metrics.histograms.delivery_duration.observe_durations(batch.triggered_at.elapsed(), served_count);
+        if reply.has_passed_expired
+            && let Err(error) = expire_tasks(&shard, &mut caller, MAX_EXPIRED).await
+        {
+            tracing::debug!(%error, shard = shard.index, "expiring tasks failed; upkeep does it later");
         }
     }
 }
 
-/// Delivers the tasks of a call and returns the waiters without one. Returns the number of waiters served.
-fn deliver_reply(
-    shard: usize,
+/// Delivers the tasks of a batch, with the indexes of their waiters. Returns the number of waiters served.
+fn deliver_tasks(
     waiters: &Waiters,
     releaser: &Arc<UndeliveredReleaser>,
     batch: &ClaimBatch,
-    reply: ClaimReply,
+    claimed: Vec<(usize, ClaimedTask)>,
 ) -> usize {
     let mut tasks_by_waiter: Vec<Vec<_>> = batch.requests.iter().map(|_| Vec::new()).collect();
-    for (index, task) in reply.tasks {
+    for (index, task) in claimed {
         if let Some(tasks) = tasks_by_waiter.get_mut(index) {
             tasks.push(task);
         }
@@ -95,7 +109,6 @@ fn deliver_reply(
             waiters.deliver(*id, Delivery::new(tasks, releaser));
         }
     }
-    waiters.return_batch(shard, batch, &reply.fronts, reply.has_more);
     served_count
 }
 

@@ -6,6 +6,7 @@
 
 mod claim_loop;
 pub(super) mod delivery;
+mod parts;
 pub(super) mod poll_limit;
 mod survey;
 mod wait_queue;

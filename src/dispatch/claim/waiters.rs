@@ -4,7 +4,7 @@
 //! poll names a shard. At most one call at a time includes a waiter, so it never gets more tasks
 //! than it requested. A waiter that the call does not serve keeps its position.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,13 +178,15 @@ impl Waiters {
     }
 
     /// Returns the unserved waiters of a call to their positions. `fronts` has the highest ready priority that the call
-    /// left, by index of the queue. `is_truncated`: a limit ended the call before it had checked for every waiter.
+    /// left, by index of the queue. `is_truncated`: a limit ended the call before it had checked for every waiter. For waiters
+    /// of queues that have all failed, the shard has failed.
     pub(in crate::dispatch) fn return_batch(
         &self,
         shard: usize,
         batch: &ClaimBatch,
         fronts: &[(usize, Option<u8>)],
         is_truncated: bool,
+        failed: &BTreeMap<QueueName, Error>,
     ) {
         let mut wait_queue = self.lock();
         let served = batch.ids.iter().filter(|id| !wait_queue.in_flight.contains(id)).count();
@@ -196,7 +198,15 @@ impl Waiters {
                 None => wait_queue.clear_ready(queue, shard),
             }
         }
+        failed.keys().for_each(|queue| wait_queue.clear_ready(queue, shard));
         self.return_waiters(wait_queue, shard, batch, |waiter| {
+            let error = waiter.request.queues.first().and_then(|queue| failed.get(queue));
+            if let Some(error) = error.filter(|_| waiter.request.queues.iter().all(|queue| failed.contains_key(queue)))
+            {
+                waiter.unchecked_shards.remove(&shard);
+                waiter.failed_shards.insert(shard, error.clone());
+                return;
+            }
             waiter.failed_shards.remove(&shard);
             if !is_truncated {
                 waiter.unchecked_shards.remove(&shard);

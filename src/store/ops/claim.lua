@@ -6,7 +6,8 @@ ARGV[6] queues      number; then their names
         tokens      number, which is the maximum of tasks; then the tokens
         waiters     number; then for each: max tasks, lease_ms, worker, digest of its claim id or '', number of queues, then
                     the index of each in the list of queues
-RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for each task, {queue, front} for each queue read}
+RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for each task, {queue, front} for each queue read,
+        {queue, id} for each task passed over because it is unreadable}
         more: 1 if a limit of the call ended it; expired: 1 if expired tasks were passed over; waiter, token, queue: indexes
         in the call's lists, from 1; front: priority of the next task, -1 for none. A repeated call returns the same leases,
         without those that have ended.
@@ -45,7 +46,7 @@ if last_reply then
       end
     end
   end
-  return cmsgpack.pack({ 1, 0, handouts, {} })
+  return cmsgpack.pack({ 1, 0, handouts, {}, {} })
 end
 
 -- Leases that begin now, by their length; each number also in digits.
@@ -125,7 +126,7 @@ for index, queue in pairs(opened) do
     count(queue.name, 'leased', queue.leased)
   end
 end
-local reply = { is_full and 1 or 0, passed_expired, handouts, fronts }
+local reply = { is_full and 1 or 0, passed_expired, handouts, fronts, unreadable }
 -- Nothing is written, not even the record of this call.
 if taken == 0 then return cmsgpack.pack(reply) end
 return commit(reply, remembered)

@@ -3,6 +3,7 @@
 use deadpool_redis::redis::Value;
 
 use crate::domain::digest::Digest;
+use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::task::ClaimedTask;
@@ -43,6 +44,8 @@ pub struct ClaimReply {
     pub has_passed_expired: bool,
     /// Indexes of the queues that were read, with the priority of the next ready task in this shard.
     pub fronts: Vec<(usize, Option<u8>)>,
+    /// Tasks passed over because they are unreadable, with the index of the queue.
+    pub unreadable: Vec<(usize, TaskId)>,
 }
 
 /// A claim call. It may be sent again until it is answered: each time it returns the same leases.
@@ -108,6 +111,11 @@ pub(in crate::store) fn parse_reply(reply: Value, queues: &[QueueName], tokens: 
     for front in reply.list()? {
         let mut front = read_list(front)?;
         parsed.fronts.push((super::zero_based(front.int()?)?, u8::try_from(front.int()?).ok()));
+    }
+    for entry in reply.list()? {
+        let mut entry = read_list(entry)?;
+        let queue = super::zero_based(entry.int()?)?;
+        parsed.unreadable.extend(TaskId::from_bytes(&entry.bytes()?).map(|id| (queue, id)));
     }
     Ok(parsed)
 }

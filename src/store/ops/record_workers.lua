@@ -23,9 +23,11 @@ for i = 1, count do
   local first_seen_at, claimed_at = seen_at, claimed_ago == '' and 0 or now - claimed_ago
   if records[i] then
     local known_first_seen_at, known_seen_at, known_claimed_at, known = string.match(records[i], '^(%d+) (%d+) (%d+) (.*)$')
-    first_seen_at, seen_at = tonumber(known_first_seen_at), math.max(seen_at, tonumber(known_seen_at))
+    -- A record that cannot be read is replaced.
+    first_seen_at = tonumber(known_first_seen_at) or seen_at
+    seen_at = math.max(seen_at, tonumber(known_seen_at) or 0)
     -- The description of the last claim is kept, which may have been at another server.
-    if tonumber(known_claimed_at) > claimed_at then claimed_at, description = tonumber(known_claimed_at), known end
+    if (tonumber(known_claimed_at) or 0) > claimed_at then claimed_at, description = tonumber(known_claimed_at), known end
   end
   set_field(command, ids[i], string.format('%d %d %d ', first_seen_at, seen_at, claimed_at) .. description)
   zset_add(workers_seen, digits(seen_at), ids[i])

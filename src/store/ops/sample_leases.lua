@@ -22,10 +22,12 @@ touched[key] = true
 local leases_left, leases_of = tonumber(ARGV[6]), {}
 for _, queue in ipairs(call('ZRANGE', base .. 'due', 0, ARGV[5] - 1)) do
   if leases_left == 0 then break end
-  for _, id in ipairs(call('ZRANGE', base .. 'leased:' .. queue, 0, leases_left - 1)) do
+  -- Leases that cannot be read count as none.
+  for _, id in ipairs(redis.pcall('ZRANGE', base .. 'leased:' .. queue, 0, leases_left - 1)) do
     local state, worker, leased_at, lease_until =
-      unpack(call('HMGET', base .. 'task:' .. id, F.state, F.worker, F.leased_at, F.lease_until))
-    local is_held = state == 'leased' and worker and tonumber(leased_at) <= held_since and tonumber(lease_until) > held_since
+      unpack(redis.pcall('HMGET', base .. 'task:' .. id, F.state, F.worker, F.leased_at, F.lease_until))
+    leased_at, lease_until = tonumber(leased_at), tonumber(lease_until)
+    local is_held = state == 'leased' and worker and leased_at and lease_until and leased_at <= held_since and lease_until > held_since
     if is_held then leases_of[worker] = (leases_of[worker] or 0) + 1 end
     leases_left = leases_left - 1
   end

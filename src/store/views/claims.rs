@@ -6,7 +6,7 @@ use super::next_due::next_due;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
 use crate::domain::task::ClaimedTask;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::{Shard, Store};
@@ -31,9 +31,9 @@ async fn leased_in_shard(shard: &Shard, claim: &Digest) -> Result<Vec<ClaimedTas
     let now = next_due(shard).await?.now;
     let (mut found, mut outages) = (Vec::new(), None);
     for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
-        let Some(fields) = TaskHash::parse(*id, reply)? else { continue };
+        let Some(fields) = if_readable(TaskHash::parse(*id, reply))?.flatten() else { continue };
         if fields.bytes(fields::CLAIM_DIGEST) == Some(claim.as_bytes())
-            && let Some(mut task) = fields.claimed()?
+            && let Some(mut task) = if_readable(fields.claimed())?.flatten()
         {
             if task.lease_until <= now {
                 let outages = match &outages {

@@ -7,7 +7,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::task::Attributes;
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::record::{decode_document, fields};
 use crate::store::redis::reply::{parse_int, read_list};
 use crate::store::shard::Shard;
@@ -56,7 +56,8 @@ pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Rea
             fields::LEASED_AT,
         ]);
     }
-    shard.send_pipeline(&pipeline).await?.into_iter().map(decode_ready_wait).collect()
+    let replies = shard.send_pipeline(&pipeline).await?.into_iter();
+    replies.map(|reply| Ok(if_readable(decode_ready_wait(reply))?.flatten())).collect()
 }
 
 /// Returns the last lease of each task of one shard. `None`: there is no such task, or it was never leased.
@@ -76,7 +77,7 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
             ]);
         }
         for reply in shard.send_pipeline(&pipeline).await? {
-            found.push(decode_lease_details(reply)?);
+            found.push(if_readable(decode_lease_details(reply))?.flatten());
         }
     }
     Ok(found)

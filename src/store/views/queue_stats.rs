@@ -11,7 +11,7 @@ use super::next_due::next_due;
 use super::queues::{Counts, oldest_queued_since};
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::redis::reply::{ReplyReader, int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::{Shard, Store};
@@ -41,7 +41,7 @@ pub struct DatasetStats {
 /// Statistics of queues.
 #[derive(Debug)]
 pub struct QueueStatsList {
-    /// The queues by name. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased
+    /// The queues by name, without those whose counts are unreadable. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased
     /// tasks, then the first by name. The candidates of a shard are its queues with the highest priorities (a quarter)
     /// and with the lowest (a quarter) among claimable tasks, and its first due queues (half). A paused queue has no
     /// claimable task.
@@ -150,8 +150,8 @@ async fn largest(store: &Store, shard_stats: &[ShardStats]) -> Result<BTreeSet<Q
                 pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&["scheduled", "ready", "leased"]);
             }
             for (name, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let counts = read_list(reply)?.map(|count| int(count).unwrap_or(0));
-                found.push(((*name).clone(), counts.sum::<i64>()));
+                let counts = if_readable(read_list(reply))?.into_iter().flatten();
+                found.push(((*name).clone(), counts.map(|count| int(count).unwrap_or(0)).sum::<i64>()));
             }
         }
         crate::store::Result::Ok(found)
@@ -169,12 +169,12 @@ async fn largest(store: &Store, shard_stats: &[ShardStats]) -> Result<BTreeSet<Q
 async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<QueueName>) -> Result<Vec<QueueStats>> {
     let parts = store.shards().iter().map(|shard| read_counts(shard, &shown));
     let (parts, paused) = try_join(try_join_all(parts), read_paused(store.first_shard(), &shown)).await?;
-    let nonempty = parts.iter().flatten().filter(|counts| counts.ready > 0).count();
+    let nonempty = parts.iter().flatten().flatten().filter(|counts| counts.ready > 0).count();
     let slots = (MAX_HEADS / nonempty.max(1)).clamp(2, MAX_SLOTS_PER_QUEUE);
     let age_reads = store.shards().iter().zip(shard_stats).zip(&parts).map(|((shard, stats), part)| {
         let queues = shown.iter().zip(part).map(move |(name, counts)| async move {
-            match counts.ready > 0 {
-                true => oldest_ready_age_ms(shard, stats.now, name, slots).await,
+            match counts.is_some_and(|counts| counts.ready > 0) {
+                true => if_readable(oldest_ready_age_ms(shard, stats.now, name, slots).await).map(Option::flatten),
                 false => Ok(None),
             }
         });
@@ -185,17 +185,24 @@ async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<
     for (name, paused) in shown.into_iter().zip(paused) {
         queue_stats.push(QueueStats { name, counts: Counts::default(), paused, oldest_ready_age_ms: None });
     }
+    // A sum without an unreadable part would be too low.
+    let unreadable: BTreeSet<usize> = parts
+        .iter()
+        .flat_map(|part| part.iter().enumerate().filter(|(_, counts)| counts.is_none()))
+        .map(|(index, _)| index)
+        .collect();
     for (part, ages) in parts.into_iter().zip(ages) {
         for ((queue, counts), age) in queue_stats.iter_mut().zip(part).zip(ages) {
-            queue.counts.merge(counts);
+            queue.counts.merge(counts.unwrap_or_default());
             queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(age);
         }
     }
-    Ok(queue_stats)
+    let readable = queue_stats.into_iter().enumerate().filter(|(index, _)| !unreadable.contains(index));
+    Ok(readable.map(|(_, queue)| queue).collect())
 }
 
-/// Returns the counts of these queues in the shard.
-async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Counts>> {
+/// Returns the counts of these queues in the shard; `None` for unreadable ones.
+async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Option<Counts>>> {
     let mut found = Vec::with_capacity(queues.len());
     for chunk in queues.chunks(QUEUES_PER_PIPELINE) {
         let mut pipeline = pipe();
@@ -204,8 +211,7 @@ async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Counts>>
         }
         for counted in shard.send_pipeline(&pipeline).await? {
             let mut counts = Counts::default();
-            counts.add_reply(counted)?;
-            found.push(counts);
+            found.push(if_readable(counts.add_reply(counted))?.map(|()| counts));
         }
     }
     Ok(found)
@@ -220,7 +226,8 @@ async fn read_paused(first_shard: &Shard, queues: &[QueueName]) -> Result<Vec<bo
             pipeline.cmd("HMGET").arg(first_shard.keys.settings(name)).arg(&settings::FIELDS);
         }
         for values in first_shard.send_pipeline(&pipeline).await? {
-            found.push(settings::decode(&mut read_list(values)?)?.paused);
+            let settings = if_readable(read_list(values).and_then(|mut values| settings::decode(&mut values)))?;
+            found.push(settings.unwrap_or_default().paused);
         }
     }
     Ok(found)

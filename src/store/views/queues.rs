@@ -12,7 +12,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::record::fields;
 use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
 use crate::store::settings;
@@ -87,6 +87,8 @@ pub struct Queue {
     /// The age of the oldest ready task in ms. Exact up to 1000 slots with ready tasks in a shard; beyond, only the
     /// slots with the next 1000 turns count.
     pub oldest_ready_age_ms: Option<i64>,
+    /// Whether a key of the queue is unreadable. Its part of the settings, counts or ages is missing.
+    pub is_unreadable: bool,
 }
 
 /// Returns the queue. `None`: it has neither tasks nor settings.
@@ -97,10 +99,12 @@ pub async fn queue(store: &Store, name: &QueueName) -> Result<Option<Queue>> {
         settings: QueueSettings::default(),
         counts: Counts::default(),
         oldest_ready_age_ms: None,
+        is_unreadable: false,
     };
     let mut is_known = false;
     for part in parts {
         is_known |= part.is_known;
+        queue.is_unreadable |= part.is_unreadable;
         queue.settings = settings::merge(queue.settings, part.settings);
         queue.counts.merge(part.counts);
         queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(part.oldest_ready_age_ms);
@@ -113,6 +117,7 @@ struct ShardPart {
     settings: QueueSettings,
     counts: Counts,
     oldest_ready_age_ms: Option<i64>,
+    is_unreadable: bool,
 }
 
 async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
@@ -124,10 +129,12 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut replies = shard.send_pipeline(&pipeline).await?.into_iter();
     let mut next = || replies.next().unwrap_or(Value::Nil);
     let is_known = !matches!(next(), Value::Nil);
-    let settings = settings::decode(&mut read_list(next())?)?;
+    let settings = if_readable(read_list(next()).and_then(|mut fields| settings::decode(&mut fields)))?;
     let mut counts = Counts::default();
-    counts.add_reply(next())?;
-    let entries: Vec<String> = read_list(next())?.map(text).collect::<Result<_>>()?;
+    let counted = if_readable(counts.add_reply(next()))?;
+    let entries = if_readable(read_list(next()).and_then(|list| list.map(text).collect::<Result<Vec<String>>>()))?;
+    let is_unreadable = settings.is_none() || counted.is_none() || entries.is_none();
+    let (settings, entries) = (settings.unwrap_or_default(), entries.unwrap_or_default());
     let oldest_ready_age_ms = match entries.is_empty() {
         true => None,
         false => {
@@ -136,7 +143,7 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
             since.map(|since| now.0.saturating_sub(since).max(0))
         }
     };
-    Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms })
+    Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms, is_unreadable })
 }
 
 /// Returns the time since which a task has had its queue position, from its ready_at, created_at, queued_since and
@@ -199,7 +206,7 @@ async fn first_queued_since(
     let (mut times, mut owners) = (pipe(), Vec::new());
     for (index, list) in shard.send_pipeline(&heads).await?.into_iter().enumerate() {
         found.push(None);
-        for id in read_list(list)? {
+        for id in if_readable(read_list(list))?.into_iter().flatten() {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
                 owners.push(index);
                 times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[
@@ -215,7 +222,7 @@ async fn first_queued_since(
         return Ok(found);
     }
     for (index, reply) in owners.into_iter().zip(shard.send_pipeline(&times).await?) {
-        let since = queued_since(read_list(reply)?, now);
+        let since = if_readable(read_list(reply))?.and_then(|fields| queued_since(fields, now));
         if let Some(first @ None) = found.get_mut(index) {
             *first = since;
         }
@@ -323,13 +330,14 @@ async fn read_settings(
     }
     let mut found = Vec::new();
     for (name, reply) in names.iter().zip(shard.send_pipeline(&pipeline).await?) {
-        let mut fields = read_list(reply)?;
+        let Some(mut fields) = if_readable(read_list(reply))? else { continue };
         let (version, removed_at) = (fields.value()?, bytes(fields.value()?).unwrap_or_default());
         if matches!(version, Value::Nil) {
             continue;
         }
         let settings = settings::decode(&mut fields)?;
-        found.push((name.clone(), int(version)?, removed_at.is_empty().then_some(settings)));
+        let Some(version) = if_readable(int(version))? else { continue };
+        found.push((name.clone(), version, removed_at.is_empty().then_some(settings)));
     }
     Ok(found)
 }

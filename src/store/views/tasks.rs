@@ -12,7 +12,7 @@ use crate::domain::retry::Backoff;
 use crate::domain::slot::Slot;
 use crate::domain::task::Task;
 use crate::domain::token::Token;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::record::{TaskHash, decode_backoff, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
@@ -28,7 +28,7 @@ pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
 }
 
 /// Returns the existing tasks in the order of `ids` until 2 MiB are read, and the number of ids covered. Each task is as
-/// it is by Redis' clock.
+/// it is by Redis' clock. Unreadable tasks are left out.
 pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> {
     let (mut found, mut covered, mut length) = (Vec::new(), 0, 0);
     for chunk in ids.chunks(8) {
@@ -47,7 +47,8 @@ pub async fn tasks(store: &Store, ids: &[TaskId]) -> Result<(Vec<Task>, usize)> 
             }
             let mut now = None;
             for (id, reply) in ids.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let Some(mut task) = TaskHash::parse(*id, reply)?.map(|fields| fields.task()).transpose()? else {
+                let fields = if_readable(TaskHash::parse(*id, reply))?.flatten();
+                let Some(mut task) = fields.map(|fields| if_readable(fields.task())).transpose()?.flatten() else {
                     continue;
                 };
                 if task.may_expire() {

@@ -10,7 +10,7 @@ use crate::domain::limits::{STATS_BUCKET_MS, WORKER_TIMEOUT_MS};
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::domain::worker::Worker;
-use crate::store::error::Result;
+use crate::store::error::{Result, if_readable};
 use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, decode_msgpack, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
@@ -99,14 +99,12 @@ async fn max_leases_held(store: &Store, at: TimestampMs) -> Result<HashMap<Strin
         }
         .into_iter();
         while let (Some(bucket), Some(packed)) = (fields.next(), fields.next()) {
-            let bucket = int(bucket)?;
-            if !buckets.contains(&bucket) {
+            if !if_readable(int(bucket))?.is_some_and(|bucket| buckets.contains(&bucket)) {
                 continue;
             }
-            let mut holders = read_list(decode_msgpack(packed)?)?;
-            let at = holders.int()?;
-            while holders.len() > 0 {
-                let (name, held) = (holders.text()?, holders.int()?);
+            let Some(mut holders) = if_readable(decode_msgpack(packed).and_then(read_list))? else { continue };
+            let Some(at) = if_readable(holders.int())? else { continue };
+            while let Some((name, held)) = if_readable(holders.text().and_then(|name| Ok((name, holders.int()?))))? {
                 *samples.entry((at, name)).or_default() += u64::try_from(held).unwrap_or(0);
             }
         }
@@ -154,7 +152,11 @@ pub async fn held_tasks(
             }
             for (queue, leases) in queues.iter().zip(shard.send_pipeline(&pipeline).await?) {
                 // Most due queues have only scheduled tasks.
-                let leases = usize::try_from(int(leases)?).unwrap_or(0);
+                let Some(leases) = if_readable(int(leases))? else {
+                    is_complete = false;
+                    continue;
+                };
+                let leases = usize::try_from(leases).unwrap_or(0);
                 is_complete &= leases <= leases_left;
                 if leases == 0 || leases_left == 0 {
                     continue;
@@ -184,7 +186,8 @@ async fn add_held_tasks(
     let mut leased = Vec::new();
     let mut leases = read_list(leases)?;
     while leases.len() > 0 {
-        leased.push((leases.id()?, TimestampMs(leases.int()?)));
+        let (id, until) = (leases.bytes()?, TimestampMs(leases.int()?));
+        leased.extend(TaskId::from_bytes(&id).map(|id| (id, until)));
     }
     for page in leased.chunks(RECORDS_PER_READ) {
         let mut pipeline = pipe();
@@ -192,7 +195,7 @@ async fn add_held_tasks(
             pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::WORKER]);
         }
         for ((id, until), reply) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
-            let mut fields = read_list(reply)?;
+            let Some(mut fields) = if_readable(read_list(reply))? else { continue };
             let (state, worker) = (fields.value()?, fields.value()?);
             let Value::BulkString(worker) = worker else { continue };
             let worker = String::from_utf8_lossy(&worker);

@@ -133,14 +133,20 @@ local function flush_counts()
   end
 end
 
+-- Checks the reply to a write. An index of a wrong type is passed over: tasks are authoritative, a repair rebuilds the index,
+-- and the other writes of the call must not be lost with it.
+local function check_write(reply)
+  if type(reply) == 'table' and reply.err and not string.find(reply.err, '^WRONGTYPE') then error(reply) end
+end
+
 -- Calls `command` for each key with its list, in parts that `unpack` can take.
-local function call_in_parts(command, lists)
+local function write_in_parts(command, lists)
   for key, list in pairs(lists) do
     local n = #list
     if n <= 4000 then
-      call(command, key, unpack(list))
+      check_write(redis.pcall(command, key, unpack(list)))
     else
-      for from = 1, n, 4000 do call(command, key, unpack(list, from, math.min(from + 3999, n))) end
+      for from = 1, n, 4000 do check_write(redis.pcall(command, key, unpack(list, from, math.min(from + 3999, n)))) end
     end
   end
 end
@@ -168,16 +174,16 @@ local function commit(reply, remembered)
   local packed = cmsgpack.pack(reply)
   local record = sequence .. ' ' .. now_digits .. ' ' .. (remembered and cmsgpack.pack(remembered) or packed)
 
-  for _, command in ipairs(writes) do call(unpack(command)) end
+  for _, command in ipairs(writes) do check_write(redis.pcall(unpack(command))) end
   if counters then call('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
-  call_in_parts('ZADD', zset_adds)
+  write_in_parts('ZADD', zset_adds)
   if caller_field then
     call('HSET', callers, caller, record, caller_field, caller_value)
   else
     call('HSET', callers, caller, record)
   end
-  call_in_parts('ZREM', removals)
-  for _, command in ipairs(last_writes) do call(unpack(command)) end
+  write_in_parts('ZREM', removals)
+  for _, command in ipairs(last_writes) do check_write(redis.pcall(unpack(command))) end
   for _, text in ipairs(wakeups) do publish('wakeups', text) end
   if after_commit then after_commit() end
   return packed

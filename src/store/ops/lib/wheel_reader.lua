@@ -12,7 +12,7 @@
 --
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired
+-- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable
 -- needs: prelude, clock, transaction
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>, settings_copy:<queue>
 local TURNS, FIRST_PAGE, NEXT_PAGES, MAX_EXAMINED = 2 ^ 49, 16, 64, 500
@@ -24,6 +24,8 @@ local STATE, EXPIRES_AT, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT,
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
+-- Tasks that cannot be read: {index of the queue, id}.
+local unreadable = {}
 
 -- A priority is one digit.
 local function priority_of(member)
@@ -100,6 +102,18 @@ local function advance(queue, entry, is_from_rear)
   queue.visited[entry.member] = entry
 end
 
+-- Returns the fields of a task, nil if there is no such task, or if it cannot be handed out; then also whether it is
+-- unreadable. It must not block the tasks behind it.
+local function read_claimable(key)
+  if touched[key] then error('TWICE one task in a call') end
+  touched[key] = true
+  local task = redis.pcall('HMGET', key, unpack(CLAIM_FIELDS))
+  if task.err then return nil, true end
+  if not task[STATE] then return nil, false end
+  if task[DOCUMENT] and tonumber(task[READY_AT] or task[CREATED_AT]) and tonumber(task[ACQUIRED] or 0) then return task end
+  return nil, task[STATE] == 'ready'
+end
+
 -- Takes the next task off the queue's wheel: returns its entry, id, key and fields; nil if the queue is empty or a limit
 -- of the call is reached.
 local function next_task(queue)
@@ -114,12 +128,12 @@ local function next_task(queue)
       advance(queue, entry, is_from_rear)
     else
       local key = base .. 'task:' .. id
-      local task = read_task(key, CLAIM_FIELDS)
+      local task, is_unreadable = read_claimable(key)
       examined = examined + 1
       local has_expired = task and (tonumber(task[EXPIRES_AT]) or now + 1) <= now
-      -- A task without its document cannot be handed out, and must not block the tasks behind it.
-      if not task or task[STATE] ~= 'ready' or not task[DOCUMENT] or has_expired then
+      if not task or task[STATE] ~= 'ready' or has_expired then
         if has_expired then passed_expired = 1 end
+        if is_unreadable then unreadable[#unreadable + 1] = { queue.index, id } end
         entry.id_at, entry.has_skipped = entry.id_at + 1, true
         is_full = examined >= MAX_EXAMINED
       else
