@@ -44,3 +44,16 @@ fn readme_is_short_and_shows_the_two_commands_first() {
     let (run, test) = (readme.find("make run").unwrap(), readme.find("make test").unwrap());
     assert!(run < test && test < readme.find("curl").unwrap());
 }
+
+#[test]
+fn generators_in_the_documents_have_the_versions_that_are_checked() {
+    let run = std::fs::read_to_string(root().join("sdk-check/run")).unwrap();
+    let clients = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
+    let pins = ["OPENAPI_GENERATOR", "OPENAPI_PYTHON_CLIENT", "OAPI_CODEGEN", "OGEN", "PROGENITOR"];
+    for pin in pins {
+        let value = run.lines().find_map(|line| line.strip_prefix(&format!("{pin} = "))).expect(pin);
+        let version = value.trim_matches('"').rsplit(['@', '=']).next().unwrap().trim_start_matches('v');
+        let name = pin.to_lowercase().replace('_', "-");
+        assert!(clients.contains(&format!("{name} {version}")), "docs/clients.md does not name {name} {version}");
+    }
+}
