@@ -72,6 +72,8 @@ async fn contract_and_its_page_are_served_without_external_resources() {
     let page = fixture.http.get("/docs").await;
     assert_eq!(page.status, 200);
     assert!(!page.text.contains("http://") && !page.text.contains("https://"), "an outside asset");
+    // The contract names the default address; the page sends its requests to its own server.
+    assert!(page.text.contains(r#"server-url="/" default-api-server="/""#));
     let script = reqwest::get(format!("http://{}/docs/rapidoc.js", fixture.http.address)).await.unwrap();
     assert_eq!(script.headers()["content-type"], "text/javascript");
     fixture.end().await;
