@@ -9,7 +9,7 @@ AT_ONCE := --test-threads 6
 # The benchmark is a separate package. It shares the target directory, so that common dependencies are built once.
 BENCH := --manifest-path bench/Cargo.toml --target-dir target
 
-.PHONY: run build test check otlp chaos model model-long mutants fuzz schemathesis demo sdk-check figures bench peers pieces profile help
+.PHONY: run build test check otlp chaos model model-long mutants fuzz schemathesis demo sdk-check events-check figures bench peers pieces profile help
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -66,6 +66,11 @@ schemathesis: tools-schemathesis ## Test a server against openapi.yaml with EXAM
 sdk-check: ## Generate clients from openapi.yaml, compile them, and drain a queue with each; ONLY="ogen python": some of them
 	@.ci/install rust redis python go $(if $(ONLY),,node java maven)
 	sdk-check/run $(ONLY)
+
+events-check: ## Listen to /events with foreign clients, while connections, a server and Redis fail; ONLY=r3labs: one of them
+	@.ci/install rust redis python $(if $(ONLY),,node go)
+	$(CARGO) build --locked
+	events-check/run $(ONLY)
 
 demo: tools-demo build ## Process each file of DEMO_DIR by workers in three languages, and verify every digest
 	examples/demo.sh $(DEMO_DIR)

@@ -201,7 +201,7 @@ impl Subscriptions {
             seen_number,
             last_cursor_sent: seen_number,
             cursor_interval: self.capacity as u64 / 4,
-            begins_with_gap: !is_complete || (cursor.is_some() && known_cursor.is_none()),
+            begins_with_gap: !is_available || !is_complete || (cursor.is_some() && known_cursor.is_none()),
             shards,
             stop: self.stop.clone(),
             _permit: permit,

@@ -49,6 +49,7 @@ fn texts() -> Vec<PathBuf> {
         "deploy",
         "examples",
         "sdk-check",
+        "events-check",
     ];
     let folders = folders.iter().filter(|folder| root().join(folder).is_dir());
     let endings = ["rs", "lua", "md", "yml", "yaml", "toml", "py", "sh", "mjs"];
