@@ -49,6 +49,7 @@ mod process;
 mod queue_removal;
 mod queue_simulation;
 mod queues;
+mod redis_errors;
 mod redis_outage;
 mod release;
 mod repair;
