@@ -36,6 +36,7 @@ pub enum Fault {
     FreezeLink { server: usize, side: Side, time: u64 },
     LoseReplies { server: usize, side: Side, count: u32 },
     CutSignals { time: u64 },
+    DenyChannels { time: u64 },
     FlushScripts { time: u64 },
     FreezeCrew { crew: usize, time: u64 },
     KillCrew { crew: usize },
@@ -69,7 +70,8 @@ pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Ve
                 54..62 => Fault::Delay { server, side, by: rng.random_range(5..300), time: some },
                 62..67 => Fault::FreezeLink { server, side, time: some },
                 67..80 => Fault::LoseReplies { server, side, count: rng.random_range(1..5) },
-                80..84 => Fault::CutSignals { time: some },
+                80..82 => Fault::CutSignals { time: some },
+                82..84 => Fault::DenyChannels { time: some },
                 84..88 => Fault::FlushScripts { time: some },
                 88..94 => Fault::FreezeCrew { crew, time: long },
                 _ => Fault::KillCrew { crew },
@@ -171,6 +173,12 @@ impl World {
                 }
                 ("signal connections cut", cut)
             }
+            Fault::DenyChannels { time } => {
+                self.set_channels("resetchannels").await;
+                pause(ms(time)).await;
+                self.set_channels("&sw:*").await;
+                ("channels denied", 1)
+            }
             Fault::FlushScripts { time } => ("script flushes", self.flush(ms(time)).await),
             Fault::FreezeCrew { crew, time } => {
                 self.crews[crew].freeze(ms(time)).await;
@@ -182,6 +190,15 @@ impl World {
             }
         };
         self.recorder.count(what, by as u64);
+    }
+
+    /// Changes the channels of the servers' user.
+    async fn set_channels(&self, rule: &str) {
+        let client = redis::Client::open(self.url.as_str()).expect("a URL");
+        // Redis may be down at this moment. After its restart, the user has its channels.
+        if let Ok(mut connection) = client.get_multiplexed_async_connection().await {
+            let _ = cmd("ACL").arg("SETUSER").arg("wheel").arg(rule).exec_async(&mut connection).await;
+        }
     }
 
     /// Flushes scripts in a loop without a pause; returns the number of flushes.

@@ -97,7 +97,11 @@ async fn tasks_are_neither_lost_nor_completed_twice_under_faults() {
 
 /// Runs load, faults and the final check; returns errors outside the history.
 async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder>) -> Vec<String> {
-    let redis = OwnRedis::single(&["--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb"]).await;
+    // Servers have the documented permissions, and no others.
+    let rules = slotwheel::store::permissions::sufficient_rules("sw");
+    let user = ["--user", "wheel", "on", ">secret", "resetchannels", "-@all"].into_iter().chain(rules.split(' '));
+    let settings = ["--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb"];
+    let redis = OwnRedis::single(&settings.into_iter().chain(user).collect::<Vec<_>>()).await;
     let url = redis.url.clone();
     let socket = PathBuf::from(url.strip_prefix("unix://").expect("a socket"));
     recorder.read_clock(&socket).await;

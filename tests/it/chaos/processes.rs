@@ -56,7 +56,7 @@ impl Server {
             let mut child = Command::new(env!("CARGO_BIN_EXE_slotwheel"))
                 .args(["--listen", "127.0.0.1:0", "--poll-interval-ms", "500", "--shards", "1"])
                 .arg("--redis-url")
-                .arg(format!("redis://{}", self.back.address))
+                .arg(format!("redis://wheel:secret@{}", self.back.address))
                 .env_remove("SLOTWHEEL_CONFIG")
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped())
