@@ -5,21 +5,15 @@ local state = { touched = {}, emptied = {}, has_written = false, has_published =
 local WRITES = { HSET = true, HDEL = true, ZADD = true, ZREM = true, SET = true, DEL = true, SADD = true, SREM = true,
   PEXPIRE = true, UNLINK = true, RENAME = true }
 local WITHOUT_KEYS = { TIME = true, SPUBLISH = true }
-local redis
-redis = setmetatable({
-  -- An error of this file is not caught.
-  pcall = function(...)
-    local succeeded, reply = pcall(redis.call, ...)
-    if not succeeded and type(reply) ~= 'table' then error(reply) end
-    return reply
-  end,
-  call = function(name, ...)
+-- Returns `run`, with which a script calls Redis, with the checks. An error of this file is raised in any case.
+local function checked(run)
+  return function(name, ...)
     name = string.upper(name)
     if name == 'SPUBLISH' then
       state.has_published = true
       return shimmed_redis.pcall(name, ...)
     end
-    if WITHOUT_KEYS[name] then return redis_call(name, ...) end
+    if WITHOUT_KEYS[name] then return run(name, ...) end
     local keys = redis_call('COMMAND', 'GETKEYS', name, ...)
     if WRITES[name] then
       if state.has_published then error('SHIM ' .. name .. ' writes after a wake-up') end
@@ -32,8 +26,9 @@ redis = setmetatable({
       state.touched[key] = true
     end
     local existed = WRITES[name] and redis_call('EXISTS', keys[1])
-    local reply = redis_call(name, ...)
+    local reply = run(name, ...)
     if existed == 1 and redis_call('EXISTS', keys[1]) == 0 then state.emptied[keys[1]] = true end
     return reply
-  end,
-}, { __index = shimmed_redis })
+  end
+end
+local redis = setmetatable({ call = checked(redis.call), pcall = checked(redis.pcall) }, { __index = shimmed_redis })
