@@ -304,5 +304,5 @@ pub(super) fn queue(model: &Model, name: &str) -> Option<Value> {
         let standing = model.tasks.values().filter(|task| task.spec.queue == name && task.state == state);
         counts[state.as_str()] = json!(standing.count());
     }
-    Some(json!({"queue": name, "paused": queue.paused, "counts": counts}))
+    Some(json!({"queue": name, "paused": queue.paused, "counts": counts, "unreadable": false}))
 }
