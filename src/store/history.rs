@@ -69,21 +69,21 @@ pub async fn sample_history(shard: &Shard) -> Result<()> {
 pub async fn make_room(shard: &Shard) -> Result<u64> {
     let gauge = &shard.memory;
     let called_at = Instant::now();
-    let _running = gauge.making_room.lock().await;
+    let mut caller = gauge.making_room.lock().await;
     if let Some(deleted) = gauge.made_room_since(called_at) {
         return Ok(deleted);
     }
     if called_at.checked_sub(RETRY_DELAY).and_then(|since| gauge.made_room_since(since)) == Some(0) {
         return Ok(0);
     }
-    let deleted = delete_oldest(shard).await?;
+    let deleted = delete_oldest(shard, &mut caller).await?;
     gauge.set_made_room(deleted);
     Ok(deleted)
 }
 
-async fn delete_oldest(shard: &Shard) -> Result<u64> {
+async fn delete_oldest(shard: &Shard, caller: &mut Caller) -> Result<u64> {
     let started = Instant::now();
-    let (mut caller, mut deleted, mut batch) = (Caller::new(), 0, FIRST_BATCH);
+    let (mut deleted, mut batch) = (0, FIRST_BATCH);
     let mut history: Option<OldestFirst> = None;
     while started.elapsed() < MAX_TIME && read_memory(shard).await?.is_above(RELIEVED_PERCENT) {
         let oldest = match &mut history {
@@ -94,7 +94,7 @@ async fn delete_oldest(shard: &Shard) -> Result<u64> {
         if ids.is_empty() {
             break;
         }
-        let outcomes = delete(shard, &mut caller, &DeleteReason::MemoryShort, &ids).await?;
+        let outcomes = delete(shard, caller, &DeleteReason::MemoryShort, &ids).await?;
         deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count() as u64;
         batch = (2 * batch).min(limits::MAX_CALL_ITEMS);
     }

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::caller::Caller;
 use crate::domain::queue::QueueName;
 
 /// Above this share of `maxmemory`, in percent, ended tasks are deleted.
@@ -87,8 +88,8 @@ pub fn memory_totals<'a>(gauges: impl Iterator<Item = &'a MemoryGauge>) -> Optio
 #[derive(Default, Debug)]
 pub struct MemoryGauge {
     state: Mutex<State>,
-    /// Held while ended tasks are deleted to make room.
-    pub(super) making_room: tokio::sync::Mutex<()>,
+    /// The caller that deletes ended tasks to make room; locked meanwhile.
+    pub(super) making_room: tokio::sync::Mutex<Caller>,
 }
 
 #[derive(Default, Debug)]
@@ -129,7 +130,8 @@ impl MemoryGauge {
         self.state().short_at.is_some_and(|at| at.elapsed() < time)
     }
 
-    pub(super) fn set_reading(&self, reading: MemoryReading) {
+    /// Keeps a reading of the master.
+    pub fn set_reading(&self, reading: MemoryReading) {
         let mut state = self.state();
         if reading.is_above(RELIEVED_PERCENT) {
             state.short_at = Some(Instant::now());

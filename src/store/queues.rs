@@ -33,7 +33,7 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// its write, as after a FLUSHALL.
 pub async fn set_queue_setting(store: &Store, queue: &QueueName, change: SettingChange) -> Result<()> {
     let write = async {
-        let mut caller = Caller::new();
+        let mut caller = store.callers().take();
         set_settings(store, &mut caller, queue, &change).await?;
         // The copies are replaced as a whole: a copy may lack earlier changes of other settings.
         let missing = || Error::Unexpected(format!("settings of queue {queue} are missing right after their write"));
@@ -54,7 +54,7 @@ pub async fn set_queue_setting(store: &Store, queue: &QueueName, change: Setting
 /// # Errors
 /// The error of the first call. After an error of a later call, the purge ends early: there may be more.
 pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result<(u64, bool)> {
-    let mut caller = Caller::new();
+    let mut caller = store.callers().take();
     let reason = DeleteReason::Purge(states.to_vec());
     let (mut deleted, mut calls) = (0, 0);
     for shard in store.shards() {
@@ -140,7 +140,7 @@ pub async fn remove(store: &Store, queue: &QueueName) -> Result<Removal> {
 
 /// Forgets a queue without tasks. The settings go last: a removal that fails before has not changed them.
 async fn forget(store: &Store, queue: &QueueName, deleted: u64) -> Result<Removal> {
-    let mut caller = Caller::new();
+    let mut caller = store.callers().take();
     for shard in store.shards() {
         match remove_queue(shard, &mut caller, queue).await? {
             QueueRemoved::Now => {}

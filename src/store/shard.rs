@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use super::caller::Caller;
+use super::caller::CallerPool;
 use super::circuit_breaker::CircuitBreaker;
 use super::clock::{ShardClock, Uptime, unconfirmed};
 use super::error::{Error, Result};
@@ -31,6 +32,7 @@ pub struct Store {
     client: Arc<Client>,
     channel_scope: Arc<watch::Sender<ChannelScope>>,
     degradations: Arc<Degradations>,
+    callers: Arc<CallerPool>,
 }
 
 impl Store {
@@ -62,7 +64,8 @@ impl Store {
             }
         });
         let shards = shards.collect();
-        Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations }
+        let callers = Arc::default();
+        Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations, callers }
     }
 
     /// Returns a store that confirms a submit only when replicas have it.
@@ -70,6 +73,11 @@ impl Store {
         let replication = replication.map(Arc::new);
         let shards = self.shards.iter().map(|shard| Shard { replication: replication.clone(), ..shard.clone() });
         Store { shards: shards.collect(), ..self }
+    }
+
+    /// Returns the callers of operations without a loop of their own.
+    pub(super) fn callers(&self) -> &CallerPool {
+        &self.callers
     }
 
     /// Returns the division of slots into shards.

@@ -13,7 +13,7 @@ const RAISED_FOR: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &mut Context) -> Result<()> {
     let shard = &context.shard;
-    let reading = match read_memory(shard).await {
+    let reading = match read(context).await {
         // INFO is not allowed: requests still make room when Redis rejects a submit.
         Err(Error::Unexpected(error) | Error::Denied(error)) => {
             tracing::debug!(error, "reading the memory of Redis failed");
@@ -27,6 +27,19 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
     let sampled = sample_history(shard).await;
     set_degradation(context, &shard.memory.reading().unwrap_or(reading));
     sampled
+}
+
+/// Reads the memory of the shard's master. One Redis is the master of all shards: the first shard reads it for all.
+async fn read(context: &Context) -> Result<MemoryReading> {
+    let Context { store, shard, .. } = context;
+    let first = store.first_shard();
+    match first.memory.reading() {
+        Some(reading) if !store.client().is_cluster() && shard.index != first.index => {
+            shard.memory.set_reading(reading.clone());
+            Ok(reading)
+        }
+        _ => read_memory(shard).await,
+    }
 }
 
 fn set_degradation(context: &Context, reading: &MemoryReading) {

@@ -48,6 +48,23 @@ async fn removed_queue_leaves_no_key_and_the_totals_keep_its_tasks() {
 }
 
 #[tokio::test]
+async fn repeated_removals_leave_no_record_each() {
+    let fixture = Fixture::with_shards(1).await;
+    let callers = fixture.store().await.shards()[0].keys.callers();
+    let records = || async { fixture.redis.ask::<usize>(cmd("HLEN").arg(&callers)).await };
+    use_once(&fixture, "q").await;
+    fixture.http.delete("/queues/q").await.expect(200);
+    let before = records().await;
+    for n in 0..20 {
+        fixture.http.post_nothing(&format!("/queues/q{n}/pause")).await.expect(200);
+        fixture.http.delete(&format!("/queues/q{n}")).await.expect(200);
+    }
+    // Other callers of the server have started meanwhile.
+    assert!(records().await < before + 10, "{before} records before, {} after", records().await);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn queue_with_waiting_or_leased_tasks_is_not_removed() {
     let fixture = Fixture::start().await;
     use_once(&fixture, "q").await;

@@ -72,6 +72,7 @@ const WANTED: &[(&str, &str)] = &[
     ),
     ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
     ("purge", "some, none"),
+    ("remove", "some, none, queue_not_empty"),
     ("turn", "a slot comes to the rear, a slot goes on to the rear"),
     ("time", "a lease is prolonged"),
     ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),

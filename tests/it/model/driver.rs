@@ -278,6 +278,7 @@ impl Player {
             Call::Cancel(_) => "cancel",
             Call::Retry(_) => "retry",
             Call::Delete(_) | Call::Purge(..) => "delete",
+            Call::Remove(_) => "remove_queue",
             Call::Pause(_) => "set_settings",
             Call::Resume(_) => "apply_settings",
         };

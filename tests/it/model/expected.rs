@@ -274,6 +274,15 @@ impl Model {
         gone.len()
     }
 
+    fn remove_queue(&mut self, queue: &'static str) -> Result<Reply, Problem> {
+        if self.tasks.values().any(|task| task.spec.queue == queue && !task.state.has_ended()) {
+            return Err(Problem(409, "queue_not_empty", None));
+        }
+        let deleted = self.purge(queue, &State::ALL);
+        self.queues.remove(queue);
+        Ok(Reply::Purged(deleted))
+    }
+
     fn set_paused(&mut self, queue: &'static str, paused: bool) -> Reply {
         let own = self.queue(queue);
         (own.known, own.paused) = (true, paused);
@@ -368,6 +377,7 @@ impl Model {
             Call::Pause(queue) => Ok(self.set_paused(queue, true)),
             Call::Resume(queue) => Ok(self.set_paused(queue, false)),
             Call::Purge(queue, states) => Ok(Reply::Purged(self.purge(queue, states))),
+            Call::Remove(queue) => self.remove_queue(queue),
         };
         // A task that returns after its deadline expires at once.
         self.upkeep();

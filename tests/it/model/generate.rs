@@ -197,6 +197,7 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
         (2, target(model, |task| task.state.has_ended()).prop_map(Call::Delete).boxed()),
         (1, queue().prop_map(Call::Pause).boxed()),
         (paused, queue().prop_map(Call::Resume).boxed()),
+        (2, queue().prop_map(Call::Remove).boxed()),
         (2, (queue(), subsequence(purged, 1..4)).prop_map(|(queue, states)| Call::Purge(queue, states)).boxed()),
     ]
 }

@@ -91,6 +91,7 @@ pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
         Call::Delete(target) => http.delete(&task(target, "")).await,
         Call::Pause(queue) => http.post_nothing(&format!("/queues/{queue}/pause")).await,
         Call::Resume(queue) => http.post_nothing(&format!("/queues/{queue}/resume")).await,
+        Call::Remove(queue) => http.delete(&format!("/queues/{queue}")).await,
         Call::Purge(queue, states) => {
             let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
             http.post(&format!("/queues/{queue}/purge"), &json!({"states": states})).await

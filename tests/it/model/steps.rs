@@ -108,6 +108,8 @@ pub enum Call {
     Pause(&'static str),
     Resume(&'static str),
     Purge(&'static str, Vec<State>),
+    /// Removes a queue.
+    Remove(&'static str),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,7 +170,7 @@ impl Call {
             Call::Heartbeat(beats) => beats.iter().map(|(held, _, _)| *held).collect(),
             Call::Cancel(target) | Call::Retry(target) | Call::Delete(target) => vec![Held(*target, Proof::Garbage)],
             Call::Submit(..) | Call::SubmitBatch(_) | Call::Claim(_) => Vec::new(),
-            Call::Pause(_) | Call::Resume(_) | Call::Purge(..) => Vec::new(),
+            Call::Pause(_) | Call::Resume(_) | Call::Purge(..) | Call::Remove(_) => Vec::new(),
         }
     }
 }
@@ -278,6 +280,7 @@ impl fmt::Debug for Call {
             Call::Delete(target) => write!(f, "delete {target:?}"),
             Call::Pause(queue) => write!(f, "pause {queue}"),
             Call::Resume(queue) => write!(f, "resume {queue}"),
+            Call::Remove(queue) => write!(f, "remove {queue}"),
             Call::Purge(queue, states) => write!(f, "purge {queue} of {states:?}"),
         }
     }
