@@ -160,6 +160,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     ended(work, &mut troubles).await;
     final_check::read_back(&mut reader).await;
     recorder.read_clock(&socket).await;
+    recorder.note_outages(&*world.redis.lock().await).await;
     for server in &world.servers {
         server.stop().await;
         recorder.count("replies lost", server.front.lost() + server.back.lost());

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use deadpool_redis::redis::cmd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use super::pause;
-use crate::history::event::{ClockReading, Event};
+use crate::history::event::{ClockReading, Event, Outage};
+use crate::support::redis::OwnRedis;
 
 /// The history of one process.
 pub struct Recorder {
@@ -61,6 +63,20 @@ impl Recorder {
                 return;
             }
             pause(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Writes the outages, which prolong leases.
+    pub async fn note_outages(&self, redis: &OwnRedis) {
+        let key: Vec<Vec<u8>> = redis.ask(cmd("KEYS").arg("*:outages")).await;
+        for key in key {
+            let outages: Vec<String> = redis.ask(cmd("ZRANGE").arg(key).arg(0).arg(-1)).await;
+            for outage in outages {
+                let times = outage.split_once(' ').map(|(from, until)| (from.parse(), until.parse()));
+                let Some((Ok(from), Ok(until))) = times else { panic!("an outage {outage}") };
+                self.write(Event { outage: Some(Outage { from, until }), ..Event::default() });
+                self.count("outages", 1);
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockReading>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invoke: Option<Call>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ok: Option<Answer>,
@@ -51,6 +53,13 @@ fn first() -> u32 {
 pub struct ClockReading {
     pub redis_us: i64,
     pub within_us: i64,
+}
+
+/// A time in which no server reached Redis, by Redis' clock in ms: it prolongs leases.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Outage {
+    pub from: i64,
+    pub until: i64,
 }
 
 /// A call.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::clock::Moment;
-use super::event::{Answer, Call, Claimed, Counts, Event, Item, Outcome, Read};
+use super::event::{Answer, Call, Claimed, Counts, Event, Item, Outage, Outcome, Read};
 use super::requests::{End, Request, Requests};
 
 /// Counts the checker's steps, so that a test can say how they grow.
@@ -113,10 +113,16 @@ impl Lease<'_> {
         (self.granted.to, proved.unwrap_or(i64::MIN).max(assumed))
     }
 
-    /// Time at which it certainly had expired, even if each heartbeat without a reply extended it.
-    pub fn expired_at(&self) -> i64 {
+    /// Time at which it certainly had expired, even if each heartbeat without a reply extended it, and each outage since
+    /// its grant prolonged it.
+    pub fn expired_at(&self, outages: &[Outage]) -> i64 {
         let beats = self.reports.iter().filter(|report| report.verb == Verb::Heartbeat);
-        self.until + beats.map(|beat| i64::from(beat.unknown) * self.lease_us).sum::<i64>()
+        let unprolonged = self.until + beats.map(|beat| i64::from(beat.unknown) * self.lease_us).sum::<i64>();
+        let since = outages.iter().filter(|outage| (outage.until + 1) * 1000 > self.granted.from);
+        since.fold(unprolonged, |end, outage| match outage.from * 1000 < end {
+            true => end + (outage.until + 1 - outage.from) * 1000,
+            false => end,
+        })
     }
 }
 
@@ -154,12 +160,16 @@ pub struct Facts<'a> {
     /// By queue, the time by which its final list of tasks was read.
     pub read: BTreeMap<&'a str, i64>,
     pub unknown: usize,
+    /// In the order of their beginning.
+    pub outages: Vec<Outage>,
 }
 
 impl<'a> Facts<'a> {
     pub fn of(events: &'a [Event]) -> Self {
         let requests = Requests::of(events);
-        let mut facts = Facts { broken: requests.broken, ..Facts::default() };
+        let mut outages: Vec<Outage> = events.iter().filter_map(|event| event.outage).collect();
+        outages.sort_by_key(|outage| outage.from);
+        let mut facts = Facts { broken: requests.broken, outages, ..Facts::default() };
         let mut tokens: HashMap<&str, (&str, usize)> = HashMap::new();
         for request in &requests.all {
             facts.work.step();
@@ -232,6 +242,8 @@ impl<'a> Facts<'a> {
             _ => return,
         };
         let End::Ok(at, _) = request.end else { return };
+        // An outage may have prolonged the lease before the reply.
+        let is_prolonged = self.outages.iter().any(|outage| outage.until * 1000 >= request.first.from);
         let mut reused = Vec::new();
         for Claimed { id, name, token, until, attempt } in claimed {
             let task = self.task(id, Some(name));
@@ -245,7 +257,7 @@ impl<'a> Facts<'a> {
             // Scripts read Redis' clock in whole ms; `until` is one lease after that, or later if heartbeats extended
             // it.
             let begin = (until - lease_ms) * 1000;
-            let known = if request.repeated { i64::MIN } else { begin };
+            let known = if request.repeated || is_prolonged { i64::MIN } else { begin };
             task.leases.push(Lease {
                 token,
                 granted: Moment { from: request.first.from.max(known), to: at.to.min(begin + 1000) },

@@ -114,7 +114,7 @@ pub(super) fn attempts_are_counted(facts: &Facts<'_>) -> Vec<String> {
 /// result.
 ///
 /// A token certainly is dead once its lease has expired (by its last known end, extended by each heartbeat without a
-/// reply), once another lease of the task was granted, or once another kind of report has ended it. A repeated report
+/// reply and prolonged by outages), once another lease of the task was granted, or once another kind of report has ended it. A repeated report
 /// gets its first reply, so its first request counts.
 pub(super) fn stale_tokens_change_nothing(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
@@ -122,7 +122,7 @@ pub(super) fn stale_tokens_change_nothing(facts: &Facts<'_>) -> Vec<String> {
         let result = task.read.and_then(|read| read.result.as_deref());
         for (place, lease) in task.leases.iter().enumerate() {
             let next = task.leases.get(place + 1).filter(|next| next.granted.from >= lease.granted.to);
-            let dead = lease.expired_at().min(next.map_or(i64::MAX, |next| next.granted.to));
+            let dead = lease.expired_at(&facts.outages).min(next.map_or(i64::MAX, |next| next.granted.to));
             // The first request of each kind, and the earliest time at which another kind was known to have ended the
             // lease.
             let ended_by = |verb: Verb| {

@@ -48,7 +48,7 @@ impl<'a> Requests<'a> {
         let mut requests = Requests::default();
         let mut places: HashMap<(&str, u64, u32), (usize, bool)> = HashMap::new();
         let mut ops: HashMap<(&str, u64), (usize, Moment)> = HashMap::new();
-        for event in events.iter().filter(|event| event.clock.is_none()) {
+        for event in events.iter().filter(|event| event.clock.is_none() && event.outage.is_none()) {
             let moment = clocks.moment(&event.process, event.at);
             let key = (event.client.as_str(), event.op, event.attempt);
             if let Some(call) = &event.invoke {

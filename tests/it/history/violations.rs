@@ -200,6 +200,15 @@ fn completion_after_the_lease_is_rejected() {
 }
 
 #[test]
+fn completion_after_a_prolonged_lease_is_rejected() {
+    let outage = r#"
+{"at":1900000,"outage":{"from":1900,"until":4000}}"#;
+    let late = COMPLETE.replace("1006000", "4104001").replace("1008000", "4105000");
+    let read = READ.replace("1007", "4104");
+    only(Invariant::StaleTokens, &[SUBMIT, CLAIM, outage, &late, &read], r#"{"at":4104001"#, r#"{"at":4104000"#);
+}
+
+#[test]
 fn completion_after_a_release_is_rejected() {
     let released = r#"
 {"at":1005100,"client":"w","op":5,"invoke":{"release":{"id":"A","token":"t"}}}
