@@ -17,7 +17,7 @@ local key, reply = base .. 'outages', { 'changed' }
 if touched_at and clock_record == ARGV[5] then
   local last_touch, offset, time = tonumber(touched_at), now - shard_ms, shard_ms - old_shift + shift
   caller_field = 'clock'
-  caller_value = digits(time) .. ' ' .. digits(shift) .. ' ' .. (shift == old_shift and stepped_at or digits(time))
+  caller_value = digits(time) .. ' ' .. digits(shift) .. ' ' .. (shift == old_shift and string.match(clock_record, '%d+$') or digits(time))
   local outage_ms = time - last_touch
   if outage_ms <= MAX_GAP_MS then outage_ms = 0 end
   if outage_ms > 0 then

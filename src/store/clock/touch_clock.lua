@@ -12,7 +12,7 @@ local shift, reply = tonumber(shift_ms) or 0, nil
 if is_confirmed then
   -- The clock does not go back.
   local time = math.max(shard_ms, tonumber(touched_at) or 0)
-  caller_field, caller_value = 'clock', digits(time) .. ' ' .. digits(shift) .. ' ' .. (stepped_at or '0')
+  caller_field, caller_value = 'clock', digits(time) .. ' ' .. digits(shift) .. ' ' .. (string.match(clock_record or '', '%d+$') or '0')
   reply = { 'touched', time, shift }
 else
   reply = { 'unconfirmed', shard_ms, shift, tonumber(touched_at), clock_record }

@@ -39,7 +39,8 @@ if last_reply then
     if task then
       local slot, priority, lease_until, lease_token = unpack(task, #CLAIM_FIELDS + 1, #names)
       if task[STATE] == 'leased' and lease_token == tokens[token] then
-        lease_until = lease_end({ key = base .. 'task:' .. id, [F.lease_until] = lease_until })
+        lease_until = tonumber(lease_until)
+        if lease_until <= now then lease_until = lease_end({ key = base .. 'task:' .. id }, lease_until) end
         if lease_until > now then
           handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, slot, priority, task)
         end

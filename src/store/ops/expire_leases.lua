@@ -27,7 +27,7 @@ for i = 1, tonumber(ARGV[9]) do
   local task = load_task(ARGV[at], ATTEMPT_FIELDS)
   -- The lease may have been extended or ended since it was found.
   if task and task[F.state] == 'leased' and task[F.lease_token] == ARGV[at + 1] and tonumber(task[F.lease_until]) <= now then
-    local lease_until, counted_until = lease_end(task)
+    local lease_until, counted_until = lease_end(task, tonumber(task[F.lease_until]))
     task[F.lease_until] = lease_until
     if lease_until > now then
       keep_until(task, lease_until, counted_until)

@@ -19,7 +19,7 @@ for i = 1, tonumber(ARGV[5]) do
     local max_run_ms = tonumber(task[F.max_run_ms]) or 0
     local leased_at = tonumber(task[F.leased_at])
     if max_run_ms > 0 and leased_at + max_run_ms < lease_until then
-      lease_until = math.min(lease_until, (prolong(leased_at + max_run_ms, leased_at)))
+      lease_until = math.min(lease_until, (lease_end(task, leased_at + max_run_ms, leased_at)))
     end
     local command = { 'HSET', task.key, F.lease_until, lease_until, F.lease_set_at, now_digits }
     if ARGV[at + 3] ~= '' then set_field(command, F.progress, ARGV[at + 3]) end

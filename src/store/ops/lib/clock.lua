@@ -5,10 +5,10 @@
 -- (touch_clock, confirm_clock). Between two touches an unconfirmed clock shows an outage, or that Redis' clock was set.
 -- Without the field, the clock is confirmed, and the shift is 0.
 --
--- defines: MAX_GAP_MS; touched_at, shift_ms, stepped_at; shard_ms (the time without the offset of tests), is_confirmed,
+-- defines: MAX_GAP_MS; touched_at, shift_ms; shard_ms (the time without the offset of tests), is_confirmed,
 --   now (ms), now_digits, digits(n)
 -- needs: prelude or read_prelude
-local touched_at, shift_ms, stepped_at = string.match(clock_record or '', '^(%d+) (-?%d+) (%d+)$')
+local touched_at, shift_ms = string.match(clock_record or '', '^(%d+) (-?%d+)')
 local time = call('TIME')
 local shard_ms = time[1] * 1000 + math.floor(time[2] / 1000) + (tonumber(shift_ms) or 0)
 local now = shard_ms + (tonumber(offset_ms) or 0)

@@ -7,7 +7,10 @@
 -- An expired lease is lost, whether or not upkeep has ended it.
 local function check_lease(task, token, verb)
   if not task then return { 'unknown' } end
-  if task[F.state] == 'leased' and task[F.lease_token] == token and lease_end(task) > now then return nil end
+  if task[F.state] == 'leased' and task[F.lease_token] == token then
+    local lease_until = tonumber(task[F.lease_until])
+    if lease_until > now or lease_end(task, lease_until) > now then return nil end
+  end
   if verb then
     local ended = call('HMGET', task.key, F.ended_lease_token, F.ended_lease_reply)
     if ended[1] == token then

@@ -15,7 +15,8 @@
 -- keys: callers
 local call, ARGV = redis.call, ARGV
 local callers, base, caller, sequence, offset_ms = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local record, clock_record = unpack(call('HMGET', callers, caller, 'clock'))
+local records = call('HMGET', callers, caller, 'clock')
+local record, clock_record = records[1], records[2]
 local accepts_unconfirmed, last_reply = false, nil
 do
   if record then
