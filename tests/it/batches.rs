@@ -139,7 +139,7 @@ async fn item_that_some_parsers_cannot_read_is_rejected_alone() {
 async fn failures_in_a_batch_are_answered_in_order_and_counted_once() {
     let fixture = Fixture::start().await;
     for n in 0..3 {
-        fixture.submit_with(json!({"queue": "q", "payload": n, "max_attempts": 2})).await;
+        fixture.submit_with(json!({"queue": "q", "key": "k", "payload": n, "max_attempts": 2})).await;
     }
     let held = fixture.claim_now("q", 3).await;
     let fail = |task: &Value, more: Value| {

@@ -38,20 +38,22 @@ async fn released_slot_comes_behind_those_that_had_no_turn() {
 
 #[tokio::test]
 async fn task_released_at_once_leaves_other_keys_their_turns() {
-    let fixture = Fixture::start().await;
-    fixture.submit_with(json!({"queue": "q", "key": "a", "payload": "a"})).await;
-    for n in 0..10 {
-        fixture.submit_with(json!({"queue": "q", "key": format!("k{n}"), "payload": n})).await;
+    for shards in [1, 16] {
+        let fixture = Fixture::with_shards(shards).await;
+        fixture.submit_with(json!({"queue": "q", "key": "a", "payload": "a"})).await;
+        for n in 0..10 {
+            fixture.submit_with(json!({"queue": "q", "key": format!("k{n}"), "payload": n})).await;
+        }
+        let mut completed = 0;
+        for _ in 0..100 {
+            let claimed = fixture.claim_one("q").await;
+            let path = if claimed["payload"] == "a" { "/release" } else { "/complete" };
+            completed += u32::from(path == "/complete");
+            fixture.http.post(path, &report(&claimed)).await.expect(200);
+        }
+        assert_eq!(completed, 10, "{shards} shards");
+        fixture.end().await;
     }
-    let mut completed = 0;
-    for _ in 0..50 {
-        let claimed = fixture.claim_one("q").await;
-        let path = if claimed["payload"] == "a" { "/release" } else { "/complete" };
-        completed += u32::from(path == "/complete");
-        fixture.http.post(path, &report(&claimed)).await.expect(200);
-    }
-    assert_eq!(completed, 10);
-    fixture.end().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use rand::seq::IteratorRandom as _;
+
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::digest::Digest;
 use crate::domain::queue::QueueName;
@@ -238,12 +240,15 @@ impl WaitQueue {
         waiter.request.queues.iter().find_map(|queue| self.ready_shards.get(queue))
     }
 
-    /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, else an
-    /// unchecked one. `None` if there is none for now.
+    /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, of several
+    /// any, else an unchecked one. `None` if there is none for now. Choosing at random gives each shard its turns: in a
+    /// fixed order, tasks of one shard would keep those of all others waiting.
     pub(super) fn next_shard(&self, id: u64) -> Option<usize> {
         let waiter = self.waiters.get(&id)?;
         if let Some(shards) = self.preferred_ready_shards(waiter) {
-            return shards.iter().max_by_key(|(_, priority)| **priority).map(|(shard, _)| *shard);
+            let highest = shards.values().max()?;
+            let best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
+            return best.choose(&mut rand::rng());
         }
         // Waiters start at different shards, which spreads their calls.
         let start = (id % self.shard_count.max(1) as u64) as usize;
