@@ -99,6 +99,9 @@ batched! {
     /// Opens or completes the record of an Idempotency-Key.
     inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = record_idempotency,
         DistinctKeys;
+    /// Lets another body use the Idempotency-Key of a refused submit.
+    inner refuse_idempotency: RefuseIdempotency(IdempotencyRecord) -> bool
+        = ops::refuse_idempotency::refuse_idempotency, DistinctKeys;
     /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
     inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State>
         = ops::subscribe_completion::subscribe_completion, Any;

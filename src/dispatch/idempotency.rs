@@ -1,7 +1,8 @@
 //! Submits under an Idempotency-Key: a task is stored once, however often its submit is sent.
 //!
 //! A submit opens the key's record, which names the task's id, then stores the task under that id, then completes the
-//! record with the outcome. A retry finds the record. If it is complete, the retry returns the same outcome. If it is
+//! record with the outcome. If the submit is refused, the record is marked: another body may then use the key. A retry
+//! finds the record. If it is complete, the retry returns the same outcome. If it is
 //! open, the retry stores the task under the same id, and storing it twice has no effect.
 
 use tokio::time::Instant;
@@ -60,6 +61,22 @@ pub enum SubmitError {
     RunAtPastExpiry,
     /// The store returned an error.
     Store(Error),
+}
+
+impl SubmitError {
+    /// Whether the submit certainly stored no task, so that its Idempotency-Key is free for another.
+    fn is_refusal(&self) -> bool {
+        match self {
+            SubmitError::RunAtTooFar | SubmitError::RunAtPastExpiry => true,
+            // The record is that of another body.
+            SubmitError::BodyMismatch => false,
+            SubmitError::Store(error) => match error {
+                Error::Full(_) | Error::Disk(_) => true,
+                Error::Unavailable(_) | Error::DataLoss(_) | Error::Stopping => false,
+                Error::Unconfirmed(_) | Error::Unexpected(_) | Error::Unauthenticated(_) | Error::Denied(_) => false,
+            },
+        }
+    }
 }
 
 impl From<Error> for SubmitError {
@@ -127,20 +144,31 @@ async fn submit_pending(
     task_tracer: &TaskTracer,
     pending: Vec<Submission>,
 ) -> Vec<Result<SubmitOutcome, SubmitError>> {
+    let ids: Vec<TaskId> = pending.iter().map(|(task, _)| task.id).collect();
     let (tasks, keys): (Vec<NewTask>, Vec<Option<IdempotencyKey>>) = pending.into_iter().unzip();
     let started = Instant::now();
     let replies = ops.submit.send_all(tasks).await;
     task_tracer.send_submits(started, &replies);
-    let (mut outcomes, mut records) = (Vec::with_capacity(replies.len()), Vec::new());
-    for (reply, idempotency_key) in replies.into_iter().zip(keys) {
+    let (mut outcomes, mut records, mut refused) = (Vec::with_capacity(replies.len()), Vec::new(), Vec::new());
+    for ((reply, idempotency_key), task_id) in replies.into_iter().zip(keys).zip(ids) {
         let outcome = match reply {
             Ok((task, submitted)) => outcome(store, task, submitted).await,
             Err(error) => Err(error.into()),
         };
-        if let (Some(IdempotencyKey { key, body }), Ok(outcome)) = (idempotency_key, &outcome) {
-            records.push(IdempotencyRecord { key, body, task_id: outcome.task.id, status: Some(outcome.status()) });
+        match (idempotency_key, &outcome) {
+            (Some(IdempotencyKey { key, body }), Ok(outcome)) => {
+                let status = Some(outcome.status());
+                records.push(IdempotencyRecord { key, body, task_id: outcome.task.id, status });
+            }
+            (Some(IdempotencyKey { key, body }), Err(error)) if error.is_refusal() => {
+                refused.push(IdempotencyRecord { key, body, task_id, status: None });
+            }
+            _ => {}
         }
         outcomes.push(outcome);
+    }
+    for error in ops.refuse_idempotency.send_all(refused).await.into_iter().filter_map(Result::err) {
+        tracing::warn!(%error, "freeing the Idempotency-Key of a refused submit failed");
     }
     for error in ops.idempotency.send_all(records).await.into_iter().filter_map(Result::err) {
         // The task is stored. A retry finds the record open, and the task under its id.

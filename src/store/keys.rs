@@ -67,7 +67,11 @@ pub const PATTERNS: &[KeyPattern] = &[
         KeyType::String,
         "id of the task that holds the key, then the end of its window in ms, if any; submit, retry, ends of tasks",
     ),
-    key("idempotency:<digest>", KeyType::Hash, "an Idempotency-Key: body, id, status, until; idempotency"),
+    key(
+        "idempotency:<digest>",
+        KeyType::Hash,
+        "an Idempotency-Key: body, id, status, until; idempotency, refuse_idempotency",
+    ),
     key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, ends of leases"),
     key(
         "callers",

@@ -80,3 +80,46 @@ async fn batch_items_have_their_own_keys() {
     assert_eq!(header.problem(400).0, "idempotency_in_batch");
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn refused_submit_does_not_use_up_its_key() {
+    let fixture = Fixture::start().await;
+    let far = r#"{"queue":"q","run_at":"9000-01-01T00:00:00Z"}"#;
+    assert_eq!(submit(&fixture, "a", far).await.problem(422).0, "invalid_time");
+    assert_eq!(submit(&fixture, "a", far).await.problem(422).0, "invalid_time");
+    let stored = submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201);
+    assert_eq!(submit(&fixture, "a", r#"{"queue":"q","payload":1}"#).await.expect(201)["id"], stored["id"]);
+    assert_eq!(submit(&fixture, "a", far).await.problem(422).0, "idempotency_mismatch");
+    let items = json!({"tasks": [
+        {"queue": "q", "run_at": "9000-01-01T00:00:00Z", "idempotency_key": "b"},
+        {"queue": "q", "payload": 2, "idempotency_key": "c"},
+    ]});
+    let results = fixture.http.post("/tasks/batch", &items).await.expect(200)["results"].clone();
+    assert_eq!((&results[0]["status"], &results[1]["status"]), (&json!(422), &json!(201)));
+    submit(&fixture, "b", r#"{"queue":"q"}"#).await.expect(201);
+    assert_eq!(fixture.counts("q").await["submitted"], 3);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn bodies_are_compared_by_their_values() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, "a", r#"{"queue":"q","payload":{"a":1.0,"b":"é"},"priority":4}"#).await.expect(201);
+    let reordered = r#" { "priority": 4, "key": null, "payload": {"b":"\u00e9", "a":1}, "queue":"q" } "#;
+    assert_eq!(submit(&fixture, "a", reordered).await.expect(201)["id"], first["id"]);
+    let item = json!({"idempotency_key": "a", "payload": {"b": "é", "a": 1}, "priority": 4, "queue": "q"});
+    let results = fixture.http.post("/tasks/batch", &json!({"tasks": [item]})).await.expect(200)["results"].clone();
+    assert_eq!(results[0]["task"]["id"], first["id"]);
+    let list = r#"{"queue":"q","payload":{"a":1.1,"b":"é"},"priority":4}"#;
+    assert_eq!(submit(&fixture, "a", list).await.problem(422).0, "idempotency_mismatch");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn key_of_another_queue_is_another_key() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, "a", r#"{"queue":"q"}"#).await.expect(201);
+    let other = submit(&fixture, "a", r#"{"queue":"other"}"#).await.expect(201);
+    assert_ne!(first["id"], other["id"]);
+    fixture.end().await;
+}

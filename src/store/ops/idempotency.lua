@@ -17,14 +17,17 @@ for i = 1, tonumber(ARGV[6]) do
   local record = call('HMGET', key, 'body', 'id', 'status', 'until')
   touched[key] = true
   local is_live = record[1] and tonumber(record[4]) > now
-  local outcome = is_live and record[3] and record[3] ~= '' and record[3]
-  if is_live and record[1] ~= body then
+  local is_refused = is_live and record[3] == 'refused'
+  local outcome = is_live and not is_refused and record[3] and record[3] ~= '' and record[3]
+  if is_live and not is_refused and record[1] ~= body then
     replies[i] = { 'mismatch' }
   elseif outcome then
     replies[i] = { 'completed', record[2], outcome }
-  elseif is_live and status == '' then
+  elseif is_live and not is_refused and status == '' then
     replies[i] = { 'open', record[2] }
   else
+    -- The same body keeps its id: the refusal may have followed a call whose reply was lost.
+    if is_refused and record[1] == body and status == '' then id = record[2] end
     write('HSET', key, 'body', body, 'id', id, 'status', status, 'until', is_live and record[4] or digits(now + ARGV[5]))
     -- Twice the time, because a step of Redis' clock shortens a TTL.
     if not is_live then write('PEXPIRE', key, digits(2 * ARGV[5])) end

@@ -65,6 +65,7 @@ ops! {
     promote,
     prune_callers,
     record_workers,
+    refuse_idempotency(items),
     release(items),
     remove_queue,
     remove_settings,

@@ -22,6 +22,7 @@ use slotwheel::store::ops::delete::{DeleteReason, delete};
 use slotwheel::store::ops::enable_events::enable_events;
 use slotwheel::store::ops::fail::{Failure, fail};
 use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency};
+use slotwheel::store::ops::refuse_idempotency::refuse_idempotency;
 use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::{Caller, Result};
 
@@ -100,6 +101,12 @@ async fn note(lab: &Lab, status: Option<u16>) -> Result<()> {
     let digest = |text: &[u8]| Digest::of(&[text]);
     let note = IdempotencyRecord { key: digest(b"key"), body: digest(b"body"), task_id: id(11), status };
     record_idempotency(lab.shard(), &mut Caller::new(), &[note]).await.map(drop)
+}
+
+async fn note_refused(lab: &Lab) -> Result<()> {
+    let digest = |text: &[u8]| Digest::of(&[text]);
+    let note = IdempotencyRecord { key: digest(b"key"), body: digest(b"body"), task_id: id(11), status: None };
+    refuse_idempotency(lab.shard(), &mut Caller::new(), &[note]).await.map(drop)
 }
 
 async fn pause(lab: &Lab, version: i64, paused: bool) -> Result<()> {

@@ -50,7 +50,11 @@ impl Model {
             }
         }
         let run_at = match spec.start {
-            Start::TooFar => return Reply::Problem(Problem(422, "invalid_time", None)),
+            Start::TooFar => {
+                // A refused submit does not use up its key.
+                record_key.map(|key| self.records.remove(&key));
+                return Reply::Problem(Problem(422, "invalid_time", None));
+            }
             Start::In(hours) if hours > 0 => Some(now + hours * HOUR),
             Start::In(_) | Start::Past => None,
         };

@@ -29,7 +29,9 @@ use slotwheel::store::views::page::page_by_time;
 use slotwheel::store::views::stats::read_window;
 use slotwheel::store::views::verify_invariants::verify_invariants;
 
-use super::{Scenario, damaged, entry, finish, forget, keyed, later, leased, listening, note, pause, scenario};
+use super::{
+    Scenario, damaged, entry, finish, forget, keyed, later, leased, listening, note, note_refused, pause, scenario,
+};
 use crate::support::script_lab::{Lab, id, queue, task};
 
 fn founded(lab: &Lab) -> Dataset {
@@ -152,6 +154,17 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { note(lab, None).await? }
         ),
+        scenario!(
+            "idempotency",
+            "opens again after a refusal",
+            |lab| {
+                note(lab, None).await?;
+                note_refused(lab).await?;
+            },
+            |lab| { note(lab, None).await? }
+        ),
+        scenario!("refuse_idempotency", "open", |lab| { note(lab, None).await? }, |lab| { note_refused(lab).await? }),
+        scenario!("refuse_idempotency", "none", |_lab| {}, |lab| { note_refused(lab).await? }),
         scenario!("touch_dataset", "the first", |_lab| {}, |lab| {
             touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab).to_string(), TouchPurpose::CreateIfMissing)
                 .await?;
