@@ -47,7 +47,7 @@ impl WaiterCrowd {
     /// Adds a waiter.
     pub fn add(&mut self) {
         let queues = vec![self.queue.clone()];
-        let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim_digest: None };
+        let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim_id: None };
         self.handles.push_back(self.waiters.register(request, true));
     }
 

@@ -234,7 +234,7 @@ fn assert_backoff(backoff: &Backoff) {
 }
 
 fn assert_claim(claim: Claim) {
-    let Claim { request: ClaimRequest { queues, max, lease_ms, worker, claim_digest: _ }, wait, .. } = claim;
+    let Claim { request: ClaimRequest { queues, max, lease_ms, worker, claim_id: _ }, wait, .. } = claim;
     assert!((1..=limits::MAX_CLAIM_QUEUES).contains(&queues.len()));
     assert_eq!(queues.iter().collect::<HashSet<_>>().len(), queues.len(), "duplicate queue");
     assert_in_range(i64::try_from(max).unwrap_or(i64::MAX), limits::CLAIM_TASKS);

@@ -19,6 +19,7 @@ use super::request_metrics::mark_long_poll;
 use super::response;
 use super::state::Api;
 use crate::dispatch::{ClaimRequest, Delivery};
+use crate::domain::claim_id::ClaimId;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -176,19 +177,20 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
     let claim_id = object.optional_name("claim_id")?;
     object.deny_unknown()?;
     let (wait, preference) = parse_wait(wait_ms, headers)?;
-    let claim_digest = claim_id.as_ref().map(|id| ClaimRequest::digest_of_id("id", id.as_bytes()));
-    let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim_digest };
+    let may_be_repeat = claim_id.is_some();
+    let claim_id = claim_id.map(|id| ClaimId::of_client(&worker, &id, &queues));
+    let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim_id };
     let concurrency = u32::try_from(concurrency).unwrap_or(1);
     let address = peer.0.ip();
-    Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat: claim_id.is_some() })
+    Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat })
 }
 
 impl Claim {
     /// Identifies a claim without a `claim_id` by the completions before it. So a repetition of these completions, and
     /// no other request, gets the same tasks.
     pub(super) fn with_default_claim_id(mut self, kind: &str, id: &[u8], repeated: bool) -> Self {
-        if self.request.claim_digest.is_none() {
-            self.request.claim_digest = Some(ClaimRequest::digest_of_id(kind, id));
+        if self.request.claim_id.is_none() {
+            self.request.claim_id = Some(ClaimId::of_leases(kind, id));
             self.may_be_repeat = repeated;
         }
         self
@@ -216,7 +218,7 @@ impl Claim {
     ) -> (Option<Delivery>, Option<Problem>) {
         match self.run(api, long_poll).await {
             Ok(delivery) => (Some(delivery), None),
-            Err(problem) => (Some(Delivery::default()), Some(problem)),
+            Err(problem) => (Some(Delivery::default()), Some(problem.in_batch_item("/claim"))),
         }
     }
 

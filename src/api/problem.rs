@@ -89,6 +89,8 @@ codes! {
     InvalidTime = "invalid_time", UNPROCESSABLE_ENTITY;
     /// The Idempotency-Key was used with another body
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY;
+    /// The claim_id was used for other queues
+    ClaimIdMismatch = "claim_id_mismatch", UNPROCESSABLE_ENTITY;
     /// A JSON value of the client exceeds its limit
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE;
     /// A batch has too many items
@@ -283,6 +285,10 @@ impl From<Rejection> for Problem {
                 Code::TooManyWaiting,
                 "the request would have to wait, and the limit of waiting requests is reached; retry later",
             ),
+            Rejection::ClaimIdMismatch => {
+                let detail = "claim_id has live leases of other queues; use a new id for each claim";
+                Problem::at("/claim_id", Code::ClaimIdMismatch, detail)
+            }
             Rejection::Store(error) => error.into(),
         }
     }

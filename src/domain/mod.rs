@@ -2,6 +2,7 @@
 //!
 //! Pure functions: no clock, no waiting, no I/O. A result depends on the arguments alone.
 
+pub mod claim_id;
 pub mod digest;
 pub mod erlang;
 #[cfg(any(test, fuzzing))]

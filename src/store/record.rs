@@ -61,7 +61,7 @@ fields! {
     LEASE_SET_AT = "N": "time at which that lease was last extended or prolonged, if not leased_at";
     LEASE_MS = "L": "length of that lease as asked for";
     WORKER = "W": "worker with that lease";
-    CLAIM_DIGEST = "C": "digest of the claim id of that lease";
+    CLAIM_DIGEST = "C": "digest of the claim id of that lease, then that of the queues of the claim";
     CANCEL_REQUESTED = "k": "set if a client asked to cancel the leased task";
     ENDED_LEASE_TOKEN = "T": "token of the last lease that ended";
     ENDED_LEASE_REPLY = "V": "operation, state, run_at: the reply to the end of that lease";

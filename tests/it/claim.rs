@@ -298,3 +298,34 @@ async fn repeated_claim_takes_over_the_wait_of_the_first() {
     assert_eq!(second.await.unwrap()[0]["id"], id);
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn claim_id_counts_for_its_worker_and_queues() {
+    let fixture = Fixture::with_shards(1).await;
+    for queue in ["q", "q", "q", "r"] {
+        fixture.submit_with(json!({"queue": queue})).await;
+    }
+    let claim = |worker: &str, queues: &[&str]| {
+        let body = json!({"worker": worker, "queues": queues, "claim_id": "1"});
+        let http = fixture.http.clone();
+        async move { http.post("/claim", &body).await }
+    };
+    let id = |answer: crate::support::Answer| answer.expect(200)["tasks"][0]["id"].clone();
+    let first = id(claim("ann", &["q", "s"]).await);
+    assert_eq!(id(claim("ann", &["s", "q"]).await), first);
+    assert_ne!(id(claim("bob", &["q", "s"]).await), first);
+    let (code, pointer) = claim("ann", &["r"]).await.problem(422);
+    assert_eq!((code.as_str(), pointer.as_deref()), ("claim_id_mismatch", Some("/claim_id")));
+    assert_eq!(fixture.counts("r").await["ready"], 1);
+
+    let next = fixture.claim_one("q").await;
+    let body = json!({"worker": "ann", "queues": ["r"], "claim_id": "1"});
+    let body = crate::support::report_with(&next, json!({"claim": body}));
+    let problem = fixture.http.post("/complete", &body).await.expect(200)["claim_problem"].clone();
+    assert_eq!(problem["code"], "claim_id_mismatch");
+    assert_eq!(problem["errors"][0]["pointer"], "/claim/claim_id");
+
+    fixture.advance(60_001);
+    assert_eq!(claim("ann", &["r"]).await.expect(200)["tasks"][0]["queue"], "r");
+    fixture.end().await;
+}

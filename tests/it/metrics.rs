@@ -357,7 +357,7 @@ async fn ended_lease_is_not_released_as_undelivered() {
         max: 1,
         lease_ms: 600_000,
         worker: "w".into(),
-        claim_digest: None,
+        claim_id: None,
     };
     let mut deliveries = Vec::new();
     // Both tasks have one key, so one shard: the second claim uses the connection of the first.

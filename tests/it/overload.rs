@@ -132,7 +132,7 @@ async fn waiting_requests_are_counted() {
         max: 1,
         lease_ms: 1000,
         worker: "w".into(),
-        claim_digest: None,
+        claim_id: None,
     };
     {
         let mut waiting = std::pin::pin!(dispatch.claim(request.clone(), Duration::from_secs(60)));

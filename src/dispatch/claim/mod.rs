@@ -24,7 +24,9 @@ use super::batcher::with_request_timeout;
 use super::metrics::Metrics;
 use super::task_spans::TaskTracer;
 use crate::background;
+use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
+use crate::domain::task::ClaimedTask;
 use crate::store::{self, Error, Shard, Store, views};
 use delivery::{Delivery, UndeliveredReleaser};
 use poll_limit::{PollLimit, Rejection};
@@ -81,8 +83,8 @@ impl ClaimEngine {
         request: ClaimRequest,
         max_wait: Duration,
     ) -> Result<Delivery, Rejection> {
-        let Some(claim_digest) = request.claim_digest else { return self.claim(request, max_wait).await };
-        let already_leased = views::claims::claimed(&self.store, &claim_digest).await?;
+        let Some(claim_id) = request.claim_id else { return self.claim(request, max_wait).await };
+        let already_leased = self.leased_under(&claim_id).await?;
         if !already_leased.is_empty() {
             return Ok(Delivery::resumed(already_leased));
         }
@@ -91,7 +93,11 @@ impl ClaimEngine {
             return Ok(delivery);
         }
         // The first request may have been in flight at the first check.
-        Ok(Delivery::resumed(views::claims::claimed(&self.store, &claim_digest).await?))
+        Ok(Delivery::resumed(self.leased_under(&claim_id).await?))
+    }
+
+    async fn leased_under(&self, claim_id: &ClaimId) -> Result<Vec<ClaimedTask>, Rejection> {
+        views::claims::claimed(&self.store, claim_id).await?.ok_or(Rejection::ClaimIdMismatch)
     }
 
     async fn wait_for_tasks(&self, request: ClaimRequest, max_wait: Duration) -> Result<Delivery, Rejection> {

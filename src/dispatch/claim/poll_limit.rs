@@ -22,6 +22,8 @@ pub(in crate::dispatch) struct PollPermit(Arc<PollLimit>);
 pub enum Rejection {
     /// The limit of waiting requests is reached, and nothing was ready.
     TooManyWaiting,
+    /// Live leases have the same claim id, for other queues.
+    ClaimIdMismatch,
     /// The store returned an error.
     Store(Error),
 }

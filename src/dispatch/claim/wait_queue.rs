@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::seq::IteratorRandom as _;
 
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
-use crate::domain::digest::Digest;
+use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::store::Error;
 
@@ -32,7 +32,7 @@ pub(super) struct WaitQueue {
     /// Number of waiters, those in a call included.
     pub(super) waiters_per_queue: HashMap<QueueName, usize>,
     /// The latest waiter of each claim id.
-    by_claim_digest: HashMap<Digest, u64>,
+    by_claim_id: HashMap<ClaimId, u64>,
     /// By queue: the shards known to have ready tasks, with their highest priority.
     ready_shards: HashMap<QueueName, BTreeMap<usize, u8>>,
     /// By shard: queues with a wake-up since the shard's call began.
@@ -63,9 +63,7 @@ impl WaitQueue {
         for queue in &request.queues {
             *self.waiters_per_queue.entry(queue.clone()).or_default() += 1;
         }
-        if let Some(earlier) =
-            request.claim_digest.and_then(|claim_digest| self.by_claim_digest.insert(claim_digest, id))
-        {
+        if let Some(earlier) = request.claim_id.and_then(|claim_id| self.by_claim_id.insert(claim_id, id)) {
             self.cancel_wait(earlier);
         }
         let failed_shards = self.unavailable_shards.clone();
@@ -116,10 +114,10 @@ impl WaitQueue {
         self.deindex(id);
         self.in_flight.remove(&id);
         let waiter = self.waiters.remove(&id)?;
-        if let Some(claim_digest) = waiter.request.claim_digest
-            && self.by_claim_digest.get(&claim_digest) == Some(&id)
+        if let Some(claim_id) = waiter.request.claim_id
+            && self.by_claim_id.get(&claim_id) == Some(&id)
         {
-            self.by_claim_digest.remove(&claim_digest);
+            self.by_claim_id.remove(&claim_id);
         }
         for queue in &waiter.request.queues {
             if let Some(count) = self.waiters_per_queue.get_mut(queue) {
@@ -293,7 +291,7 @@ mod tests {
     fn add_waiter(wait_queue: &mut WaitQueue, queues: &[&str]) -> (u64, oneshot::Receiver<Result<Delivery>>) {
         let (reply, reply_receiver) = oneshot::channel();
         let queues = queues.iter().map(|name| queue(name)).collect();
-        let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim_digest: None };
+        let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim_id: None };
         (wait_queue.add(request, reply, true), reply_receiver)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::delivery::Delivery;
-use crate::domain::digest::Digest;
+use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::store::{Error, Result};
 
@@ -21,15 +21,8 @@ pub struct ClaimRequest {
     pub lease_ms: i64,
     /// Name of the worker.
     pub worker: String,
-    /// Digest of the claim id.
-    pub claim_digest: Option<Digest>,
-}
-
-impl ClaimRequest {
-    /// Digest of a claim id. `kind` separates ids chosen by clients from ids derived from completed leases.
-    pub fn digest_of_id(kind: &str, id: &[u8]) -> Digest {
-        Digest::of(&[b"claim", kind.as_bytes(), id])
-    }
+    /// By which a repetition gets the same tasks; `None`: the claim cannot be repeated.
+    pub claim_id: Option<ClaimId>,
 }
 
 /// Receives the result of a wait.

@@ -160,8 +160,8 @@ impl Waiters {
                     break;
                 }
             }
-            let ClaimRequest { max, lease_ms, ref worker, claim_digest, .. } = *waiter.request;
-            batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_digest, queues });
+            let ClaimRequest { max, lease_ms, ref worker, claim_id, .. } = *waiter.request;
+            batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_id, queues });
             batch.ids.push(id);
             wait_queue.in_flight.insert(id);
         }

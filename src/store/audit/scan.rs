@@ -323,7 +323,7 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         lease_until: fields.int(fields::LEASE_UNTIL),
         expires_at: fields.int(fields::EXPIRES_AT),
         finished_at: fields.int(fields::FINISHED_AT),
-        claim: fields.bytes(fields::CLAIM_DIGEST).map(<[u8]>::to_vec),
+        claim: fields.bytes(fields::CLAIM_DIGEST).map(|claim| claim.iter().take(16).copied().collect()),
         dedupe: fields.bytes(fields::DEDUPE_DIGEST).map(<[u8]>::to_vec),
         dedupe_until: fields.int(fields::DEDUPE_UNTIL),
         has_stale_end_fields: !state.has_ended()

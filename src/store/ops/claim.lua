@@ -5,7 +5,7 @@ ARGV[5] max_bytes   of documents handed out; one task is always handed out
 ARGV[6] queues      number; then their names
         tokens      number, which is the maximum of tasks; then the tokens
         waiters     number; then for each: max tasks, lease_ms, worker, digest of its claim id or '', number of queues, then
-                    the index of each in the list of queues
+                    the index of each in the list of queues. The digest may have that of the queues behind it
 RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for each task, {queue, front} for each queue read,
         {queue, id} for each task passed over because it is unreadable}
         more: 1 if a limit of the call ended it; expired: 1 if expired tasks were passed over; waiter, token, queue: indexes
@@ -68,7 +68,7 @@ local function lease_to(waiter, queue, entry, id, key, task)
   local acquired = task[ACQUIRED] and digits(task[ACQUIRED] + 1) or '1'
   local command = { 'HSET', key, F.state, 'leased', F.lease_token, tokens[taken], F.lease_until, lease.until_digits,
     F.leased_at, now_digits, F.lease_ms, lease.digits, F.worker, waiter.worker, F.acquired, acquired }
-  if waiter.claim_digest ~= '' then write('SADD', base .. 'claim:' .. waiter.claim_digest, id) end
+  if waiter.claim_digest ~= '' then write('SADD', base .. 'claim:' .. string.sub(waiter.claim_digest, 1, 16), id) end
   if waiter.claim_digest ~= '' or task[CLAIM_DIGEST] then set_field(command, F.claim_digest, waiter.claim_digest) end
   writes[#writes + 1] = command
   zset_add(queue.leased_key, lease.until_digits, id)

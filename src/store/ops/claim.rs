@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::Value;
 
-use crate::domain::digest::Digest;
+use crate::domain::claim_id::ClaimId;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -27,8 +27,8 @@ pub struct WaiterRequest {
     pub lease_ms: i64,
     /// Name of the worker.
     pub worker: String,
-    /// Digest of the claim id, if the request has one.
-    pub claim_digest: Option<Digest>,
+    /// The claim id, if the request has one.
+    pub claim_id: Option<ClaimId>,
     /// Indexes in the call's list of queues, in order of preference.
     pub queues: Vec<usize>,
 }
@@ -76,7 +76,7 @@ impl<'a> ClaimCall<'a> {
             call.push_usize(waiter.max)
                 .push_int(waiter.lease_ms)
                 .push(&waiter.worker)
-                .push(waiter.claim_digest.as_ref().map_or(&[][..], |digest| digest.as_bytes()))
+                .push(waiter.claim_id.map(|claim_id| claim_id.to_bytes()).unwrap_or_default())
                 .push_usize(waiter.queues.len());
             for queue in &waiter.queues {
                 call.push_usize(queue + 1);

@@ -160,16 +160,21 @@ impl Names {
             Reply::Claimed(claimed) => (200, json!({"tasks": self.claimed(Some(claimed), &mut seen["tasks"])})),
             Reply::Transitioned(name, ended) => (200, self.moved(*name, ended)),
             Reply::Completed(results, then) => {
-                let tasks = self.claimed(then.as_ref(), &mut seen["tasks"]);
+                let (tasks, claim_problem) = match then {
+                    Some(Err(of)) => (json!([]), problem(of)),
+                    Some(Ok(claimed)) => (self.claimed(Some(claimed), &mut seen["tasks"]), Value::Null),
+                    None => (Value::Null, Value::Null),
+                };
+                if !seen["claim_problem"].is_null() {
+                    seen["claim_problem"] = problem_seen(&seen["claim_problem"]);
+                }
                 let results: Vec<Value> = match seen.get("results") {
                     // A single item, not one of a batch.
                     None => {
                         let state = results[0].as_ref().map_or("refused", |state| state.as_str());
-                        return (
-                            200,
-                            json!({"id": seen["id"], "state": state, "tasks": tasks, "claim_problem": null,
-                            "adjusted": []}),
-                        );
+                        let wanted = json!({"id": seen["id"], "state": state, "tasks": tasks,
+                            "claim_problem": claim_problem, "adjusted": []});
+                        return (200, wanted);
                     }
                     Some(_) => results.iter().map(|result| match result {
                         Ok(state) => {
@@ -185,7 +190,7 @@ impl Names {
                         result["problem"] = problem_seen(&result["problem"]);
                     }
                 }
-                (200, json!({"results": results, "tasks": tasks, "claim_problem": null}))
+                (200, json!({"results": results, "tasks": tasks, "claim_problem": claim_problem}))
             }
             Reply::Returned(results) => {
                 for result in seen["results"].as_array_mut().into_iter().flatten() {

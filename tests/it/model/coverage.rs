@@ -25,7 +25,12 @@ fn outcome(reply: &Reply) -> Vec<String> {
         Reply::Transitioned(_, ended) => vec![format!("{}{}", ended.state, if ended.repeated { " again" } else { "" })],
         Reply::Completed(results, then) => {
             let results = results.iter().map(|result| word(&result.clone().map(|state| state.to_string())));
-            results.chain(then.as_ref().map(|claimed| format!("then {}", claims(claimed)))).collect()
+            results
+                .chain(then.as_ref().map(|claimed| match claimed {
+                    Ok(claimed) => format!("then {}", claims(claimed)),
+                    Err(problem) => format!("then {}", problem.1),
+                }))
+                .collect()
         }
         Reply::Returned(results) => {
             results.iter().map(|result| word(&result.clone().map(|ended| ended.state.to_string()))).collect()
@@ -54,7 +59,7 @@ fn claims(claimed: &super::Claimed) -> String {
 const WANTED: &[(&str, &str)] = &[
     ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
     ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
-    ("claim", "none, one, many, the same again"),
+    ("claim", "none, one, many, the same again, claim_id_mismatch"),
     ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("fail", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),

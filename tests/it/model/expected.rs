@@ -141,11 +141,21 @@ impl Model {
         }
     }
 
-    fn claim(&mut self, ask: &ClaimSpec, id: Option<ClaimId>, again: bool) -> Claimed {
+    fn claim(&mut self, ask: &ClaimSpec, id: Option<ClaimId>, again: bool) -> Result<Claimed, Problem> {
         let under_id = |task: &&Task| task.lease.as_ref().is_some_and(|lease| lease.claim == id);
         let before: Vec<Task> = self.tasks.values().filter(under_id).cloned().collect();
         if again && !before.is_empty() {
-            return Claimed { tasks: before, ordered: false };
+            return Ok(Claimed { tasks: before, ordered: false });
+        }
+        let has_other_queues = |claim: &ClaimId| match (claim, &id) {
+            (ClaimId::Given(worker, id, _), Some(ClaimId::Given(own_worker, own_id, _))) => {
+                (worker, id) == (own_worker, own_id)
+            }
+            _ => false,
+        };
+        let mut live = self.tasks.values().filter_map(|task| task.lease.as_ref()?.claim.as_ref());
+        if again && live.any(has_other_queues) {
+            return Err(Problem(422, "claim_id_mismatch", None));
         }
         let mut tasks = Vec::new();
         for queue in &ask.queues {
@@ -155,7 +165,7 @@ impl Model {
                 tasks.push(self.give(name, ask, id.clone()));
             }
         }
-        Claimed { tasks, ordered: true }
+        Ok(Claimed { tasks, ordered: true })
     }
 
     /// Takes the next task of a queue; its slot moves to the rear of its priority.
@@ -202,8 +212,8 @@ impl Model {
         let accepted = ends.iter().any(Result::is_ok);
         let repeated = ends.iter().flatten().any(|ended| ended.repeated);
         let proofs = items.iter().map(|(held, _)| held.1).collect();
-        let claimed = then.filter(|_| accepted).map(|ask| match ask.claim_id {
-            Some(id) => self.claim(ask, Some(ClaimId::Given(id)), true),
+        let claimed = then.filter(|_| accepted).map(|ask| match ClaimId::given(ask) {
+            Some(id) => self.claim(ask, Some(id), true),
             None => self.claim(ask, Some(ClaimId::After(in_batch, proofs)), repeated),
         });
         Reply::Completed(ends.into_iter().map(|end| Ok(end?.state)).collect(), claimed)
@@ -358,9 +368,7 @@ impl Model {
             Call::SubmitBatch(tasks) => {
                 Ok(Reply::Batch(tasks.iter().map(|(name, spec)| self.submit(*name, spec)).collect()))
             }
-            Call::Claim(ask) => {
-                Ok(Reply::Claimed(self.claim(ask, ask.claim_id.map(ClaimId::Given), ask.claim_id.is_some())))
-            }
+            Call::Claim(ask) => self.claim(ask, ClaimId::given(ask), ask.claim_id.is_some()).map(Reply::Claimed),
             Call::Complete(held, result, then) => match self.complete_all(&[(*held, *result)], then.as_ref(), false) {
                 Reply::Completed(ends, _) if ends[0].is_err() => Err(ends[0].clone().unwrap_err()),
                 completed => Ok(completed),

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slotwheel::domain::state::State;
 
-use steps::{Name, Proof, Spec};
+use steps::{ClaimSpec, Name, Proof, Spec};
 
 const HOUR: i64 = 3_600_000;
 /// Duration of a step.
@@ -47,9 +47,19 @@ enum Verb {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum ClaimId {
-    Given(&'static str),
+    /// Worker, id, and the queues in order of their names.
+    Given(&'static str, &'static str, Vec<&'static str>),
     /// The proofs of one completion or of a batch of them.
     After(bool, Vec<Proof>),
+}
+
+impl ClaimId {
+    /// The id that the request chooses.
+    fn given(ask: &ClaimSpec) -> Option<Self> {
+        let mut queues = ask.queues.clone();
+        queues.sort_unstable();
+        ask.claim_id.map(|id| ClaimId::Given(ask.worker, id, queues))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +197,7 @@ enum Reply {
     Batch(Vec<Reply>),
     Claimed(Claimed),
     Transitioned(Name, Ended),
-    Completed(Vec<Result<State, Problem>>, Option<Claimed>),
+    Completed(Vec<Result<State, Problem>>, Option<Result<Claimed, Problem>>),
     /// The results of a batch of failures or releases.
     Returned(Vec<Result<Ended, Problem>>),
     Heartbeats(Vec<Result<(i64, bool), Problem>>),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{Cmd, FromRedisValue, cmd, pipe};
 use serde_json::value::RawValue;
-use slotwheel::domain::digest::Digest;
+use slotwheel::domain::claim_id::ClaimId;
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::{QueueName, QueueSettings};
 use slotwheel::domain::slot::{Shards, Slot};
@@ -119,7 +119,7 @@ pub fn want(max: usize, claim: Option<&[u8]>, queues: usize) -> WaiterRequest {
         max,
         lease_ms: 60_000,
         worker: "w".into(),
-        claim_digest: claim.map(|claim| Digest::of(&[claim])),
+        claim_id: claim.map(|claim| ClaimId::of_leases("lease", claim)),
         queues: (0..queues).collect(),
     }
 }

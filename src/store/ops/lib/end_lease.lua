@@ -23,7 +23,7 @@ local function end_lease(task, verb, state, run_at)
   if state == 'ready' or state == 'scheduled' then ends[6] = ends[6] + 1 end
   zset_remove(base .. 'leased:' .. queue, task.id)
   local claim = task[F.claim_digest]
-  if claim and claim ~= '' then write_last('SREM', base .. 'claim:' .. claim, task.id) end
+  if claim and claim ~= '' then write_last('SREM', base .. 'claim:' .. string.sub(claim, 1, 16), task.id) end
   return F.ended_lease_token, task[F.lease_token],
     F.ended_lease_reply, verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
 end

@@ -66,7 +66,7 @@ local function expected_score(task, kind, rest)
   elseif kind == 'retention' then
     return ENDED[state] and task[F.finished_at] + (tonumber(task[F.retain_ms]) or default_retain_ms[state] or 0) or nil, true
   elseif kind == 'claim' then
-    return state == 'leased' and task[F.claim_digest] == rest and 0 or nil, true
+    return state == 'leased' and string.sub(task[F.claim_digest] or '', 1, 16) == rest and 0 or nil, true
   end
 end
 
