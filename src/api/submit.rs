@@ -179,7 +179,12 @@ fn parse_attributes(object: &Fields<'_>, key: Option<String>) -> Result<Attribut
 fn parse_dedupe(field: &Field<'_>) -> Result<(String, DedupeMode, Option<i64>), Problem> {
     let object = field.object()?;
     let key = object.required("key")?.nonempty_text(limits::MAX_NAME_BYTES)?;
-    let modes = [("keep", DedupeMode::Keep), ("replace", DedupeMode::Replace), ("debounce", DedupeMode::Debounce)];
+    let modes = [
+        ("keep", DedupeMode::Keep),
+        ("replace", DedupeMode::Replace),
+        ("debounce", DedupeMode::Debounce),
+        ("after", DedupeMode::After),
+    ];
     let mode = object.optional("mode").map_or(Ok(DedupeMode::Keep), |field| field.one_of(&modes))?;
     let window = object.optional_int("window_ms", limits::DEDUPE_WINDOW_MS)?;
     object.deny_unknown()?;

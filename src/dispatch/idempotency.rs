@@ -183,6 +183,10 @@ async fn outcome(store: &Store, task: NewTask, submitted: Submitted) -> Result<S
             let task = task.into_task(state, at, run_at, expires_at);
             Ok(SubmitOutcome { task, is_created: true, is_deleted: false })
         }
+        Submitted::CreatedAfter { at, expires_at, after } => {
+            let task = task.into_task(State::Scheduled, at, None, expires_at);
+            Ok(SubmitOutcome { task: Task { after: Some(after), ..task }, is_created: true, is_deleted: false })
+        }
         Submitted::TooFar => Err(SubmitError::RunAtTooFar),
         Submitted::PastExpiry => Err(SubmitError::RunAtPastExpiry),
         Submitted::AlreadyStored => {

@@ -80,7 +80,7 @@ impl TaskTracer {
             return;
         }
         for (task, submitted) in replies.iter().flatten() {
-            if let Submitted::Created { at, .. } = submitted
+            if let Submitted::Created { at, .. } | Submitted::CreatedAfter { at, .. } = submitted
                 && let Some(traced) = self.spans.trace(task.id, &task.queue, &task.attributes)
             {
                 // The span starts when Redis has the task: durability takes most of the time. A span that ended then

@@ -45,10 +45,12 @@ pub enum StartTime {
 pub enum DedupeMode {
     /// Returns the existing task.
     Keep,
-    /// Replaces the content of the existing task if it is scheduled or ready.
+    /// Replaces the content of the existing task. If that is leased: as `After`, and it gets no further attempt.
     Replace,
     /// As `Replace`, and restarts its delay.
     Debounce,
+    /// Stores a task that runs once the existing one has ended, or replaces the content of such a task.
+    After,
 }
 
 /// A dedupe key and its mode.
@@ -122,6 +124,7 @@ impl NewTask {
             errors: Vec::new(),
             created_at,
             run_at,
+            after: None,
             expires_at,
             finished_at: None,
             worker: None,
@@ -197,6 +200,8 @@ pub struct Task {
     pub created_at: TimestampMs,
     /// Time from which it can be claimed; `None`: immediately.
     pub run_at: Option<TimestampMs>,
+    /// The task whose end it waits for.
+    pub after: Option<TaskId>,
     /// Deadline for its start.
     pub expires_at: Option<TimestampMs>,
     /// Time of its end.
@@ -214,7 +219,7 @@ impl Task {
     /// ended it.
     pub fn at(self, now: TimestampMs) -> Task {
         match self.expires_at.filter(|expires_at| self.state.is_waiting() && *expires_at <= now) {
-            Some(expires_at) => Task { state: State::Expired, finished_at: Some(expires_at), ..self },
+            Some(expires_at) => Task { state: State::Expired, finished_at: Some(expires_at), after: None, ..self },
             None => self,
         }
     }

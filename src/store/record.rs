@@ -55,6 +55,10 @@ fields! {
     UNCOUNTED = "I": "leases that do not count for max_acquired: not delivered, or before the last retry";
     DEDUPE_DIGEST = "D": "digest of the dedupe key";
     DEDUPE_UNTIL = "Y": "time until which the task holds that key, if not until it ends";
+    SUCCESSOR = "B": "id of the task that waits for the end of this one";
+    PREDECESSOR = "E": "id of the task whose end it waits for, which holds its dedupe key";
+    START_AT = "F": "run_at from that end on";
+    REPLACES = "G": "set if the task whose end it waits for gets no further attempt";
     LEASE_TOKEN = "t": "token of the last lease";
     LEASE_UNTIL = "u": "end of that lease";
     LEASED_AT = "h": "start of that lease";
@@ -91,7 +95,7 @@ pub(super) fn submitted_fields(task: &NewTask) -> Result<Vec<(&'static str, Vec<
     let NewTask { payload, attributes, max_attempts, max_acquired, backoff, max_run_ms, retain_ms, dedupe, .. } = task;
     let replaces = dedupe.as_ref().is_some_and(|dedupe| match dedupe.mode {
         DedupeMode::Keep => false,
-        DedupeMode::Replace | DedupeMode::Debounce => true,
+        DedupeMode::Replace | DedupeMode::Debounce | DedupeMode::After => true,
     });
     let mut fields = vec![
         (fields::DOCUMENT, encode_document(attributes, payload)?),
@@ -212,6 +216,7 @@ impl TaskHash {
             .map(|place| last.wrapping_add(place).rem_euclid(limits::MAX_ERRORS.into()));
         let errors = ring.filter_map(|index| decode_error(self.bytes(&format!("{}{index}", fields::ERROR))?)).collect();
         let leased = state == State::Leased;
+        let after = self.bytes(fields::PREDECESSOR).and_then(TaskId::from_bytes);
         Ok(Task {
             id: self.id,
             queue: self.queue()?,
@@ -229,7 +234,9 @@ impl TaskHash {
             result_dropped: self.bytes(fields::RESULT).is_some_and(is_dropped),
             errors,
             created_at: self.require(fields::CREATED_AT, self.time(fields::CREATED_AT))?,
-            run_at: self.time(fields::RUN_AT),
+            // A task that waits for another's end has no time yet.
+            run_at: self.time(fields::RUN_AT).filter(|_| after.is_none()),
+            after: after.filter(|_| state == State::Scheduled),
             expires_at: self.time(fields::EXPIRES_AT),
             finished_at: self.time(fields::FINISHED_AT).filter(|_| state.has_ended()),
             worker: self.text(fields::WORKER).map(str::to_owned),

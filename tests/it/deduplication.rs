@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Fixture, report, text};
+use crate::support::{Answer, Fixture, report, report_with, text};
 
 fn body(mode: &str, payload: i64, more: Value) -> Value {
     let mut body = json!({"queue": "q", "payload": payload, "dedupe": {"key": "d", "mode": mode}});
@@ -89,15 +89,99 @@ async fn debounce_moves_a_ready_task_to_scheduled_and_back() {
 }
 
 #[tokio::test]
-async fn replace_of_a_leased_task_creates_a_task_that_takes_the_key() {
+async fn replaced_task_has_the_fields_of_a_new_task() {
     let fixture = Fixture::start().await;
-    let first = submit(&fixture, &body("replace", 1, json!({}))).await.expect(201);
-    let claimed = fixture.claim_one("q").await;
-    let second = submit(&fixture, &body("replace", 2, json!({}))).await.expect(201);
-    assert_ne!(second["id"], first["id"]);
-    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
-    let third = submit(&fixture, &body("keep", 3, json!({}))).await.expect(200);
-    assert_eq!(third["id"], second["id"], "the end of the first did not free the second's key");
+    let old = json!({"expires_in_ms": 60_000, "max_run_ms": 5000, "retain_ms": 10_000, "tags": ["old"], "priority": 9,
+        "max_attempts": 1, "max_acquired": 1, "headers": {"a": "b"}, "backoff": {"kind": "fixed", "base_ms": 1}});
+    for new in [json!({}), old.clone()] {
+        for mode in ["replace", "debounce"] {
+            let first = submit(&fixture, &body("keep", 1, old.clone())).await.expect(201);
+            let mut replaced = submit(&fixture, &body(mode, 2, new.clone())).await.expect(200);
+            let mut fresh = new.clone();
+            fresh["dedupe"] = json!({"key": "another", "mode": mode});
+            let mut fresh = submit(&fixture, &body(mode, 2, fresh)).await.expect(201);
+            for task in [&mut replaced, &mut fresh] {
+                for name in ["id", "slot", "created_at", "expires_at", "deduplicated"] {
+                    task.as_object_mut().unwrap().remove(name);
+                }
+            }
+            assert_eq!(replaced, fresh);
+            assert_eq!(fixture.task(&first["id"]).await["expires_at"].is_null(), new == json!({}));
+            fixture.http.post("/queues/q/purge", &json!({"states": ["ready"]})).await.expect(200);
+        }
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replaced_content_gets_fresh_attempts_at_its_own_time() {
+    let fixture = Fixture::start().await;
+    for mode in ["replace", "debounce"] {
+        submit(&fixture, &body(mode, 1, json!({"max_attempts": 2}))).await.expect(201);
+        let claimed = fixture.claim_one("q").await;
+        let beat = json!({"tasks": [report_with(&claimed, json!({"progress": 7}))]});
+        fixture.http.post("/heartbeat", &beat).await.expect(200);
+        let failed = report_with(&claimed, json!({"error": {"message": "m"}, "retry_in_ms": 3_600_000}));
+        assert_eq!(fixture.http.post("/fail", &failed).await.expect(200)["state"], "scheduled");
+
+        let replaced = submit(&fixture, &body(mode, 2, json!({"max_attempts": 2}))).await.expect(200);
+        assert_eq!((&replaced["state"], &replaced["attempts"]), (&json!("ready"), &json!(0)));
+        assert_eq!((&replaced["progress"], &replaced["run_at"]), (&Value::Null, &Value::Null));
+        let claimed = fixture.claim_one("q").await;
+        assert_eq!((&claimed["payload"], &claimed["attempt"]), (&json!(2), &json!(1)));
+        let failed = report_with(&claimed, json!({"error": {"message": "m"}, "retry_in_ms": 3_600_000}));
+        assert_eq!(fixture.http.post("/fail", &failed).await.expect(200)["state"], "scheduled");
+        assert_eq!(fixture.task(&claimed["id"]).await["errors"].as_array().unwrap().len(), 2, "errors are history");
+        fixture.http.post_nothing(&format!("/tasks/{}/cancel", text(&claimed["id"]))).await.expect(200);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replace_of_a_delayed_task_keeps_its_delay() {
+    let fixture = Fixture::start().await;
+    let first = submit(&fixture, &body("replace", 1, json!({"delay_ms": 60_000}))).await.expect(201);
+    let second = submit(&fixture, &body("replace", 2, json!({}))).await.expect(200);
+    assert_eq!((&second["state"], &second["run_at"]), (&json!("scheduled"), &first["run_at"]));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn task_debounced_to_now_is_behind_the_ready_tasks_of_its_slot() {
+    let fixture = Fixture::start().await;
+    for delay_ms in [60_000, 0] {
+        let keyed = |more: Value| {
+            let mut more = more;
+            more["key"] = json!("k");
+            more
+        };
+        submit(&fixture, &body("debounce", 1, keyed(json!({"delay_ms": delay_ms})))).await.expect(201);
+        fixture.submit_with(json!({"queue": "q", "key": "k", "payload": "behind"})).await;
+        submit(&fixture, &body("debounce", 2, keyed(json!({})))).await.expect(200);
+        let claimed = fixture.claim_now("q", 2).await;
+        let order: Vec<&Value> = claimed.iter().map(|task| &task["payload"]).collect();
+        assert_eq!(order, [&json!("behind"), &json!(2)]);
+        for task in &claimed {
+            fixture.http.post("/complete", &report(task)).await.expect(200);
+        }
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replaced_task_holds_its_key_for_the_new_window() {
+    let fixture = Fixture::start().await;
+    let windowed = |payload: i64, window_ms: i64| {
+        body("replace", payload, json!({"dedupe": {"key": "d", "mode": "replace", "window_ms": window_ms}}))
+    };
+    let first = submit(&fixture, &windowed(1, 5000)).await.expect(201);
+    submit(&fixture, &windowed(2, 60_000)).await.expect(200);
+    fixture.advance(6000);
+    assert_eq!(submit(&fixture, &body("replace", 3, json!({}))).await.expect(200)["id"], first["id"]);
+    fixture.advance(100_000);
+    assert_eq!(submit(&fixture, &windowed(4, 1)).await.expect(200)["id"], first["id"]);
+    fixture.advance(1000);
+    submit(&fixture, &windowed(5, 1)).await.expect(201);
     fixture.end().await;
 }
 

@@ -65,6 +65,7 @@ mod slow_clients;
 mod startup;
 mod statistics;
 mod submit;
+mod succession;
 mod tracing;
 mod turns;
 mod upgrade;

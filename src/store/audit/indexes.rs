@@ -64,6 +64,14 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
     {
         suspects.insert(index_entry(id, claim_index(claim)));
     }
+    if let Some(predecessor) = &task.predecessor {
+        let is_named =
+            |task: &TaskSnapshot| !task.state.has_ended() && task.successor.as_deref() == Some(id.as_bytes());
+        let predecessor = TaskId::from_bytes(predecessor).and_then(|id| snapshot.tasks.get(&id));
+        if !predecessor.is_some_and(is_named) {
+            suspects.insert(Invariant::Successor(*id));
+        }
+    }
     if task.has_stale_end_fields {
         suspects.insert(Invariant::StaleEndFields(*id));
     }
@@ -154,7 +162,7 @@ fn check_dedupe_keys(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant
         let Some(digest) = task.dedupe.as_ref().filter(|_| !task.state.has_ended()) else { continue };
         let holder = snapshot.queues.get(&task.queue).and_then(|queue| queue.dedupe.get(digest));
         // Redis may expire the key slightly early by its own clock.
-        let must_hold = task.dedupe_until.is_none_or(|at| at > snapshot.now + 1000);
+        let must_hold = task.predecessor.is_none() && task.dedupe_until.is_none_or(|at| at > snapshot.now + 1000);
         if must_hold && holder.is_none_or(|(holder, _)| *holder != Some(*id)) {
             suspect_keys.entry((&task.queue, digest)).or_default().push(*id);
         }
@@ -170,7 +178,8 @@ fn check_dedupe_keys(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant
                     && task.dedupe_until.is_none_or(|at| at > snapshot.now)
             });
             let window_ended = until.is_some_and(|until| until <= snapshot.now);
-            if !window_ended && !holds && !broken {
+            let window_differs = holds && task.is_some_and(|task| task.dedupe_until != *until);
+            if window_differs || (!window_ended && !holds && !broken) {
                 suspect_keys.entry((name, digest)).or_default();
             }
         }

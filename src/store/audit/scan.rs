@@ -32,6 +32,9 @@ pub(super) struct TaskSnapshot {
     pub(super) finished_at: Option<i64>,
     pub(super) claim: Option<Vec<u8>>,
     pub(super) dedupe: Option<Vec<u8>>,
+    /// The task whose end it waits for, and the task that waits for its end.
+    pub(super) predecessor: Option<Vec<u8>>,
+    pub(super) successor: Option<Vec<u8>>,
     /// The time at which it releases its dedupe key, if not at its end.
     pub(super) dedupe_until: Option<i64>,
     /// Whether it has fields that only an ended task may have.
@@ -325,6 +328,8 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         finished_at: fields.int(fields::FINISHED_AT),
         claim: fields.bytes(fields::CLAIM_DIGEST).map(|claim| claim.iter().take(16).copied().collect()),
         dedupe: fields.bytes(fields::DEDUPE_DIGEST).map(<[u8]>::to_vec),
+        predecessor: fields.bytes(fields::PREDECESSOR).filter(|_| state == State::Scheduled).map(<[u8]>::to_vec),
+        successor: fields.bytes(fields::SUCCESSOR).map(<[u8]>::to_vec),
         dedupe_until: fields.int(fields::DEDUPE_UNTIL),
         has_stale_end_fields: !state.has_ended()
             && (fields.bytes(fields::FINISHED_AT).is_some()

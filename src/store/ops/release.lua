@@ -22,7 +22,7 @@ if last_reply then return last_reply end
 
 local RELEASE_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.lease_token, F.lease_until, F.leased_at,
   F.created_at, F.ready_at, F.queued_since, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
-  F.acquired, F.max_acquired, F.uncounted, F.attempts, F.error_count, F.worker }
+  F.acquired, F.max_acquired, F.uncounted, F.attempts, F.error_count, F.worker, F.successor }
 
 -- Returns nil if a client may end the lease, else the reply. Without a lease since, a repetition gets the first reply.
 local function check_revocation(task, hand_out)
@@ -44,7 +44,7 @@ end
 
 local function release(task, by, delay_ms)
   local state, run_at = 'ready', nil
-  if task[F.cancel_requested] then
+  if task[F.cancel_requested] or is_replaced(task) then
     state = 'cancelled'
   elseif by == 'worker' and is_last_hand_out(task) then
     state = 'dead'

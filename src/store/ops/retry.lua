@@ -12,8 +12,8 @@ COST    O(n log queue)
 if last_reply then return last_reply end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
-local RETRY_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_at, F.expires_in_ms, F.dedupe_digest, F.attempts,
-  F.acquired, F.error_count }
+local RETRY_FIELDS = { F.error_count, F.expires_in_ms, F.dedupe_digest }
+for i, name in ipairs(HOLDER_FIELDS) do table.insert(RETRY_FIELDS, i, name) end
 
 local function retry_task(task)
   if not task then return { 'unknown' } end
@@ -23,7 +23,10 @@ local function retry_task(task)
   local expired_before = expired_holders
   if digest and digest ~= '' then
     local key, holder = find_holder(queue, digest, ARGV[5], task)
-    if holder and holder ~= task then return { 'dedupe_key_taken', is_late and 'expired' or state } end
+    if holder and holder ~= task then
+      local expired = expired_holders - expired_before
+      return { 'dedupe_key_taken', is_late and 'expired' or state, expired > 0 and expired or nil }
+    end
     write('SET', key, task.id)
   end
   local expired = expired_holders - expired_before
@@ -34,6 +37,7 @@ local function retry_task(task)
   end
   local seq = next_counter('seq')
   local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '',
+    F.successor, '', F.predecessor, '', F.replaces, '',
     F.uncounted, task[F.acquired] or 0, F.error_count, tonumber(task[F.error_count]) or task[F.attempts] or 0 }
   local expires_in_ms = task[F.expires_in_ms]
   if expires_in_ms and expires_in_ms ~= '' then

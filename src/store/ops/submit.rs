@@ -28,6 +28,15 @@ pub enum Submitted {
         /// When the task expires.
         expires_at: Option<TimestampMs>,
     },
+    /// The task is stored, and waits for the end of another.
+    CreatedAfter {
+        /// Redis' time, which is the time of creation.
+        at: TimestampMs,
+        /// When the task expires.
+        expires_at: Option<TimestampMs>,
+        /// The task whose end it waits for.
+        after: TaskId,
+    },
     /// An earlier call has stored a task with this id.
     AlreadyStored,
     /// This task holds the dedupe key and stays as it is.
@@ -62,7 +71,7 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     shard
         .transitions()
         .submitted
-        .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. })));
+        .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. } | Submitted::CreatedAfter { .. })));
     shard.transitions().expired.add(expired.into_iter().sum());
     // Also if no task is new: a task may be stored by an earlier call that was not confirmed.
     call.wait_for_replicas().await?;
@@ -89,6 +98,7 @@ fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
                 DedupeMode::Keep => "keep",
                 DedupeMode::Replace => "replace",
                 DedupeMode::Debounce => "debounce",
+                DedupeMode::After => "after",
             })
             .push(dedupe.window_ms.map(|ms| ms.to_string()).unwrap_or_default()),
     };
@@ -102,6 +112,11 @@ pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<(Submitted, 
             at: TimestampMs(item.int()?),
             run_at: item.optional_time()?,
             expires_at: item.optional_time()?,
+        },
+        "created_after" => Submitted::CreatedAfter {
+            at: TimestampMs(item.int()?),
+            expires_at: item.optional_time()?,
+            after: item.id()?,
         },
         "already_stored" => Submitted::AlreadyStored,
         "existing" => Submitted::Existing(item.id()?),

@@ -4,6 +4,7 @@
 mod bookkeeping;
 mod lease_ends;
 mod submit_and_claim;
+mod succession;
 mod waiting_tasks;
 
 use std::future::Future;
@@ -166,5 +167,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(waiting_tasks::all());
     all.extend(lease_ends::all());
     all.extend(bookkeeping::all());
+    all.extend(succession::all());
     all
 }

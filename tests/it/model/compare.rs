@@ -62,6 +62,7 @@ impl Names {
         });
         let errors: Vec<Value> = errors.collect();
         let mut shown = self.content(task, seen);
+        let after = task.after.filter(|_| task.state == State::Scheduled);
         for (name, value) in [
             ("state", json!(task.state.as_str())),
             ("attempts", json!(task.attempts)),
@@ -71,6 +72,7 @@ impl Names {
             ("result_dropped", json!(false)),
             ("errors", json!(errors)),
             ("run_at", json!(task.run_at)),
+            ("after", after.map_or(Value::Null, |name| self.id(name).clone())),
             ("finished_at", json!(task.finished_at)),
             ("worker", json!(task.worker)),
             ("lease_until", json!(task.lease.as_ref().map(|lease| lease.until))),

@@ -18,6 +18,7 @@ fn outcome(reply: &Reply) -> Vec<String> {
         Err(of) => of.2.map_or(of.1.to_owned(), |state| format!("{} {state}", of.1)),
     };
     match reply {
+        Reply::Task(status, task) if task.after.is_some() => vec![format!("{status} after")],
         Reply::Task(status, task) => vec![format!("{status} {}", task.state)],
         Reply::Gone(status, _) => vec![format!("{status} gone")],
         Reply::Batch(items) => items.iter().flat_map(outcome).collect(),
@@ -59,6 +60,7 @@ fn claims(claimed: &super::Claimed) -> String {
 const WANTED: &[(&str, &str)] = &[
     ("submit", "201 ready, 201 scheduled, 200 ready, 200 scheduled, 200 leased, invalid_time"),
     ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
+    ("submit", "201 after, 200 after"),
     ("claim", "none, one, many, the same again, claim_id_mismatch"),
     ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),

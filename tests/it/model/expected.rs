@@ -5,6 +5,11 @@ use slotwheel::domain::state::State;
 use super::steps::{Call, ClaimSpec, Held, Mode, Name, Proof, Retry, Spec, Start, Target};
 use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Record, Reply, Task, Verb};
 
+/// Whether the task that holds the key gets no further attempt.
+fn replaces(mode: Mode) -> bool {
+    matches!(mode, Mode::Replace | Mode::Debounce)
+}
+
 impl Model {
     /// The task of a live lease, or the reply to the same report if it ended this lease.
     fn held(&mut self, held: Held, verb: Option<Verb>) -> Result<Result<Name, Ended>, Problem> {
@@ -72,22 +77,34 @@ impl Model {
         }
     }
 
-    /// Updates the waiting task that holds the dedupe key, or creates a task.
+    /// Updates the waiting task that holds the dedupe key or follows it, or creates a task.
     fn place(&mut self, name: Name, spec: &Spec, run_at: Option<i64>) -> (u16, Name) {
-        let now = self.now;
+        let (now, mut after, mut key_until) = (self.now, None, None);
         if let Some((key, mode, window)) = spec.dedupe {
             let key = (spec.queue, spec.key, key);
+            key_until = window.map(|hours| now + hours * HOUR);
             let holder = self.keys.get(&key).filter(|(_, until)| until.is_none_or(|until| until > now));
             if let Some(&(holder, _)) = holder {
-                if mode == Mode::Keep {
-                    return (200, holder);
-                }
-                if self.tasks[&holder].state != State::Leased {
-                    self.replace(holder, spec, mode, run_at);
-                    return (200, holder);
+                let successor = self.successor(holder);
+                let task = &self.tasks[&holder];
+                let leased = task.state == State::Leased;
+                match (mode, successor) {
+                    (Mode::Keep, Some(successor)) => return (200, successor),
+                    (Mode::Keep, None) if !(leased && task.cancel) => return (200, holder),
+                    (_, Some(successor)) => {
+                        self.replace(successor, spec, mode, run_at);
+                        return (200, successor);
+                    }
+                    _ if leased || mode == Mode::After => after = Some(holder),
+                    _ => {
+                        self.replace(holder, spec, mode, run_at);
+                        return (200, holder);
+                    }
                 }
             }
-            self.keys.insert(key, (name, window.map(|hours| now + hours * HOUR)));
+            if after.is_none() {
+                self.keys.insert(key, (name, key_until));
+            }
         }
         let task = Task {
             name,
@@ -98,11 +115,15 @@ impl Model {
             acquired: 0,
             uncounted: 0,
             cancel: false,
+            after,
+            start_at: run_at.filter(|_| after.is_some()),
+            replaces: after.is_some() && spec.dedupe.is_some_and(|(_, mode, _)| replaces(mode)),
+            key_until,
             worker: None,
             progress: None,
             result: None,
             created_at: now,
-            run_at,
+            run_at: run_at.filter(|_| after.is_none()),
             expires_at: spec.expires_in.map(|hours| now + hours * HOUR),
             finished_at: None,
             drop_at: None,
@@ -115,24 +136,44 @@ impl Model {
         let queue = self.queue(spec.queue);
         queue.known = true;
         queue.submitted += 1;
-        if run_at.is_none() {
+        if run_at.is_none() && after.is_none() {
             self.enter(name);
         }
         (201, name)
     }
 
-    /// Replaces the content of a waiting task by the submit's; debounce also restarts its delay.
+    /// Replaces the content of a waiting task by the submit's. Its time restarts with debounce, and if it waits for a
+    /// retry; that of a task that follows another with each mode but replace.
     fn replace(&mut self, name: Name, spec: &Spec, mode: Mode, run_at: Option<i64>) {
-        let now = self.now;
+        let (now, seq) = (self.now, self.seq + 1);
         let task = self.task(name);
         let (was, before) = (task.state, task.wheel_entry());
+        let window = spec.dedupe.and_then(|(_, _, window)| window);
         task.spec = spec.clone();
+        (task.attempts, task.uncounted, task.progress) = (0, task.acquired, None);
         task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
-        if mode == Mode::Debounce {
+        task.key_until = window.map(|hours| now + hours * HOUR);
+        if task.after.is_some() {
+            task.replaces |= replaces(mode);
+            task.start_at = if mode == Mode::Replace { task.start_at } else { run_at };
+            return;
+        }
+        let waits_for_retry = |&(_, _, state, at): &(_, _, State, Option<i64>)| {
+            was == State::Scheduled && state == State::Scheduled && at == task.run_at
+        };
+        let restarts = mode == Mode::Debounce || task.last.as_ref().is_some_and(waits_for_retry);
+        if restarts {
             task.run_at = run_at;
             task.state = if run_at.is_some() { State::Scheduled } else { State::Ready };
         }
-        let (state, after) = (task.state, task.wheel_entry());
+        if restarts && task.state == State::Ready {
+            task.seq = seq;
+        }
+        let (state, after, key_until) = (task.state, task.wheel_entry(), task.key_until);
+        self.seq = seq;
+        if let Some((key, _, _)) = spec.dedupe {
+            self.keys.insert((spec.queue, spec.key, key), (name, key_until));
+        }
         if was == State::Ready && (state, after) != (was, before) {
             self.vacate(spec.queue, before);
         }
@@ -265,6 +306,7 @@ impl Model {
         let seq = self.next_seq();
         let task = self.task(name);
         (task.seq, task.attempts, task.uncounted, task.cancel) = (seq, 0, task.acquired, false);
+        (task.replaces, task.after, task.key_until) = (false, None, None);
         (task.run_at, task.finished_at, task.drop_at) = (None, None, None);
         task.expires_at = spec.expires_in.map(|hours| now + hours * HOUR);
         self.enter(name);

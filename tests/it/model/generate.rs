@@ -77,6 +77,15 @@ impl ReferenceStateMachine for Trace {
             Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
             _ => Vec::new(),
         };
+        // Upkeep makes the successor of a completed task ready, before or after the claim that follows.
+        let successor = |Held(target, _): &Held| match target {
+            Target::Task(name) => model.successor(*name).is_some(),
+            Target::NoTask => false,
+        };
+        let claims_next = matches!(call, Call::Complete(_, _, Some(_)) | Call::CompleteBatch(_, Some(_)));
+        if claims_next && call.held_leases().iter().any(successor) {
+            return false;
+        }
         let fresh = names.first().is_none_or(|first| model.made.iter().all(|name| name < first));
         fresh
             && call.held_leases().iter().all(|Held(target, proof)| {
@@ -205,8 +214,11 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
 /// A task; as an item of a batch it replaces no other: what of a batch goes into one script is not said, and a slot that
 /// is emptied and filled in one keeps its turn.
 fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
-    let modes =
-        if in_batch { vec![Mode::Keep] } else { vec![Mode::Keep, Mode::Replace, Mode::Debounce, Mode::Debounce] };
+    let modes = if in_batch {
+        vec![Mode::Keep]
+    } else {
+        vec![Mode::Keep, Mode::Replace, Mode::Debounce, Mode::Debounce, Mode::After, Mode::After]
+    };
     let start = prop_oneof![
         20 => Just(Start::In(0)),
         5 => (1..4i64).prop_map(Start::In),

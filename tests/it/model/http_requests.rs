@@ -149,6 +149,7 @@ fn submitted(spec: &Spec) -> Value {
                 Mode::Keep => "keep",
                 Mode::Replace => "replace",
                 Mode::Debounce => "debounce",
+                Mode::After => "after",
             };
             let body = json!({"key": key, "mode": mode});
             window.map_or(body.clone(), |hours| joined(body, json!({"window_ms": hours * HOUR})))

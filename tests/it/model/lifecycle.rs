@@ -130,8 +130,31 @@ impl Model {
         self.free_key(name);
     }
 
+    /// The task that waits for the end of another.
+    pub(super) fn successor(&self, name: Name) -> Option<Name> {
+        let follows = |task: &&Task| task.state == State::Scheduled && task.after == Some(name);
+        self.tasks.values().find(follows).map(|task| task.name)
+    }
+
+    /// Whether the task gets no further attempt, because the one that waits for its end replaces it.
+    pub(super) fn is_replaced(&self, name: Name) -> bool {
+        self.successor(name).is_some_and(|successor| self.tasks[&successor].replaces)
+    }
+
+    /// Frees the dedupe key of a task. Its successor gets the key, and waits for its own time only.
     fn free_key(&mut self, name: Name) {
         self.keys.retain(|_, (holder, _)| *holder != name);
+        let (now, Some(successor)) = (self.now, self.successor(name)) else { return };
+        let task = self.task(successor);
+        (task.after, task.replaces) = (None, false);
+        task.run_at = Some(task.start_at.unwrap_or(now).max(now));
+        let (spec, until) = (task.spec.clone(), task.key_until);
+        let Some((key, _, _)) = spec.dedupe else { return };
+        let key = (spec.queue, spec.key, key);
+        let is_free = self.keys.get(&key).is_none_or(|(_, until)| until.is_some_and(|until| until <= now));
+        if is_free && until.is_none_or(|until| until > now) {
+            self.keys.insert(key, (successor, until));
+        }
     }
 
     pub(super) fn remove(&mut self, name: Name) {
@@ -161,13 +184,13 @@ impl Model {
 
     /// Counts a failed attempt; the next one follows after `wait`, if any is left.
     pub(super) fn end_badly(&mut self, name: Name, verb: Verb, kind: &'static str, wait: Option<i64>) -> Ended {
-        let now = self.now;
+        let (now, is_replaced) = (self.now, self.is_replaced(name));
         let task = self.task(name);
         task.attempts += 1;
         task.errors.push(task.failure(now, task.attempts, kind));
         let (state, run_at) = match wait {
             _ if task.cancel => (State::Cancelled, None),
-            Some(wait) if task.attempts < task.spec.max_attempts => task.state_after(wait, now),
+            Some(wait) if task.attempts < task.spec.max_attempts && !is_replaced => task.state_after(wait, now),
             _ => (State::Dead, None),
         };
         self.end_lease(name, verb, state, run_at)
@@ -176,11 +199,11 @@ impl Model {
     /// Ends a lease at the request of its worker, or of a client, without an attempt. After its last delivery the task of
     /// the worker is dead.
     pub(super) fn end_early(&mut self, name: Name, verb: Verb, delay: i64) -> Ended {
-        let now = self.now;
+        let (now, is_replaced) = (self.now, self.is_replaced(name));
         let task = self.task(name);
         let is_last = verb == Verb::Release
             && task.spec.max_acquired.is_some_and(|max| max > 0 && task.acquired - task.uncounted >= max);
-        let (state, run_at) = match task.cancel {
+        let (state, run_at) = match task.cancel || is_replaced {
             true => (State::Cancelled, None),
             false if is_last => (State::Dead, None),
             false => task.state_after(delay * HOUR, now),

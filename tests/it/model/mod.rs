@@ -94,6 +94,13 @@ struct Task {
     /// Of these, the number before the last retry.
     uncounted: u32,
     cancel: bool,
+    /// The task whose end it waits for, and its own time from then on.
+    after: Option<Name>,
+    start_at: Option<i64>,
+    /// Whether the task whose end it waits for gets no further attempt.
+    replaces: bool,
+    /// End of its dedupe window.
+    key_until: Option<i64>,
     worker: Option<&'static str>,
     progress: Option<u8>,
     result: Option<u8>,

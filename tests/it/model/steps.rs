@@ -49,6 +49,7 @@ pub enum Mode {
     Keep,
     Replace,
     Debounce,
+    After,
 }
 
 /// A task as it is submitted: the body of the request.

@@ -7,7 +7,7 @@
 -- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease, errors
 local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
   F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
-  F.error_count }
+  F.error_count, F.successor }
 local dead_retain_ms, other_retain_ms = ARGV[5], ARGV[6]
 
 -- Returns the task's next state, and when it runs, if later. `wait_ms` nil: no further attempt.
@@ -16,7 +16,7 @@ local function fail_attempt(task, verb, report, wait_ms)
   local state, run_at = 'ready', nil
   if task[F.cancel_requested] then
     state = 'cancelled'
-  elseif not wait_ms or attempt >= tonumber(task[F.max_attempts]) then
+  elseif not wait_ms or is_replaced(task) or attempt >= tonumber(task[F.max_attempts]) then
     state = 'dead'
   elseif (tonumber(task[F.expires_at]) or now + 1) <= now then
     state = 'expired'

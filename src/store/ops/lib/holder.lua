@@ -1,25 +1,51 @@
--- holder: the task that holds a dedupe key.
+-- holder: the task that holds a dedupe key, and the one that waits for its end.
 --
--- defines: find_holder, expired_holders
--- needs: clock, transaction, dedupe, stop_waiting, expiry
+-- defines: HOLDER_FIELDS, find_holder, ends_with_lease, expired_holders
+-- needs: clock, transaction, dedupe, free_dedupe, stop_waiting, expiry
 local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
-local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.completion_watched, F.retain_ms }
--- Holders that this call has found expired.
+local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.run_at, F.expires_at, F.completion_watched, F.retain_ms,
+  F.attempts, F.max_attempts, F.acquired, F.lease_until, F.cancel_requested, F.ended_lease_reply, F.dedupe_until, F.successor,
+  F.predecessor, F.start_at }
+-- Tasks that this call has found expired.
 local expired_holders = 0
 
--- Returns the dedupe key, and the task that holds it, nil if there is none. A holder that has expired ends; the caller
--- takes its key. `known`: a task that the call has loaded.
+local function expire_holder(task, retain_ms)
+  -- The key is not freed: the caller or a successor takes it.
+  task[F.dedupe_digest] = false
+  expire(task, retain_ms)
+  expired_holders = expired_holders + 1
+end
+
+-- Returns the dedupe key, the task that holds it, nil if there is none, and the task that waits for the holder's end. Such
+-- tasks that have expired end; if the holder is none, the caller takes the key. `known` is a task that the call has loaded
+-- with these fields: if it has expired and has no successor, the caller makes it ready again.
 local function find_holder(queue, digest, retain_ms, known)
   local key, id, until_ms = read_dedupe(queue, digest)
-  if not id or (until_ms and until_ms <= now) then return key, nil end
-  if known and id == known.id then return key, known end
-  local holder = load_task(id, HOLDER_FIELDS)
+  if not id or (until_ms and until_ms <= now) then return key end
+  local holder = known and id == known.id and known or load_task(id, HOLDER_FIELDS)
   -- An ended task holds no key: its record should have been deleted when it ended.
-  if not holder or not HOLDS_KEY[holder[F.state]] then return key, nil end
-  if has_expired(holder) then
-    expire(holder, retain_ms)
-    expired_holders = expired_holders + 1
-    return key, nil
+  if not holder or not HOLDS_KEY[holder[F.state]] then return key end
+  local successor = holder[F.successor]
+  if not successor or successor == '' or (known and successor == known.id) then
+    successor = nil
+  else
+    successor = load_task(successor, HOLDER_FIELDS)
   end
-  return key, holder
+  if not successor or successor[F.state] ~= 'scheduled' or successor[F.predecessor] ~= holder.id then
+    successor = nil
+  elseif has_expired(successor) then
+    expire_holder(successor, retain_ms)
+    successor = nil
+  end
+  if not has_expired(holder) or (holder == known and not successor) then return key, holder, successor end
+  expire_holder(holder, retain_ms)
+  if successor then start_successor(successor, key) end
+  return key, successor
+end
+
+-- Returns whether the leased task ends with its lease, unless a completion is accepted before.
+local function ends_with_lease(task)
+  local is_last = tonumber(task[F.attempts] or 0) + 1 >= tonumber(task[F.max_attempts])
+    or (tonumber(task[F.expires_at]) or now + 1) <= now
+  return task[F.cancel_requested] or (is_last and tonumber(task[F.lease_until]) <= now)
 end
