@@ -305,7 +305,7 @@ impl From<SubmitError> for Problem {
                 Problem::at("/run_at", Code::InvalidTime, "run_at must lie within 10 years of now")
             }
             SubmitError::RunAtPastExpiry => {
-                let detail = "run_at must lie before the expiry, which is expires_in_ms from now";
+                let detail = "run_at, or the time of the task that is replaced, must lie before the expiry, which is expires_in_ms from now";
                 Problem::at("/run_at", Code::InvalidTime, detail)
             }
             SubmitError::Store(error) => error.into(),

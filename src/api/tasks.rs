@@ -118,6 +118,7 @@ pub(super) async fn run(Shared(api): Shared<Api>, PathId(id): PathId, _body: Emp
     let before = read_task(&api, id).await?;
     match api.dispatch.ops().run_now(id).await? {
         RunNow::Ready | RunNow::AlreadyReady => changed_task_response(&api, before, State::Ready).await,
+        RunNow::Waits => changed_task_response(&api, before, State::Scheduled).await,
         RunNow::Expired => not_waiting(State::Expired),
         RunNow::NotWaiting(state) => not_waiting(state),
         RunNow::Unknown => Err(Problem::task_not_found()),

@@ -12,7 +12,7 @@ use crate::support::{Fixture, report, report_with, text};
 async fn waiting_task_expires() {
     let fixture = Fixture::start().await;
     let ready = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await["id"].clone();
-    let body = json!({"queue": "q", "expires_in_ms": 5000, "delay_ms": 60_000});
+    let body = json!({"queue": "q", "expires_in_ms": 5000, "delay_ms": 4000});
     let scheduled = fixture.submit_with(body).await["id"].clone();
     fixture.advance(5000);
     fixture.until_state(&ready, "expired").await;
@@ -56,7 +56,7 @@ async fn without_upkeep() -> Fixture {
 async fn past_expiry(fixture: &Fixture) -> [Value; 2] {
     let body = |delay_ms: i64| json!({"queue": "q", "expires_in_ms": 1_000_000, "delay_ms": delay_ms});
     let ready = fixture.submit_with(body(0)).await["id"].clone();
-    let scheduled = fixture.submit_with(body(2_000_000)).await["id"].clone();
+    let scheduled = fixture.submit_with(body(900_000)).await["id"].clone();
     fixture.advance(1_000_001);
     [ready, scheduled]
 }
@@ -81,7 +81,7 @@ async fn ticks_with_a_deadline_and_a_dedupe_key_each_run() {
 async fn dedupe_key_of_a_task_past_its_expiry_is_free_in_every_mode() {
     let fixture = without_upkeep().await;
     for mode in ["keep", "replace", "debounce"] {
-        for delay_ms in [0, 2_000_000] {
+        for delay_ms in [0, 900_000] {
             let body = |payload: i64, delay_ms: i64| {
                 json!({"queue": "q", "payload": payload, "expires_in_ms": 1_000_000, "delay_ms": delay_ms,
                     "dedupe": {"key": "d", "mode": mode}})

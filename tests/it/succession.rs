@@ -239,6 +239,30 @@ async fn task_past_its_expiry_leaves_its_key_to_its_successor() {
 }
 
 #[tokio::test]
+async fn successor_that_is_run_now_waits_for_its_predecessor_only() {
+    let fixture = Fixture::start().await;
+    let (claimed, successor) = pair(&fixture, "after", json!({"delay_ms": 600_000})).await;
+    let path = format!("/tasks/{}/run", text(&successor["id"]));
+    let task = fixture.http.post_nothing(&path).await.expect(200);
+    assert_eq!((&task["state"], &task["after"]), (&json!("scheduled"), &claimed["id"]));
+    complete(&fixture, &claimed).await;
+    run_only(&fixture, 2).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn replaced_task_that_would_expire_before_its_time_is_rejected() {
+    let fixture = Fixture::start().await;
+    submit(&fixture, "after", 1, json!({"delay_ms": 600_000})).await.expect(201);
+    let late = json!({"expires_in_ms": 600_000});
+    assert_eq!(submit(&fixture, "replace", 2, late.clone()).await.problem(422).0, "invalid_time");
+    submit(&fixture, "after", 3, json!({"delay_ms": 600_000})).await.expect(201);
+    assert_eq!(submit(&fixture, "replace", 4, late.clone()).await.problem(422).0, "invalid_time");
+    submit(&fixture, "debounce", 5, late).await.expect(200);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn pair_that_ends_in_one_call_leaves_no_key() {
     let fixture = Fixture::with_shards(1).await;
     let store = fixture.store().await;

@@ -1,10 +1,10 @@
 --[[ run_now: makes scheduled tasks ready before their time, behind the tasks that are ready. A task that has expired ends as
-expired.
+expired. A task that waits for the end of another waits on, without a time of its own.
 
 KEYS    scheduled:<queue>
 ARGV[5] retain_ms   how long an expired task without its own retention is kept
 ARGV[6] count       of tasks; then the ids
-RETURNS {'run'} | {'already_ready'} | {'expired'} | {'not_waiting', state} | {'unknown'}, for each task
+RETURNS {'run'} | {'waits'} | {'already_ready'} | {'expired'} | {'not_waiting', state} | {'unknown'}, for each task
 MOVES   scheduled -> ready | expired, ready -> expired
 COST    O(n log queue)
 ]]
@@ -19,6 +19,10 @@ local function run_now(task)
   end
   if state == 'ready' then return { 'already_ready' } end
   if state ~= 'scheduled' then return { 'not_waiting', state } end
+  if (task[F.dedupe_digest] or '') ~= '' and (call('HGET', task.key, F.predecessor) or '') ~= '' then
+    write('HSET', task.key, F.start_at, '')
+    return { 'waits' }
+  end
   local seq = next_counter('seq')
   zset_remove(base .. 'scheduled:' .. queue, task.id)
   write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.run_at, now)

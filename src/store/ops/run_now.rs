@@ -17,6 +17,8 @@ pub(super) static SCRIPT: Script =
 pub enum RunNow {
     /// The task was scheduled, and is ready now.
     Ready,
+    /// The task waits for the end of another, and is ready then.
+    Waits,
     /// The task had been ready before.
     AlreadyReady,
     /// The task waited past its time of expiry, and is expired now.
@@ -44,6 +46,7 @@ pub async fn run_now(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Resu
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<RunNow> {
     Ok(match item.text()?.as_str() {
         "run" => RunNow::Ready,
+        "waits" => RunNow::Waits,
         "already_ready" => RunNow::AlreadyReady,
         "expired" => RunNow::Expired,
         "not_waiting" => RunNow::NotWaiting(item.state()?),

@@ -101,7 +101,16 @@ end
 -- waits for the retry of its old content; a successor's with each mode but replace.
 local function replace(old, new)
   local options, queue, slot, was, priority = new.options, old[F.queue], old[F.slot], old[F.state], new[F.priority]
-  local is_successor = (old[F.predecessor] or '') ~= ''
+  local is_successor, due = (old[F.predecessor] or '') ~= '', nil
+  local waits_until = string.match(old[F.ended_lease_reply] or '', '^%a+ scheduled (%d+)$')
+  local restarts = options.mode == 'debounce' or (was == 'scheduled' and tonumber(waits_until) == tonumber(old[F.run_at]))
+  if is_successor then
+    due = options.mode == 'replace' and tonumber(old[F.start_at])
+  else
+    due = was == 'scheduled' and not restarts and tonumber(old[F.run_at])
+  end
+  -- It would expire before the time that it keeps.
+  if due and options.expires_at and due >= options.expires_at then return { 'past_expiry' } end
   local command = { 'HSET', old.key, F.priority, priority, F.expires_at, options.expires_at or '', F.expires_in_ms,
     options.expires_at and options.expires_in_ms or '', F.dedupe_until, options.until_ms or '', F.attempts, 0,
     F.uncounted, old[F.acquired] or 0, F.progress, '' }
@@ -118,8 +127,7 @@ local function replace(old, new)
     return { 'replaced', old.id }
   end
   hold_key(old.id, options)
-  local state, seq, waits_until = was, old[F.seq], string.match(old[F.ended_lease_reply] or '', '^%a+ scheduled (%d+)$')
-  local restarts = options.mode == 'debounce' or (was == 'scheduled' and tonumber(waits_until) == tonumber(old[F.run_at]))
+  local state, seq = was, old[F.seq]
   if restarts then
     state = options.run_at and 'scheduled' or 'ready'
     set_field(command, F.run_at, options.run_at or '')

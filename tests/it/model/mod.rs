@@ -1,6 +1,7 @@
 //! A model of the whole life of tasks in plain Rust: no I/O, one shard, one operation at a time.
 //!
-//! This file has the state; `lifecycle` has the transitions, `expected` the effect and reply of each request. `steps`
+//! This file has the state; `lifecycle` has the transitions, `expected` the effect and reply of each request, `submits`
+//! those of a submit. `steps`
 //! are the steps of a trace, `generate` makes traces, `driver` and `http_requests` play one against servers and this
 //! model, and `compare` finds differences.
 //!
@@ -16,6 +17,7 @@ mod generate;
 mod http_requests;
 mod lifecycle;
 mod steps;
+mod submits;
 
 use std::collections::{BTreeMap, BTreeSet};
 

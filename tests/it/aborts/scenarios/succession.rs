@@ -10,6 +10,7 @@ use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
 use slotwheel::store::ops::release::Releaser;
 use slotwheel::store::ops::retry::retry;
+use slotwheel::store::ops::run_now::run_now;
 
 use super::{
     Scenario, call_off, expiring, fail_with, failure, finish, forget, give_back, keyed, later, leased, scenario,
@@ -107,6 +108,9 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { call_off(lab, &[11]).await? }
         ),
+        scenario!("run_now", "a successor", |lab| { leased_pair(lab, delayed(12)).await? }, |lab| {
+            run_now(lab.shard(), &mut Caller::new(), &[id(12)]).await?;
+        }),
         scenario!("delete", "with a successor", |lab| { waiting_pair(lab).await? }, |lab| {
             forget(lab, DeleteReason::Purge(vec![State::Ready]), &[11]).await?;
         }),
