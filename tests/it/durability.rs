@@ -85,7 +85,7 @@ async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
     // The replica is frozen, and the master has not noticed yet: the write is not confirmed.
     replica.freeze();
     let body = json!({"queue": "q", "payload": "here"}).to_string();
-    let key = [("idempotency-key", "once"), ("content-type", "application/json")];
+    let key = [("idempotency-key", "once")];
     let answer = fixture.http.post_with("/tasks", &key, body.as_bytes()).await;
     assert_eq!(answer.problem(503).0, "not_replicated");
     let metrics = Exposition::older(&fixture.http.get("/metrics").await.text);

@@ -254,7 +254,7 @@ async fn successor_that_is_run_now_waits_for_its_predecessor_only() {
 async fn replaced_task_that_would_expire_before_its_time_is_rejected() {
     let fixture = Fixture::start().await;
     submit(&fixture, "after", 1, json!({"delay_ms": 600_000})).await.expect(201);
-    let late = json!({"expires_in_ms": 600_000});
+    let late = json!({"expires_in_ms": 500_000});
     assert_eq!(submit(&fixture, "replace", 2, late.clone()).await.problem(422).0, "invalid_time");
     submit(&fixture, "after", 3, json!({"delay_ms": 600_000})).await.expect(201);
     assert_eq!(submit(&fixture, "replace", 4, late.clone()).await.problem(422).0, "invalid_time");

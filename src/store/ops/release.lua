@@ -29,7 +29,11 @@ local function check_revocation(task, hand_out)
   if not task then return { 'unknown' } end
   local state = task[F.state]
   if hand_out ~= '' and task[F.acquired] ~= hand_out then return { 'lease_lost', state } end
-  if state == 'leased' then return lease_end(task) <= now and { 'lease_lost', state } or nil end
+  if state == 'leased' then
+    local lease_until = tonumber(task[F.lease_until])
+    local is_lost = lease_until <= now and (lease_end(task, lease_until)) <= now
+    return is_lost and { 'lease_lost', state } or nil
+  end
   local ended_by, ended_in, run_at = string.match(call('HGET', task.key, F.ended_lease_reply) or '', '^(%a+) (%a+) (%d*)$')
   if ended_by == 'revoke' and (state == ended_in or state == 'ready' or state == 'scheduled') then
     return { 'repeated', state, state == ended_in and run_at or '' }

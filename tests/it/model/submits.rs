@@ -41,6 +41,7 @@ impl Model {
             Start::In(_) | Start::Past => None,
         };
         let Some((status, name)) = self.place(name, spec, run_at) else {
+            record_key.map(|key| self.records.remove(&key));
             return Reply::Problem(Problem(422, "invalid_time", None));
         };
         if let Some(record) = record_key.and_then(|key| self.records.get_mut(&key)) {
