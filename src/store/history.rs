@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 
 use super::error::{Error, Result};
-use super::memory::MemoryReading;
+use super::memory::{MemoryReading, RELIEVED_PERCENT};
 use super::ops::delete::{DeleteReason, Deleted, delete};
 use super::redis::reply::text;
 use super::shard::{Caller, Shard, Store};
@@ -26,6 +26,8 @@ use crate::domain::state::State;
 const MAX_TIME: Duration = Duration::from_millis(500);
 /// The pause after a making of room that found no task to delete.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Tasks of the first call. Each further call takes twice as many, at most 500.
+const FIRST_BATCH: usize = 16;
 /// Queues read by one call, and by one making of room.
 const QUEUES_PER_CALL: usize = 250;
 const MAX_QUEUES: usize = 5000;
@@ -59,12 +61,12 @@ pub async fn sample_history(shard: &Shard) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the tasks of the shard that ended first, until at most `until_percent` of the limit is in use. Returns their
-/// number: 0 if nothing is left to delete. Concurrent calls share one run.
+/// Deletes the tasks of the shard that ended first, until memory is no longer short. Returns their number: 0 if nothing
+/// is left to delete. Concurrent calls share one run.
 ///
 /// # Errors
 /// The first error of a call. Tasks deleted before it stay deleted.
-pub async fn make_room(shard: &Shard, until_percent: u64) -> Result<u64> {
+pub async fn make_room(shard: &Shard) -> Result<u64> {
     let gauge = &shard.memory;
     let called_at = Instant::now();
     let mut caller = gauge.making_room.lock().await;
@@ -74,16 +76,16 @@ pub async fn make_room(shard: &Shard, until_percent: u64) -> Result<u64> {
     if called_at.checked_sub(RETRY_DELAY).and_then(|since| gauge.made_room_since(since)) == Some(0) {
         return Ok(0);
     }
-    let deleted = delete_oldest(shard, &mut caller, until_percent).await?;
+    let deleted = delete_oldest(shard, &mut caller).await?;
     gauge.set_made_room(deleted);
     Ok(deleted)
 }
 
-async fn delete_oldest(shard: &Shard, caller: &mut Caller, until_percent: u64) -> Result<u64> {
+async fn delete_oldest(shard: &Shard, caller: &mut Caller) -> Result<u64> {
     let started = Instant::now();
-    let (mut deleted, mut batch) = (0, shard.memory.first_batch);
+    let (mut deleted, mut batch) = (0, FIRST_BATCH);
     let mut history: Option<OldestFirst> = None;
-    while started.elapsed() < MAX_TIME && read_memory(shard).await?.is_above(until_percent) {
+    while started.elapsed() < MAX_TIME && read_memory(shard).await?.is_above(RELIEVED_PERCENT) {
         let oldest = match &mut history {
             Some(oldest) => oldest,
             None => history.insert(OldestFirst::read(shard).await?),

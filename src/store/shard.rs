@@ -49,7 +49,7 @@ impl Store {
                 index,
                 keys: keys.clone(),
                 breaker: Arc::new(CircuitBreaker::new(index)),
-                memory: Arc::new(MemoryGauge::new(layout.count())),
+                memory: Arc::default(),
                 clock: Arc::new(ShardClock::new(
                     index,
                     client.clone(),

@@ -48,6 +48,9 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
     let delayed = post!("/tasks", json!({"queue": "q", "payload": 9, "delay_ms": 1_800_000}));
     let answer = fixture.http.post_with("/tasks", &[("idempotency-key", "k")], br#"{"queue":"other"}"#).await;
     note(answer.status, answer.json());
+    let refused = br#"{"queue":"other","run_at":"9000-01-01T00:00:00Z"}"#;
+    let answer = fixture.http.post_with("/tasks", &[("idempotency-key", "refused")], refused).await;
+    note(answer.status, answer.json());
     let mut held = Vec::new();
     for _ in 0..6 {
         let tasks = post!("/claim", json!({"queues": ["q"], "worker": "w", "wait_ms": 5000}));
