@@ -68,10 +68,9 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     }
     let (outcomes, expired): (Vec<Submitted>, Vec<u64>) =
         super::parse_items(call.send().await?, tasks.len(), parse_item)?.into_iter().unzip();
-    shard
-        .transitions()
-        .submitted
-        .add(count_matching(&outcomes, |outcome| matches!(outcome, Submitted::Created { .. } | Submitted::CreatedAfter { .. })));
+    shard.transitions().submitted.add(count_matching(&outcomes, |outcome| {
+        matches!(outcome, Submitted::Created { .. } | Submitted::CreatedAfter { .. })
+    }));
     shard.transitions().expired.add(expired.into_iter().sum());
     // Also if no task is new: a task may be stored by an earlier call that was not confirmed.
     call.wait_for_replicas().await?;
