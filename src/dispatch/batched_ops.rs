@@ -10,6 +10,7 @@ use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::metrics::HistogramSnapshot;
 use crate::store::history::make_room;
+use crate::store::memory::ROOM_PERCENT;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::delete::{DeleteReason, Deleted};
 use crate::store::ops::fail::Failure;
@@ -164,7 +165,7 @@ const MAX_ROOMS: usize = 5;
 
 /// Whether the call was rejected because Redis is full, and ended tasks have been deleted since.
 async fn has_made_room<T>(shard: &Shard, outcome: &Result<T>) -> bool {
-    matches!(outcome, Err(Error::Full(_))) && make_room(shard).await.is_ok_and(|deleted| deleted > 0)
+    matches!(outcome, Err(Error::Full(_))) && make_room(shard, ROOM_PERCENT).await.is_ok_and(|deleted| deleted > 0)
 }
 
 async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Deleted>> {

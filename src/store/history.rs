@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::cmd;
 
 use super::error::{Error, Result};
-use super::memory::{MemoryReading, RELIEVED_PERCENT};
-use super::ops::delete::{DeleteReason, Deleted, delete};
+use super::memory::MemoryReading;
+use super::ops::delete::DeleteReason;
+use super::queues::delete_readable;
 use super::redis::reply::text;
 use super::shard::{Caller, Shard, Store};
 use super::views::ended::{EndedList, ended_lists, oldest_ended};
@@ -26,8 +27,6 @@ use crate::domain::state::State;
 const MAX_TIME: Duration = Duration::from_millis(500);
 /// The pause after a making of room that found no task to delete.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Tasks of the first call. Each further call takes twice as many, at most 500.
-const FIRST_BATCH: usize = 16;
 /// Queues read by one call, and by one making of room.
 const QUEUES_PER_CALL: usize = 250;
 const MAX_QUEUES: usize = 5000;
@@ -61,12 +60,12 @@ pub async fn sample_history(shard: &Shard) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the tasks of the shard that ended first, until memory is no longer short. Returns their number: 0 if nothing
-/// is left to delete. Concurrent calls share one run.
+/// Deletes the tasks of the shard that ended first, until at most `until_percent` of the limit is in use. Returns their
+/// number: 0 if nothing is left to delete. Concurrent calls share one run.
 ///
 /// # Errors
 /// The first error of a call. Tasks deleted before it stay deleted.
-pub async fn make_room(shard: &Shard) -> Result<u64> {
+pub async fn make_room(shard: &Shard, until_percent: u64) -> Result<u64> {
     let gauge = &shard.memory;
     let called_at = Instant::now();
     let mut caller = gauge.making_room.lock().await;
@@ -76,16 +75,17 @@ pub async fn make_room(shard: &Shard) -> Result<u64> {
     if called_at.checked_sub(RETRY_DELAY).and_then(|since| gauge.made_room_since(since)) == Some(0) {
         return Ok(0);
     }
-    let deleted = delete_oldest(shard, &mut caller).await?;
+    let deleted = delete_oldest(shard, &mut caller, until_percent).await?;
     gauge.set_made_room(deleted);
     Ok(deleted)
 }
 
-async fn delete_oldest(shard: &Shard, caller: &mut Caller) -> Result<u64> {
+async fn delete_oldest(shard: &Shard, caller: &mut Caller, until_percent: u64) -> Result<u64> {
     let started = Instant::now();
-    let (mut deleted, mut batch) = (0, FIRST_BATCH);
+    let (mut deleted, mut batch) = (0, shard.memory.first_batch);
     let mut history: Option<OldestFirst> = None;
-    while started.elapsed() < MAX_TIME && read_memory(shard).await?.is_above(RELIEVED_PERCENT) {
+    // A call that Redis has rejected needs room, also if its own buffers were what exceeded the limit.
+    while started.elapsed() < MAX_TIME && (deleted == 0 || read_memory(shard).await?.is_above(until_percent)) {
         let oldest = match &mut history {
             Some(oldest) => oldest,
             None => history.insert(OldestFirst::read(shard).await?),
@@ -94,8 +94,7 @@ async fn delete_oldest(shard: &Shard, caller: &mut Caller) -> Result<u64> {
         if ids.is_empty() {
             break;
         }
-        let outcomes = delete(shard, caller, &DeleteReason::MemoryShort, &ids).await?;
-        deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count() as u64;
+        deleted += delete_readable(shard, caller, &DeleteReason::MemoryShort, &ids).await? as u64;
         batch = (2 * batch).min(limits::MAX_CALL_ITEMS);
     }
     Ok(deleted)
@@ -237,8 +236,7 @@ async fn bound_list(
             let ids: Vec<TaskId> = here.map(|(_, id, _)| *id).collect();
             if !ids.is_empty() {
                 calls += 1;
-                let outcomes = delete(shard, caller, &DeleteReason::BeyondMaximum, &ids).await?;
-                deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count();
+                deleted += delete_readable(shard, caller, &DeleteReason::BeyondMaximum, &ids).await?;
             }
         }
         if deleted == 0 {

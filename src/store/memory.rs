@@ -8,8 +8,11 @@ use crate::domain::queue::QueueName;
 
 /// Above this share of `maxmemory`, in percent, ended tasks are deleted.
 pub const SHORT_PERCENT: u64 = 90;
-/// Ended tasks are deleted until no more than this share is in use.
+/// Upkeep deletes ended tasks until no more than this share is in use.
 pub const RELIEVED_PERCENT: u64 = 85;
+/// A rejected call deletes ended tasks of its shard until no more than this share is in use. Upkeep deletes the rest, in all
+/// shards alike.
+pub const ROOM_PERCENT: u64 = 95;
 
 /// A reading of the memory of a master.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +90,8 @@ pub fn memory_totals<'a>(gauges: impl Iterator<Item = &'a MemoryGauge>) -> Optio
 /// The memory of one shard, as a server last read it.
 #[derive(Default, Debug)]
 pub struct MemoryGauge {
+    /// Tasks of the first call that makes room. Each further call takes twice as many.
+    pub(super) first_batch: usize,
     state: Mutex<State>,
     /// The caller that deletes ended tasks to make room; locked meanwhile.
     pub(super) making_room: tokio::sync::Mutex<Caller>,
@@ -107,10 +112,17 @@ struct State {
     after: Option<QueueName>,
 }
 
+/// The tasks that all shards together delete first when memory is short.
+const FIRST_TASKS: u16 = 16;
 /// The part of the last sample in the mean.
 const SAMPLE_WEIGHT: f64 = 0.2;
 
 impl MemoryGauge {
+    /// Returns the gauge of one of `shards` shards, which may make room at the same time.
+    pub fn new(shards: u16) -> Self {
+        MemoryGauge { first_batch: usize::from(FIRST_TASKS / shards).max(1), ..MemoryGauge::default() }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -89,7 +89,12 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
 }
 
 /// Deletes tasks, and passes over unreadable ones. Returns the number deleted.
-async fn delete_readable(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, ids: &[TaskId]) -> Result<usize> {
+pub(super) async fn delete_readable(
+    shard: &Shard,
+    caller: &mut Caller,
+    reason: &DeleteReason,
+    ids: &[TaskId],
+) -> Result<usize> {
     let (mut deleted, mut parts) = (0, vec![ids]);
     while let Some(part) = parts.pop() {
         match delete(shard, caller, reason, part).await {

@@ -49,7 +49,7 @@ impl Store {
                 index,
                 keys: keys.clone(),
                 breaker: Arc::new(CircuitBreaker::new(index)),
-                memory: Arc::default(),
+                memory: Arc::new(MemoryGauge::new(layout.count())),
                 clock: Arc::new(ShardClock::new(
                     index,
                     client.clone(),

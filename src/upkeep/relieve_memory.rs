@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::job::Context;
 use crate::degradations::Reason;
 use crate::store::history::{make_room, read_memory, sample_history};
-use crate::store::memory::{MemoryReading, SHORT_PERCENT};
+use crate::store::memory::{MemoryReading, RELIEVED_PERCENT, SHORT_PERCENT};
 use crate::store::{Error, Result, Shard};
 
 /// How long the degradation is listed after memory was short.
@@ -22,7 +22,7 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
         reading => reading?,
     };
     if reading.is_above(SHORT_PERCENT) {
-        make_room(shard).await?;
+        make_room(shard, RELIEVED_PERCENT).await?;
     }
     let sampled = sample_history(shard).await;
     set_degradation(context, &shard.memory.reading().unwrap_or(reading));

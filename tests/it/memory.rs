@@ -53,7 +53,7 @@ async fn submit_large(fixture: &Fixture, count: usize) {
 
 #[tokio::test]
 async fn oldest_ended_tasks_make_room_for_submits() {
-    let mut fixture = Fixture::start().await;
+    let mut fixture = Fixture::with_shards(1).await;
     let limit = leave(&fixture.redis, 16_000_000).await;
     let first = complete_many(&fixture, "a", 60).await;
     let later = complete_many(&fixture, "b", 60).await;
@@ -91,7 +91,7 @@ async fn oldest_ended_tasks_make_room_for_submits() {
 
 #[tokio::test]
 async fn submits_are_rejected_when_no_old_task_is_left() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::with_shards(1).await;
     leave(&fixture.redis, 6_000_000).await;
     let kept = complete_many(&fixture, "q", 10).await;
     let payload = json!({"queue": "work", "payload": "x".repeat(100_000)});
@@ -128,11 +128,14 @@ async fn fill(fixture: &Fixture) {
 
 #[tokio::test]
 async fn reports_to_a_full_redis_are_taken_without_large_documents() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::with_shards(1).await;
     for _ in 0..40 {
         fixture.submit("q", json!(1)).await;
     }
-    let tasks = fixture.claim_now("q", 40).await;
+    let mut tasks = Vec::new();
+    while tasks.len() < 40 {
+        tasks.extend(fixture.claim_now("q", 40).await);
+    }
     let limit = leave(&fixture.redis, 1_000_000).await;
     fill(&fixture).await;
     let large = json!("x".repeat(100_000));
@@ -172,7 +175,7 @@ async fn reports_to_a_full_redis_are_taken_without_large_documents() {
 
 #[tokio::test]
 async fn results_are_kept_while_ended_tasks_can_make_room() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::with_shards(1).await;
     let limit = leave(&fixture.redis, 6_000_000).await;
     for _ in 0..6 {
         let ids = complete_many(&fixture, "q", 15).await;
