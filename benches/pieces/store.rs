@@ -22,7 +22,8 @@ pub fn decode_msgpack(packed: Vec<u8>) -> Result<impl Sized> {
 /// # Errors
 /// The reply is malformed.
 pub fn decode_submit(packed: Vec<u8>, count: usize) -> Result<Vec<Submitted>> {
-    reply::parse_items(reply::decode_msgpack(Value::BulkString(packed))?, count, submit::parse_item)
+    let items = reply::parse_items(reply::decode_msgpack(Value::BulkString(packed))?, count, submit::parse_item)?;
+    Ok(items.into_iter().map(|(submitted, _expired)| submitted).collect())
 }
 
 /// Decodes the reply to a claim with these queues and tokens.
