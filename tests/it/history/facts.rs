@@ -1,7 +1,7 @@
 //! The facts of a history by task: submits, leases, reports, and the final state.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::clock::Moment;
 use super::event::{Answer, Call, Claimed, Counts, Event, Item, Outage, Outcome, Read};
@@ -153,6 +153,8 @@ pub struct Facts<'a> {
     pub broken: Vec<String>,
     pub submitted: HashMap<&'a str, Submitted<'a>>,
     pub kept: Vec<Kept<'a>>,
+    /// Tasks that a client asked to cancel.
+    pub cancelled: BTreeSet<&'a str>,
     pub tasks: BTreeMap<&'a str, Task<'a>>,
     /// Tokens granted by more than one claim.
     pub reused: Vec<String>,
@@ -174,6 +176,9 @@ impl<'a> Facts<'a> {
         for request in &requests.all {
             facts.work.step();
             facts.unknown += usize::from(matches!(request.end, End::Unknown));
+            if let Call::Cancel { id } = request.call {
+                facts.cancelled.insert(id);
+            }
             facts.submit(request);
             facts.claim(request, &mut tokens);
             facts.read(request);
