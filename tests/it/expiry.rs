@@ -193,11 +193,13 @@ async fn report_after_the_deadline_ends_the_task_as_expired() {
 #[tokio::test]
 async fn lease_that_expires_after_the_deadline_ends_the_task_as_expired() {
     let fixture = Fixture::start().await;
-    let id = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000})).await["id"].clone();
+    let backoff = json!({"kind": "fixed", "base_ms": 3_600_000, "jitter": "none"});
+    let id = fixture.submit_with(json!({"queue": "q", "expires_in_ms": 5000, "backoff": backoff})).await["id"].clone();
     fixture.claim_one("q").await;
     fixture.advance(100_000);
     let task = fixture.until_state(&id, "expired").await;
     assert_eq!((&task["attempts"], &task["errors"][0]["type"]), (&json!(1), &json!("lease_expired")));
+    assert_eq!(task["run_at"], Value::Null, "no retry was scheduled");
     fixture.end().await;
 }
 
@@ -205,14 +207,13 @@ async fn lease_that_expires_after_the_deadline_ends_the_task_as_expired() {
 async fn lease_that_has_run_out_is_not_shown_as_held() {
     let fixture = without_upkeep().await;
     fixture.submit("q", json!(1)).await;
-    fixture.claim_one("q").await;
-    let held = || async {
-        let workers = fixture.http.get("/workers").await.expect(200);
-        workers["workers"][0]["held"].as_i64()
-    };
+    let claim = json!({"queues": ["q"], "worker": "w", "lease_ms": 5000});
+    fixture.http.post("/claim", &claim).await.expect(200);
+    let held = || async { fixture.http.get("/workers").await.expect(200)["workers"][0]["held"].as_i64() };
     fixture.until(|| async { (held().await == Some(1)).then_some(()) }).await;
-    fixture.advance(61_000);
-    assert_ne!(held().await, Some(1));
+    // The worker is still live.
+    fixture.advance(6000);
+    assert_eq!(held().await, Some(0));
     fixture.end().await;
 }
 
