@@ -53,6 +53,16 @@ fn is_silent(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_err()
 }
 
+/// Stops the server, and checks that it exits with success in time. It is killed otherwise.
+async fn stops(child: Child) {
+    signal(&child, "-TERM");
+    let ending = Mutex::new(child);
+    let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
+    let mut child = ending.into_inner().unwrap();
+    let _ = (child.kill(), child.wait());
+    assert!(ended.is_some_and(|status| status.success()));
+}
+
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -100,13 +110,7 @@ async fn server_with_a_closed_log_pipe_serves_and_stops() {
     let http = Http::new(lines.map_while(Result::ok).find_map(|line| address(&line)).unwrap());
 
     http.post("/tasks", &json!({"payload": 1})).await.expect(201);
-    signal(&child, "-TERM");
-
-    let ending = Mutex::new(child);
-    let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
-    let mut child = ending.into_inner().unwrap();
-    let _ = (child.kill(), child.wait());
-    assert!(ended.is_some_and(|status| status.success()));
+    stops(child).await;
 }
 
 #[tokio::test]
@@ -132,12 +136,7 @@ async fn server_whose_log_nobody_reads_serves_and_counts_the_dropped_lines() {
     let dropped = metrics.lines().find_map(|line| line.strip_prefix("slotwheel_log_lines_dropped_total "));
     assert!(dropped.unwrap().parse::<u64>().unwrap() > 0);
 
-    signal(&child, "-TERM");
-    let ending = Mutex::new(child);
-    let ended = poll(Duration::from_secs(20), || async { ending.lock().unwrap().try_wait().unwrap() }).await;
-    let mut child = ending.into_inner().unwrap();
-    let _ = (child.kill(), child.wait());
-    assert!(ended.is_some_and(|status| status.success()));
+    stops(child).await;
     drop(lines);
 }
 
