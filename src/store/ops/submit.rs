@@ -12,7 +12,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 -- Reads ARGV[5..6]: retain_ms of dead tasks, of cancelled and expired ones.
 --
 -- defines: ATTEMPT_FIELDS, fail_attempt
--- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease, errors
+-- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease, replaced, errors
 local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
   F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
   F.error_count, F.successor }

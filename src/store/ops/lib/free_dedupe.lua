@@ -1,7 +1,7 @@
 -- free_dedupe: frees the dedupe keys of tasks that no longer hold them. A task that waits for their end gets the key, and
 -- waits for its own time only.
 --
--- defines: free_dedupe, start_successor, is_replaced
+-- defines: free_dedupe, start_successor
 -- needs: clock, transaction, dedupe
 -- registers: before_commit, once a key is freed: a later item of the call may end the successor too
 -- keys: task:<id>, scheduled:<queue>
@@ -24,41 +24,31 @@ local function start_successor(successor, key)
   return not until_ms or until_ms > now
 end
 
--- Returns whether a task waits for the end of this one that replaces its content: then no attempt follows.
-local function is_replaced(task)
-  local successor = task[F.successor]
-  if not successor or successor == '' then return false end
-  local state, predecessor, replaces, expires_at =
-    unpack(call('HMGET', base .. 'task:' .. successor, F.state, F.predecessor, F.replaces, F.expires_at))
-  return state == 'scheduled' and predecessor == task.id and replaces == '1' and (tonumber(expires_at) or now + 1) > now
-end
-
-local function free_keys()
-  for _, task in ipairs(freed_tasks) do
-    local key, holder, until_ms = read_dedupe(task[F.queue], task[F.dedupe_digest])
-    local id, has_key = call('HGET', task.key, F.successor), false
-    if id and id ~= '' and not freed[id] then
-      local successor = { id = id, key = base .. 'task:' .. id, [F.queue] = task[F.queue] }
-      local state, predecessor
-      state, predecessor, successor[F.start_at], successor[F.dedupe_until] =
-        unpack(call('HMGET', successor.key, F.state, F.predecessor, F.start_at, F.dedupe_until))
-      touched[successor.key] = true
-      if state == 'scheduled' and predecessor == task.id then
-        local is_free = not holder or holder == task.id or (until_ms and until_ms <= now)
-        has_key = start_successor(successor, is_free and key) and is_free
-      end
-    end
-    if holder == task.id and not has_key then write_last('DEL', key) end
-  end
-end
-
 -- Frees the dedupe key of a task that has one.
 local function free_dedupe(task)
   local digest = task[F.dedupe_digest]
   if not digest or digest == '' then return end
   if not freed then
     freed_tasks, freed = {}, {}
-    table.insert(before_commit, 1, free_keys)
+    -- At the end: a later item of the call may end the successor too.
+    table.insert(before_commit, 1, function()
+      for _, task in ipairs(freed_tasks) do
+        local key, holder, until_ms = read_dedupe(task[F.queue], task[F.dedupe_digest])
+        local id, has_key = call('HGET', task.key, F.successor), false
+        if id and id ~= '' and not freed[id] then
+          local successor = { id = id, key = base .. 'task:' .. id, [F.queue] = task[F.queue] }
+          local state, predecessor
+          state, predecessor, successor[F.start_at], successor[F.dedupe_until] =
+            unpack(call('HMGET', successor.key, F.state, F.predecessor, F.start_at, F.dedupe_until))
+          touched[successor.key] = true
+          if state == 'scheduled' and predecessor == task.id then
+            local is_free = not holder or holder == task.id or (until_ms and until_ms <= now)
+            has_key = start_successor(successor, is_free and key) and is_free
+          end
+        end
+        if holder == task.id and not has_key then write_last('DEL', key) end
+      end
+    end)
   end
   freed_tasks[#freed_tasks + 1], freed[task.id] = task, true
 end

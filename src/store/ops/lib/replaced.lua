@@ -1,0 +1,14 @@
+-- replaced: whether the content of a leased task was replaced.
+--
+-- defines: is_replaced
+-- needs: prelude, clock
+-- keys: task:<id>
+
+-- Returns whether a task waits for the end of this one that replaces its content: then no attempt follows.
+local function is_replaced(task)
+  local successor = task[F.successor]
+  if not successor or successor == '' then return false end
+  local state, predecessor, replaces, expires_at =
+    unpack(call('HMGET', base .. 'task:' .. successor, F.state, F.predecessor, F.replaces, F.expires_at))
+  return state == 'scheduled' and predecessor == task.id and replaces == '1' and (tonumber(expires_at) or now + 1) > now
+end

@@ -1,0 +1,102 @@
+-- submit_keyed: submits a task with a dedupe key, by the state of the task that holds the key. Ends the function that
+-- keyed begins.
+--
+-- Reads ARGV[6]: retain_ms of expired tasks.
+--
+-- defines: nothing; define_submit_keyed returns a function that submits a task and returns the reply
+-- needs: clock, transaction, events, wheel, waiting, keyed, holder
+-- keys: scheduled:<queue>, expirations
+
+-- The time in `scheduled` of a task that waits for another's end: the end of the year 9999.
+local NEVER = 253402300799999
+-- Modes in which the task that holds the key gets no further attempt.
+local REPLACES = { replace = true, debounce = true }
+
+-- Creates a task that waits for the end of `holder`, and then for its own time.
+local function create_after(holder, task)
+  local options = task.options
+  task.predecessor, options.start_at, options.run_at = holder.id, options.run_at, NEVER
+  task.replaces = REPLACES[options.mode]
+  create(task)
+  write('HSET', holder.key, F.successor, task.id)
+  return { 'created_after', now, options.expires_at or '', holder.id }
+end
+
+-- Gives the waiting task `old` the content of `new`, with no attempts used. Its time starts again with debounce, and if it
+-- waits for the retry of its old content; a successor's with each mode but replace.
+local function replace(old, new)
+  local options, queue, slot, was, priority = new.options, old[F.queue], old[F.slot], old[F.state], new[F.priority]
+  local is_successor, due = (old[F.predecessor] or '') ~= '', nil
+  local waits_until = string.match(old[F.ended_lease_reply] or '', '^%a+ scheduled (%d+)$')
+  local restarts = options.mode == 'debounce' or (was == 'scheduled' and tonumber(waits_until) == tonumber(old[F.run_at]))
+  if is_successor then
+    due = options.mode == 'replace' and tonumber(old[F.start_at])
+  else
+    due = was == 'scheduled' and not restarts and tonumber(old[F.run_at])
+  end
+  -- It would expire before the time that it keeps.
+  if due and options.expires_at and due >= options.expires_at then return { 'past_expiry' } end
+  local command = { 'HSET', old.key, F.priority, priority, F.expires_at, options.expires_at or '', F.expires_in_ms,
+    options.expires_at and options.expires_in_ms or '', F.dedupe_until, options.until_ms or '', F.attempts, 0,
+    F.uncounted, old[F.acquired] or 0, F.progress, '' }
+  for i = new.fields_from, new.fields_to do command[#command + 1] = ARGV[i] end
+  if options.expires_at then
+    zset_add(base .. 'expirations', options.expires_at, old.id)
+  elseif old[F.expires_at] and old[F.expires_at] ~= '' then
+    zset_remove(base .. 'expirations', old.id)
+  end
+  if is_successor then
+    if options.mode ~= 'replace' then set_field(command, F.start_at, options.run_at or '') end
+    if REPLACES[options.mode] then set_field(command, F.replaces, '1') end
+    writes[#writes + 1] = command
+    return { 'replaced', old.id }
+  end
+  write('SET', options.dedupe_key, old.id .. (options.until_ms or ''))
+  local state, seq = was, old[F.seq]
+  if restarts then
+    state = options.run_at and 'scheduled' or 'ready'
+    set_field(command, F.run_at, options.run_at or '')
+  end
+  local is_moved = was == 'ready' and (state ~= 'ready' or old[F.priority] ~= priority)
+  if is_moved then dequeue(queue, old[F.priority], slot, old.id) end
+  if was == 'scheduled' and state == 'ready' then zset_remove(base .. 'scheduled:' .. queue, old.id) end
+  if restarts and state == 'scheduled' then
+    schedule(old, options.run_at)
+  elseif restarts then
+    -- Ready from now on, behind the tasks that are ready.
+    seq = digits(next_counter('seq'))
+    set_field(command, F.seq, seq)
+    set_field(command, F.ready_at, now_digits)
+  end
+  if state == 'ready' and (is_moved or restarts) then enqueue(queue, priority, slot, seq, old.id) end
+  if state ~= was then
+    set_field(command, F.state, state)
+    transition(old, was, state)
+  end
+  writes[#writes + 1] = command
+  return { 'replaced', old.id }
+end
+
+local function place(task)
+  local options, holder, successor = task.options, nil, nil
+  options.dedupe_key, holder, successor = find_holder(task[F.queue], options.digest, ARGV[6])
+  if not holder then return create(task) end
+  local mode, is_leased = options.mode, holder[F.state] == 'leased'
+  if mode == 'keep' then
+    if successor then return { 'existing', successor.id } end
+    if is_leased and ends_with_lease(holder) then return create_after(holder, task) end
+    return { 'existing', holder.id }
+  end
+  if successor then return replace(successor, task) end
+  if is_leased or mode == 'after' then return create_after(holder, task) end
+  return replace(holder, task)
+end
+
+-- The number of tasks that had expired follows the reply.
+return function(task)
+  local expired_before = expired_holders
+  local reply = place(task)
+  if expired_holders > expired_before then reply[#reply + 1] = expired_holders - expired_before end
+  return reply
+end
+end
