@@ -72,7 +72,7 @@ async fn transition_is_counted_once_for_its_queue_and_in_total() {
     fixture.http.post("/fail", &report_with(&tasks[1], error)).await.expect(200);
     fixture.http.post("/release", &report(&tasks[2])).await.expect(200);
     fixture.advance(100_000);
-    fixture.until_state(&tasks[3]["id"], "scheduled").await;
+    fixture.until_lease_ends(&tasks[3]["id"]).await;
     fixture.advance(6000);
 
     let mut read = Vec::new();

@@ -48,7 +48,7 @@ async fn field_of_a_later_release_survives_every_transition() {
     fixture.advance(2_000);
     fixture.claim_one("q").await;
     fixture.advance(120_000);
-    fixture.until_state(id, "scheduled").await;
+    fixture.until_lease_ends(id).await;
     assert_kept(&fixture, &key, "reap").await;
     fixture.http.post_nothing(&path("cancel")).await.expect(200);
     assert_kept(&fixture, &key, "cancel").await;

@@ -174,6 +174,15 @@ impl Fixture {
         self.http.get(&format!("/queues/{queue}")).await.expect(200)["counts"].clone()
     }
 
+    /// Waits until the task is not leased. Its retry may be due at once, by jitter, so it need not be seen scheduled.
+    pub async fn until_lease_ends(&self, id: &Value) -> Value {
+        self.until(|| async {
+            let task = self.task(id).await;
+            (task["state"] != "leased").then_some(task)
+        })
+        .await
+    }
+
     /// Waits until the task is in `state`, for example by upkeep.
     pub async fn until_state(&self, id: &Value, state: &str) -> Value {
         self.until(|| async {

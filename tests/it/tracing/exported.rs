@@ -223,7 +223,7 @@ async fn leases_expired_together_have_spans_for_those_ended() {
     let leased = store.shard_for_task(&id).keys.leased(&QueueName::default_queue());
     let _: u64 = fixture.redis.ask(cmd("ZADD").arg(&leased).arg(0).arg(id.as_bytes())).await;
     fixture.advance(61_000);
-    fixture.until_state(&second["id"], "scheduled").await;
+    fixture.until_lease_ends(&second["id"]).await;
     let _: u64 = fixture.redis.ask(cmd("ZREM").arg(&leased).arg(id.as_bytes())).await;
     fixture.stop_servers().await;
 
