@@ -12,13 +12,13 @@ COST    O(max)
 ]]
 if last_reply then return last_reply end
 
-local old_shift, shift = tonumber(shift_ms) or 0, tonumber(ARGV[6])
-local key, reply = base .. 'outages', { 'changed' }
+local shift, key, reply = tonumber(ARGV[6]), base .. 'outages', { 'changed' }
 if touched_at and clock_record == ARGV[5] then
-  local last_touch, offset, time = tonumber(touched_at), now - shard_ms, shard_ms - old_shift + shift
-  caller_field = 'clock'
-  caller_value = digits(time) .. ' ' .. digits(shift) .. ' ' .. (shift == old_shift and string.match(clock_record, '%d+$') or digits(time))
-  local outage_ms = time - last_touch
+  local offset, time = now - shard_ms, shard_ms - shift_ms + shift
+  if shift ~= shift_ms then shifted_at = time end
+  caller_field, caller_value = 'clock', digits(time)
+  if shifted_at then caller_value = caller_value .. ' ' .. digits(shift) .. ' ' .. digits(shifted_at) end
+  local outage_ms = time - touched_at
   if outage_ms <= MAX_GAP_MS then outage_ms = 0 end
   if outage_ms > 0 then
     local outages = call('ZRANGE', key, 0, -1)
@@ -27,7 +27,7 @@ if touched_at and clock_record == ARGV[5] then
       local ended = tonumber(string.match(outage, '%d+$'))
       if ended < time + offset - ARGV[7] or #outages - i + 2 > tonumber(ARGV[8]) then zset_remove(key, outage) end
     end
-    zset_add(key, digits(last_touch + offset), digits(last_touch + offset) .. ' ' .. digits(time + offset))
+    zset_add(key, digits(touched_at + offset), digits(touched_at + offset) .. ' ' .. digits(time + offset))
   end
   reply = { 'confirmed', time, outage_ms }
 end

@@ -142,9 +142,11 @@ impl ShardClock {
         else {
             return Ok(None);
         };
-        let shift_ms = str::from_utf8(&record).ok().and_then(|record| record.split(' ').nth(1)?.parse().ok());
-        let malformed = || Error::Unexpected("the record of the clock is malformed".into());
-        Ok(Some((record.clone(), shift_ms.ok_or_else(malformed)?)))
+        let text = str::from_utf8(&record).unwrap_or_default();
+        let shift_ms = text.split(' ').nth(1).map_or(Ok(0), str::parse);
+        let malformed = |_| Error::Unexpected("the record of the clock is malformed".into());
+        let shift_ms = shift_ms.map_err(malformed)?;
+        Ok(Some((record, shift_ms)))
     }
 
     async fn confirm(

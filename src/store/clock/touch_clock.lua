@@ -8,13 +8,14 @@ COST    O(1)
 ]]
 if last_reply then return last_reply end
 
-local shift, reply = tonumber(shift_ms) or 0, nil
+local reply
 if is_confirmed then
   -- The clock does not go back.
-  local time = math.max(shard_ms, tonumber(touched_at) or 0)
-  caller_field, caller_value = 'clock', digits(time) .. ' ' .. digits(shift) .. ' ' .. (string.match(clock_record or '', '%d+$') or '0')
-  reply = { 'touched', time, shift }
+  local time = math.max(shard_ms, touched_at or 0)
+  caller_field, caller_value = 'clock', digits(time)
+  if shifted_at then caller_value = caller_value .. ' ' .. digits(shift_ms) .. ' ' .. digits(shifted_at) end
+  reply = { 'touched', time, shift_ms }
 else
-  reply = { 'unconfirmed', shard_ms, shift, tonumber(touched_at), clock_record }
+  reply = { 'unconfirmed', shard_ms, shift_ms, touched_at, clock_record }
 end
 return commit(reply)

@@ -74,7 +74,7 @@ local function lease_to(waiter, queue, entry, id, key, task)
   zset_add(queue.leased_key, lease.until_digits, id)
   due_no_later(queue.name, lease.until_ms)
   if task[EXPIRES_AT] and task[EXPIRES_AT] ~= '' then zset_remove(base .. 'expirations', id) end
-  local ready_at = task[READY_AT] or task[CREATED_AT]
+  local ready_at = task[READY_AT]
   queue.ready_times[ready_at] = (queue.ready_times[ready_at] or 0) + 1
   queue.leased = queue.leased + 1
   emit_event(id, queue.name, 'ready', 'leased')

@@ -13,7 +13,7 @@ COST    O(buckets + callers)
 -- A second after its end a bucket is whole also by the clocks of other shards, which may be behind.
 local last = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1
 local first, queue = last - ARGV[4] + 1, ARGV[3]
-if first * BUCKET_MS < (tonumber(string.match(clock_record or '', '%d+$')) or 0) then return cmsgpack.pack({ 'incomplete' }) end
+if first * BUCKET_MS < (shifted_at or 0) then return cmsgpack.pack({ 'incomplete' }) end
 local sums = { submitted = 0, lease_ends = { 0, 0, 0, 0, 0, 0 }, waits = { total_ms = 0 } }
 for bucket = first, last do
   local names = { 'submitted', 'lease_ends', 'waits' }

@@ -1,16 +1,20 @@
 -- clock: the time of this call by the shard's clock, read once. The shard's clock is Redis' clock and a shift.
 --
--- The field `clock` of `callers` has the time of the last touch, the shift in ms, and the time at which the shift was last
--- changed, or 0. A touch confirms the clock: a server has compared it with a clock of its own that is never set
--- (touch_clock, confirm_clock). Between two touches an unconfirmed clock shows an outage, or that Redis' clock was set.
--- Without the field, the clock is confirmed, and the shift is 0.
+-- The field `clock` of `callers` has the time of the last touch; once there was a shift also the shift in ms, and the time
+-- at which it was last changed. A touch confirms the clock: a server has compared it with a clock of its own that is never
+-- set (touch_clock, confirm_clock). Between two touches an unconfirmed clock shows an outage, or that Redis' clock was set.
+-- Without the field, the clock is confirmed, and there is no shift.
 --
--- defines: MAX_GAP_MS; touched_at, shift_ms; shard_ms (the time without the offset of tests), is_confirmed,
+-- defines: MAX_GAP_MS; touched_at, shift_ms, shifted_at (nil: never); shard_ms (the time without the offset of tests), is_confirmed,
 --   now (ms), now_digits, digits(n)
 -- needs: prelude or read_prelude
-local touched_at, shift_ms = string.match(clock_record or '', '^(%d+) (-?%d+)')
+local touched_at, shift_ms, shifted_at = tonumber(clock_record), 0, nil
+if clock_record and not touched_at then
+  touched_at, shift_ms, shifted_at = string.match(clock_record, '^(%d+) (-?%d+) (%d+)$')
+  touched_at, shift_ms, shifted_at = tonumber(touched_at), tonumber(shift_ms) or 0, tonumber(shifted_at)
+end
 local time = call('TIME')
-local shard_ms = time[1] * 1000 + math.floor(time[2] / 1000) + (tonumber(shift_ms) or 0)
+local shard_ms = time[1] * 1000 + math.floor(time[2] / 1000) + shift_ms
 local now = shard_ms + (tonumber(offset_ms) or 0)
 -- Servers touch the clock each second: without a touch for longer, there is an outage.
 local MAX_GAP_MS = 2000

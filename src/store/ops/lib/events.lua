@@ -5,7 +5,7 @@
 --
 -- defines: emit_event, transition, events (nil while nothing is published), events_enabled
 -- needs: prelude, clock, transaction
--- registers: after_commit, which publishes the events
+-- registers: after_commit, which stages the messages
 -- keys: events_enabled
 local events
 local events_enabled = call('GET', base .. 'events_enabled')
@@ -14,7 +14,9 @@ if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > sh
   -- At most 100 events in a message.
   after_commit = function()
     for from = 1, #events, 100 do
-      publish('events', cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) }))
+      local n = #messages
+      messages[n + 1] = 'events'
+      messages[n + 2] = cmsgpack.pack({ now, unpack(events, from, math.min(from + 99, #events)) })
     end
   end
 end

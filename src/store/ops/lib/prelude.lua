@@ -23,6 +23,7 @@ do
     local last_sequence = string.match(record, '^%d+')
     if last_sequence == sequence then last_reply = string.match(record, '^%d+ %d+ (.*)$') end
     -- A delayed delivery of an earlier call must not run after a later call.
-    if tonumber(last_sequence) > tonumber(sequence) then return redis.error_reply('OVERTAKEN a later call of this caller has run') end
+    local is_overtaken = #last_sequence > #sequence or (#last_sequence == #sequence and last_sequence > sequence)
+    if is_overtaken then return redis.error_reply('OVERTAKEN a later call of this caller has run') end
   end
 end

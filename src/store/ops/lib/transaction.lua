@@ -4,23 +4,25 @@
 -- fields, added zset members, the caller's record, removed zset members, and last the writes that may delete a key.
 -- No key is touched after a write that may have emptied it, and every key is touched before the first write.
 -- Wake-ups follow the writes. Nothing may fail then, so a message that Redis denies is dropped: its receivers poll.
--- Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if it is set, publishes. A script pays for each function and table it defines, so fragments define few.
+-- Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if it is set, stages messages.
+-- A script pays for each function and table it defines, so fragments define few, and `commit` is one long function.
 --
 -- defines: before_commit, after_commit; set_field, zset_add, zset_remove, write, write_last, notify, count,
---   publish, next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
+--   next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
 -- needs: prelude, clock
 -- keys: task:<id>, count:<queue>, count, seq, due
 local before_commit, after_commit = {}, nil
-local zset_adds, removals, writes, last_writes, wakeups = {}, {}, {}, {}, {}
+local zset_adds, removals, writes, last_writes, messages = {}, {}, {}, {}, {}
 -- Keys that the script has read; the others are read before the first write.
-local touched = {}
+local touched = { [callers] = true }
 -- Extra fields of the caller that are written with the record of this call: name, value.
 local caller_field, caller_value
 
-local function append(lists, key, first, second)
-  local list = lists[key]
+-- Appends to the command of a key.
+local function append(commands, name, key, first, second)
+  local list = commands[key]
   if not list then
-    lists[key] = { first, second }
+    commands[key] = { name, key, first, second }
     return
   end
   local n = #list
@@ -35,11 +37,11 @@ local function set_field(command, name, value)
 end
 
 local function zset_add(key, score, member)
-  append(zset_adds, key, score, member)
+  append(zset_adds, 'ZADD', key, score, member)
 end
 
 local function zset_remove(key, member)
-  append(removals, key, member)
+  append(removals, 'ZREM', key, member)
 end
 
 -- Stages a write that cannot empty its key.
@@ -54,12 +56,8 @@ end
 
 -- Stages a message on channel `wakeups`.
 local function notify(text)
-  wakeups[#wakeups + 1] = text
-end
-
--- Publishes a message on a channel of the data set: the end of the second key names its database and id.
-local function publish(channel, message)
-  redis.pcall('SPUBLISH', base .. channel .. string.sub(KEYS[2], #base + 13), message)
+  local n = #messages
+  messages[n + 1], messages[n + 2] = 'wakeups', text
 end
 
 -- Count key -> field -> difference; and for each queue the differences of its own counts and of the shard's.
@@ -99,6 +97,7 @@ local function due_no_later(queue, time)
   if not due_updates[queue] or time < due_updates[queue] then due_updates[queue] = time end
 end
 
+-- Stages the lowered scores of queues in `due`.
 local function flush_due()
   local key, earliest = base .. 'due', nil
   for queue, time in pairs(due_updates) do
@@ -116,7 +115,22 @@ local function flush_due()
   end
 end
 
-local function flush_counts()
+-- Stages the commands as the next writes, in parts that `unpack` can take.
+local function write_in_parts(commands)
+  for key, command in pairs(commands) do
+    if #command <= 4000 then
+      writes[#writes + 1] = command
+    else
+      for from = 3, #command, 4000 do writes[#writes + 1] = { command[1], key, unpack(command, from, math.min(from + 3999, #command)) } end
+    end
+  end
+end
+
+-- Makes all staged writes, and returns the packed reply. A repeated call gets the same reply, or, where that would be out
+-- of date, finds in `last_reply` the packed `remembered` instead.
+local function commit(reply, remembered)
+  for _, hook in ipairs(before_commit) do hook() end
+  if next(due_updates) then flush_due() end
   for key, deltas in pairs(count_deltas) do
     local fields, command = {}, { 'HSET', key }
     for field, difference in pairs(deltas) do
@@ -125,67 +139,44 @@ local function flush_counts()
     if #fields > 0 then
       touched[key] = true
       for i, value in ipairs(call('HMGET', key, unpack(fields))) do
-        command[#command + 1] = fields[i]
-        command[#command + 1] = digits((value or 0) + deltas[fields[i]])
+        command[2 * i + 1], command[2 * i + 2] = fields[i], digits((value or 0) + deltas[fields[i]])
       end
       writes[#writes + 1] = command
     end
   end
-end
-
--- Checks the reply to a write. An index of a wrong type is passed over: tasks are authoritative, a repair rebuilds the index,
--- and the other writes of the call must not be lost with it.
-local function check_write(reply)
-  if type(reply) == 'table' and reply.err and not string.find(reply.err, '^WRONGTYPE') then error(reply) end
-end
-
--- Calls `command` for each key with its list, in parts that `unpack` can take.
-local function write_in_parts(command, lists)
-  for key, list in pairs(lists) do
-    local n = #list
-    if n <= 4000 then
-      check_write(redis.pcall(command, key, unpack(list)))
-    else
-      for from = 1, n, 4000 do check_write(redis.pcall(command, key, unpack(list, from, math.min(from + 3999, n)))) end
-    end
-  end
-end
-
--- Adds a key that is to be written to the list of those that were not read yet.
-local function list_untouched(key, untouched)
-  if not touched[key] then
-    touched[key] = true
-    untouched[#untouched + 1] = key
-  end
-end
-
--- Writes all that is staged, and returns the packed reply. A repeated call gets the same reply, or, where that would be
--- out of date, finds in `last_reply` the packed `remembered` instead.
-local function commit(reply, remembered)
-  for _, hook in ipairs(before_commit) do hook() end
-  flush_due()
-  flush_counts()
-  local untouched = {}
-  for key in pairs(zset_adds) do list_untouched(key, untouched) end
-  for key in pairs(removals) do list_untouched(key, untouched) end
-  for _, command in ipairs(writes) do list_untouched(command[2], untouched) end
-  for _, command in ipairs(last_writes) do list_untouched(command[2], untouched) end
-  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
   local packed = cmsgpack.pack(reply)
   local record = sequence .. ' ' .. now_digits .. ' ' .. (remembered and cmsgpack.pack(remembered) or packed)
+  if counters then write('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
+  write_in_parts(zset_adds)
+  write('HSET', callers, caller, record, caller_field, caller_value)
+  write_in_parts(removals)
+  for _, command in ipairs(last_writes) do writes[#writes + 1] = command end
 
-  for _, command in ipairs(writes) do check_write(redis.pcall(unpack(command))) end
-  if counters then call('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
-  write_in_parts('ZADD', zset_adds)
-  if caller_field then
-    call('HSET', callers, caller, record, caller_field, caller_value)
-  else
-    call('HSET', callers, caller, record)
+  local untouched, next_write = {}, 1
+  for _, command in ipairs(writes) do
+    local key = command[2]
+    if not touched[key] then
+      touched[key] = true
+      untouched[#untouched + 1] = key
+    end
   end
-  write_in_parts('ZREM', removals)
-  for _, command in ipairs(last_writes) do check_write(redis.pcall(unpack(command))) end
-  for _, text in ipairs(wakeups) do publish('wakeups', text) end
+  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
+  local function write_rest()
+    for i = next_write, #writes do
+      next_write = i + 1
+      call(unpack(writes[i]))
+    end
+  end
+  local is_done, failure = pcall(write_rest)
+  -- An index of a wrong type is passed over: tasks are authoritative, a repair rebuilds the index, and the other writes of
+  -- the call must not be lost with it.
+  while not is_done do
+    if not string.find(failure.err or failure, '^WRONGTYPE') then error(failure) end
+    is_done, failure = pcall(write_rest)
+  end
   if after_commit then after_commit() end
+  -- The end of the second key names the database and the data set of a channel.
+  for i = 1, #messages, 2 do redis.pcall('SPUBLISH', base .. messages[i] .. string.sub(KEYS[2], #base + 13), messages[i + 1]) end
   return packed
 end
 

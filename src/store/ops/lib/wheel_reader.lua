@@ -24,8 +24,8 @@ local STATE, EXPIRES_AT, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT,
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
--- Tasks that cannot be read: {index of the queue, id}.
-local unreadable = {}
+-- Tasks that cannot be read: {index of the queue, id}; times by their digits, which cost much to read.
+local unreadable, times = {}, {}
 
 -- A priority is one digit.
 local function priority_of(member)
@@ -70,7 +70,7 @@ local function current_entry(queue)
   if not member then return nil end
   if not queue.current or queue.current.member ~= member then
     queue.current = { member = member, priority = priority, slot = string.sub(member, 3), key = queue.slots .. member, ids = {},
-      id_at = 1, read = 0, taken = {}, is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
+      id_at = 1, read = 0, taken = { 'ZREM', queue.slots .. member }, is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
   end
   return queue.current, false
 end
@@ -102,15 +102,18 @@ local function advance(queue, entry, is_from_rear)
   queue.visited[entry.member] = entry
 end
 
--- Returns the fields of a task, nil if there is no such task, or if it cannot be handed out; then also whether it is
--- unreadable. It must not block the tasks behind it.
+-- Returns the fields of a task, with the time since which it is ready as a number; nil if there is no such task, or if it
+-- cannot be handed out; then also whether it is unreadable. It must not block the tasks behind it.
 local function read_claimable(key)
   if touched[key] then error('TWICE one task in a call') end
   touched[key] = true
   local task = redis.pcall('HMGET', key, unpack(CLAIM_FIELDS))
   if task.err then return nil, true end
   if not task[STATE] then return nil, false end
-  if task[DOCUMENT] and tonumber(task[READY_AT] or task[CREATED_AT]) and tonumber(task[ACQUIRED] or 0) then return task end
+  local ready_at = task[READY_AT] or task[CREATED_AT]
+  if ready_at and not times[ready_at] then times[ready_at] = tonumber(ready_at) end
+  task[READY_AT] = ready_at and times[ready_at]
+  if task[DOCUMENT] and task[READY_AT] and (not task[ACQUIRED] or tonumber(task[ACQUIRED])) then return task end
   return nil, task[STATE] == 'ready'
 end
 
@@ -170,7 +173,7 @@ local function close_queue(queue)
     else
       keep(entry.priority)
       if entry.turn then rotated[#rotated + 1] = entry end
-      if #entry.taken > 0 then removals[entry.key] = entry.taken end
+      if #entry.taken > 2 then removals[entry.key] = entry.taken end
     end
   end
   local member = next_unvisited(queue)
