@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod faults;
+mod mass;
 mod server;
 mod slow;
 #[path = "../../tests/it/support/mod.rs"]
@@ -39,6 +40,9 @@ fn main() {
         if is_selected("waiting") {
             measure_delivery().await;
             measure_delay().await;
+        }
+        if is_selected("mass") {
+            mass::measure().await;
         }
         if is_selected("faults") {
             faults::measure().await;

@@ -1,0 +1,55 @@
+//! How late a delay of one queue ends while a million tasks of another are due, or expire, at once.
+
+use serde_json::{Value, json};
+
+use crate::median;
+use crate::support::{Fixture, report, text};
+
+const MASS: usize = 1_000_000;
+/// How far ahead the mass is due: the submits take less.
+const AHEAD_MS: i64 = 1_800_000;
+
+/// Measures two servers, with a mass that is due and one that expires.
+pub async fn measure() {
+    measure_mass("due", "delay_ms", "scheduled").await;
+    measure_mass("expiring", "expires_in_ms", "ready").await;
+}
+
+async fn measure_mass(name: &str, option: &str, state: &str) {
+    let mut fixture = Fixture::with(|written| written.poll_interval_ms = Some(1500)).await;
+    fixture.another_server().await;
+    fixture.http.check = |_, _, _| {};
+    let tasks: Vec<Value> =
+        (0..1000).map(|key| json!({"queue": "mass", "key": key.to_string(), option: AHEAD_MS})).collect();
+    for _ in 0..MASS / tasks.len() {
+        fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+    }
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        alone.push(lateness_ms(&fixture).await);
+    }
+    fixture.advance(AHEAD_MS);
+    while fixture.counts("mass").await[state] != 0 {
+        beside.push(lateness_ms(&fixture).await);
+    }
+    assert!(beside.len() > 50, "the mass takes longer than a few delays: {}", beside.len());
+    for (name, late) in [("alone", &mut alone), (name, &mut beside)] {
+        let middle = median(late);
+        println!(
+            "{name} (mass of {MASS}, two servers): {} delays of 100 ms in another queue ended {middle:.0} ms late (median), \
+             {:.0} ms at most",
+            late.len(),
+            late[late.len() - 1]
+        );
+    }
+    fixture.end().await;
+}
+
+/// Returns how much later than its time a delay of 100 ms ends in a lease, by Redis' clock.
+async fn lateness_ms(fixture: &Fixture) -> f64 {
+    let task = fixture.submit_with(json!({"queue": "other", "delay_ms": 100})).await;
+    let claimed = fixture.claim_one("other").await;
+    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    let ms = |time: &Value| text(time).parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    (ms(&claimed["lease_until"]) - 60_000 - ms(&task["run_at"])) as f64
+}
