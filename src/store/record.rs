@@ -10,8 +10,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis::Value;
 
 use super::error::{Error, Result};
-use super::opaque::{decode, decode_error, encode_backoff, encode_document, is_dropped};
-pub(super) use super::opaque::{decode_backoff, decode_document, encode, encode_dropped, encode_report};
+use super::opaque::{decode, decode_document, decode_error, encode_backoff, encode_document, is_dropped};
 use super::redis::reply::{ReplyReader, parse_int, read_list};
 use super::redis::script::Field;
 use crate::domain::id::TaskId;

@@ -12,7 +12,8 @@ use crate::store::error::{Error, Result};
 use crate::store::invariant::Invariant;
 use crate::store::isolation::check_readable;
 use crate::store::keys::{KeyType, PATTERNS};
-use crate::store::record::{self, TaskHash, fields};
+use crate::store::opaque::decode_document;
+use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
@@ -308,7 +309,7 @@ fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {
 /// Returns the invariant that an unreadable task violates.
 fn unreadable_task(id: TaskId, fields: &TaskHash, error: &Error) -> Invariant {
     let document = fields.bytes(fields::DOCUMENT).unwrap_or_default();
-    let document = record::decode_document(document).is_none().then(|| document.to_vec());
+    let document = decode_document(document).is_none().then(|| document.to_vec());
     Invariant::TaskRecord { id, violation: error.to_string(), document }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::limits;
 use crate::domain::state::State;
 use crate::domain::task::RawJson;
 use crate::store::error::Result;
-use crate::store::record;
+use crate::store::opaque;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -44,9 +44,9 @@ pub async fn complete(
         call.push(lease_ref.id.as_bytes()).push(lease_ref.token_bytes()).push(if is_null {
             Vec::new()
         } else if when_full == WhenFull::Drop && is_large(result) {
-            record::encode_dropped()
+            opaque::encode_dropped()
         } else {
-            record::encode(result)
+            opaque::encode(result)
         });
     }
     let mut outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;

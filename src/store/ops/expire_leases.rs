@@ -5,7 +5,7 @@ use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::domain::token::Token;
 use crate::store::error::Result;
-use crate::store::record;
+use crate::store::opaque;
 use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -44,7 +44,7 @@ pub async fn expire_leases(shard: &Shard, caller: &mut Caller, leases: &[Expired
         .push_usize(limits::MAX_ERRORS_BYTES)
         .push_usize(leases.len());
     for ExpiredLease { id, token, report, wait_ms } in leases {
-        call.push(id.as_bytes()).push(token.as_bytes()).push(record::encode_report(report)?).push_int(*wait_ms);
+        call.push(id.as_bytes()).push(token.as_bytes()).push(opaque::encode_report(report)?).push_int(*wait_ms);
     }
     let mut reply = reply::read_list(call.send().await?)?;
     let mut next_count = || reply.int().map(i64::unsigned_abs);

@@ -4,7 +4,7 @@ use super::{LeaseEnd, LeaseRef, WhenFull, is_large};
 use crate::domain::limits;
 use crate::domain::task::ErrorReport;
 use crate::store::error::Result;
-use crate::store::record;
+use crate::store::opaque;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -49,7 +49,7 @@ pub async fn fail(
         let report = without_details.as_ref().unwrap_or(report);
         call.push(lease_ref.id.as_bytes())
             .push(lease_ref.token_bytes())
-            .push(record::encode_report(report)?)
+            .push(opaque::encode_report(report)?)
             .push(wait_ms.map(|ms| ms.to_string()).unwrap_or_default());
     }
     let mut outcomes = super::parse_items(call.send().await?, failures.len(), parse_item)?;

@@ -5,7 +5,7 @@ use crate::domain::state::State;
 use crate::domain::task::RawJson;
 use crate::domain::time::TimestampMs;
 use crate::store::error::Result;
-use crate::store::record;
+use crate::store::opaque;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
@@ -64,7 +64,7 @@ pub async fn heartbeat(
         call.push(lease_ref.id.as_bytes())
             .push(lease_ref.token_bytes())
             .push(lease_ms.map(|ms| ms.to_string()).unwrap_or_default())
-            .push(progress.map(|progress| record::encode(progress)).unwrap_or_default());
+            .push(progress.map(|progress| opaque::encode(progress)).unwrap_or_default());
     }
     let mut outcomes = super::parse_items(call.send().await?, heartbeats.len(), parse_item)?;
     if when_full == WhenFull::Drop {

@@ -8,7 +8,8 @@ use crate::domain::task::Attributes;
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 use crate::store::error::{Result, if_readable};
-use crate::store::record::{decode_document, fields};
+use crate::store::opaque::decode_document;
+use crate::store::record::fields;
 use crate::store::redis::reply::{parse_int, read_list};
 use crate::store::shard::Shard;
 

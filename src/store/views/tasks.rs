@@ -13,7 +13,8 @@ use crate::domain::slot::Slot;
 use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::{Result, if_readable};
-use crate::store::record::{TaskHash, decode_backoff, fields};
+use crate::store::opaque::decode_backoff;
+use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
 
