@@ -11,8 +11,7 @@ use deadpool_redis::redis::cmd;
 
 use super::error::{Error, Result};
 use super::memory::MemoryReading;
-use super::ops::delete::DeleteReason;
-use super::queues::delete_readable;
+use super::ops::delete::{DeleteReason, delete_readable};
 use super::redis::reply::text;
 use super::shard::{Caller, Shard, Store};
 use super::views::ended::{EndedList, ended_lists, oldest_ended};

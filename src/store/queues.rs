@@ -7,15 +7,14 @@ use tokio::time::timeout;
 
 use super::error::{Error, Result};
 use super::ops::apply_settings::{apply_settings, remove_copy};
-use super::ops::delete::{DeleteReason, Deleted, delete};
+use super::ops::delete::{DeleteReason, delete_readable};
 use super::ops::remove_queue::{QueueRemoved, remove_queue};
 use super::ops::remove_settings::mark_settings_removed;
 use super::ops::set_settings::set_settings;
 use super::settings::SettingChange;
-use super::shard::{Caller, Shard, Store};
+use super::shard::Store;
 use super::views::queues::{master_settings, purgeable, queue as read_queue};
 
-use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 
@@ -86,29 +85,6 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
         }
     }
     Ok((deleted, false))
-}
-
-/// Deletes tasks, and passes over unreadable ones. Returns the number deleted.
-pub(super) async fn delete_readable(
-    shard: &Shard,
-    caller: &mut Caller,
-    reason: &DeleteReason,
-    ids: &[TaskId],
-) -> Result<usize> {
-    let (mut deleted, mut parts) = (0, vec![ids]);
-    while let Some(part) = parts.pop() {
-        match delete(shard, caller, reason, part).await {
-            Ok(outcomes) => deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count(),
-            Err(Error::Unexpected(_)) if part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first]);
-            }
-            // An unreadable task alone.
-            Err(Error::Unexpected(_)) if ids.len() > 1 => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(deleted)
 }
 
 /// Outcome of a removal.

@@ -3,7 +3,7 @@
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::state::State;
-use crate::store::error::Result;
+use crate::store::error::{Error, Result};
 use crate::store::metrics::count_matching;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
@@ -71,6 +71,29 @@ pub async fn delete(shard: &Shard, caller: &mut Caller, reason: &DeleteReason, i
         DeleteReason::BeyondMaximum => history.max_ended.add(deleted),
     }
     Ok(outcomes)
+}
+
+/// Deletes tasks, and passes over unreadable ones. Returns the number deleted.
+pub(in crate::store) async fn delete_readable(
+    shard: &Shard,
+    caller: &mut Caller,
+    reason: &DeleteReason,
+    ids: &[TaskId],
+) -> Result<usize> {
+    let (mut deleted, mut parts) = (0, vec![ids]);
+    while let Some(part) = parts.pop() {
+        match delete(shard, caller, reason, part).await {
+            Ok(outcomes) => deleted += outcomes.iter().filter(|outcome| **outcome == Deleted::Now).count(),
+            Err(Error::Unexpected(_)) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            // An unreadable task alone.
+            Err(Error::Unexpected(_)) if ids.len() > 1 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
 }
 
 /// Reads the reply to one item.
