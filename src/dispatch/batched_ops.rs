@@ -9,8 +9,6 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::NewTask;
 use crate::metrics::HistogramSnapshot;
-use crate::store::history::make_room;
-use crate::store::memory::ROOM_PERCENT;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::delete::{DeleteReason, Deleted};
 use crate::store::ops::fail::Failure;
@@ -20,12 +18,12 @@ use crate::store::ops::submit::Submitted;
 use crate::store::ops::{self, LeaseEnd, WhenFull};
 use crate::store::{Caller, Error, Result, Shard, Store};
 
-/// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function, and
-/// which items may share a call. The form decides the public method: `one` takes an item, `many` takes a list, and
-/// `inner` has none.
+/// Defines [`BatchedOps`] from the table. A row reads: form, name of the script, operation, item, reply, function,
+/// which items may share a call, and the function in its place when Redis stays full. The form decides the public method:
+/// `one` takes an item, `many` takes a list, and `inner` has none.
 macro_rules! batched {
     ($($(#[$doc:meta])*
-    $form:ident $name:ident: $op:ident($item:ty) -> $reply:ty = $call:path, $sharing:ident;)*) => {
+    $form:ident $name:ident: $op:ident($item:ty) -> $reply:ty = $call:path, $sharing:ident $(, full: $full:path)?;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug)]
@@ -39,6 +37,15 @@ macro_rules! batched {
                 async fn call(shard: &Shard, caller: &mut Caller, items: &mut Vec<$item>) -> Result<Vec<$reply>> {
                     $call(shard, caller, items).await
                 }
+
+                $(async fn call_when_full(
+                    shard: &Shard,
+                    caller: &mut Caller,
+                    items: &mut Vec<$item>,
+                    _: Error,
+                ) -> Result<Vec<$reply>> {
+                    $full(shard, caller, items).await
+                })?
             }
         )*
 
@@ -80,11 +87,11 @@ batched! {
     /// Stores a task. Returns the task and its outcome.
     inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
     /// Completes a task.
-    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys;
+    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys, full: complete_without_documents;
     /// Reports that an attempt failed.
-    inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys;
+    inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys, full: fail_without_documents;
     /// Extends leases, in order.
-    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = heartbeat, DistinctKeys;
+    many heartbeat: Heartbeat(LeaseHeartbeat) -> LeaseExtended = heartbeat, DistinctKeys, full: heartbeat_without_documents;
     /// Releases a task without counting an attempt.
     inner release: Release(ops::release::Release) -> LeaseEnd = ops::release::release, DistinctKeys;
     /// Cancels a task, or requests the cancellation of a leased one.
@@ -97,8 +104,8 @@ batched! {
     /// Deletes an ended task.
     one delete: Delete(TaskId) -> Deleted = delete, DistinctKeys;
     /// Opens or completes the record of an Idempotency-Key.
-    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome = record_idempotency,
-        DistinctKeys;
+    inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome
+        = ops::idempotency::record_idempotency, DistinctKeys;
     /// Lets another body use the Idempotency-Key of a refused submit.
     inner refuse_idempotency: RefuseIdempotency(IdempotencyRecord) -> bool
         = ops::refuse_idempotency::refuse_idempotency, DistinctKeys;
@@ -109,63 +116,30 @@ batched! {
 
 /// Each reply takes its task along, so that a handler can return the task without having kept a copy.
 async fn submit(shard: &Shard, caller: &mut Caller, tasks: &mut Vec<NewTask>) -> Result<Vec<(NewTask, Submitted)>> {
-    let mut outcome = ops::submit::submit(shard, caller, tasks).await;
-    for _ in 0..MAX_ROOMS {
-        if !has_made_room(shard, &outcome).await {
-            break;
-        }
-        outcome = ops::submit::submit(shard, caller, tasks).await;
-    }
     // After an error the tasks stay: some of them may be sent again.
-    let replies = outcome?;
+    let replies = ops::submit::submit(shard, caller, tasks).await?;
     Ok(tasks.drain(..).zip(replies).collect())
 }
 
-async fn record_idempotency(
-    shard: &Shard,
-    caller: &mut Caller,
-    records: &[IdempotencyRecord],
-) -> Result<Vec<IdempotencyOutcome>> {
-    let mut outcome = ops::idempotency::record_idempotency(shard, caller, records).await;
-    for _ in 0..MAX_ROOMS {
-        if !has_made_room(shard, &outcome).await {
-            break;
-        }
-        outcome = ops::idempotency::record_idempotency(shard, caller, records).await;
-    }
-    outcome
-}
-
-/// Defines calls of reports. If Redis is full, ended tasks make room for their documents, or these are dropped.
+/// Defines calls of reports: one that Redis rejects if it is full, and one that drops large documents instead.
 macro_rules! reports {
-    ($($name:ident($item:ty) -> $reply:ty;)*) => {
-        $(async fn $name(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$reply>> {
-            for _ in 0..MAX_ROOMS {
-                let outcome = ops::$name::$name(shard, caller, items, WhenFull::Fail).await;
-                if !matches!(outcome, Err(Error::Full(_))) {
-                    return outcome;
-                }
-                if !has_made_room(shard, &outcome).await {
-                    break;
-                }
+    ($($name:ident, $without_documents:ident($item:ty) -> $reply:ty;)*) => {
+        $(
+            async fn $name(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$reply>> {
+                ops::$name::$name(shard, caller, items, WhenFull::Fail).await
             }
-            ops::$name::$name(shard, caller, items, WhenFull::Drop).await
-        })*
+
+            async fn $without_documents(shard: &Shard, caller: &mut Caller, items: &[$item]) -> Result<Vec<$reply>> {
+                ops::$name::$name(shard, caller, items, WhenFull::Drop).await
+            }
+        )*
     };
 }
 
 reports! {
-    complete(Completion) -> LeaseEnd;
-    fail(Failure) -> LeaseEnd;
-    heartbeat(LeaseHeartbeat) -> LeaseExtended;
-}
-
-/// How often a call is made again because ended tasks were deleted for it.
-const MAX_ROOMS: usize = 5;
-
-/// Whether the call was rejected because Redis is full, and ended tasks have been deleted since.
-async fn has_made_room<T>(shard: &Shard, outcome: &Result<T>) -> bool {
-    matches!(outcome, Err(Error::Full(_))) && make_room(shard, ROOM_PERCENT).await.is_ok_and(|deleted| deleted > 0)
+    complete, complete_without_documents(Completion) -> LeaseEnd;
+    fail, fail_without_documents(Failure) -> LeaseEnd;
+    heartbeat, heartbeat_without_documents(LeaseHeartbeat) -> LeaseExtended;
 }
 
 async fn delete(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Deleted>> {

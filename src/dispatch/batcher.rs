@@ -16,6 +16,7 @@ use crate::background;
 use crate::domain::limits;
 use crate::domain::slot::Slot;
 use crate::metrics::{Histogram, HistogramSnapshot, SIZE_BUCKETS};
+use crate::store::history::has_made_room_for;
 use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Items of one call: enough to spread its fixed cost, few enough to keep it short.
@@ -43,6 +44,16 @@ pub(super) trait BatchedOp: Send + Sync + 'static {
         caller: &mut Caller,
         items: &mut Vec<Self::Item>,
     ) -> impl Future<Output = Result<Vec<Self::Reply>>> + Send;
+
+    /// Makes the call after Redis has rejected it with `full`, and no ended task could make room for it.
+    fn call_when_full(
+        _shard: &Shard,
+        _caller: &mut Caller,
+        _items: &mut Vec<Self::Item>,
+        full: Error,
+    ) -> impl Future<Output = Result<Vec<Self::Reply>>> + Send {
+        async { Err(full) }
+    }
 }
 
 /// An item of a batched operation.
@@ -144,7 +155,7 @@ impl<Op: BatchedOp> Batcher<Op> {
         shard.breaker.admit()?;
         let sender = self.senders.get(shard.index).ok_or_else(|| self.closed())?.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(PENDING_CAPACITY);
-            let batches = batch_loop::<Op>(shard.clone(), receiver, self.batch_items.clone());
+            let batches = batch_loop::<Op>(self.store.clone(), shard.clone(), receiver, self.batch_items.clone());
             background::spawn(&self.tasks, "batcher", batches);
             sender
         });
@@ -179,6 +190,7 @@ fn timed_out(_: Elapsed) -> Error {
 
 /// Makes the calls of one shard, one after another. Ends when the batcher is dropped.
 async fn batch_loop<Op: BatchedOp>(
+    store: Store,
     shard: Shard,
     mut receiver: mpsc::Receiver<Pending<Op>>,
     batch_items: Arc<Histogram>,
@@ -202,7 +214,7 @@ async fn batch_loop<Op: BatchedOp>(
         }
         let (items, reply_senders) = take_batch(&mut pending);
         batch_items.observe(items.len());
-        let failed = call_each::<Op>(&shard, &mut caller, items, reply_senders).await;
+        let failed = call_each::<Op>(&store, &shard, &mut caller, items, reply_senders).await;
         if let Some((error, mut failed)) = failed {
             // Redis has had its time: the items behind would wait as long for the same error.
             if error.is_outage() {
@@ -221,6 +233,7 @@ async fn batch_loop<Op: BatchedOp>(
 /// Calls the operation for all items, and sends their replies. If a call meets unreadable data, it is repeated for each half
 /// of its items, so that only the items of that data fail. Returns another error with the items that are left.
 async fn call_each<Op: BatchedOp>(
+    store: &Store,
     shard: &Shard,
     caller: &mut Caller,
     items: Vec<Op::Item>,
@@ -228,7 +241,7 @@ async fn call_each<Op: BatchedOp>(
 ) -> Option<(Error, ReplySenders<Op>)> {
     let mut parts = vec![(items, reply_senders)];
     while let Some((mut items, mut senders)) = parts.pop() {
-        match Op::call(shard, caller, &mut items).await {
+        match call_with_room::<Op>(store, shard, caller, &mut items).await {
             Ok(replies) => {
                 for (sender, reply) in senders.into_iter().zip(replies) {
                     // The client may have disconnected. The operation took effect all the same.
@@ -252,6 +265,26 @@ async fn call_each<Op: BatchedOp>(
         }
     }
     None
+}
+
+/// How often a call is made again because ended tasks were deleted for it.
+const MAX_ROOMS: usize = 5;
+
+/// Makes one call. While Redis rejects it because it is full, ended tasks make room for it.
+async fn call_with_room<Op: BatchedOp>(
+    store: &Store,
+    shard: &Shard,
+    caller: &mut Caller,
+    items: &mut Vec<Op::Item>,
+) -> Result<Vec<Op::Reply>> {
+    let mut rooms = 0;
+    loop {
+        match Op::call(shard, caller, items).await {
+            Err(Error::Full(_)) if rooms < MAX_ROOMS && has_made_room_for(store, shard).await => rooms += 1,
+            Err(full @ Error::Full(_)) => return Op::call_when_full(shard, caller, items, full).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 type ReplySenders<Op> = Vec<oneshot::Sender<Result<<Op as BatchedOp>::Reply>>>;

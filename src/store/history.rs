@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::cmd;
+use futures_util::future::join_all;
 
 use super::error::{Error, Result};
-use super::memory::MemoryReading;
+use super::memory::{MemoryReading, ROOM_PERCENT};
 use super::ops::delete::{DeleteReason, delete_readable};
 use super::redis::reply::text;
 use super::shard::{Caller, Shard, Store};
@@ -26,6 +27,8 @@ use crate::domain::state::State;
 const MAX_TIME: Duration = Duration::from_millis(500);
 /// The pause after a making of room that found no task to delete.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Shards of a master that make room at the same time.
+const SHARDS_AT_ONCE: usize = 16;
 /// Queues read by one call, and by one making of room.
 const QUEUES_PER_CALL: usize = 250;
 const MAX_QUEUES: usize = 5000;
@@ -79,12 +82,39 @@ pub async fn make_room(shard: &Shard, until_percent: u64) -> Result<u64> {
     Ok(deleted)
 }
 
+/// Makes room for a call that Redis rejected in `shard`: in this shard, and at the same time in others on the same
+/// master. Returns whether tasks were deleted since. Takes at most about a second.
+pub async fn has_made_room_for(store: &Store, shard: &Shard) -> bool {
+    let (before, from) = store.shards().split_at(shard.index);
+    let neighbours: Vec<&Shard> = from.iter().chain(before).filter(|other| is_neighbour(store, shard, other)).collect();
+    let started = Instant::now();
+    for group in neighbours.chunks(SHARDS_AT_ONCE) {
+        let made = join_all(group.iter().map(|neighbour| make_room(neighbour, ROOM_PERCENT))).await;
+        // A shard that fails keeps no other from making room.
+        if made.into_iter().flatten().any(|deleted| deleted > 0) {
+            return true;
+        }
+        if started.elapsed() > MAX_TIME {
+            break;
+        }
+    }
+    false
+}
+
+/// Whether both shards are known to lie on one master.
+fn is_neighbour(store: &Store, shard: &Shard, other: &Shard) -> bool {
+    let master = |shard: &Shard| shard.memory.reading().map(|reading| reading.master);
+    shard.index == other.index
+        || !store.client().is_cluster()
+        || master(shard).is_some_and(|known| master(other) == Some(known))
+}
+
 async fn delete_oldest(shard: &Shard, caller: &mut Caller, until_percent: u64) -> Result<u64> {
     let started = Instant::now();
     let (mut deleted, mut batch) = (0, shard.memory.first_batch);
     let mut history: Option<OldestFirst> = None;
     // A call that Redis has rejected needs room, also if its own buffers were what exceeded the limit.
-    while started.elapsed() < MAX_TIME && (deleted == 0 || read_memory(shard).await?.is_above(until_percent)) {
+    while started.elapsed() < MAX_TIME && (deleted == 0 || is_above(shard, until_percent).await?) {
         let oldest = match &mut history {
             Some(oldest) => oldest,
             None => history.insert(OldestFirst::read(shard).await?),
@@ -97,6 +127,15 @@ async fn delete_oldest(shard: &Shard, caller: &mut Caller, until_percent: u64) -
         batch = (2 * batch).min(limits::MAX_CALL_ITEMS);
     }
     Ok(deleted)
+}
+
+/// Whether more than this share of the memory is in use. Unknown without the permission for INFO: then a call that fits is
+/// room enough.
+async fn is_above(shard: &Shard, percent: u64) -> Result<bool> {
+    match read_memory(shard).await {
+        Err(Error::Denied(_) | Error::Unexpected(_)) => Ok(false),
+        reading => Ok(reading?.is_above(percent)),
+    }
 }
 
 /// The ended tasks of a shard in the order of their ends. Of more than 5000 queues, each run takes the next 5000.

@@ -10,8 +10,7 @@ use crate::domain::queue::QueueName;
 pub const SHORT_PERCENT: u64 = 90;
 /// Upkeep deletes ended tasks until no more than this share is in use.
 pub const RELIEVED_PERCENT: u64 = 85;
-/// A rejected call deletes ended tasks of its shard until no more than this share is in use. Upkeep deletes the rest, in all
-/// shards alike.
+/// A rejected call deletes ended tasks until no more than this share is in use. Upkeep deletes the rest.
 pub const ROOM_PERCENT: u64 = 95;
 
 /// A reading of the memory of a master.

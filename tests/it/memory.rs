@@ -2,6 +2,7 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::domain::slot::{Shards, Slot};
 
 use crate::metrics::metrics;
 use crate::support::redis::OwnRedis;
@@ -21,11 +22,16 @@ async fn leave(redis: &OwnRedis, bytes: u64) -> u64 {
 
 /// Completes `count` new tasks with results of 100 kB, in order. Returns their ids.
 async fn complete_many(fixture: &Fixture, queue: &str, count: usize) -> Vec<Value> {
+    complete_keyed(fixture, queue, None, count).await
+}
+
+/// The same for tasks with this key.
+async fn complete_keyed(fixture: &Fixture, queue: &str, key: Option<&str>, count: usize) -> Vec<Value> {
     let mut ids = Vec::new();
     let result = "x".repeat(100_000);
     while ids.len() < count {
         let number = (count - ids.len()).min(50);
-        let tasks: Vec<Value> = (0..number).map(|_| json!({"queue": queue})).collect();
+        let tasks: Vec<Value> = (0..number).map(|_| json!({"queue": queue, "key": key})).collect();
         fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
         let mut claimed = Vec::new();
         while claimed.len() < number {
@@ -86,6 +92,38 @@ async fn oldest_ended_tasks_make_room_for_submits() {
     let counted = page.value("slotwheel_history_deleted_total", &[("reason", "memory_short")]).unwrap();
     assert!(counted > 0.0);
     assert_eq!(page.value("slotwheel_redis_max_memory_bytes", &[]), Some(limit as f64));
+    fixture.end().await;
+}
+
+/// Returns a key whose tasks are in this shard.
+fn key_in(shards: Shards, shard: usize) -> String {
+    let keys = (0..).map(|n| format!("k{n}"));
+    keys.into_iter().find(|key| shards.shard_of(Slot::of_key(key.as_bytes())) == shard).unwrap()
+}
+
+#[tokio::test]
+async fn ended_tasks_of_other_shards_make_room_for_submits() {
+    let fixture = Fixture::with_shards(16).await;
+    let shards = fixture.store().await.layout();
+    let [some, others] = [key_in(shards, 3), key_in(shards, 12)];
+    let first = complete_keyed(&fixture, "a", Some(&some), 40).await;
+    let others = complete_keyed(&fixture, "a", Some(&others), 40).await;
+    fixture.advance(10_000);
+    let last = complete_keyed(&fixture, "a", Some(&some), 1).await;
+
+    for shard in [0, 7, 15] {
+        // Lowered at once: upkeep has not seen it when the submit is rejected.
+        let limit = used_memory(&fixture.redis).await - 200_000;
+        fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(limit)).await;
+        fixture.submit_with(json!({"queue": "work", "key": key_in(shards, shard)})).await;
+        let used = used_memory(&fixture.redis).await;
+        assert!(used < limit, "{used} of {limit} bytes");
+    }
+
+    // In each shard, the tasks that ended first.
+    assert!(!exists(&fixture, &first[0]).await && !exists(&fixture, &others[0]).await);
+    assert!(exists(&fixture, &first[39]).await && exists(&fixture, &others[39]).await, "no more than needed");
+    assert!(exists(&fixture, &last[0]).await);
     fixture.end().await;
 }
 
