@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use slotwheel::config::{Durability, MaxMemory};
+use slotwheel::config::{Durability, MaxMemory, RawConfig};
 use slotwheel::store::redis::embedded::{EmbeddedRedis, EmbeddedRedisError};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,27 @@ async fn embedded_redis_is_private_durable_and_compact() {
     }
     managed.stop().await;
     assert!(connect(&url).await.is_err(), "redis-server has stopped");
+}
+
+#[tokio::test]
+async fn embedded_redis_may_use_half_of_the_memory_by_default() {
+    let directory = TempDir::new();
+    let max_memory = RawConfig::default().resolve().expect("settings").embedded_max_memory;
+    let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync, max_memory).await.unwrap();
+
+    let limit: u64 = setting(&managed.url(), "maxmemory").await.parse().unwrap();
+    let machine = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let machine = machine.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap().trim_end_matches("kB");
+    let half = machine.trim().parse::<u64>().unwrap() * 1024 / 2;
+    // A container may have less than the machine.
+    assert!(limit > 0 && limit <= half, "{limit} of {half}");
+
+    // The next server has another limit, and adopts this Redis.
+    drop(managed);
+    let managed = EmbeddedRedis::start(directory.path(), Durability::Fsync, MaxMemory::Bytes(12_345_678)).await;
+    let managed = managed.unwrap();
+    assert_eq!(setting(&managed.url(), "maxmemory").await, "12345678");
+    managed.stop().await;
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::config::{Durability, MaxMemory};
 use slotwheel::domain::slot::{Shards, Slot};
+use slotwheel::store::redis::embedded::EmbeddedRedis;
 
 use crate::metrics::metrics;
-use crate::support::redis::OwnRedis;
+use crate::support::redis::{OwnRedis, TempDir};
 use crate::support::{Fixture, report_with, text};
 
 async fn used_memory(redis: &OwnRedis) -> u64 {
@@ -125,6 +127,26 @@ async fn ended_tasks_of_other_shards_make_room_for_submits() {
     assert!(exists(&fixture, &first[39]).await && exists(&fixture, &others[39]).await, "no more than needed");
     assert!(exists(&fixture, &last[0]).await);
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn small_embedded_redis_takes_submits_in_place_of_ended_tasks() {
+    let (directory, limit) = (TempDir::new(), 16_000_000);
+    let embedded = EmbeddedRedis::start(directory.path(), Durability::Everysec, MaxMemory::Bytes(limit)).await.unwrap();
+    // All that the test asks of its own Redis goes to the embedded one.
+    let mut redis = OwnRedis::single(&[]).await;
+    redis.url = embedded.url();
+    let fixture = Fixture::on(redis, embedded.url(), |_| {}).await;
+    let first = complete_many(&fixture, "a", 60).await;
+    fixture.advance(10_000);
+
+    submit_large(&fixture, 100).await;
+
+    let used = used_memory(&fixture.redis).await;
+    assert!(used < limit, "{used} of {limit} bytes");
+    assert!(!exists(&fixture, &first[0]).await);
+    fixture.end().await;
+    embedded.stop().await;
 }
 
 #[tokio::test]
