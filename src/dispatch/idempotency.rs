@@ -5,6 +5,9 @@
 //! finds the record. If it is complete, the retry returns the same outcome. If it is
 //! open, the retry stores the task under the same id, and storing it twice has no effect.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::batched_ops::BatchedOps;
@@ -96,8 +99,39 @@ impl SubmitOutcome {
     }
 }
 
-/// Submits tasks. Returns their outcomes in order.
+/// The time in which a list is divided. The rest is then submitted together, so that the time of a list is bounded.
+const MAX_DIVIDING: Duration = Duration::from_secs(2);
+
+/// Submits tasks, each as if those before it had their outcomes. Returns the outcomes in order.
 pub(super) async fn submit(
+    store: &Store,
+    ops: &BatchedOps,
+    task_tracer: &TaskTracer,
+    submissions: Vec<Submission>,
+) -> Vec<Result<SubmitOutcome, SubmitError>> {
+    let (mut outcomes, mut rest) = (Vec::with_capacity(submissions.len()), submissions);
+    let started = Instant::now();
+    while !rest.is_empty() {
+        let count = if started.elapsed() < MAX_DIVIDING { independent(&rest) } else { rest.len() };
+        let later = rest.split_off(count);
+        outcomes.extend(submit_together(store, ops, task_tracer, rest).await);
+        rest = later;
+    }
+    outcomes
+}
+
+/// Returns the number of submissions up to the first whose Idempotency-Key came with another body before it: the outcome
+/// of the earlier one decides whether the key is free.
+fn independent(submissions: &[Submission]) -> usize {
+    let mut bodies = HashMap::new();
+    let depends = |(_, idempotency_key): &Submission| {
+        idempotency_key.is_some_and(|IdempotencyKey { key, body }| *bodies.entry(key).or_insert(body) != body)
+    };
+    submissions.iter().position(depends).unwrap_or(submissions.len())
+}
+
+/// Submits tasks whose Idempotency-Keys do not depend on each other.
+async fn submit_together(
     store: &Store,
     ops: &BatchedOps,
     task_tracer: &TaskTracer,

@@ -1,6 +1,6 @@
 //! An Idempotency-Key identifies one task for 24 hours.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Fixture, report, text};
 
@@ -98,6 +98,34 @@ async fn refused_submit_does_not_use_up_its_key() {
     assert_eq!((&results[0]["status"], &results[1]["status"]), (&json!(422), &json!(201)));
     submit(&fixture, "b", r#"{"queue":"q"}"#).await.expect(201);
     assert_eq!(fixture.counts("q").await["submitted"], 3);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn refused_batch_item_does_not_use_up_its_key_for_the_next() {
+    let fixture = Fixture::start().await;
+    let far = "9000-01-01T00:00:00Z";
+    let dedupe = json!({"key": "d", "mode": "replace"});
+    let items = json!({"tasks": [
+        {"queue": "q", "run_at": far, "idempotency_key": "a"},
+        {"queue": "q", "payload": 1, "idempotency_key": "a", "dedupe": dedupe},
+        {"queue": "q", "payload": 2, "idempotency_key": "a"},
+        {"queue": "q", "payload": 3, "dedupe": dedupe},
+        {"queue": "q", "run_at": far, "idempotency_key": "b"},
+        {"queue": "q", "run_at": far, "payload": 4, "idempotency_key": "b"},
+        {"queue": "q", "payload": 5, "idempotency_key": "b"},
+    ]});
+    let results = fixture.http.post("/tasks/batch", &items).await.expect(200)["results"].clone();
+    let statuses: Vec<&Value> = results.as_array().unwrap().iter().map(|result| &result["status"]).collect();
+    assert_eq!(json!(statuses), json!([422, 201, 422, 200, 422, 422, 201]), "{results}");
+    assert_eq!(results[2]["problem"]["code"], "idempotency_mismatch");
+    assert_eq!(results[2]["problem"]["errors"][0]["pointer"], "/tasks/2/idempotency_key");
+    // The tasks are stored in the order of the items: the last of them replaces the content.
+    let mut payloads =
+        [fixture.claim_one("q").await["payload"].clone(), fixture.claim_one("q").await["payload"].clone()];
+    payloads.sort_by_key(Value::to_string);
+    assert_eq!(payloads, [3, 5]);
+    assert_eq!(fixture.counts("q").await["submitted"], 2);
     fixture.end().await;
 }
 
