@@ -1,5 +1,7 @@
 //! Unreadable data costs the task or the queue that it belongs to, and nothing else.
 
+mod operations;
+
 use deadpool_redis::redis::{Cmd, cmd};
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
