@@ -166,27 +166,30 @@ pub async fn unreadable_keys(shard: &Shard, queue: &QueueName) -> Result<Vec<Str
     Ok(found)
 }
 
-/// Returns the shard's queues after `after`, at most `limit`; with each, its keys that have another type than they should.
-/// Slot queues are not checked.
+/// Checks the shard's queues after `after`, at most `limit`. Slot queues are not checked. Returns the queues with keys that
+/// have another type than they should, with these keys; and the last queue, `None` after the last of the shard.
 pub async fn check_queues(
     shard: &Shard,
     after: Option<&QueueName>,
     limit: usize,
-) -> Result<Vec<(QueueName, Vec<String>)>> {
+) -> Result<(Vec<(QueueName, Vec<String>)>, Option<QueueName>)> {
     let mut command = cmd("ZRANGEBYLEX");
     let from = after.map_or("-".to_owned(), |name| format!("({name}"));
     command.arg(shard.keys.queues()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-    let names = read_list(shard.send(&command).await?)?.filter_map(|name| QueueName::parse(&text(name).ok()?));
+    let members = read_list(shard.send(&command).await?)?;
+    let is_whole = members.len() < limit;
+    let names: Vec<QueueName> = members.filter_map(|name| QueueName::parse(&text(name).ok()?)).collect();
     let mut checked = Vec::new();
-    for queues in names.collect::<Vec<_>>().chunks(QUEUES_PER_CHECK) {
+    for queues in names.chunks(QUEUES_PER_CHECK) {
         let keys: Vec<_> = queues.iter().flat_map(keys_of).collect();
         let mut found = mismatches(shard, &keys).await?;
         for queue in queues {
             let names: Vec<String> = keys_of(queue).into_iter().map(|(name, _)| name).collect();
-            checked.push((queue.clone(), found.extract_if(.., |key| names.contains(key)).collect()));
+            let found: Vec<String> = found.extract_if(.., |key| names.contains(key)).collect();
+            checked.extend((!found.is_empty()).then(|| (queue.clone(), found)));
         }
     }
-    Ok(checked)
+    Ok((checked, names.into_iter().next_back().filter(|_| !is_whole)))
 }
 
 /// Checks the noted data of the shard again, and forgets what is gone or can be processed again.

@@ -10,9 +10,9 @@ const PAGE_SIZE: usize = 100;
 pub(super) async fn run(context: &mut Context) -> Result<()> {
     let shard = &context.shard;
     review_notes(shard).await?;
-    let page = check_queues(shard, context.last_checked.as_ref(), PAGE_SIZE).await?;
-    context.last_checked = page.last().filter(|_| page.len() == PAGE_SIZE).map(|(queue, _)| queue.clone());
-    for (queue, keys) in page.iter().filter(|(_, keys)| !keys.is_empty()) {
+    let (found, last) = check_queues(shard, context.last_checked.as_ref(), PAGE_SIZE).await?;
+    context.last_checked = last;
+    for (queue, keys) in &found {
         shard.unreadable().add_unreadable_keys(shard.index, queue, keys);
     }
     Ok(())

@@ -5,17 +5,17 @@ use super::job::Context;
 use crate::domain::queue::QueueName;
 use crate::store::ops::apply_settings::{apply_settings, remove_copy};
 use crate::store::ops::remove_settings::delete_removed_settings;
-use crate::store::views::queues::{VersionedSettings, copy_versions, settings_page};
+use crate::store::views::queues::{SettingsPage, VersionedSettings, copy_versions, settings_page};
 use crate::store::{Caller, Error, Result, Shard};
 
 /// Queues per page.
 const PAGE_SIZE: usize = 500;
 
 pub(super) async fn run(context: &mut Context) -> Result<()> {
-    let mut after = None;
+    let mut after: Option<Vec<u8>> = None;
     let mut outcome = Ok(());
     loop {
-        let page = settings_page(&context.store, after.as_ref(), PAGE_SIZE).await?;
+        let SettingsPage { settings: page, last } = settings_page(&context.store, after.as_deref(), PAGE_SIZE).await?;
         let names: Vec<_> = page.iter().map(|(name, _, _)| name.clone()).collect();
         // An unavailable shard does not keep the others from being updated.
         for shard in context.store.shards() {
@@ -26,10 +26,10 @@ pub(super) async fn run(context: &mut Context) -> Result<()> {
                 delete_removed_settings(&context.store, &mut context.caller, name).await?;
             }
         }
-        if page.len() < PAGE_SIZE {
+        if last.is_none() {
             return outcome;
         }
-        after = names.into_iter().next_back();
+        after = last;
     }
 }
 

@@ -88,7 +88,7 @@ async fn settings_of_a_removed_queue_are_forgotten_in_every_shard() {
     use_once(&fixture, "gone").await;
     fixture.http.post_nothing("/queues/gone/pause").await.expect(200);
     let store = fixture.store().await;
-    let (_, version, paused) = settings_page(&store, None, 1).await.unwrap().remove(0);
+    let (_, version, paused) = settings_page(&store, None, 1).await.unwrap().settings.remove(0);
 
     fixture.http.delete("/queues/gone").await.expect(200);
 
@@ -119,7 +119,7 @@ async fn settings_made_right_after_a_removal_are_applied_and_kept() {
     fixture.advance(120_000);
     fixture.submit("q", json!(1)).await;
     assert!(fixture.claim_now("q", 1).await.is_empty());
-    let page = settings_page(&fixture.store().await, None, 9).await.unwrap();
+    let page = settings_page(&fixture.store().await, None, 9).await.unwrap().settings;
     assert!(page[0].2.is_some_and(|settings| settings.paused), "{page:?}");
     fixture.end().await;
 }

@@ -292,15 +292,27 @@ pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
 /// The settings of a queue at a version. `None`: they were removed at this version.
 pub type VersionedSettings = (QueueName, i64, Option<QueueSettings>);
 
-/// Returns at most `limit` master copies of settings after `after`: name, version, settings.
-pub async fn settings_page(store: &Store, after: Option<&QueueName>, limit: usize) -> Result<Vec<VersionedSettings>> {
+/// Master copies of settings.
+#[derive(Debug)]
+pub struct SettingsPage {
+    /// Those that can be read.
+    pub settings: Vec<VersionedSettings>,
+    /// The last entry of the page in the index, whether or not it can be read. `None`: there are no further entries.
+    pub last: Option<Vec<u8>>,
+}
+
+/// Reads the master copies of at most `limit` entries after `after`.
+pub async fn settings_page(store: &Store, after: Option<&[u8]>, limit: usize) -> Result<SettingsPage> {
     let first_shard = store.first_shard();
-    let from = after.map_or("-".to_owned(), |name| format!("({name}"));
+    let from = after.map_or(b"-".to_vec(), |after| [b"(", after].concat());
     let mut command = cmd("ZRANGEBYLEX");
     command.arg(first_shard.keys.settings_index()).arg(from).arg("+").arg(&["LIMIT", "0"]).arg(limit);
-    let list = read_list(first_shard.send(&command).await?)?;
-    let names: Vec<QueueName> = list.filter_map(|name| QueueName::parse(&text(name).ok()?)).collect();
-    read_settings(first_shard, &names, |name| first_shard.keys.settings(name)).await
+    let members = read_list(first_shard.send(&command).await?)?.map(bytes).collect::<Result<Vec<_>>>()?;
+    let names: Vec<QueueName> =
+        members.iter().filter_map(|name| QueueName::parse(str::from_utf8(name).ok()?)).collect();
+    let settings = read_settings(first_shard, &names, |name| first_shard.keys.settings(name)).await?;
+    let last = members.into_iter().nth(limit.saturating_sub(1));
+    Ok(SettingsPage { settings, last })
 }
 
 /// Returns version and settings of the queue's master copy. `None`: no setting was made, or all were removed.

@@ -1,18 +1,46 @@
-//! Operations that meet unreadable tasks.
+//! Operations that meet unreadable tasks and settings.
 
 use std::time::Duration;
 
+use deadpool_redis::redis::cmd;
 use futures_util::future::join_all;
 use serde_json::json;
 use slotwheel::dispatch::Dispatch;
 use slotwheel::domain::id::TaskId;
 use slotwheel::spans::Spans;
 use slotwheel::store::ops::cancel::Cancelled;
+use slotwheel::store::views::queues::settings_page;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Damage, Place, submit};
 use crate::support::{Fixture, text};
+
+#[tokio::test]
+async fn unreadable_settings_do_not_end_a_page_of_settings() {
+    let fixture = Fixture::start().await;
+    for queue in ["a", "b", "c", "d"] {
+        fixture.http.post_nothing(&format!("/queues/{queue}/pause")).await.expect(200);
+    }
+    let store = fixture.store().await;
+    let place = Place { index: store.first_shard().index, store };
+    place.replace(&fixture, "settings:a", Damage::String).await;
+    place.replace(&fixture, "settings:d", Damage::List).await;
+    fixture.redis.ask::<()>(cmd("ZADD").arg(place.key("settings_index")).arg(0).arg("b no name")).await;
+
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let page = settings_page(&place.store, after.as_deref(), 2).await.unwrap();
+        names.extend(page.settings.into_iter().map(|(name, _, _)| name.to_string()));
+        after = page.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["b", "c"]);
+    place.repair().await;
+    fixture.end().await;
+}
 
 #[tokio::test]
 async fn unreadable_task_fails_alone_in_cancel_retry_and_purge() {
