@@ -9,6 +9,7 @@ use super::response;
 use super::state::Api;
 use crate::degradations::Degradation;
 use crate::store;
+use crate::store::isolation::unreadable_callers;
 use crate::store::memory::{History, MemoryTotals, memory_totals};
 use crate::store::permissions::check_shards;
 use crate::store::redis::preflight::check_config;
@@ -51,7 +52,9 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     }
     check_shards(api.store(), 0).await?;
     // A write: the completion subscription of a task that cannot exist.
-    api.dispatch.check_readiness().await?;
+    if let Err(error) = api.dispatch.check_readiness().await {
+        return Err(unready(&api, error).await);
+    }
     if let Some(loss) = api.store().shards().iter().find_map(|shard| shard.breaker.data_loss()) {
         return Err(store::Error::DataLoss(loss).into());
     }
@@ -63,4 +66,17 @@ pub(super) async fn ready(Shared(api): Shared<Api>) -> Result<Response, Problem>
     let status = if degradations.is_empty() { "ready" } else { "degraded" };
     let memory = memory_totals(api.store().shards().iter().map(|shard| &*shard.memory)).map(MemoryJson::from);
     Ok(response::ok(&ReadyStatus { status, degradations, memory }))
+}
+
+/// Returns the problem of a failed write. If no script runs in a shard, it says why.
+async fn unready(api: &Api, error: store::Error) -> Problem {
+    if matches!(error, store::Error::Unexpected(_)) {
+        for shard in api.store().shards() {
+            if let Ok(Some(reason)) = unreadable_callers(shard).await {
+                let detail = format!("shard {}: {reason}; `slotwheel doctor --repair` sets it aside", shard.index);
+                return Problem::new(Code::Unavailable, detail);
+            }
+        }
+    }
+    error.into()
 }

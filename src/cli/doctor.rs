@@ -12,7 +12,7 @@ use clap::Args;
 use super::signals::Signals;
 use crate::app;
 use crate::config::Config;
-use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, repair};
+use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, check_callers, repair, set_callers_aside};
 use crate::store::dataset::identity::{Dataset, is_missing, load, open_or_create};
 use crate::store::dataset::loss_detector;
 use crate::store::error::DataLoss;
@@ -95,6 +95,16 @@ async fn inspect(config: &Config, redis_config: RedisConfig, options: &RepairOpt
         problem_count += 1;
     }
     let store = Store::new(client, dataset.shards, &dataset.id, &config.prefix);
+    if options.repair {
+        set_callers_aside(&store, print_repair_event).await?;
+    }
+    let unusable = check_callers(&store).await?;
+    for Finding { shard, text } in &unusable {
+        print_line!("DEFECT shard {shard}: {text}; nothing else can be checked until it is set aside with --repair");
+    }
+    if !unusable.is_empty() {
+        return Ok(problem_count + unusable.len());
+    }
     for (shard, loss) in loss_detector::foreign_shards(&store, &dataset).await? {
         print_line!("DEFECT shard {shard}: {}", loss.explain());
         problem_count += 1;

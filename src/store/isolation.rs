@@ -166,6 +166,13 @@ pub async fn unreadable_keys(shard: &Shard, queue: &QueueName) -> Result<Vec<Str
     Ok(found)
 }
 
+/// Returns what is wrong with `callers` if it has another type: then no script runs in the shard.
+pub async fn unreadable_callers(shard: &Shard) -> Result<Option<String>> {
+    let found = text(shard.send(cmd("TYPE").arg(shard.keys.callers())).await?)?;
+    let is_readable = found == "hash" || found == "none";
+    Ok((!is_readable).then(|| format!("the type of callers is {found}, expected hash, so that no script runs")))
+}
+
 /// Checks the shard's queues after `after`, at most `limit`. Slot queues are not checked. Returns the queues with keys that
 /// have another type than they should, with these keys; and the last queue, `None` after the last of the shard.
 pub async fn check_queues(
@@ -203,7 +210,7 @@ pub async fn review_notes(shard: &Shard) -> Result<()> {
         }
         let has_readable_keys = match &queue {
             Some(queue) => unreadable_keys(shard, queue).await?.is_empty(),
-            None => true,
+            None => unreadable_callers(shard).await?.is_none(),
         };
         shard.unreadable().forget(shard.index, queue.as_ref(), &readable, has_readable_keys);
     }

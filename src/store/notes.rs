@@ -158,6 +158,7 @@ impl Note {
     fn detail(&self) -> String {
         let reason = self.queue_failure.as_ref().map(|failure| &failure.reason).or_else(|| self.tasks.values().next());
         let what = match (&self.queue_failure, self.tasks.len()) {
+            (Some(_), _) if self.queue.is_none() => "the shard is not processed".to_owned(),
             (Some(_), _) => "the queue is not processed".to_owned(),
             (None, 1) => "1 task is not processed".to_owned(),
             (None, count) => format!("{count} tasks are not processed"),

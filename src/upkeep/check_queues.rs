@@ -1,8 +1,9 @@
-//! Finds queues with a key of another type, a page of queues in each run, and forgets noted data that can be read again.
+//! Finds `callers` and keys of queues that have another type, a page of queues in each run. Forgets noted data that can be
+//! read again.
 
 use super::job::Context;
 use crate::store::Result;
-use crate::store::isolation::{check_queues, review_notes};
+use crate::store::isolation::{check_queues, review_notes, unreadable_callers};
 
 /// Queues per page.
 const PAGE_SIZE: usize = 100;
@@ -10,6 +11,9 @@ const PAGE_SIZE: usize = 100;
 pub(super) async fn run(context: &mut Context) -> Result<()> {
     let shard = &context.shard;
     review_notes(shard).await?;
+    if let Some(reason) = unreadable_callers(shard).await? {
+        shard.unreadable().add_queue(shard.index, None, &reason, true);
+    }
     let (found, last) = check_queues(shard, context.last_checked.as_ref(), PAGE_SIZE).await?;
     context.last_checked = last;
     for (queue, keys) in &found {

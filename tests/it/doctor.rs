@@ -76,3 +76,27 @@ async fn unreadable_task_is_named_and_set_aside_by_repair() {
     assert!(said.contains("1 unreadable keys are set aside"), "{said}");
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn callers_of_another_type_are_named_and_set_aside_by_repair() {
+    let fixture = Fixture::start().await;
+    let store = fixture.store().await;
+    let shard = store.first_shard();
+    fixture.submit("q", json!(1)).await;
+    fixture.redis.ask::<()>(cmd("SET").arg(shard.keys.callers()).arg("x")).await;
+
+    let reason = "the type of callers is string, expected hash";
+    let ready = fixture.http.get("/readyz").await;
+    assert_eq!(ready.problem(503).0, "unavailable");
+    assert!(ready.text.contains(reason) && ready.text.contains("doctor --repair"), "{}", ready.text);
+    let (output, said) = doctor(&fixture, &[]);
+    assert!(!output.status.success() && said.contains(&format!("DEFECT shard 0: {reason}")), "{said}");
+    assert!(said.ends_with("1 defect\n"), "{said}");
+
+    let (output, said) = doctor(&fixture, &["--repair"]);
+    assert!(output.status.success() && said.contains("so that no script runs; set aside under quarantine:"), "{said}");
+    fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+    fixture.submit("q", json!(2)).await;
+    fixture.claim_one("q").await;
+    fixture.end().await;
+}

@@ -9,6 +9,7 @@
 //!
 //! Memory: about 400 bytes for each task of one shard. Each call checks at most 100 entries.
 
+mod callers;
 mod indexes;
 mod scan;
 
@@ -20,6 +21,7 @@ use super::ops;
 use super::shard::{Caller, Shard, Store};
 use super::views::queues::Counts;
 use super::views::verify_invariants::verify_invariants;
+pub use callers::{check_callers, set_callers_aside};
 use scan::ShardSnapshot;
 
 /// A finding of an audit.
