@@ -14,7 +14,38 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Damage, Place, submit};
-use crate::support::{Fixture, text};
+use crate::support::{Fixture, report, text};
+
+#[tokio::test]
+async fn unreadable_task_holds_no_dedupe_key() {
+    for damage in [Damage::String, Damage::List, Damage::NoSlot, Damage::NoNumber, Damage::NoDocument, Damage::NoTimes]
+    {
+        let fixture = Fixture::start().await;
+        let place = Place::of(&fixture).await;
+        for mode in ["keep", "replace", "debounce", "after"] {
+            let keyed = |name: &str| json!({"queue": mode, "key": "k", "dedupe": {"key": name, "mode": mode}});
+            let broken = submit(&fixture, mode, keyed("a")).await;
+            place.damage(&fixture, &broken, damage).await;
+            let taken = fixture.http.post("/tasks", &keyed("a")).await.expect(201);
+            // Some of the damaged tasks can still be claimed.
+            let claimed = fixture.claim_now(mode, 10).await;
+            assert!(claimed.iter().any(|task| task["id"] == taken["id"]), "{damage:?}, {mode}: {claimed:?}");
+
+            // The task that waits for the end of another is unreadable.
+            let holder = submit(&fixture, mode, keyed("b")).await;
+            let claimed = fixture.claim_one(mode).await;
+            assert_eq!(claimed["id"], holder);
+            let after = json!({"queue": mode, "key": "k", "dedupe": {"key": "b", "mode": "after"}});
+            let successor = fixture.http.post("/tasks", &after).await.expect(201)["id"].clone();
+            place.damage(&fixture, &successor, damage).await;
+            let next = fixture.http.post("/tasks", &after).await.expect(201)["id"].clone();
+            place.damage(&fixture, &next, damage).await;
+            fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+        }
+        place.repair().await;
+        fixture.end().await;
+    }
+}
 
 #[tokio::test]
 async fn unreadable_settings_do_not_end_a_page_of_settings() {

@@ -37,9 +37,10 @@ local function free_dedupe(task)
         local id, has_key = call('HGET', task.key, F.successor), false
         if id and id ~= '' and not freed[id] then
           local successor = { id = id, key = base .. 'task:' .. id, [F.queue] = task[F.queue] }
+          -- A successor of another type is unreadable, and none.
           local state, predecessor
           state, predecessor, successor[F.start_at], successor[F.dedupe_until] =
-            unpack(call('HMGET', successor.key, F.state, F.predecessor, F.start_at, F.dedupe_until))
+            unpack(redis.pcall('HMGET', successor.key, F.state, F.predecessor, F.start_at, F.dedupe_until))
           touched[successor.key] = true
           if state == 'scheduled' and predecessor == task.id then
             local is_free = not holder or holder == task.id or (until_ms and until_ms <= now)

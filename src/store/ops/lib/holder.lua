@@ -5,7 +5,10 @@
 local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
 local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.run_at, F.expires_at, F.completion_watched, F.retain_ms,
   F.attempts, F.max_attempts, F.acquired, F.lease_until, F.cancel_requested, F.ended_lease_reply, F.dedupe_until, F.successor,
-  F.predecessor, F.start_at }
+  F.predecessor, F.start_at, F.created_at, F.ready_at }
+-- Its numbers, and those that may be missing.
+local HOLDER_NUMBERS = { F.slot, F.priority, F.seq, F.created_at, F.max_attempts }
+local HOLDER_TIMES = { F.run_at, F.expires_at, F.lease_until, F.retain_ms, F.attempts, F.acquired, F.ready_at, F.start_at }
 -- Tasks that this call has found expired.
 local expired_holders = 0
 
@@ -16,20 +19,33 @@ local function expire_holder(task, retain_ms)
   expired_holders = expired_holders + 1
 end
 
+-- Returns a task with the fields of a holder; nil if there is none, or if it cannot be read. Such a task does not run.
+local function load_holder(id)
+  if (tonumber(redis.pcall('HSTRLEN', base .. 'task:' .. id, F.document)) or 0) == 0 then return nil end
+  local task = load_task(id, HOLDER_FIELDS)
+  for _, name in ipairs(HOLDER_NUMBERS) do
+    if not tonumber(task[name] or '') then return nil end
+  end
+  for _, name in ipairs(HOLDER_TIMES) do
+    if task[name] and task[name] ~= '' and not tonumber(task[name]) then return nil end
+  end
+  return task
+end
+
 -- Returns the dedupe key, the task that holds it, nil if there is none, and the task that waits for the holder's end. Such
 -- tasks that have expired end; if the holder is none, the caller takes the key. `known` is a task that the call has loaded
 -- with these fields: if it has expired and has no successor, the caller makes it ready again.
 local function find_holder(queue, digest, retain_ms, known)
   local key, id, until_ms = read_dedupe(queue, digest)
   if not id or (until_ms and until_ms <= now) then return key end
-  local holder = known and id == known.id and known or load_task(id, HOLDER_FIELDS)
+  local holder = known and id == known.id and known or load_holder(id)
   -- An ended task holds no key: its record should have been deleted when it ended.
   if not holder or not HOLDS_KEY[holder[F.state]] then return key end
   local successor = holder[F.successor]
   if not successor or successor == '' or (known and successor == known.id) then
     successor = nil
   else
-    successor = load_task(successor, HOLDER_FIELDS)
+    successor = load_holder(successor)
   end
   if not successor or successor[F.state] ~= 'scheduled' or successor[F.predecessor] ~= holder.id then
     successor = nil
