@@ -129,5 +129,5 @@ for index, queue in pairs(opened) do
 end
 local reply = { is_full and 1 or 0, passed_expired, handouts, fronts, unreadable }
 -- Nothing is written, not even the record of this call.
-if taken == 0 then return cmsgpack.pack(reply) end
+if taken == 0 and not has_set_back then return cmsgpack.pack(reply) end
 return commit(reply, remembered)

@@ -2,19 +2,67 @@
 
 use std::time::Duration;
 
-use deadpool_redis::redis::cmd;
+use deadpool_redis::redis::{cmd, pipe};
 use futures_util::future::join_all;
 use serde_json::json;
 use slotwheel::dispatch::Dispatch;
 use slotwheel::domain::id::TaskId;
 use slotwheel::spans::Spans;
 use slotwheel::store::ops::cancel::Cancelled;
+use slotwheel::store::record::fields;
 use slotwheel::store::views::queues::settings_page;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Damage, Place, submit};
 use crate::support::{Fixture, report, text};
+
+#[tokio::test]
+async fn more_unreadable_tasks_than_a_claim_examines_block_no_other() {
+    let fixture = Fixture::start().await;
+    let place = Place::of(&fixture).await;
+    let tasks =
+        |count, priority| json!({"tasks": vec![json!({"queue": "q", "key": "k", "priority": priority}); count]});
+    for count in [600, 200] {
+        let answer = fixture.http.post("/tasks/batch", &tasks(count, 9)).await.expect(200);
+        let mut damaged = pipe();
+        for result in answer["results"].as_array().unwrap() {
+            let id = TaskId::parse(text(&result["task"]["id"])).unwrap();
+            damaged.cmd("HDEL").arg(place.shard().keys.task(&id)).arg(fields::DOCUMENT);
+        }
+        let mut connection = crate::support::redis::connect(&fixture.redis.url).await.unwrap();
+        damaged.query_async::<()>(&mut connection).await.unwrap();
+        // Behind them in their slot, of another priority, of another key, and of another queue.
+        let mut whole = vec![submit(&fixture, "q", json!({"priority": 9})).await];
+        whole.push(submit(&fixture, "q", json!({"priority": 9, "key": "other"})).await);
+        whole.push(submit(&fixture, "q", json!({})).await);
+        whole.push(submit(&fixture, "last", json!({})).await);
+        let mut claimed = Vec::new();
+        for _ in &whole {
+            let body = json!({"queues": ["q", "last"], "wait_ms": 10_000, "worker": "w"});
+            claimed.push(fixture.http.post("/claim", &body).await.expect(200)["tasks"][0]["id"].clone());
+        }
+        claimed.sort_by(|one, other| text(one).cmp(text(other)));
+        whole.sort_by(|one, other| text(one).cmp(text(other)));
+        assert_eq!(claimed, whole);
+    }
+
+    // A waiting claim rests while only unreadable tasks are left.
+    let calls = async || {
+        let stats: String = fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+        line.split(['=', ',']).nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let before = calls().await;
+    let started = std::time::Instant::now();
+    let body = json!({"queues": ["q"], "wait_ms": 1000, "worker": "w"});
+    assert_eq!(fixture.http.post("/claim", &body).await.expect(200)["tasks"], json!([]));
+    let per_second = (calls().await - before) as f64 / started.elapsed().as_secs_f64();
+    // The claim loop polls every 0.15 s, and upkeep calls about ten scripts a second in each shard.
+    assert!(per_second < 60.0 * place.store.shards().len() as f64, "{per_second} calls per second");
+    place.repair().await;
+    fixture.end().await;
+}
 
 #[tokio::test]
 async fn unreadable_task_holds_no_dedupe_key() {

@@ -10,9 +10,13 @@
 --   slot leaves the wheel. A call turns a copy: it reads the wheel in pages, keeps the slots that have had a turn in
 --   `rear`, and stages the new scores in `close_queue`.
 --
+-- An entry that cannot be handed out stays in its slot queue, behind all others: it moves there when a call passes it over,
+-- and a call that meets one there goes on with the next slot.
+--
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable
+-- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable,
+--   has_set_back
 -- needs: prelude, clock, transaction
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>, settings_copy:<queue>
 local TURNS, FIRST_PAGE, NEXT_PAGES, MAX_EXAMINED = 2 ^ 49, 16, 64, 500
@@ -24,8 +28,11 @@ local STATE, EXPIRES_AT, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT,
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
--- Tasks that cannot be read: {index of the queue, id}; times by their digits, which cost much to read.
-local unreadable, times = {}, {}
+-- Tasks that cannot be read: {index of the queue, id}; times by their digits, which cost much to read; whether entries move
+-- behind all others.
+local unreadable, times, has_set_back = {}, {}, false
+-- Added to the scores of entries that cannot be handed out: more than any seq.
+local SET_BACK = 2 ^ 52
 
 -- A priority is one digit.
 local function priority_of(member)
@@ -138,6 +145,14 @@ local function next_task(queue)
         if has_expired then passed_expired = 1 end
         if is_unreadable then unreadable[#unreadable + 1] = { queue.index, id } end
         entry.id_at, entry.has_skipped = entry.id_at + 1, true
+        local score = not has_expired and tonumber(call('ZSCORE', entry.key, id))
+        if score and score < SET_BACK then
+          zset_add(entry.key, digits(score + SET_BACK), id)
+          has_set_back = true
+        elseif score then
+          -- It and all behind it were set back by an earlier call.
+          entry.id_at, entry.is_drained = #entry.ids + 1, true
+        end
         is_full = examined >= MAX_EXAMINED
       else
         local bytes = #task[DOCUMENT] + #(task[PROGRESS] or '')
