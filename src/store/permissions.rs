@@ -72,7 +72,7 @@ commands! {
         "memory|usage" ["KEY"],
         // It has no form without effect.
         "sadd",
-        "set" ["KEY" "value" "XX"], "sismember" ["KEY" "member"], "smembers" ["KEY"], "srem" ["KEY" "member"], "time" [],
+        "set" ["KEY" "value" "XX"], "sismember" ["KEY" "member"], "smembers" ["KEY"], "srem" ["KEY" "member"], "time" [], "type" ["KEY"],
         "zadd" ["KEY" "XX" "1" "member"], "zcard" ["KEY"], "zcount" ["KEY" "0" "1"], "zmscore" ["KEY" "member"], "zrandmember" ["KEY" "1"],
         "zrange" ["KEY" "0" "0"], "zrangebylex" ["KEY" "-" "+"], "zrangebyscore" ["KEY" "0" "1"], "zrank" ["KEY" "member"],
         "zrem" ["KEY" "member"], "zrevrank" ["KEY" "member"], "zscore" ["KEY" "member"];
@@ -84,7 +84,7 @@ commands! {
     Replicated: "hincrby" ["KEY" "field" "text"], "wait" ["0" "0"];
     Settings: "config|get";
     Memory: "info";
-    Doctor: "rename", "scan", "type";
+    Doctor: "rename", "scan";
 }
 
 /// Returns the ACL rules that suffice for a server, and for the doctor, with this prefix.

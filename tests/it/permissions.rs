@@ -180,6 +180,8 @@ async fn start_without_a_required_permission_names_the_missing_rules() {
         ("~* &* +@all -zadd -hset", "+hset +zadd"),
         ("~* &* +@all -evalsha", "+evalsha"),
         ("~* &* +@all -hmget -ping", "+hmget +ping"),
+        // A server that runs checks the types of keys.
+        ("~* &* +@all -type", "+type"),
         ("~* &* +@read +@connection +@scripting +cluster", "+hdel +hset"),
         ("~other:* &* +@all", "~sw:*"),
         ("%R~* &* +@all", "~sw:*"),
