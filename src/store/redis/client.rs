@@ -22,6 +22,8 @@ use crate::store::metrics::Metrics;
 pub(in crate::store) const CALL_DEADLINE: Duration = Duration::from_secs(4);
 /// The pause before the first retry. Half of each pause is random, so that servers do not retry in step.
 const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(20);
+/// The time to find out whether a Cluster rejects the password. A node that hangs must not delay the first retry for long.
+const REJECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A client of one Redis or of a Redis Cluster.
@@ -125,7 +127,15 @@ impl Client {
         loop {
             last_error = match timeout_at(deadline, attempt()).await {
                 Ok(outcome) => match outcome.map_err(|error| self.on_error(error)) {
-                    Err(Error::Unavailable(why)) => why,
+                    Err(Error::Unavailable(why)) => {
+                        let until = deadline.min(Instant::now() + REJECTION_TIMEOUT);
+                        if delay == INITIAL_RETRY_DELAY
+                            && let Ok(Some(rejection)) = timeout_at(until, self.topology.rejection()).await
+                        {
+                            return Err(rejection);
+                        }
+                        why
+                    }
                     // Redis rejects the call now, but an earlier attempt may have run.
                     Err(Error::Full(why) | Error::Disk(why)) if delay > INITIAL_RETRY_DELAY => {
                         return Err(Error::Unavailable(why));

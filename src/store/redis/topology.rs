@@ -93,6 +93,15 @@ impl Topology {
         }
     }
 
+    /// Returns the error if the configured node of a Cluster rejects the user or the password: the client of a Cluster does
+    /// not tell why it has no connection.
+    pub(super) async fn rejection(&self) -> Option<Error> {
+        let Topology::Cluster { config, .. } = self else { return None };
+        let client = redis::Client::open(config.connection_info().ok()?).ok()?;
+        let opened = client.get_multiplexed_async_connection_with_config(&connection_config()).await;
+        opened.err().map(Error::from).filter(|error| matches!(error, Error::Unauthenticated(_)))
+    }
+
     /// Opens a connection for subscriptions. `on_push` gets each pushed message where the connection is read.
     pub(super) async fn subscriber(&self, on_push: impl AsyncPushSender) -> Result<Connection> {
         match self {
