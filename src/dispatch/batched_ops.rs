@@ -107,8 +107,8 @@ batched! {
     inner idempotency: Idempotency(IdempotencyRecord) -> IdempotencyOutcome
         = ops::idempotency::record_idempotency, DistinctKeys;
     /// Lets another body use the Idempotency-Key of a refused submit.
-    inner refuse_idempotency: RefuseIdempotency(IdempotencyRecord) -> bool
-        = ops::refuse_idempotency::refuse_idempotency, DistinctKeys;
+    inner refuse_idempotency: RefuseIdempotency(IdempotencyRecord) -> ()
+        = ops::idempotency::refuse_idempotency, DistinctKeys;
     /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
     inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State>
         = ops::subscribe_completion::subscribe_completion, Any;

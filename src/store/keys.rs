@@ -67,11 +67,7 @@ pub const PATTERNS: &[KeyPattern] = &[
         KeyType::String,
         "id of the task that holds the key, then the end of its window in ms, if any; submit, retry, ends of tasks",
     ),
-    key(
-        "idempotency:<digest>",
-        KeyType::Hash,
-        "an Idempotency-Key: body, id, status, until; idempotency, refuse_idempotency",
-    ),
+    key("idempotency:<digest>", KeyType::Hash, "an Idempotency-Key: body, id, status, until; idempotency"),
     key("claim:<digest>", KeyType::Set, "ids leased under a claim id; claim, ends of leases"),
     key(
         "callers",

@@ -1,10 +1,11 @@
---[[ idempotency: opens the record of an Idempotency-Key, or completes it with the outcome.
+--[[ idempotency: opens the record of an Idempotency-Key, or completes it with the outcome. If the submit was refused, marks the
+open record, so that another body may use the key.
 
 KEYS    idempotency:<digest>
 ARGV[5] retain_ms   how long a record is kept
-ARGV[6] count       of records; then for each: digest of the key, digest of the body, id for the task, and '' to open it or
-                    the status to complete it
-RETURNS {'open', id} | {'completed', id, status} | {'mismatch'}, for each record
+ARGV[6] count       of records; then for each: digest of the key, digest of the body, id for the task, and '' to open it,
+                    'refused' to mark it, or the status to complete it
+RETURNS {'open', id} | {'completed', id, status} | {'mismatch'} | {'refused'}, for each record
 MOVES   -
 COST    O(n)
 ]]
@@ -19,7 +20,10 @@ for i = 1, tonumber(ARGV[6]) do
   local is_live = record[1] and tonumber(record[4]) > now
   local is_refused = is_live and record[3] == 'refused'
   local outcome = is_live and not is_refused and record[3] and record[3] ~= '' and record[3]
-  if is_live and not is_refused and record[1] ~= body then
+  if status == 'refused' then
+    if record[1] == body and record[2] == id and record[3] == '' then write('HSET', key, 'status', status) end
+    replies[i] = { 'refused' }
+  elseif is_live and not is_refused and record[1] ~= body then
     replies[i] = { 'mismatch' }
   elseif outcome then
     replies[i] = { 'completed', record[2], outcome }

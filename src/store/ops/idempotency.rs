@@ -6,9 +6,9 @@ use crate::domain::limits;
 use crate::store::error::Result;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
-use crate::store::shard::{Caller, Shard};
+use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "idempotency", []);
+pub(super) static SCRIPT: Script = script!(write "idempotency", []);
 
 /// The record to write for a key.
 #[derive(Clone, Debug)]
@@ -43,15 +43,29 @@ pub async fn record_idempotency(
     caller: &mut Caller,
     records: &[IdempotencyRecord],
 ) -> Result<Vec<IdempotencyOutcome>> {
-    let mut call = shard.call(&SCRIPT, caller);
-    call.push_int(limits::IDEMPOTENCY_TTL_MS).push_usize(records.len());
-    for IdempotencyRecord { key, body, task_id, status } in records {
-        call.push(key.as_bytes())
-            .push(body.as_bytes())
-            .push(task_id.as_bytes())
-            .push(status.map(|status| status.to_string()).unwrap_or_default());
-    }
+    let mut call = shard.growing_call(&SCRIPT, caller);
+    push_records(&mut call, records, |record| record.status.map(|status| status.to_string()).unwrap_or_default());
     super::parse_items(call.send().await?, records.len(), parse_item)
+}
+
+/// Marks the open records of submits that stored nothing, also when Redis is full. A record of another body or task stays
+/// as it is.
+pub async fn refuse_idempotency(shard: &Shard, caller: &mut Caller, records: &[IdempotencyRecord]) -> Result<Vec<()>> {
+    let mut call = shard.call(&SCRIPT, caller);
+    push_records(&mut call, records, |_| "refused".to_owned());
+    super::parse_items(call.send().await?, records.len(), |_| Ok(()))
+}
+
+fn push_records(
+    call: &mut ScriptCall<'_>,
+    records: &[IdempotencyRecord],
+    status: impl Fn(&IdempotencyRecord) -> String,
+) {
+    call.push_int(limits::IDEMPOTENCY_TTL_MS).push_usize(records.len());
+    for record in records {
+        let IdempotencyRecord { key, body, task_id, status: _ } = record;
+        call.push(key.as_bytes()).push(body.as_bytes()).push(task_id.as_bytes()).push(status(record));
+    }
 }
 
 /// Reads the reply to one item.

@@ -65,7 +65,6 @@ ops! {
     promote,
     prune_callers,
     record_workers,
-    refuse_idempotency(items),
     release(items),
     remove_queue,
     remove_settings,

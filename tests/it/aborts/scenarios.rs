@@ -22,8 +22,7 @@ use slotwheel::store::ops::complete::{Completion, complete};
 use slotwheel::store::ops::delete::{DeleteReason, delete};
 use slotwheel::store::ops::enable_events::enable_events;
 use slotwheel::store::ops::fail::{Failure, fail};
-use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency};
-use slotwheel::store::ops::refuse_idempotency::refuse_idempotency;
+use slotwheel::store::ops::idempotency::{IdempotencyRecord, record_idempotency, refuse_idempotency};
 use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::{Caller, Result};
 

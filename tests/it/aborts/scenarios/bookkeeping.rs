@@ -163,8 +163,8 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { note(lab, None).await? }
         ),
-        scenario!("refuse_idempotency", "open", |lab| { note(lab, None).await? }, |lab| { note_refused(lab).await? }),
-        scenario!("refuse_idempotency", "none", |_lab| {}, |lab| { note_refused(lab).await? }),
+        scenario!("idempotency", "refused", |lab| { note(lab, None).await? }, |lab| { note_refused(lab).await? }),
+        scenario!("idempotency", "refused without a record", |_lab| {}, |lab| { note_refused(lab).await? }),
         scenario!("touch_dataset", "the first", |_lab| {}, |lab| {
             touch_dataset(lab.shard(), &mut Caller::new(), &founded(lab).to_string(), TouchPurpose::CreateIfMissing)
                 .await?;
