@@ -150,6 +150,25 @@ async fn small_embedded_redis_takes_submits_in_place_of_ended_tasks() {
 }
 
 #[tokio::test]
+async fn ended_tasks_make_room_without_the_permission_for_info() {
+    let fixture = Fixture::with_shards(1).await;
+    complete_many(&fixture, "a", 40).await;
+    fixture.advance(10_000);
+    let limit = used_memory(&fixture.redis).await - 200_000;
+    let rules = async |rules: &[&str]| {
+        fixture.redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "default"]).arg(rules)).await;
+    };
+
+    rules(&["-info"]).await;
+    fixture.redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(limit)).await;
+    fixture.submit("work", json!(1)).await;
+
+    rules(&["+info"]).await;
+    assert!(used_memory(&fixture.redis).await < limit);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn submits_are_rejected_when_no_old_task_is_left() {
     let fixture = Fixture::with_shards(1).await;
     leave(&fixture.redis, 6_000_000).await;
