@@ -14,7 +14,7 @@ const HOUR_S: i64 = 3600;
 
 /// A server on a Redis whose clock the test sets.
 async fn start() -> Fixture {
-    let redis = OwnRedis::with_own_clock().await;
+    let redis = OwnRedis::with_own_clock(&[]).await;
     let url = redis.url.clone();
     Fixture::on(redis, url, |_| {}).await
 }

@@ -63,8 +63,22 @@ pub struct OwnRedis {
     child: Child,
     directory: TempDir,
     arguments: Vec<String>,
-    /// Runs with a clock that the test sets.
-    has_own_clock: bool,
+    /// The clock that the test sets, if it has one of its own.
+    clock: Option<OwnClock>,
+}
+
+/// The clock of a running Redis, in a file that its process reads.
+#[derive(Clone, Debug)]
+pub struct OwnClock(PathBuf);
+
+impl OwnClock {
+    /// Sets the clock to this many seconds ahead of the machine's.
+    pub fn set(&self, seconds: i64) {
+        let OwnClock(file) = self;
+        // Renames a file, because a reader must not find half of it.
+        let new = file.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(&new, file)).expect("a file");
+    }
 }
 
 impl OwnRedis {
@@ -87,13 +101,18 @@ impl OwnRedis {
     }
 
     /// Starts a single Redis, whose clock [`OwnRedis::set_clock`] sets while it runs.
-    pub async fn with_own_clock() -> Self {
-        Self::attempt(&[], false, true).await.expect("redis-server starts")
+    pub async fn with_own_clock(more: &[&str]) -> Self {
+        Self::attempt(more, false, true).await.expect("redis-server starts")
     }
 
     /// Sets Redis' clock to this many seconds ahead of the machine's.
     pub fn set_clock(&self, seconds: i64) {
-        set_clock(&self.directory, seconds);
+        self.clock().set(seconds);
+    }
+
+    /// Its own clock, to be set while it is down or frozen.
+    pub fn clock(&self) -> &OwnClock {
+        self.clock.as_ref().expect("a clock of its own")
     }
 
     /// Starts a single Redis in every run.
@@ -123,9 +142,10 @@ impl OwnRedis {
             format!("unix://{}", socket.display())
         };
         say(more);
-        set_clock(&directory, 0);
-        let child = launch(&directory, &arguments, has_own_clock);
-        let mut redis = OwnRedis { url, child, directory, arguments, has_own_clock };
+        let clock = has_own_clock.then(|| OwnClock(directory.path().join("clock")));
+        clock.iter().for_each(|clock| clock.set(0));
+        let child = launch(&directory, &arguments, clock.as_ref());
+        let mut redis = OwnRedis { url, child, directory, arguments, clock };
         if !redis.answers().await {
             return None;
         }
@@ -180,11 +200,21 @@ impl OwnRedis {
     pub fn kill(&mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
+        self.remove_shared_memory();
+    }
+
+    /// Removes what libfaketime leaves behind if its process is killed.
+    fn remove_shared_memory(&self) {
+        if self.clock.is_some() {
+            for name in ["faketime_shm_", "sem.faketime_sem_"] {
+                let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", self.child.id()));
+            }
+        }
     }
 
     /// Restarts it with the same address and data.
     pub async fn restart(&mut self) {
-        self.child = launch(&self.directory, &self.arguments, self.has_own_clock);
+        self.child = launch(&self.directory, &self.arguments, self.clock.as_ref());
         assert!(self.answers().await, "redis-server starts again");
     }
 
@@ -197,6 +227,7 @@ impl Drop for OwnRedis {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.remove_shared_memory();
     }
 }
 
@@ -209,19 +240,13 @@ pub fn faketime_library() -> &'static str {
     libraries.into_iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt-get install faketime)")
 }
 
-/// Renames a file, because a reader must not find half of it.
-fn set_clock(directory: &TempDir, seconds: i64) {
-    let (new, file) = (directory.path().join("new"), directory.path().join("clock"));
-    std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(&new, &file)).expect("a file");
-}
-
-fn launch(directory: &TempDir, arguments: &[String], has_own_clock: bool) -> Child {
+fn launch(directory: &TempDir, arguments: &[String], clock: Option<&OwnClock>) -> Child {
     // With XFSZ ignored, a file size limit is an error, like a full disk, and no deadly signal.
     let mut command = Command::new("sh");
-    if has_own_clock {
+    if let Some(OwnClock(file)) = clock {
         // The allocator of Redis asks for the time, and the library allocates to answer: that of libc does not.
         command.env("LD_PRELOAD", format!("{}:libc.so.6", faketime_library()));
-        command.env("FAKETIME_TIMESTAMP_FILE", directory.path().join("clock"));
+        command.env("FAKETIME_TIMESTAMP_FILE", file);
         command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
     }
     command
