@@ -1,19 +1,21 @@
 --[[ confirm_clock: confirms the shard's clock with a shift, and records the outage since its last touch. It changes nothing if
-another server was faster.
+another server was faster, or if Redis' clock was set since the server has read it.
 
 KEYS    callers, outages
 ARGV[5] record      of the clock, which the server has judged
-ARGV[6] shift_ms    between Redis' clock and the shard's from now on
-ARGV[7] keep_ms     how long an outage is kept
-ARGV[8] max         number of outages kept
+ARGV[6] read_ms     time by the shard's clock that the server has judged; '' if it has judged none
+ARGV[7] shift_ms    between Redis' clock and the shard's from now on
+ARGV[8] keep_ms     how long an outage is kept
+ARGV[9] max         number of outages kept
 RETURNS {'confirmed', time by the shard's clock in ms, length of the outage in ms or 0} | {'changed'}
 MOVES   -
 COST    O(max)
 ]]
 if last_reply then return last_reply end
 
-local shift, key, reply = tonumber(ARGV[6]), base .. 'outages', { 'changed' }
-if touched_at and clock_record == ARGV[5] then
+local shift, since_read_ms = tonumber(ARGV[7]), shard_ms - (tonumber(ARGV[6]) or shard_ms)
+local key, reply = base .. 'outages', { 'changed' }
+if touched_at and clock_record == ARGV[5] and since_read_ms >= -MAX_SETBACK_MS and since_read_ms <= MAX_GAP_MS then
   local offset, time = now - shard_ms, shard_ms - shift_ms + shift
   if shift ~= shift_ms then shifted_at = time end
   caller_field, caller_value = 'clock', digits(time)
@@ -25,7 +27,7 @@ if touched_at and clock_record == ARGV[5] then
     touched[key] = true
     for i, outage in ipairs(outages) do
       local ended = tonumber(string.match(outage, '%d+$'))
-      if ended < time + offset - ARGV[7] or #outages - i + 2 > tonumber(ARGV[8]) then zset_remove(key, outage) end
+      if ended < time + offset - ARGV[8] or #outages - i + 2 > tonumber(ARGV[9]) then zset_remove(key, outage) end
     end
     zset_add(key, digits(touched_at + offset), digits(touched_at + offset) .. ' ' .. digits(time + offset))
   end

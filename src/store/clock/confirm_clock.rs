@@ -21,7 +21,7 @@ pub(super) struct Confirmed {
     pub(super) outage_ms: i64,
 }
 
-/// Decodes the reply. `None`: another server was faster.
+/// Decodes the reply. `None`: another server was faster, or Redis' clock was set since it was read.
 pub(super) fn decode(reply: Value) -> Result<Option<Confirmed>> {
     let mut reply = read_list(reply)?;
     match reply.text()?.as_str() {

@@ -11,10 +11,11 @@ pub(in crate::store) mod touch_clock;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::caller::Caller;
 use super::error::{Error, Result};
@@ -27,8 +28,11 @@ pub use step::Uptime;
 use step::{Sighting, shift_after, step_ms};
 use touch_clock::{Reading, Touched};
 
-/// The maximum number of attempts to confirm a clock. Servers that meet in it need two.
+/// The maximum number of attempts to confirm a clock: one after a slow reading, one after the others had their time, and two
+/// if servers meet in it.
 const MAX_ATTEMPTS: usize = 4;
+/// How long a server that has just started leaves the judgement to the others: longer than the second between touches.
+const OTHERS_JUDGE_WITHIN: Duration = Duration::from_millis(1200);
 
 /// The error if the clock remains unconfirmed.
 pub(super) fn unconfirmed() -> Error {
@@ -87,22 +91,37 @@ impl ShardClock {
         if since.is_some_and(|since| watch.last.is_some_and(|last| last.received > since)) {
             return Ok(());
         }
+        let (mut was_left_to_others, mut was_imprecise) = (false, false);
         for _ in 0..MAX_ATTEMPTS {
             let sent = Uptime::now();
             let touched =
                 touch_clock::decode(self.call(&mut watch.caller, &touch_clock::SCRIPT, deadline, |_| {}).await?)?;
             let sighting = |reading: Reading| Sighting { time_ms: reading.time_ms, sent, received: Uptime::now() };
             match touched {
+                // The next reading may be faster: Redis or the connection was frozen.
+                Touched::Confirmed(reading) | Touched::Unconfirmed { reading, .. }
+                    if !sighting(reading).is_precise() && !was_imprecise =>
+                {
+                    was_imprecise = true;
+                }
                 Touched::Confirmed(reading) => {
                     watch.last = Some(sighting(reading));
                     self.set_shift(reading.shift_ms);
                     return Ok(());
                 }
+                // Without an earlier sighting, a step forward looks like an outage. Another server knows which it was.
+                Touched::Unconfirmed { reading, last_touch_ms, .. }
+                    if watch.last.is_none() && reading.time_ms > last_touch_ms && !was_left_to_others =>
+                {
+                    was_left_to_others = true;
+                    sleep(OTHERS_JUDGE_WITHIN).await;
+                }
                 Touched::Unconfirmed { reading, last_touch_ms, record } => {
                     let step = step_ms(watch.last.as_ref(), last_touch_ms, &sighting(reading));
                     let shift = shift_after(reading.shift_ms, step);
                     let sent = Uptime::now();
-                    let confirmed = self.confirm(&mut watch.caller, &record, shift, deadline).await?;
+                    let judged = Some(reading.time_ms);
+                    let confirmed = self.confirm(&mut watch.caller, &record, judged, shift, deadline).await?;
                     if let Some(Confirmed { time_ms, outage_ms }) = confirmed {
                         self.report(step, shift, outage_ms, watch.last.is_some());
                         watch.last = Some(Sighting { time_ms, sent, received: Uptime::now() });
@@ -129,7 +148,7 @@ impl ShardClock {
             let Some((record, shift_ms)) = self.read_record().await?.filter(|(_, shift_ms)| *shift_ms != 0) else {
                 return Ok(0);
             };
-            if self.confirm(&mut watch.caller, &record, 0, deadline).await?.is_some() {
+            if self.confirm(&mut watch.caller, &record, None, 0, deadline).await?.is_some() {
                 return Ok(shift_ms);
             }
         }
@@ -153,11 +172,13 @@ impl ShardClock {
         &self,
         caller: &mut Caller,
         record: &[u8],
+        judged_ms: Option<i64>,
         shift_ms: i64,
         deadline: Instant,
     ) -> Result<Option<Confirmed>> {
         let arguments = |command: &mut Cmd| {
-            command.arg(record).arg(shift_ms).arg(KEEP_OUTAGE_MS).arg(MAX_OUTAGES);
+            let judged = judged_ms.map_or_else(String::new, |time| time.to_string());
+            command.arg(record).arg(judged).arg(shift_ms).arg(KEEP_OUTAGE_MS).arg(MAX_OUTAGES);
         };
         confirm_clock::decode(self.call(caller, &confirm_clock::SCRIPT, deadline, arguments).await?)
     }

@@ -8,6 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 const TOLERANCE_MS: i64 = 500;
 /// One part of this many by which a clock may be faster than another.
 const DRIFT: i64 = 1000;
+/// A reading whose reply took longer is repeated once.
+const PRECISE_MS: i64 = 100;
 /// A shift below this is no shift: the clock was set right again.
 const MIN_SHIFT_MS: i64 = 250;
 
@@ -40,6 +42,13 @@ pub(super) struct Sighting {
     pub(super) sent: Uptime,
     /// After it.
     pub(super) received: Uptime,
+}
+
+impl Sighting {
+    /// Whether the time of the reading is known well enough to measure a step by it.
+    pub(super) fn is_precise(&self) -> bool {
+        self.received.ms_since(self.sent) <= PRECISE_MS
+    }
 }
 
 /// Returns by how many ms Redis' clock was set between two readings; 0 if it was not. Without an earlier reading, a clock

@@ -103,6 +103,75 @@ async fn clock_set_an_hour_back_delays_nothing_by_it() {
 }
 
 #[tokio::test]
+async fn server_started_after_a_step_does_not_take_it_for_an_outage() {
+    let redis = OwnRedis::with_own_clock(&[]).await;
+    let url = redis.url.clone();
+    // The first server notices a step no earlier than at its next touch.
+    let mut fixture = Fixture::on(redis, url, |written| written.poll_interval_ms = Some(60_000)).await;
+    let waiting = fixture.submit_with(json!({"queue": "later", "delay_ms": 600_000})).await;
+    let record = cmd("HGET").arg(fixture.store().await.first_shard().keys.callers()).arg("clock").clone();
+    let touch = || fixture.redis.ask::<String>(&record);
+    let last_touch = touch().await;
+    fixture.until(|| async { (touch().await != last_touch).then_some(()) }).await;
+
+    fixture.redis.set_clock(HOUR_S);
+    let other = fixture.another_server().await;
+
+    let status = other.get("/readyz").await.expect(200);
+    assert_eq!(status["degradations"][0]["reason"], "clock_stepped", "{status}");
+    assert_eq!(fixture.task(&waiting["id"]).await["state"], "scheduled");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn step_during_a_slow_touch_is_measured_by_a_faster_one() {
+    let fixture = start().await;
+    let shift = || async {
+        let store = fixture.store().await;
+        store.first_shard().clock.read_shift_ms().await.expect("a shift")
+    };
+    // Each server touches the clock within a second, and the reply waits for the thaw.
+    fixture.redis.freeze();
+    fixture.redis.set_clock(-HOUR_S);
+    super::pass(&fixture, super::OUTAGE).await;
+    fixture.redis.thaw();
+
+    let shift = fixture.until(|| async { Some(shift().await).filter(|shift| *shift != 0) }).await;
+
+    assert!((shift - HOUR_S * 1000).abs() < 600, "{shift}");
+    fixture.end().await;
+}
+
+/// Shows the touches of a server a clock that is an hour ahead, while a key exists. Only confirm_clock has further arguments.
+const AHEAD: &str = "
+local real = redis
+local redis = setmetatable({ call = function(name, ...)
+  local reply = real.call(name, ...)
+  if name == 'TIME' and not ARGV[5] and real.call('EXISTS', ARGV[1] .. 'ahead') == 1 then reply[1] = reply[1] + 3600 end
+  return reply
+end }, { __index = real })";
+
+#[tokio::test]
+async fn clock_set_back_before_its_step_is_confirmed_is_judged_again() {
+    let fixture = Fixture::start().await;
+    let before = fixture.submit("q", json!(1)).await;
+    let store = fixture.store_with(&fixture.redis.url, AHEAD).await;
+    let shard = store.first_shard();
+    shard.touch_clock().await.expect("a touch");
+    let ahead = format!("{}ahead", shard.keys.base());
+    fixture.redis.ask::<()>(cmd("SET").arg(&ahead).arg("x")).await;
+
+    let confirmed = shard.touch_clock().await;
+
+    assert!(confirmed.is_err(), "the clock differs from the one that was judged");
+    fixture.redis.ask::<()>(cmd("DEL").arg(&ahead)).await;
+    assert_eq!(shard.clock.read_shift_ms().await.expect("a shift"), 0);
+    let after = fixture.submit("q", json!(2)).await;
+    assert!((0..60_000).contains(&(ms(&after["created_at"]) - ms(&before["created_at"]))), "{after}");
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn clock_set_during_an_outage_prolongs_leases_by_the_outage_alone() {
     let fixture = start().await;
     fixture.submit_with(json!({"queue": "q", "max_attempts": 1})).await;

@@ -102,11 +102,15 @@ impl Fixture {
 
     /// The same, by another URL of Redis.
     pub async fn store_at(&self, url: &str) -> Store {
-        let prelude = self.config.test_hooks.injected_lua.clone();
+        self.store_with(url, &self.config.test_hooks.injected_lua).await
+    }
+
+    /// The same, with other Lua in front of its scripts.
+    pub async fn store_with(&self, url: &str, injected_lua: &str) -> Store {
         let target = RedisConfig {
             url: url.to_owned(),
             clock_offset: self.offset.clone(),
-            injected_lua: prelude,
+            injected_lua: injected_lua.to_owned(),
             ..RedisConfig::default()
         };
         let client = Client::connect(target, slotwheel::store::ops::ALL).await.expect("a direct connection");
