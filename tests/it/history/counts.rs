@@ -37,15 +37,15 @@ pub(super) fn counts_add_up(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for sample in &facts.samples {
         facts.work.step();
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed } =
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } =
             sample.counts;
-        let sum = scheduled + ready + leased + completed + dead + cancelled + expired + removed;
+        let sum = scheduled + ready + leased + completed + dead + cancelled + expired + deleted;
         if submitted != sum {
             found.push(format!("{} at {}: {submitted} submitted, sum of states {sum}", sample.queue, sample.from));
         }
         if let Some([stored, done]) = bounds.get(sample.queue) {
             for (what, count, gone, times) in
-                [("submitted", submitted, 0, stored), ("completed", completed, removed, done)]
+                [("submitted", submitted, 0, stored), ("completed", completed, deleted, done)]
             {
                 let known = times.known.partition_point(|time| *time < sample.from) as i64;
                 let sent = times.sent.partition_point(|time| *time <= sample.to) as i64;

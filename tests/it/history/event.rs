@@ -195,7 +195,7 @@ pub struct Counts {
     pub dead: i64,
     pub cancelled: i64,
     pub expired: i64,
-    pub removed: i64,
+    pub deleted: i64,
 }
 
 /// A task as read at the end. Times are ms of Redis' clock.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::facts::{Facts, Verb};
+use super::facts::{Facts, Task, Verb};
 
 /// Guarantees: a task whose submit was accepted exists at the end, and has ended.
 pub(super) fn tasks_are_not_lost(facts: &Facts<'_>) -> Vec<String> {
@@ -86,9 +86,17 @@ pub(super) fn content_was_submitted(facts: &Facts<'_>) -> Vec<String> {
 /// Start and end of a task's hold on its key, in ms, and the task's id.
 type Holder<'a> = (i64, i64, &'a str);
 
+/// Returns the time in ms at which a task's last lease expired, if no attempt follows it. From then on, a submit with its
+/// dedupe key creates its successor, which waits for its end. A delivery that no client saw has an unknown lease.
+fn last_lease_expires(task: &Task<'_>) -> Option<i64> {
+    let read = task.read.filter(|read| read.attempts + 1 >= read.max_attempts)?;
+    let seen = task.leases.len() == read.acquired as usize;
+    Some(if seen { task.leases.iter().map(|lease| lease.until / 1000).max()? } else { i64::MIN })
+}
+
 /// Guarantees: a dedupe key is held from its task's submit to its end, by Redis' clock and exact to the ms. Of two
-/// tasks with one key, the second was created after the first had ended. A submit that returned the holder did so while
-/// that task may have held the key.
+/// tasks with one key, the second was created after the first had ended, or when it had lost its last lease. A submit that
+/// returned the holder did so while that task may have held the key.
 pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut held: HashMap<(&str, &str), Vec<Holder<'_>>> = HashMap::new();
@@ -98,7 +106,7 @@ pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
         let submitted = task.names.first().and_then(|name| facts.submitted.get(name));
         let (Some(submitted), Some(read)) = (submitted, task.read) else { continue };
         let Some(key) = submitted.item.dedupe.as_deref() else { continue };
-        let end = read.finished_at.unwrap_or(i64::MAX / 1000);
+        let end = read.finished_at.unwrap_or(i64::MAX / 1000 - 1);
         held.entry((task.queue, key)).or_default().push((read.created_at, end, task.id));
         of.insert(task.id, (key, read.created_at, end));
     }
@@ -108,7 +116,9 @@ pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
             facts.work.step();
             let ((_, ended, first), (began, _, second)) = (pair[0], pair[1]);
             // A leased task whose cancellation was requested has a successor, which is created before its end.
-            if began < ended && !facts.cancelled.contains(first) {
+            let has_successor = facts.cancelled.contains(first)
+                || facts.tasks.get(first).and_then(last_lease_expires).is_some_and(|expired| expired <= began);
+            if began < ended && !has_successor {
                 found.push(format!("{key} of {queue}: held by {first} when {second} was created"));
             }
         }

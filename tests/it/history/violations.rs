@@ -290,6 +290,16 @@ fn dedupe_key_of_a_live_task_given_away_is_rejected() {
 }
 
 #[test]
+fn successor_created_before_the_last_lease_expired_is_rejected() {
+    let other = r#"
+{"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
+{"at":1902000,"client":"p","op":2,"ok":{"submitted":[{"created":{"id":"B"}}]}}
+{"at":9000000,"client":"z","op":1,"invoke":{"tasks":{"queue":"q"}}}
+{"at":9001000,"client":"z","op":1,"ok":{"tasks":[{"id":"A","name":"a","state":"dead","attempts":1,"max_attempts":1,"acquired":1,"created_at":1001,"finished_at":2100},{"id":"B","name":"b","state":"expired","attempts":0,"max_attempts":1,"acquired":0,"created_at":2002,"finished_at":3011}]}}"#;
+    only(Invariant::Dedupe, &[KEYED, CLAIM, other], r#""created_at":2002"#, r#""created_at":2003"#);
+}
+
+#[test]
 fn dedupe_key_that_outlives_its_task_is_rejected() {
     let other = r#"
 {"at":1100000,"client":"p","op":2,"invoke":{"submit":{"queue":"q","items":[{"name":"b","dedupe":"k"}]}}}
