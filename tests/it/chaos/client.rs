@@ -98,10 +98,23 @@ impl Client {
         self.recorder.write(Event { ok: Some(answer), ..self.event(op) });
     }
 
-    /// Reads an existing resource; the history does not record it.
+    /// Reads an existing resource from a random server; the history does not record it.
     pub async fn get(&mut self, path: &str) -> Value {
         let server = self.any_server();
+        self.get_from(server, path).await
+    }
+
+    /// Reads an existing resource; the history does not record it.
+    pub async fn get_from(&self, server: SocketAddr, path: &str) -> Value {
         self.exchange(server, &Request::get(path.into())).await.expect("an answer").expect(200)
+    }
+
+    /// Sends a request that must succeed; the history does not record it.
+    pub async fn post(&mut self, path: &str, body: Value) -> Value {
+        let server = self.any_server();
+        let answer = self.exchange(server, &Request::post(path, body)).await.expect("an answer");
+        assert!(answer.status < 300, "{}", answer.text);
+        answer.json()
     }
 
     /// Sends one request to a random server. `read` converts the body of a successful reply to a recorded reply, or to
@@ -144,7 +157,7 @@ impl Client {
         Sent::Refused
     }
 
-    async fn exchange(&mut self, server: SocketAddr, request: &Request) -> Result<support::Answer, String> {
+    async fn exchange(&self, server: SocketAddr, request: &Request) -> Result<support::Answer, String> {
         let Request { method, path, body, key, wait_ms } = request;
         let mut sent = self.http.request(method.clone(), format!("http://{server}{path}"));
         sent = sent.timeout(PATIENCE + Duration::from_millis(*wait_ms));

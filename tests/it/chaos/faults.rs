@@ -1,20 +1,24 @@
 //! The faults, their times and durations; all follow from the seed.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::redis::{self, cmd};
+use deadpool_redis::redis::{self, Cmd, RedisResult, cmd};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use slotwheel::domain::id::TaskId;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::pause;
 use super::processes::{Crew, Server};
 use super::proxy::{Cut, Proxy};
 use super::recorder::Recorder;
-use crate::support::redis::OwnRedis;
+use super::{pause, poison};
+use crate::support::redis::{OwnClock, OwnRedis};
 
 /// The proxy of a server: between clients and server, or between server and Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,29 +30,90 @@ pub enum Side {
 /// Times are ms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    KillServer { server: usize, down: u64 },
-    StopServer { server: usize, down: u64 },
-    FreezeServer { server: usize, time: u64 },
-    KillRedis { down: u64 },
-    FreezeRedis { time: u64 },
-    Cut { server: usize, side: Side, how: Cut },
-    Delay { server: usize, side: Side, by: u64, time: u64 },
-    FreezeLink { server: usize, side: Side, time: u64 },
-    LoseReplies { server: usize, side: Side, count: u32 },
-    CutSignals { time: u64 },
-    DenyChannels { time: u64 },
-    FlushScripts { time: u64 },
-    FreezeCrew { crew: usize, time: u64 },
-    KillCrew { crew: usize },
+    KillServer {
+        server: usize,
+        down: u64,
+    },
+    StopServer {
+        server: usize,
+        down: u64,
+    },
+    FreezeServer {
+        server: usize,
+        time: u64,
+    },
+    KillRedis {
+        down: u64,
+    },
+    FreezeRedis {
+        time: u64,
+    },
+    Cut {
+        server: usize,
+        side: Side,
+        how: Cut,
+    },
+    Delay {
+        server: usize,
+        side: Side,
+        by: u64,
+        time: u64,
+    },
+    FreezeLink {
+        server: usize,
+        side: Side,
+        time: u64,
+    },
+    LoseReplies {
+        server: usize,
+        side: Side,
+        count: u32,
+    },
+    CutSignals {
+        time: u64,
+    },
+    DenyChannels {
+        time: u64,
+    },
+    FlushScripts {
+        time: u64,
+    },
+    FreezeCrew {
+        crew: usize,
+        time: u64,
+    },
+    KillCrew {
+        crew: usize,
+    },
+    StepClock {
+        seconds: i64,
+        time: u64,
+    },
+    /// For the life of the server's process, if there is no time.
+    LeaveLogUnread {
+        server: usize,
+        time: Option<u64>,
+    },
+    PoisonQueue {
+        key: &'static str,
+    },
 }
 
+/// Steps of Redis' clock. Each, and each change from one to another, is larger than a step that servers follow.
+const STEPS: [i64; 4] = [3, -3, 3600, -3600];
+
 /// The faults of a run of this length, each with its start in ms from the beginning of the run.
+///
+/// The first fault poisons a queue. Each run has a step of the clock and an unread log.
 ///
 /// The generator is `StdRng` of the rand version in Cargo.lock: with it, a seed determines the schedule.
 pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Vec<(u64, Fault)> {
     let mut rng = StdRng::seed_from_u64(seed);
     let end = u64::try_from(length.as_millis()).expect("a short run");
-    let (mut at, mut faults) = (500, Vec::new());
+    let mut faults = vec![(500, Fault::PoisonQueue { key: poison::KEYS[rng.random_range(0..poison::KEYS.len())] })];
+    faults.push((rng.random_range(600..end), step(&mut rng)));
+    faults.push((rng.random_range(600..end), unread(&mut rng, servers)));
+    let mut at = 600;
     while at < end {
         let server = rng.random_range(0..servers);
         let crew = rng.random_range(0..crews);
@@ -60,7 +125,7 @@ pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Ve
         let some = rng.random_range(200..2500);
         faults.push((
             at,
-            match rng.random_range(0..100) {
+            match rng.random_range(0..108) {
                 0..28 => Fault::KillServer { server, down },
                 28..33 => Fault::StopServer { server, down },
                 33..38 => Fault::FreezeServer { server, time: long },
@@ -74,21 +139,38 @@ pub fn schedule(seed: u64, length: Duration, servers: usize, crews: usize) -> Ve
                 82..84 => Fault::DenyChannels { time: some },
                 84..88 => Fault::FlushScripts { time: some },
                 88..94 => Fault::FreezeCrew { crew, time: long },
-                _ => Fault::KillCrew { crew },
+                94..100 => Fault::KillCrew { crew },
+                100..105 => step(&mut rng),
+                _ => unread(&mut rng, servers),
             },
         ));
         at += rng.random_range(200..1300);
     }
+    faults.sort_by_key(|(at, _)| *at);
     faults
+}
+
+fn step(rng: &mut StdRng) -> Fault {
+    Fault::StepClock { seconds: STEPS[rng.random_range(0..STEPS.len())], time: rng.random_range(500..4000) }
+}
+
+fn unread(rng: &mut StdRng, servers: usize) -> Fault {
+    let time = rng.random_bool(0.5).then(|| rng.random_range(500..3000));
+    Fault::LeaveLogUnread { server: rng.random_range(0..servers), time }
 }
 
 /// The targets of faults.
 pub struct World {
     pub redis: Mutex<OwnRedis>,
     pub url: String,
+    pub clock: Mutex<OwnClock>,
+    /// A task of the poisoned queue.
+    pub poisoned: TaskId,
     pub servers: Vec<Server>,
     pub crews: Vec<Crew>,
     pub recorder: Arc<Recorder>,
+    /// The log of faults.
+    pub log: PathBuf,
 }
 
 impl World {
@@ -96,9 +178,11 @@ impl World {
     /// has ended and all processes run.
     pub async fn suffer(self: &Arc<Self>, faults: Vec<(u64, Fault)>) {
         let began = Instant::now();
+        let mut log = File::create(&self.log).expect("a log");
         let mut under_way = JoinSet::new();
         for (at, fault) in faults {
             pause((began + Duration::from_millis(at)).saturating_duration_since(Instant::now())).await;
+            writeln!(log, "{} {fault:?}", jiff::Timestamp::now()).expect("a line of the log");
             let world = self.clone();
             under_way.spawn(async move { world.befall(fault).await });
         }
@@ -188,17 +272,40 @@ impl World {
                 self.crews[crew].kill().await;
                 ("worker kills", 1)
             }
+            Fault::StepClock { seconds, time } => {
+                let clock = self.clock.lock().await;
+                clock.set(seconds);
+                pause(ms(time)).await;
+                clock.set(0);
+                ("steps of the clock", 2)
+            }
+            Fault::LeaveLogUnread { server, time } => {
+                let task = self.poisoned.to_string();
+                let errors = self.servers[server].leave_log_unread(&task, time.map(ms)).await;
+                ("errors in unread logs", errors)
+            }
+            Fault::PoisonQueue { key } => {
+                for key in poison::keys(key, &self.poisoned) {
+                    while self.ask(cmd("SET").arg(key.clone()).arg("x")).await.is_err() {
+                        pause(ms(20)).await;
+                    }
+                }
+                ("keys poisoned", 2)
+            }
         };
         self.recorder.count(what, by as u64);
     }
 
     /// Changes the channels of the servers' user.
     async fn set_channels(&self, rule: &str) {
-        let client = redis::Client::open(self.url.as_str()).expect("a URL");
         // Redis may be down at this moment. After its restart, the user has its channels.
-        if let Ok(mut connection) = client.get_multiplexed_async_connection().await {
-            let _ = cmd("ACL").arg("SETUSER").arg("wheel").arg(rule).exec_async(&mut connection).await;
-        }
+        let _ = self.ask(cmd("ACL").arg("SETUSER").arg("wheel").arg(rule)).await;
+    }
+
+    /// Sends a command to Redis, which may be down.
+    async fn ask(&self, command: &Cmd) -> RedisResult<()> {
+        let client = redis::Client::open(self.url.as_str())?;
+        command.exec_async(&mut client.get_multiplexed_async_connection().await?).await
     }
 
     /// Flushes scripts in a loop without a pause; returns the number of flushes.
@@ -214,7 +321,7 @@ impl World {
                     flushed += 1;
                     pause(Duration::from_millis(2)).await;
                 }
-                redis::RedisResult::Ok(())
+                RedisResult::Ok(())
             };
             // Redis may be down at this moment.
             let _ = flush.await;
@@ -235,5 +342,8 @@ fn seed_determines_the_schedule() {
         let count = |which: fn(&Fault) -> bool| faults.iter().filter(|(_, fault)| which(fault)).count();
         assert!(count(|fault| matches!(fault, Fault::KillServer { .. })) >= 120, "seed {seed}");
         assert!(count(|fault| matches!(fault, Fault::KillRedis { .. })) >= 20, "seed {seed}");
+        assert!(count(|fault| matches!(fault, Fault::StepClock { .. })) >= 15, "seed {seed}");
+        assert!(count(|fault| matches!(fault, Fault::LeaveLogUnread { .. })) >= 10, "seed {seed}");
+        assert!(matches!(faults[0], (_, Fault::PoisonQueue { .. })), "seed {seed}");
     }
 }

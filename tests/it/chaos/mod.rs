@@ -1,6 +1,6 @@
 //! Chaos test: a Redis, several servers and worker processes under load, while a schedule of faults kills, freezes,
-//! cuts, delays and loses. The seed determines the schedule. At the end all tasks are read back and the history is
-//! checked.
+//! cuts, delays, loses, poisons, sets Redis' clock and leaves logs unread. The seed determines the schedule. At the end
+//! all tasks are read back and the history is checked.
 //!
 //! `make chaos SECONDS=600 SEED=7` is a long run; as part of the test suite it takes a few seconds. The seed determines
 //! the faults and the choices of each client, but not the timing of the machine: a run with the same seed is similar,
@@ -9,8 +9,10 @@
 //! Redis runs with `appendfsync always`, so a kill -9 must not lose an acknowledged write.
 
 mod client;
+mod clock;
 mod faults;
 mod final_check;
+mod poison;
 mod processes;
 mod producer;
 mod proxy;
@@ -35,6 +37,7 @@ use crate::history::event::Event;
 use crate::history::{self, Invariant, Verdict};
 use crate::support::redis::OwnRedis;
 use client::Client;
+use clock::ClockWatch;
 use faults::World;
 use processes::{Crew, Orders, Server};
 use recorder::Recorder;
@@ -101,10 +104,10 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     let rules = slotwheel::store::permissions::sufficient_rules("sw");
     let user = ["--user", "wheel", "on", ">secret", "resetchannels", "-@all"].into_iter().chain(rules.split(' '));
     let settings = ["--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb"];
-    let redis = OwnRedis::single(&settings.into_iter().chain(user).collect::<Vec<_>>()).await;
+    let redis = OwnRedis::with_own_clock(&settings.into_iter().chain(user).collect::<Vec<_>>()).await;
     let url = redis.url.clone();
     let socket = PathBuf::from(url.strip_prefix("unix://").expect("a socket"));
-    recorder.read_clock(&socket).await;
+    let clock = ClockWatch::start(&socket, recorder).await;
     let mut servers = Vec::new();
     for number in 0..SERVERS {
         servers.push(Server::start(number, folder, &socket, recorder).await);
@@ -115,10 +118,19 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
         let (servers, redis, folder) = (addresses.clone(), socket.clone(), folder.to_owned());
         crews.push(Crew::start(Orders { seed, name: format!("crew{number}"), servers, redis, folder }).await);
     }
-    let world =
-        Arc::new(World { redis: Mutex::new(redis), url: url.clone(), servers, crews, recorder: recorder.clone() });
-
     let client = |name: String| Client::new(name, seed, &addresses, recorder);
+    let poisoned = poison::prepare(&mut client("poisoner".into())).await;
+    let world = Arc::new(World {
+        clock: Mutex::new(redis.clock().clone()),
+        redis: Mutex::new(redis),
+        url: url.clone(),
+        poisoned,
+        servers,
+        crews,
+        recorder: recorder.clone(),
+        log: folder.join("faults.log"),
+    });
+
     let waiting = Arc::new(AtomicI64::new(0));
     let polite = Arc::new(AtomicBool::new(false));
     let (stop_load, stop_work) = (CancellationToken::new(), CancellationToken::new());
@@ -159,12 +171,14 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     stop_work.cancel();
     ended(work, &mut troubles).await;
     final_check::read_back(&mut reader).await;
-    recorder.read_clock(&socket).await;
+    troubles.extend(poison::check(&mut reader, &url).await);
+    clock.end().await;
     recorder.note_outages(&*world.redis.lock().await).await;
     for server in &world.servers {
         server.stop().await;
         recorder.count("replies lost", server.front.lost() + server.back.lost());
     }
+    troubles.extend(poison::repair(&url).err());
     troubles.extend(audited(&url).await);
     world.redis.lock().await.stop().await;
     troubles
@@ -231,6 +245,7 @@ fn print_figures(
     ] {
         println!("  {:>8} {what}", verdict.of(invariant));
     }
+    println!("  {:>8} ms in the longest jump of the shard's clock", verdict.longest_jump_us / 1000);
     println!("  {:>8} findings in all", verdict.findings.len());
     println!("  {:>8} ms for {} steps of the checker", checked.as_millis(), verdict.steps);
 }

@@ -1,17 +1,19 @@
 //! The processes: servers, each between two proxies; and worker processes, which run this test binary.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
+use super::clock::ClockWatch;
 use super::pause;
 use super::proxy::{Cut, Proxy, Upstream};
 use super::recorder::Recorder;
@@ -32,8 +34,27 @@ pub struct Server {
     pub back: Proxy,
     log: PathBuf,
     recorder: Arc<Recorder>,
-    process: Mutex<Option<Child>>,
+    process: Mutex<Option<Running>>,
 }
+
+/// A process of a server.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    /// Locked by the reader of its log for each line.
+    log: Arc<Mutex<()>>,
+    /// While held, its log is not read.
+    unread: Option<OwnedMutexGuard<()>>,
+}
+
+/// Errors that fill the pipe of a log several times.
+const ERRORS: usize = 1000;
+/// The most time that they take: Redis may be frozen at first.
+const ERRORS_WITHIN: Duration = Duration::from_secs(12);
+/// Within this time a running server answers a request that needs no Redis.
+const ALIVE_WITHIN: Duration = Duration::from_secs(5);
+/// Within this time a server ends: longer than `shutdown_timeout_ms`.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Server {
     pub async fn start(number: usize, folder: &Path, redis: &Path, recorder: &Arc<Recorder>) -> Self {
@@ -51,7 +72,7 @@ impl Server {
 
     /// Returns when the server listens. If the start failed because Redis went down, it is repeated, as a service
     /// manager would.
-    async fn launch(&self) -> Child {
+    async fn launch(&self) -> Running {
         loop {
             let mut child = Command::new(env!("CARGO_BIN_EXE_slotwheel"))
                 .args(["--listen", "127.0.0.1:0", "--poll-interval-ms", "500", "--shards", "1"])
@@ -65,8 +86,11 @@ impl Server {
             let lines = BufReader::new(child.stderr.take().expect("its log")).lines();
             let mut log = std::fs::File::options().create(true).append(true).open(&self.log).expect("a log");
             let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+            let gate = Arc::new(Mutex::new(()));
+            let log_gate = gate.clone();
             std::thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
+                    drop(log_gate.blocking_lock());
                     let _ = writeln!(log, "{line}");
                     let address = line.split_once("listening address=").and_then(|(_, rest)| rest.split(' ').next());
                     address.and_then(|address| address.parse().ok()).map(|address| said.send(address));
@@ -75,7 +99,7 @@ impl Server {
             // The log ends with the process.
             if let Some(address) = heard.recv().await {
                 self.front.lead_to(Some(Upstream::Tcp(address)));
-                return child;
+                return Running { child, address, log: gate, unread: None };
             }
             child.wait().expect("an end");
             self.recorder.count("starts that failed", 1);
@@ -92,9 +116,10 @@ impl Server {
     /// Ends the server by SIGKILL or SIGTERM, and restarts it after `down`.
     pub async fn restart(&self, kill: bool, down: Duration) {
         let mut process = self.process.lock().await;
-        let mut child = process.take().expect("a process");
-        self.expect_alive(&mut child);
-        end(&mut child, kill).await;
+        let mut running = process.take().expect("a process");
+        self.expect_alive(&mut running.child);
+        self.end(&mut running.child, kill).await;
+        drop(running);
         self.front.lead_to(None);
         if !kill {
             self.front.cut(Cut::Fin);
@@ -105,24 +130,71 @@ impl Server {
 
     pub async fn freeze(&self, time: Duration) {
         let process = self.process.lock().await;
-        let child = process.as_ref().expect("a process");
+        let child = &process.as_ref().expect("a process").child;
         signal(child, "-STOP");
         pause(time).await;
         signal(child, "-CONT");
     }
 
+    /// Leaves the log unread while the server logs errors, and then for `time`, or until its process ends. The server must
+    /// go on. `task` is unreadable: each request for it is an error. Returns the number of errors.
+    pub async fn leave_log_unread(&self, task: &str, time: Option<Duration>) -> usize {
+        let mut process = self.process.lock().await;
+        let running = process.as_mut().expect("a process");
+        let unread = match running.unread.take() {
+            Some(unread) => unread,
+            None => running.log.clone().lock_owned().await,
+        };
+        let errors = log_errors(format!("http://{}/tasks/{task}", running.address)).await;
+        pause(time.unwrap_or_default()).await;
+        let livez = reqwest::Client::builder().no_proxy().timeout(ALIVE_WITHIN).build().expect("a client");
+        let answer = livez.get(format!("http://{}/livez", running.address)).send().await;
+        if !answer.is_ok_and(|answer| answer.status() == 200) {
+            self.recorder.note_strange(format!("a server with an unread log does not go on after {errors} errors"));
+        }
+        running.unread = time.is_none().then_some(unread);
+        errors
+    }
+
     /// Stops the server by SIGTERM, without a restart.
     pub async fn stop(&self) {
-        let mut child = self.process.lock().await.take().expect("a process");
-        self.expect_alive(&mut child);
-        end(&mut child, false).await;
+        let mut running = self.process.lock().await.take().expect("a process");
+        self.expect_alive(&mut running.child);
+        self.end(&mut running.child, false).await;
         self.front.lead_to(None);
+    }
+
+    async fn end(&self, child: &mut Child, kill: bool) {
+        if tokio::time::timeout(ENDS_WITHIN, end(child, kill)).await.is_err() {
+            self.recorder.note_strange(format!("a server did not end on SIGTERM, see {}", self.log.display()));
+            end(child, true).await;
+        }
     }
 
     /// Restarts the server after [`Server::stop`].
     pub async fn resume(&self) {
         *self.process.lock().await = Some(self.launch().await);
     }
+}
+
+/// Sends requests until enough of them were errors of the server. Returns their number.
+async fn log_errors(url: String) -> usize {
+    let http = reqwest::Client::builder().no_proxy().timeout(ALIVE_WITHIN).build().expect("a client");
+    let errors = Arc::new(AtomicUsize::new(0));
+    let senders = (0..8).map(|_| {
+        let (http, url, errors) = (http.clone(), url.clone(), errors.clone());
+        async move {
+            while errors.load(Ordering::Relaxed) < ERRORS {
+                let answer = http.get(&url).send().await;
+                if answer.is_ok_and(|answer| answer.status() == 500) {
+                    errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    let senders: tokio::task::JoinSet<()> = senders.collect();
+    let _ = tokio::time::timeout(ERRORS_WITHIN, senders.join_all()).await;
+    errors.load(Ordering::Relaxed)
 }
 
 async fn end(child: &mut Child, kill: bool) {
@@ -134,9 +206,9 @@ async fn end(child: &mut Child, kill: bool) {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(mut child) = self.process.get_mut().take() {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(mut running) = self.process.get_mut().take() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
         }
     }
 }
@@ -218,7 +290,7 @@ impl Drop for Crew {
 /// Works by its orders until its standard input ends, so it ends with its parent.
 pub async fn obey(orders: Orders) {
     let recorder = Arc::new(Recorder::new(&orders.folder, &orders.name));
-    recorder.read_clock(&orders.redis).await;
+    let clock = ClockWatch::start(&orders.redis, &recorder).await;
     let stop = CancellationToken::new();
     let ending = stop.clone();
     std::thread::spawn(move || {
@@ -233,7 +305,7 @@ pub async fn obey(orders: Orders) {
     for worker in workers.collect::<Vec<_>>() {
         worker.await.expect("no panic");
     }
-    recorder.read_clock(&orders.redis).await;
+    clock.end().await;
     let strange = recorder.strange();
     assert!(strange.is_empty(), "{strange:#?}");
 }

@@ -5,13 +5,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use deadpool_redis::redis::cmd;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixStream;
 
-use super::pause;
 use crate::history::event::{ClockReading, Event, Outage};
 use crate::support::redis::OwnRedis;
 
@@ -38,7 +35,8 @@ impl Recorder {
         }
     }
 
-    fn now(&self) -> i64 {
+    /// Returns the time on the process' clock in µs.
+    pub fn now(&self) -> i64 {
         i64::try_from(self.began.elapsed().as_micros()).expect("a short run")
     }
 
@@ -53,17 +51,9 @@ impl Recorder {
         file.write_all(&line).expect("a line of the history");
     }
 
-    /// Reads Redis' clock until one reading is precise: the round-trip time is its error bound.
-    pub async fn read_clock(&self, socket: &Path) {
-        loop {
-            if let Ok(Some((at, reading))) = tokio::time::timeout(Duration::from_secs(1), self.ask_time(socket)).await
-                && reading.within_us < 2000
-            {
-                self.write(Event { at, clock: Some(reading), ..Event::default() });
-                return;
-            }
-            pause(Duration::from_millis(20)).await;
-        }
+    /// Writes a reading of the shard's clock.
+    pub fn write_clock(&self, at: i64, reading: ClockReading) {
+        self.write(Event { at, clock: Some(reading), ..Event::default() });
     }
 
     /// Writes the outages, which prolong leases.
@@ -78,23 +68,6 @@ impl Recorder {
                 self.count("outages", 1);
             }
         }
-    }
-
-    async fn ask_time(&self, socket: &Path) -> Option<(i64, ClockReading)> {
-        let mut redis = BufReader::new(UnixStream::connect(socket).await.ok()?);
-        let sent = self.now();
-        redis.write_all(b"TIME\r\n").await.ok()?;
-        // *2, $10, seconds, $6, microseconds
-        let mut numbers = Vec::new();
-        for _ in 0..5 {
-            let mut line = String::new();
-            redis.read_line(&mut line).await.ok()?;
-            numbers.extend(line.trim().parse::<i64>());
-        }
-        let came = self.now();
-        let &[seconds, micros] = numbers.as_slice() else { return None };
-        let within_us = (came - sent) / 2 + 1;
-        Some(((sent + came) / 2, ClockReading { redis_us: seconds * 1_000_000 + micros, within_us }))
     }
 
     pub fn count(&self, what: &'static str, by: u64) {

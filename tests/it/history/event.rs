@@ -5,8 +5,8 @@
 //! `unknown` (no reply, or one that leaves the effect open). A request without an end is unknown too: its process was
 //! killed.
 //!
-//! `at` is the process' own monotonic clock in µs. A `clock` line has the reading of Redis' clock at that moment and
-//! its error bound. With it, the times of all processes and those in replies are times of one clock.
+//! `at` is the process' own monotonic clock in µs. A `clock` line has the reading of the shard's clock at that moment and
+//! its error bound. With them, the times of all processes and those in replies are times of one clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,14 +48,14 @@ fn first() -> u32 {
     1
 }
 
-/// Redis' clock at `at`, give or take `within_us`.
+/// The shard's clock at `at`, give or take `within_us`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ClockReading {
-    pub redis_us: i64,
+    pub time_us: i64,
     pub within_us: i64,
 }
 
-/// A time in which no server reached Redis, by Redis' clock in ms: it prolongs leases.
+/// A time in which no server reached Redis, by the shard's clock in ms: it prolongs leases.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Outage {
     pub from: i64,
@@ -138,7 +138,7 @@ pub enum Answer {
     Claimed(Vec<Claimed>),
     Ended {
         state: String,
-        /// ms of Redis' clock.
+        /// ms of the shard's clock.
         #[serde(default)]
         run_at: Option<i64>,
         /// Tasks claimed by a completion with `lease_ms`.
@@ -172,7 +172,7 @@ pub enum Outcome {
     Unknown(String),
 }
 
-/// A claimed task. Times are ms of Redis' clock.
+/// A claimed task. Times are ms of the shard's clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claimed {
     pub id: String,
@@ -198,7 +198,7 @@ pub struct Counts {
     pub deleted: i64,
 }
 
-/// A task as read at the end. Times are ms of Redis' clock.
+/// A task as read at the end. Times are ms of the shard's clock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Read {
     pub id: String,

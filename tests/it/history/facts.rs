@@ -88,6 +88,8 @@ pub struct Report<'a> {
 pub struct Lease<'a> {
     pub token: &'a str,
     pub granted: Moment,
+    /// When it was granted if the clock did not fall: the order of a task's leases.
+    pub order: i64,
     /// Its end by the latest reply; heartbeats only extend it.
     pub until: i64,
     pub lease_us: i64,
@@ -102,7 +104,7 @@ pub struct Lease<'a> {
 impl Lease<'_> {
     /// The interval in which the lease certainly was live. It begins when the grant had certainly happened.
     ///
-    /// It ends with the first of: its end by Redis' clock, as extended by replies; the first request of a report that
+    /// It ends with the first of: its end by the shard's clock, as extended by replies; the first request of a report that
     /// ends it. An accepted report proves that the lease was live when the report was last sent; for a revocable lease
     /// that is the only proof.
     pub fn certain(&self) -> (i64, i64) {
@@ -164,6 +166,10 @@ pub struct Facts<'a> {
     pub unknown: usize,
     /// In the order of their beginning.
     pub outages: Vec<Outage>,
+    /// Jumps of the shard's clock: the times of the readings around each, and its length.
+    pub jumps: Vec<(i64, i64, i64)>,
+    /// The longest fall of the shard's clock.
+    pub slack: i64,
 }
 
 impl<'a> Facts<'a> {
@@ -171,7 +177,13 @@ impl<'a> Facts<'a> {
         let requests = Requests::of(events);
         let mut outages: Vec<Outage> = events.iter().filter_map(|event| event.outage).collect();
         outages.sort_by_key(|outage| outage.from);
-        let mut facts = Facts { broken: requests.broken, outages, ..Facts::default() };
+        let mut facts = Facts {
+            broken: requests.broken,
+            jumps: requests.jumps,
+            slack: requests.slack,
+            outages,
+            ..Facts::default()
+        };
         let mut tokens: HashMap<&str, (&str, usize)> = HashMap::new();
         for request in &requests.all {
             facts.work.step();
@@ -186,7 +198,7 @@ impl<'a> Facts<'a> {
         facts.reports(&requests.all, &tokens);
         let Facts { work, tasks, .. } = &mut facts;
         for task in tasks.values_mut() {
-            work.sort(&mut task.leases, |lease| (lease.granted.to, lease.granted.from));
+            work.sort(&mut task.leases, |lease| (lease.order, lease.granted.from));
         }
         facts
     }
@@ -259,13 +271,14 @@ impl<'a> Facts<'a> {
                 continue;
             }
             tokens.insert(token, (id, request.op));
-            // Scripts read Redis' clock in whole ms; `until` is one lease after that, or later if heartbeats extended
+            // Scripts read the clock in whole ms; `until` is one lease after that, or later if heartbeats extended
             // it.
             let begin = (until - lease_ms) * 1000;
-            let known = if request.repeated || is_prolonged { i64::MIN } else { begin };
+            let known = if request.repeated || is_prolonged { i64::MIN } else { begin - request.slack };
             task.leases.push(Lease {
                 token,
-                granted: Moment { from: request.first.from.max(known), to: at.to.min(begin + 1000) },
+                order: at.to.min(begin + 1000),
+                granted: Moment { from: request.first.from.max(known), to: at.to.min(begin + 1000 + request.slack) },
                 until: until * 1000,
                 lease_us: lease_ms * 1000,
                 revocable: request.repeated,

@@ -38,12 +38,13 @@ pub enum Invariant {
     Submitted,
     Dedupe,
     Unknown,
+    ClockKeepsPace,
 }
 
 type Check = fn(&Facts<'_>) -> Vec<String>;
 
 /// The invariants and their checks.
-pub const CHECKS: [(Invariant, Check); 12] = [
+pub const CHECKS: [(Invariant, Check); 13] = [
     (Invariant::Lost, tasks::tasks_are_not_lost),
     (Invariant::CompletedOnce, tasks::completed_once),
     (Invariant::LeasesApart, leases::leases_are_apart),
@@ -56,6 +57,7 @@ pub const CHECKS: [(Invariant, Check); 12] = [
     (Invariant::Submitted, tasks::content_was_submitted),
     (Invariant::Dedupe, tasks::dedupe_keys_are_held),
     (Invariant::Unknown, tasks::unknown_stays_unknown),
+    (Invariant::ClockKeepsPace, clock::clock_keeps_pace),
 ];
 
 /// One violation of an invariant.
@@ -74,6 +76,8 @@ pub struct Verdict {
     /// Tasks, and leases seen by clients.
     pub tasks: usize,
     pub leases: usize,
+    /// The longest jump of the shard's clock in µs, forward or back.
+    pub longest_jump_us: i64,
     /// Steps of the checker.
     pub steps: u64,
 }
@@ -96,6 +100,7 @@ pub fn check(events: &[Event]) -> Verdict {
     let facts = Facts::of(events);
     let mut verdict = Verdict { unknown: facts.unknown, tasks: facts.tasks.len(), ..Verdict::default() };
     verdict.leases = facts.tasks.values().map(|task| task.leases.len()).sum();
+    verdict.longest_jump_us = facts.jumps.iter().map(|(_, _, by)| by.abs()).max().unwrap_or_default();
     for (invariant, check) in CHECKS {
         let found = check(&facts);
         verdict.findings.extend(found.into_iter().map(|text| Finding { invariant, text }));

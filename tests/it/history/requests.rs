@@ -17,6 +17,8 @@ pub struct Request<'a> {
     pub repeated: bool,
     /// Index of the operation.
     pub op: usize,
+    /// By how much the shard's clock fell near its end, as [`Clocks::slack`] returns it.
+    pub slack: i64,
 }
 
 /// The end of a request.
@@ -34,6 +36,10 @@ pub enum End<'a> {
 pub struct Requests<'a> {
     pub all: Vec<Request<'a>>,
     pub broken: Vec<String>,
+    /// Jumps of the shard's clock, as [`Clocks::jumps`] returns them.
+    pub jumps: Vec<(i64, i64, i64)>,
+    /// The largest of all requests.
+    pub slack: i64,
 }
 
 impl<'a> Requests<'a> {
@@ -45,7 +51,7 @@ impl<'a> Requests<'a> {
                 clocks.read(&event.process, event.at, reading);
             }
         }
-        let mut requests = Requests::default();
+        let mut requests = Requests { jumps: clocks.jumps(), ..Requests::default() };
         let mut places: HashMap<(&str, u64, u32), (usize, bool)> = HashMap::new();
         let mut ops: HashMap<(&str, u64), (usize, Moment)> = HashMap::new();
         for event in events.iter().filter(|event| event.clock.is_none() && event.outage.is_none()) {
@@ -57,7 +63,7 @@ impl<'a> Requests<'a> {
                 let (op, first) = *ops.entry((key.0, key.1)).or_insert((count, moment));
                 places.insert(key, (requests.all.len(), false));
                 let end = End::Unknown;
-                requests.all.push(Request { call, invoked: moment, end, first, repeated, op });
+                requests.all.push(Request { call, invoked: moment, end, first, repeated, op, slack: 0 });
                 continue;
             }
             let Some((place, ended)) = places.get_mut(&key) else {
@@ -69,6 +75,9 @@ impl<'a> Requests<'a> {
                 continue;
             }
             *ended = true;
+            let slack = clocks.slack(&event.process, event.at);
+            requests.slack = requests.slack.max(slack);
+            requests.all[*place].slack = slack;
             requests.all[*place].end = match (&event.ok, &event.fail) {
                 (Some(answer), _) => End::Ok(moment, answer),
                 (None, Some(_)) => End::Refused,

@@ -94,9 +94,9 @@ fn last_lease_expires(task: &Task<'_>) -> Option<i64> {
     Some(if seen { task.leases.iter().map(|lease| lease.until / 1000).max()? } else { i64::MIN })
 }
 
-/// Guarantees: a dedupe key is held from its task's submit to its end, by Redis' clock and exact to the ms. Of two
-/// tasks with one key, the second was created after the first had ended, or when it had lost its last lease. A submit that
-/// returned the holder did so while that task may have held the key.
+/// Guarantees: a dedupe key is held from its task's submit to its end, by the shard's clock, exact to the ms unless that
+/// clock fell. Of two tasks with one key, the second was created after the first had ended, or when it had lost its last
+/// lease. A submit that returned the holder did so while that task may have held the key.
 pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut held: HashMap<(&str, &str), Vec<Holder<'_>>> = HashMap::new();
@@ -118,7 +118,7 @@ pub(super) fn dedupe_keys_are_held(facts: &Facts<'_>) -> Vec<String> {
             // A leased task whose cancellation was requested has a successor, which is created before its end.
             let has_successor = facts.cancelled.contains(first)
                 || facts.tasks.get(first).and_then(last_lease_expires).is_some_and(|expired| expired <= began);
-            if began < ended && !has_successor {
+            if began + facts.slack / 1000 < ended && !has_successor {
                 found.push(format!("{key} of {queue}: held by {first} when {second} was created"));
             }
         }

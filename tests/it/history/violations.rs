@@ -1,6 +1,6 @@
 //! For each invariant: a history that breaks it alone, and a neighbour, one word different, that breaks none.
 //!
-//! These histories have no clock readings: the processes' clocks are Redis' clock. A claim at 1003 ms with a lease of 1
+//! These histories have no clock readings: the processes' clocks are the shard's. A claim at 1003 ms with a lease of 1
 //! s returns `until` 2003.
 
 use std::collections::BTreeSet;
@@ -273,6 +273,41 @@ fn invented_result_is_rejected() {
         r#""attempts":1,"max_attempts":5,"acquired":1,"result":"s""#,
         r#""attempts":0,"max_attempts":5,"acquired":1,"result":"r""#,
     );
+}
+
+#[test]
+fn shard_clock_that_follows_a_step_is_rejected() {
+    let readings = r#"
+{"at":1000000,"process":"m","clock":{"time_us":1000000,"within_us":100}}
+{"at":1050000,"process":"m","clock":{"time_us":4050000,"within_us":100}}"#;
+    // A server measures a step with the delay of its connection.
+    only(Invariant::ClockKeepsPace, &[SUBMIT, CLAIM, COMPLETE, READ, readings], "4050000", "2050000");
+    only(Invariant::ClockKeepsPace, &[SUBMIT, CLAIM, COMPLETE, READ, readings], "4050000", "-899900");
+}
+
+#[test]
+fn order_of_times_closer_than_a_fall_of_the_clock_is_open() {
+    // The clock falls by 100 ms or by 2 ms between a completion, reported by 1008, and another claim at 1096.
+    let readings = r#"
+{"at":500000,"process":"","clock":{"time_us":500000,"within_us":100}}
+{"at":1050000,"process":"","clock":{"time_us":1050000,"within_us":100}}
+{"at":1100000,"process":"","clock":{"time_us":1000000,"within_us":100}}"#;
+    let second = r#"
+{"at":1096000,"client":"v","op":1,"invoke":{"claim":{"lease_ms":1000}}}
+{"at":1099000,"client":"v","op":1,"ok":{"claimed":[{"id":"A","name":"a","token":"u","until":2096,"attempt":1}]}}"#;
+    let read = READ.replace(r#""acquired":1"#, r#""acquired":2"#);
+    let history = [readings, SUBMIT, CLAIM, COMPLETE, second, &read].concat();
+    let found = |history: &str| check(&super::read(history.as_bytes())).of(Invariant::CompletedOnce);
+    assert_eq!(found(&history), 0);
+    assert_eq!(found(&history.replace(r#""time_us":1000000"#, r#""time_us":1098000"#)), 1);
+}
+
+#[test]
+fn shard_clock_at_rest_longer_than_its_outage_is_rejected() {
+    let readings = r#"
+{"at":1000000,"process":"m","clock":{"time_us":9000000,"within_us":100}}
+{"at":4000000,"process":"m","clock":{"time_us":6900000,"within_us":100}}"#;
+    only(Invariant::ClockKeepsPace, &[SUBMIT, CLAIM, COMPLETE, READ, readings], "6900000", "7100000");
 }
 
 const KEYED: &str = r#"
