@@ -82,13 +82,17 @@ async fn scheduled_task_is_run_now_at_a_request() {
 
 #[tokio::test]
 async fn retry_in_wait_is_run_now_and_wakes_a_waiting_claim() {
-    let fixture = Fixture::start().await;
+    // Without a wake-up, the claim would end before the next poll.
+    let fixture = Fixture::with(|written| written.poll_interval_ms = Some(60_000)).await;
     let id = fixture.submit("q", json!(1)).await["id"].clone();
     let claimed = fixture.claim_one("q").await;
     let failure = report_with(&claimed, json!({"error": {"message": "m"}, "retry_in_ms": 3_600_000}));
     fixture.http.post("/fail", &failure).await.expect(200);
     let run = async {
-        fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
+        let is_waiting = async || fixture.http.get("/metrics").await.text.contains("slotwheel_waiting_requests 1\n");
+        fixture.until(|| async { is_waiting().await.then_some(()) }).await;
+        // The call of this claim, and so that of the waiting one, found nothing.
+        assert!(fixture.claim_now("q", 1).await.is_empty());
         fixture.http.post_nothing(&format!("/tasks/{}/run", text(&id))).await.expect(200)
     };
     let (again, run) = tokio::join!(fixture.claim_one("q"), run);

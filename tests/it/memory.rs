@@ -277,6 +277,12 @@ async fn queue_keeps_the_tasks_that_ended_last() {
         ids.push(task["id"].clone());
         fixture.advance(1);
     }
+    // A task is kept for 10 s after its end.
+    let job = [("upkeep_job", "bound_history")];
+    let runs = async || metrics(&fixture).await.count("slotwheel_upkeep_run_duration_seconds_count", &job);
+    let before = runs().await;
+    fixture.until(|| async { (runs().await >= before + 2.0).then_some(()) }).await;
+    assert_eq!(fixture.counts("q").await["cancelled"], 30);
     for _ in 0..20 {
         fixture.submit("other", json!(1)).await;
         let task = fixture.claim_one("other").await;

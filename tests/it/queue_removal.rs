@@ -132,7 +132,9 @@ async fn submits_during_removals_are_neither_lost_nor_miscounted() {
         for n in 0..40 {
             let task = fixture.submit_with(json!({"queue": "q", "key": format!("k{n}")})).await;
             ids.push(task["id"].clone());
+            assert_eq!(fixture.counts("q").await["ready"], 1, "task {n}");
             let claimed = fixture.claim_one("q").await;
+            assert_eq!(fixture.counts("q").await["leased"], 1, "task {n}");
             fixture.http.post("/complete", &report(&claimed)).await.expect(200);
         }
         ids
