@@ -202,6 +202,9 @@ async fn releases_in_a_batch_are_answered_in_order_and_count_no_attempt() {
     assert!((0..200).all(|n| n == 8 || again[n] == results[n]), "the same batch gets the same results");
     let counts = fixture.counts("q").await;
     assert_eq!((&counts["ready"], &counts["scheduled"], &counts["leased"]), (&json!(198), &json!(1), &json!(1)));
+    for task in &held[..9] {
+        assert_eq!(fixture.task(&task["id"]).await["attempts"], 0);
+    }
     let empty = fixture.http.post("/release/batch", &json!({"releases": []})).await;
     assert_eq!(empty.problem(422).0, "invalid_value");
     let many: Vec<Value> = (0..1001).map(|_| json!({})).collect();

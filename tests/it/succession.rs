@@ -1,6 +1,7 @@
 //! A task that waits for the end of the task that holds its dedupe key: submitted with mode `after`, or while that task is
 //! leased.
 
+use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::state::State;
@@ -281,6 +282,8 @@ async fn pair_that_ends_in_one_call_leaves_no_key() {
             } else {
                 cancel(shard, &mut Caller::new(), &ids).await.unwrap();
             }
+            let keys: Vec<Vec<u8>> = fixture.redis.ask(cmd("KEYS").arg("*:dedupe:*")).await;
+            assert!(keys.is_empty(), "turned: {turned}, purged: {purged}");
             submit(&fixture, "keep", 3, json!({})).await.expect(201);
             run_only(&fixture, 3).await;
         }
