@@ -123,7 +123,8 @@ impl OptionalBody {
 
 /// Requires JSON that is not compressed.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let content_type = single_header(headers, "Content-Type")?.and_then(|value| value.to_str().ok());
+    let content_type =
+        single_header(headers, &header::CONTENT_TYPE, "Content-Type")?.and_then(|value| value.to_str().ok());
     if !content_type.is_some_and(is_json) {
         return Err(unsupported_media_type(content_type));
     }

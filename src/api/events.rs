@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -24,6 +24,8 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::http_server::LongPoll;
 use crate::store::notify::events::TaskEvent;
+
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Interval of keep-alives in a stream without events, so that no proxy closes it as idle.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -63,7 +65,7 @@ pub(super) async fn subscribe(
         // The response to HEAD has no body.
         return Ok(event_stream_response(Body::from_stream(stream::empty::<Result<String, Infallible>>())));
     }
-    let last_id = single_header(&headers, "Last-Event-ID")?.filter(|id| !id.is_empty());
+    let last_id = single_header(&headers, &LAST_EVENT_ID, "Last-Event-ID")?.filter(|id| !id.is_empty());
     // A malformed id is treated as the id of another server: unknown.
     let last_seen =
         last_id.map(|id| id.to_str().ok().and_then(decode_event_id).unwrap_or(Cursor { run_id: 0, number: 0 }));

@@ -5,16 +5,22 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::problem::{Code, Problem};
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
 
-/// Returns the header `name`; a problem if the request has it twice.
-pub(super) fn single_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Problem> {
-    let mut values = headers.get_all(name).iter();
+static PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// Returns the header `key`, which a problem calls `name`; a problem if the request has it twice.
+pub(super) fn single_header<'h>(
+    headers: &'h HeaderMap,
+    key: &HeaderName,
+    name: &str,
+) -> Result<Option<&'h HeaderValue>, Problem> {
+    let mut values = headers.get_all(key).iter();
     let value = values.next();
     if values.next().is_some() {
         let detail = format!("the header {name} must not be repeated");
@@ -147,7 +153,7 @@ pub(super) fn parse_wait(
     if let Some(wait_ms) = wait_ms.filter(|wait_ms| *wait_ms > 0) {
         return Ok((from_ms(wait_ms), None));
     }
-    for header in headers.get_all("prefer") {
+    for header in headers.get_all(&PREFER) {
         let text = header.to_str().unwrap_or_default();
         for preference in text.split([',', ';']) {
             let Some(seconds) = preference.trim().strip_prefix("wait=") else { continue };

@@ -1,7 +1,7 @@
 //! `POST /tasks`: submits a task.
 
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -23,6 +23,8 @@ use crate::domain::queue::QueueName;
 use crate::domain::retry::{Backoff, BackoffKind, Jitter};
 use crate::domain::slot::{Shards, Slot};
 use crate::domain::task::{Attributes, Dedupe, DedupeMode, NewTask, StartTime};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Returns the HTTP status of a submit.
 pub(super) fn status(outcome: &SubmitOutcome) -> StatusCode {
@@ -65,7 +67,7 @@ pub(super) async fn submit(
 /// Parses the `Idempotency-Key` header, bare or as a quoted string.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let invalid = |detail: &str| Err(Problem::at("header:Idempotency-Key", Code::InvalidHeader, detail));
-    let Some(value) = single_header(headers, "Idempotency-Key")? else { return Ok(None) };
+    let Some(value) = single_header(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")? else { return Ok(None) };
     let Ok(text) = value.to_str() else { return invalid("the key must be visible ASCII") };
     let text = text.trim();
     let bare = match text.strip_prefix('"') {

@@ -90,17 +90,16 @@ pub(in crate::api) fn validate(json: &[u8], max_depth: usize) -> Result<(), Json
 /// escapes.
 pub(super) fn skip_string(json: &[u8], mut index: usize) -> Result<(usize, bool), JsonDefect> {
     let mut is_escaped = false;
-    while let Some(&byte) = json.get(index) {
-        match byte {
-            b'"' => return Ok((index + 1, is_escaped)),
-            b'\\' => {
-                is_escaped = true;
-                index = if json.get(index + 1) == Some(&b'u') { skip_escape(json, index)? } else { index + 2 };
-            }
-            _ => index += 1,
+    while let Some(rest) = json.get(index..) {
+        let Some(length) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else { break };
+        index += length;
+        if rest.get(length) == Some(&b'"') {
+            return Ok((index + 1, is_escaped));
         }
+        is_escaped = true;
+        index = if json.get(index + 1) == Some(&b'u') { skip_escape(json, index)? } else { index + 2 };
     }
-    Ok((index, is_escaped))
+    Ok((json.len(), is_escaped))
 }
 
 /// Returns the position after the `\u` escape at `index`, or after both escapes of a surrogate pair.
