@@ -8,6 +8,7 @@ mod claim_loop;
 pub(super) mod delivery;
 mod parts;
 pub(super) mod poll_limit;
+mod ready_cache;
 mod survey;
 mod wait_queue;
 pub(super) mod waiter;
@@ -133,8 +134,9 @@ impl ClaimEngine {
             return;
         }
         self.metrics.counters.polls.inc();
+        let sent_at = self.waiters.epoch();
         match views::queues::ready_queues(shard, &queues).await {
-            Ok(ready) => self.waiters.apply_poll(shard.index, &queues, ready),
+            Ok(ready) => self.waiters.apply_poll(shard.index, &queues, sent_at, ready),
             Err(error) => tracing::debug!(%error, shard = shard.index, "polling for ready tasks failed"),
         }
     }

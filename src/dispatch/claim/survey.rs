@@ -33,7 +33,7 @@ pub(super) async fn register(
     let queues = request.queues.clone();
     let (wait_handle, mut survey) = waiters.register_surveyed(request, is_long_poll);
     let deadline = Instant::now() + SURVEY_TIMEOUT;
-    let mut readings: FuturesUnordered<_> = store.shards().iter().map(|shard| read(shard, &queues)).collect();
+    let mut readings: FuturesUnordered<_> = store.shards().iter().map(|shard| read(waiters, shard, &queues)).collect();
     while let Ok(Some(reading)) = timeout_at(deadline, readings.next()).await {
         survey.found.extend(reading);
     }
@@ -41,9 +41,10 @@ pub(super) async fn register(
 }
 
 /// Returns `None` if the shard cannot be read.
-async fn read(shard: &Shard, queues: &[QueueName]) -> Option<SurveyedShard> {
+async fn read(waiters: &Waiters, shard: &Shard, queues: &[QueueName]) -> Option<SurveyedShard> {
+    let sent_at = waiters.epoch();
     match ready_queues(shard, queues).await {
-        Ok(ready) => Some((shard.index, ready)),
+        Ok(ready) => Some(SurveyedShard { shard: shard.index, sent_at, ready }),
         Err(error) => {
             tracing::debug!(%error, shard = shard.index, "surveying ready tasks failed");
             None

@@ -1,11 +1,12 @@
-//! The queue of waiting claims: all waiters in order of arrival, the waiters in a running call, and the shards known to
-//! have ready tasks. Each function is one synchronous step, without a lock or a channel.
+//! The queue of waiting claims: all waiters in order of arrival, the waiters in a running call, and the shards to check
+//! for them. Each function is one synchronous step, without a lock or a channel.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rand::seq::IteratorRandom as _;
 
+use super::ready_cache::{Epoch, ReadyCache};
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
@@ -29,14 +30,10 @@ pub(super) struct WaitQueue {
     idle_by_queue: HashMap<QueueName, BTreeSet<u64>>,
     /// Waiters in no call that have unchecked shards.
     unchecked: BTreeSet<u64>,
-    /// Number of waiters, those in a call included.
-    pub(super) waiters_per_queue: HashMap<QueueName, usize>,
     /// The latest waiter of each claim id.
     by_claim_id: HashMap<ClaimId, u64>,
-    /// By queue: the shards known to have ready tasks, with their highest priority.
-    ready_shards: HashMap<QueueName, BTreeMap<usize, u8>>,
-    /// By shard: queues with a wake-up since the shard's call began.
-    woken_queues: HashMap<usize, HashSet<QueueName>>,
+    /// The shards known to have ready tasks.
+    pub(super) ready_cache: ReadyCache,
     /// By shard: waiters of a ready queue that the next call takes.
     batch_limits: Vec<usize>,
     /// Unavailable shards, with the error.
@@ -61,7 +58,7 @@ impl WaitQueue {
         self.last_id += 1;
         let id = self.last_id;
         for queue in &request.queues {
-            *self.waiters_per_queue.entry(queue.clone()).or_default() += 1;
+            self.ready_cache.add_waiter(queue);
         }
         if let Some(earlier) = request.claim_id.and_then(|claim_id| self.by_claim_id.insert(claim_id, id)) {
             self.cancel_wait(earlier);
@@ -120,13 +117,7 @@ impl WaitQueue {
             self.by_claim_id.remove(&claim_id);
         }
         for queue in &waiter.request.queues {
-            if let Some(count) = self.waiters_per_queue.get_mut(queue) {
-                *count -= 1;
-                if *count == 0 {
-                    self.waiters_per_queue.remove(queue);
-                    self.ready_shards.remove(queue);
-                }
-            }
+            self.ready_cache.remove_waiter(queue);
         }
         Some(waiter)
     }
@@ -148,44 +139,41 @@ impl WaitQueue {
         })
     }
 
-    /// Records that the queue has ready tasks in the shard.
-    pub(super) fn set_ready(&mut self, queue: &QueueName, shard: usize, priority: u8) {
-        if self.waiters_per_queue.contains_key(queue) && !self.unavailable_shards.contains_key(&shard) {
-            self.ready_shards.entry(queue.clone()).or_default().insert(shard, priority);
+    /// Applies what a check of the shard sent at `sent_at` found in the queue: the highest priority that is ready.
+    pub(super) fn apply_check(&mut self, queue: &QueueName, shard: usize, sent_at: Epoch, found: Option<u8>) {
+        if !self.unavailable_shards.contains_key(&shard) {
+            self.ready_cache.apply_check(queue, shard, sent_at, found);
         }
     }
 
-    /// Records that the queue has no ready task in the shard. A wake-up since the call began takes precedence.
-    pub(super) fn clear_ready(&mut self, queue: &QueueName, shard: usize) {
-        if self.woken_queues.get(&shard).is_some_and(|woken| woken.contains(queue)) {
-            return;
-        }
-        if let Some(shards) = self.ready_shards.get_mut(queue) {
-            shards.remove(&shard);
-            if shards.is_empty() {
-                self.ready_shards.remove(queue);
-            }
+    /// Applies a check of the shard that read `queues`: exactly those in `ready` have ready tasks.
+    pub(super) fn apply_found(
+        &mut self,
+        queues: &[QueueName],
+        shard: usize,
+        sent_at: Epoch,
+        ready: Vec<(QueueName, u8)>,
+    ) {
+        let priorities: HashMap<QueueName, u8> = ready.into_iter().collect();
+        for queue in queues {
+            self.apply_check(queue, shard, sent_at, priorities.get(queue).copied());
         }
     }
 
-    /// Records a wake-up.
-    pub(super) fn record_wakeup(&mut self, queue: &QueueName, shard: usize, priority: u8) {
-        self.set_ready(queue, shard, priority);
-        self.woken_queues.entry(shard).or_default().insert(queue.clone());
-    }
-
-    /// Begins a call of the shard. It sees the tasks of all earlier wake-ups.
-    pub(super) fn begin_call(&mut self, shard: usize) {
-        self.woken_queues.remove(&shard);
+    /// Records a wake-up. Returns whether the queue has waiters, and the shard is available.
+    pub(super) fn record_wakeup(&mut self, queue: &QueueName, shard: usize, priority: u8) -> bool {
+        let has_waiters = self.ready_cache.record_wakeup(queue, shard, priority);
+        if self.unavailable_shards.contains_key(&shard) {
+            self.ready_cache.remove_ready(queue, shard);
+            return false;
+        }
+        has_waiters
     }
 
     /// Marks a shard as unavailable. Returns the waiters in no call that have no other shard.
     pub(super) fn mark_unavailable(&mut self, shard: usize, error: &Error) -> Vec<u64> {
         self.unavailable_shards.insert(shard, error.clone());
-        for shards in self.ready_shards.values_mut() {
-            shards.remove(&shard);
-        }
-        self.ready_shards.retain(|_, shards| !shards.is_empty());
+        self.ready_cache.forget_shard(shard);
         for waiter in self.waiters.values_mut() {
             waiter.unchecked_shards.remove(&shard);
             waiter.failed_shards.insert(shard, error.clone());
@@ -210,19 +198,19 @@ impl WaitQueue {
 
     /// Whether no shard has a higher priority ready in this queue.
     fn has_best_priority(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_shards.get(queue).is_some_and(|shards| {
+        self.ready_cache.ready_shards(queue).is_some_and(|shards| {
             shards.get(&shard).is_some_and(|priority| shards.values().all(|other| other <= priority))
         })
     }
 
     /// Whether the queue is known to have ready tasks in the shard.
     pub(super) fn is_ready(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_shards.get(queue).is_some_and(|shards| shards.contains_key(&shard))
+        self.ready_cache.ready_shards(queue).is_some_and(|shards| shards.contains_key(&shard))
     }
 
     /// Whether the queue is known to have ready tasks in another shard.
     pub(super) fn is_ready_elsewhere(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_shards.get(queue).is_some_and(|shards| shards.keys().any(|ready| *ready != shard))
+        self.ready_cache.ready_shards(queue).is_some_and(|shards| shards.keys().any(|ready| *ready != shard))
     }
 
     /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters,
@@ -235,7 +223,7 @@ impl WaitQueue {
 
     /// The ready shards of the first of the waiter's queues that has any.
     fn preferred_ready_shards(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
-        waiter.request.queues.iter().find_map(|queue| self.ready_shards.get(queue))
+        waiter.request.queues.iter().find_map(|queue| self.ready_cache.ready_shards(queue))
     }
 
     /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, of several
@@ -258,11 +246,11 @@ impl WaitQueue {
     pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
         let mut ids = BTreeSet::new();
         let limit = self.batch_limits.get(shard).copied().unwrap_or(MAX_BATCH_WAITERS);
-        for queue in self.ready_shards.keys().filter(|queue| self.has_best_priority(queue, shard)) {
+        for queue in self.ready_cache.ready_queues().filter(|queue| self.has_best_priority(queue, shard)) {
             let Some(idle) = self.idle_by_queue.get(queue) else { continue };
             let prefers_queue = |id: &&u64| {
                 let queues = self.waiters.get(id).map(|waiter| &waiter.request.queues);
-                queues.and_then(|queues| queues.iter().find(|name| self.ready_shards.contains_key(*name)))
+                queues.and_then(|queues| queues.iter().find(|name| self.ready_cache.ready_shards(name).is_some()))
                     == Some(queue)
             };
             ids.extend(idle.iter().filter(prefers_queue).take(limit));
@@ -315,10 +303,10 @@ mod tests {
     fn waiter_goes_to_best_priority_of_its_preferred_queue() {
         let mut wait_queue = WaitQueue::new(4);
         let (id, _reply) = add_waiter(&mut wait_queue, &["first", "second"]);
-        wait_queue.set_ready(&queue("second"), 0, 9);
+        wait_queue.record_wakeup(&queue("second"), 0, 9);
         assert_eq!(wait_queue.next_shard(id), Some(0));
-        wait_queue.set_ready(&queue("first"), 1, 2);
-        wait_queue.set_ready(&queue("first"), 2, 7);
+        wait_queue.record_wakeup(&queue("first"), 1, 2);
+        wait_queue.record_wakeup(&queue("first"), 2, 7);
         assert_eq!(wait_queue.next_shard(id), Some(2));
         assert!(wait_queue.eligible(0).is_empty() && wait_queue.eligible(1).is_empty());
     }
@@ -328,7 +316,7 @@ mod tests {
         let mut wait_queue = WaitQueue::new(1);
         let (ids, _replies): (Vec<u64>, Vec<_>) = (0..300).map(|_| add_waiter(&mut wait_queue, &["q"])).unzip();
         assert_eq!(wait_queue.eligible(0), ids[..100], "a first check includes every waiter");
-        wait_queue.set_ready(&queue("q"), 0, 4);
+        wait_queue.record_wakeup(&queue("q"), 0, 4);
         assert_eq!(wait_queue.eligible(0), ids[..4], "waiters are served in order of arrival");
         wait_queue.set_batch_limit(0, 4);
         assert_eq!(wait_queue.eligible(0), ids[..8]);
@@ -339,24 +327,14 @@ mod tests {
     }
 
     #[test]
-    fn wakeup_during_a_call_outlives_its_empty_result() {
-        let mut wait_queue = WaitQueue::new(1);
-        let (_, _reply) = add_waiter(&mut wait_queue, &["q"]);
-        wait_queue.begin_call(0);
-        wait_queue.record_wakeup(&queue("q"), 0, 4);
-        wait_queue.clear_ready(&queue("q"), 0);
-        assert!(wait_queue.is_ready(&queue("q"), 0));
-        wait_queue.begin_call(0);
-        wait_queue.clear_ready(&queue("q"), 0);
-        assert!(!wait_queue.is_ready(&queue("q"), 0));
-    }
-
-    #[test]
     fn unavailable_shard_is_not_waited_for() {
         let mut wait_queue = WaitQueue::new(2);
         let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
         let unavailable = Error::Unavailable("no answer".into());
+        let sent_at = wait_queue.ready_cache.epoch();
         assert!(wait_queue.mark_unavailable(0, &unavailable).is_empty());
+        wait_queue.record_wakeup(&queue("q"), 0, 4);
+        wait_queue.apply_check(&queue("q"), 0, sent_at, Some(4));
         assert_eq!(wait_queue.next_shard(id), Some(1));
         assert_eq!(wait_queue.mark_unavailable(1, &unavailable), [id], "no shard is left");
         wait_queue.mark_available(0);
@@ -383,8 +361,8 @@ mod tests {
     fn queue_without_waiters_is_forgotten() {
         let mut wait_queue = WaitQueue::new(1);
         let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
-        wait_queue.set_ready(&queue("other"), 0, 4);
-        wait_queue.set_ready(&queue("q"), 0, 4);
+        wait_queue.record_wakeup(&queue("other"), 0, 4);
+        wait_queue.record_wakeup(&queue("q"), 0, 4);
         drop(wait_queue.remove(id));
         assert!(!wait_queue.is_ready(&queue("q"), 0) && !wait_queue.is_ready(&queue("other"), 0));
     }

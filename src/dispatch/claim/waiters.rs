@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
+use super::ready_cache::Epoch;
 use super::wait_queue::WaitQueue;
 use super::waiter::{ClaimRequest, Waiter};
 use crate::dispatch::batcher::closed;
@@ -28,6 +29,8 @@ pub(in crate::dispatch) struct ClaimBatch {
     pub(super) requests: Vec<WaiterRequest>,
     /// When the call was first triggered.
     pub(super) triggered_at: Instant,
+    /// The epoch before the call is sent.
+    sent_at: Epoch,
 }
 
 /// The trigger of a shard's claim loop.
@@ -115,10 +118,9 @@ impl Waiters {
     pub(super) fn end_survey(&self, id: u64, found: Vec<SurveyedShard>) {
         let mut wait_queue = self.lock();
         wait_queue.in_flight.remove(&id);
-        for (shard, ready) in found {
-            for (queue, priority) in ready {
-                wait_queue.set_ready(&queue, shard, priority);
-            }
+        let queues = wait_queue.waiters.get(&id).map_or_else(Vec::new, |waiter| waiter.request.queues.clone());
+        for SurveyedShard { shard, sent_at, ready } in found {
+            wait_queue.apply_found(&queues, shard, sent_at, ready);
             if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
                 waiter.unchecked_shards.remove(&shard);
             }
@@ -139,10 +141,10 @@ impl Waiters {
         if ids.is_empty() {
             return None;
         }
-        wait_queue.begin_call(shard);
         let triggered_us = if triggered_us == 0 { self.elapsed_us() } else { triggered_us };
         let triggered_at = self.started + Duration::from_micros(triggered_us);
-        let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at };
+        let sent_at = wait_queue.ready_cache.epoch();
+        let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at, sent_at };
         let mut queue_indexes = HashMap::new();
         for id in ids {
             wait_queue.deindex(id);
@@ -193,12 +195,9 @@ impl Waiters {
         wait_queue.set_batch_limit(shard, served);
         for (index, front) in fronts {
             let Some(queue) = batch.queues.get(*index) else { continue };
-            match front {
-                Some(priority) => wait_queue.set_ready(queue, shard, *priority),
-                None => wait_queue.clear_ready(queue, shard),
-            }
+            wait_queue.apply_check(queue, shard, batch.sent_at, *front);
         }
-        failed.keys().for_each(|queue| wait_queue.clear_ready(queue, shard));
+        failed.keys().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, None));
         self.return_waiters(wait_queue, shard, batch, |waiter| {
             let error = waiter.request.queues.first().and_then(|queue| failed.get(queue));
             if let Some(error) = error.filter(|_| waiter.request.queues.iter().all(|queue| failed.contains_key(queue)))
@@ -223,7 +222,7 @@ impl Waiters {
         if error.is_outage() {
             finished_ids = wait_queue.mark_unavailable(shard, reason);
         } else {
-            batch.queues.iter().for_each(|queue| wait_queue.clear_ready(queue, shard));
+            batch.queues.iter().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, None));
         }
         let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
         self.return_waiters(wait_queue, shard, batch, |waiter| {
@@ -269,29 +268,25 @@ impl Waiters {
 
     /// Handles a wake-up: the queue has a ready task of this priority.
     pub(in crate::dispatch) fn on_wakeup(&self, shard: usize, queue: &QueueName, priority: u8) {
-        let mut wait_queue = self.lock();
-        if wait_queue.waiters_per_queue.contains_key(queue) {
-            wait_queue.record_wakeup(queue, shard, priority);
+        if self.lock().record_wakeup(queue, shard, priority) {
             self.trigger([shard]);
         }
     }
 
-    /// Applies a poll of `queues`: exactly those in `ready` have ready tasks in the shard.
-    pub(super) fn apply_poll(&self, shard: usize, queues: &[QueueName], ready: Vec<(QueueName, u8)>) {
-        let mut wait_queue = self.lock();
-        let priorities: HashMap<QueueName, u8> = ready.into_iter().collect();
-        for queue in queues {
-            match priorities.get(queue) {
-                Some(priority) => wait_queue.set_ready(queue, shard, *priority),
-                None => wait_queue.clear_ready(queue, shard),
-            }
-        }
+    /// The epoch of a check that is about to be sent.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.lock().ready_cache.epoch()
+    }
+
+    /// Applies a poll of `queues` sent at `sent_at`: exactly those in `ready` have ready tasks in the shard.
+    pub(super) fn apply_poll(&self, shard: usize, queues: &[QueueName], sent_at: Epoch, ready: Vec<(QueueName, u8)>) {
+        self.lock().apply_found(queues, shard, sent_at, ready);
         self.trigger([shard]);
     }
 
     /// Queues that have waiters.
     pub(super) fn queues(&self) -> Vec<QueueName> {
-        self.lock().waiters_per_queue.keys().cloned().collect()
+        self.lock().ready_cache.queues()
     }
 
     /// Workers that wait.
@@ -313,8 +308,12 @@ impl Waiters {
     }
 }
 
-/// A shard that was read, and the waiter's queues that have ready tasks there, with their highest priority.
-pub(super) type SurveyedShard = (usize, Vec<(QueueName, u8)>);
+/// A shard that was read at `sent_at`, and the waiter's queues that have ready tasks there, with their highest priority.
+pub(super) struct SurveyedShard {
+    pub(super) shard: usize,
+    pub(super) sent_at: Epoch,
+    pub(super) ready: Vec<(QueueName, u8)>,
+}
 
 /// A survey that is running. Its end, also that of a request whose client disconnects, makes the waiter available to calls.
 pub(super) struct Survey {
