@@ -9,6 +9,7 @@ use super::ClaimRequest;
 use super::claim::delivery::Delivery;
 use super::claim::waiters::{ClaimBatch, WaitHandle, Waiters};
 use crate::domain::queue::QueueName;
+use crate::store::ops::claim::Front;
 
 /// The shard.
 const SHARD: usize = 0;
@@ -41,14 +42,14 @@ impl WaiterCrowd {
     }
 
     fn return_empty(&self, batch: &ClaimBatch) {
-        self.waiters.return_batch(SHARD, batch, &[(0, None)], false, &BTreeMap::new());
+        self.waiters.return_batch(SHARD, batch, &[(0, Front::Empty)], false, &BTreeMap::new());
     }
 
     /// Adds a waiter.
     pub fn add(&mut self) {
         let queues = vec![self.queue.clone()];
         let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim_id: None };
-        self.handles.push_back(self.waiters.register(request, true));
+        self.handles.push_back(self.waiters.register(request, true).0);
     }
 
     /// Removes the latest waiter.

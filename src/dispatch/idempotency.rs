@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::batched_ops::BatchedOps;
+use super::claim::ClaimEngine;
 use super::task_spans::TaskTracer;
 use crate::domain::digest::Digest;
 use crate::domain::id::TaskId;
@@ -106,6 +107,7 @@ const MAX_DIVIDING: Duration = Duration::from_secs(2);
 pub(super) async fn submit(
     store: &Store,
     ops: &BatchedOps,
+    claims: &ClaimEngine,
     task_tracer: &TaskTracer,
     submissions: Vec<Submission>,
 ) -> Vec<Result<SubmitOutcome, SubmitError>> {
@@ -114,7 +116,7 @@ pub(super) async fn submit(
     while !rest.is_empty() {
         let count = if started.elapsed() < MAX_DIVIDING { independent(&rest) } else { rest.len() };
         let later = rest.split_off(count);
-        outcomes.extend(submit_together(store, ops, task_tracer, rest).await);
+        outcomes.extend(submit_together(store, ops, claims, task_tracer, rest).await);
         rest = later;
     }
     outcomes
@@ -134,6 +136,7 @@ fn independent(submissions: &[Submission]) -> usize {
 async fn submit_together(
     store: &Store,
     ops: &BatchedOps,
+    claims: &ClaimEngine,
     task_tracer: &TaskTracer,
     submissions: Vec<Submission>,
 ) -> Vec<Result<SubmitOutcome, SubmitError>> {
@@ -160,7 +163,7 @@ async fn submit_together(
             Some(Err(error)) => Some(Err(error.into())),
         });
     }
-    let mut submitted = submit_pending(store, ops, task_tracer, pending).await.into_iter();
+    let mut submitted = submit_pending(store, ops, claims, task_tracer, pending).await.into_iter();
     outcomes.into_iter().filter_map(|outcome| outcome.or_else(|| submitted.next())).collect()
 }
 
@@ -175,13 +178,15 @@ async fn open_records(ops: &BatchedOps, submissions: &[Submission]) -> Vec<store
 async fn submit_pending(
     store: &Store,
     ops: &BatchedOps,
+    claims: &ClaimEngine,
     task_tracer: &TaskTracer,
     pending: Vec<Submission>,
 ) -> Vec<Result<SubmitOutcome, SubmitError>> {
     let ids: Vec<TaskId> = pending.iter().map(|(task, _)| task.id).collect();
     let (tasks, keys): (Vec<NewTask>, Vec<Option<IdempotencyKey>>) = pending.into_iter().unzip();
-    let started = Instant::now();
+    let (started, sent_at) = (Instant::now(), claims.epoch());
     let replies = ops.submit.send_all(tasks).await;
+    claims.record_submits(sent_at, &replies);
     task_tracer.send_submits(started, &replies);
     let (mut outcomes, mut records, mut refused) = (Vec::with_capacity(replies.len()), Vec::new(), Vec::new());
     for ((reply, idempotency_key), task_id) in replies.into_iter().zip(keys).zip(ids) {

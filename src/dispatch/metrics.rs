@@ -58,7 +58,9 @@ impl Metrics {
             Wakeup::Ready { .. } => self.wakeups.ready.inc(),
             Wakeup::Due { .. } => self.wakeups.due.inc(),
             Wakeup::Ended(_) => self.wakeups.ended.inc(),
-            Wakeup::Gap => self.wakeups.gap.inc(),
+            Wakeup::Gap { .. } => self.wakeups.gap.inc(),
+            // The gap that follows counts.
+            Wakeup::Interrupted => {}
         }
     }
 }

@@ -147,7 +147,11 @@ impl Dispatch {
             Wakeup::Ready { shard, priority, queue } => self.claims.on_wakeup(*shard, queue, *priority),
             Wakeup::Ended(id) => self.completion_waiters.notify(id),
             Wakeup::Due { .. } => {}
-            Wakeup::Gap => self.wakeup_gaps.iter().for_each(Notify::notify_one),
+            Wakeup::Interrupted => self.claims.interrupt(),
+            Wakeup::Gap { shards } => {
+                self.claims.resume(shards);
+                self.wakeup_gaps.iter().for_each(Notify::notify_one);
+            }
         }
     }
 
@@ -179,7 +183,7 @@ impl Dispatch {
 
     /// Submits tasks, each at most once under its Idempotency-Key. Returns their outcomes in order.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Vec<Result<SubmitOutcome, SubmitError>> {
-        idempotency::submit(&self.store, &self.ops, &self.task_tracer, submissions).await
+        idempotency::submit(&self.store, &self.ops, &self.claims, &self.task_tracer, submissions).await
     }
 
     /// Completes tasks, in order.

@@ -192,8 +192,8 @@ impl Upkeep {
     pub fn on_wakeup(&self, wakeup: &Wakeup) {
         match wakeup {
             Wakeup::Due { shard } => self.wakeups.get(*shard).into_iter().for_each(|wakeup| wakeup.notify_one()),
-            Wakeup::Gap => self.wakeups.iter().for_each(|wakeup| wakeup.notify_one()),
-            Wakeup::Ready { .. } | Wakeup::Ended(_) => {}
+            Wakeup::Gap { .. } => self.wakeups.iter().for_each(|wakeup| wakeup.notify_one()),
+            Wakeup::Ready { .. } | Wakeup::Ended(_) | Wakeup::Interrupted => {}
         }
     }
 }

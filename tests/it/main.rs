@@ -25,6 +25,7 @@ mod disconnects;
 mod doctor;
 mod durability;
 mod embedded_redis;
+mod empty_queues;
 mod events;
 mod expiry;
 mod fail;

@@ -144,6 +144,23 @@ async fn user_without_channels_is_served_and_reported_as_degraded() {
 }
 
 #[tokio::test]
+async fn queue_known_to_be_empty_is_checked_again_once_no_wakeup_arrives() {
+    let mut fixture = start("~* &* +@all", RARE_POLLS).await;
+    let other = fixture.another_server().await;
+    // A wake-up arrives, and the queue is empty again.
+    assert_eq!(wait_and_submit(&fixture).await.as_array().unwrap().len(), 1);
+    assert!(fixture.claim_now("w", 1).await.is_empty());
+
+    // Redis closes the connections that use a channel without permission.
+    set_user(&fixture.redis, "~* +@all").await;
+    fixture.until(|| async { (degraded(&fixture).await.contains(&"ssubscribe".into())).then_some(()) }).await;
+    let task = other.post("/tasks", &json!({"queue": "w"})).await.expect(201);
+
+    assert_eq!(fixture.claim_one("w").await["id"], task["id"]);
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn lost_permission_rejects_requests_until_it_is_granted_again() {
     let fixture = start("~* &* +@all", 150).await;
     fixture.submit("q", json!(1)).await;

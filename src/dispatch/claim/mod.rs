@@ -9,6 +9,9 @@ pub(super) mod delivery;
 mod parts;
 pub(super) mod poll_limit;
 mod ready_cache;
+#[cfg(test)]
+mod ready_cache_model;
+mod shard_set;
 mod survey;
 mod wait_queue;
 pub(super) mod waiter;
@@ -27,10 +30,14 @@ use super::task_spans::TaskTracer;
 use crate::background;
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
-use crate::domain::task::ClaimedTask;
+use crate::domain::state::State;
+use crate::domain::task::{ClaimedTask, NewTask};
+use crate::store::ops::submit::Submitted;
 use crate::store::{self, Error, Shard, Store, views};
 use delivery::{Delivery, UndeliveredReleaser};
 use poll_limit::{PollLimit, Rejection};
+use ready_cache::Epoch;
+use survey::Surveyor;
 use waiter::ClaimRequest;
 use waiters::Waiters;
 
@@ -39,6 +46,7 @@ use waiters::Waiters;
 pub(super) struct ClaimEngine {
     store: Store,
     waiters: Arc<Waiters>,
+    surveyor: Surveyor,
     poll_limit: Arc<PollLimit>,
     task_tracer: Arc<TaskTracer>,
     metrics: Arc<Metrics>,
@@ -63,6 +71,7 @@ impl ClaimEngine {
         }
         ClaimEngine {
             store: store.clone(),
+            surveyor: Surveyor::start(store, &waiters, tasks),
             waiters,
             poll_limit: poll_limit.clone(),
             task_tracer: task_tracer.clone(),
@@ -113,7 +122,7 @@ impl ClaimEngine {
             };
         };
         let deadline = Instant::now() + max_wait;
-        let mut wait_handle = survey::register(&self.waiters, &self.store, request, true).await;
+        let mut wait_handle = self.surveyor.register(request, true).await;
         Ok(match timeout_at(deadline, wait_handle.reply()).await {
             Ok(reply) => reply?,
             // A call that includes the waiter may still bring tasks.
@@ -123,27 +132,55 @@ impl ClaimEngine {
 
     /// Checks every shard once.
     async fn claim_now(&self, request: ClaimRequest) -> store::Result<Delivery> {
-        let mut wait_handle = survey::register(&self.waiters, &self.store, request, false).await;
+        let mut wait_handle = self.surveyor.register(request, false).await;
         with_request_timeout(wait_handle.reply()).await
     }
 
-    /// Looks up in Redis which queues with waiters have ready tasks in the shard, in case a wake-up was lost.
+    /// Looks up in Redis which queues have ready tasks in the shard, in case a wake-up was lost: queues that have waiters,
+    /// or had some lately.
     pub(super) async fn poll_shard(&self, shard: &Shard) {
-        let queues = self.waiters.queues();
+        let queues = self.waiters.queues_to_poll();
         if queues.is_empty() {
             return;
         }
         self.metrics.counters.polls.inc();
-        let sent_at = self.waiters.epoch();
-        match views::queues::ready_queues(shard, &queues).await {
-            Ok(ready) => self.waiters.apply_poll(shard.index, &queues, sent_at, ready),
-            Err(error) => tracing::debug!(%error, shard = shard.index, "polling for ready tasks failed"),
+        match survey::read_shard(shard, &self.waiters, queues).await {
+            Ok(()) => self.waiters.trigger([shard.index]),
+            Err(error) => {
+                self.waiters.invalidate(shard.index);
+                tracing::debug!(%error, shard = shard.index, "polling for ready tasks failed");
+            }
+        }
+    }
+
+    /// The epoch of a submit that is about to be sent.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.waiters.epoch()
+    }
+
+    /// Records the tasks that submits sent at `sent_at` have made ready, before they are answered.
+    pub(super) fn record_submits(&self, sent_at: Epoch, submitted: &[store::Result<(NewTask, Submitted)>]) {
+        for (task, submitted) in submitted.iter().flatten() {
+            if let Submitted::Created { state: State::Ready, .. } = submitted {
+                let shard = self.store.shard_for_slot(task.slot).index;
+                self.waiters.record_submit(shard, &task.queue, task.priority, sent_at);
+            }
         }
     }
 
     /// Handles a wake-up: the queue has a ready task of this priority.
     pub(super) fn on_wakeup(&self, shard: usize, queue: &QueueName, priority: u8) {
         self.waiters.on_wakeup(shard, queue, priority);
+    }
+
+    /// Wake-ups may be lost from now on.
+    pub(super) fn interrupt(&self) {
+        self.waiters.interrupt();
+    }
+
+    /// The wake-ups of these shards arrive from now on.
+    pub(super) fn resume(&self, shards: &[usize]) {
+        self.waiters.resume(shards);
     }
 
     /// The waiters.

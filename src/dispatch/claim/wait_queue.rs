@@ -11,6 +11,7 @@ use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::store::Error;
+use crate::store::ops::claim::Front;
 
 /// Waiters in one call.
 const MAX_BATCH_WAITERS: usize = 100;
@@ -49,11 +50,12 @@ impl std::fmt::Debug for WaitQueue {
 
 impl WaitQueue {
     pub(super) fn new(shard_count: usize) -> Self {
-        WaitQueue { shard_count, batch_limits: vec![INITIAL_BATCH_LIMIT; shard_count], ..WaitQueue::default() }
+        let (ready_cache, batch_limits) = (ReadyCache::new(shard_count), vec![INITIAL_BATCH_LIMIT; shard_count]);
+        WaitQueue { shard_count, batch_limits, ready_cache, ..WaitQueue::default() }
     }
 
-    /// Adds a waiter at the end and returns its id. An earlier waiter of the same claim id ends: its client has
-    /// retried.
+    /// Adds a waiter at the end and returns its id. A long poll need not check shards that are known to be empty: it
+    /// waits for their wake-ups. An earlier waiter of the same claim id ends: its client has retried.
     pub(super) fn add(&mut self, request: ClaimRequest, reply: ReplySender, is_long_poll: bool) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
@@ -64,7 +66,11 @@ impl WaitQueue {
             self.cancel_wait(earlier);
         }
         let failed_shards = self.unavailable_shards.clone();
-        let unchecked_shards = (0..self.shard_count).filter(|shard| !failed_shards.contains_key(shard)).collect();
+        let mut unchecked_shards = match is_long_poll {
+            true => self.ready_cache.possible_shards(&request.queues),
+            false => (0..self.shard_count).collect(),
+        };
+        unchecked_shards.retain(|shard| !failed_shards.contains_key(shard));
         let request = Arc::new(request);
         let waiter = Waiter { request, reply, unchecked_shards, failed_shards, is_long_poll, is_cancelled: false };
         self.waiters.insert(id, waiter);
@@ -139,8 +145,8 @@ impl WaitQueue {
         })
     }
 
-    /// Applies what a check of the shard sent at `sent_at` found in the queue: the highest priority that is ready.
-    pub(super) fn apply_check(&mut self, queue: &QueueName, shard: usize, sent_at: Epoch, found: Option<u8>) {
+    /// Applies what a check of the shard sent at `sent_at` found in the queue.
+    pub(super) fn apply_check(&mut self, queue: &QueueName, shard: usize, sent_at: Epoch, found: Front) {
         if !self.unavailable_shards.contains_key(&shard) {
             self.ready_cache.apply_check(queue, shard, sent_at, found);
         }
@@ -156,24 +162,36 @@ impl WaitQueue {
     ) {
         let priorities: HashMap<QueueName, u8> = ready.into_iter().collect();
         for queue in queues {
-            self.apply_check(queue, shard, sent_at, priorities.get(queue).copied());
+            let found = priorities.get(queue).map_or(Front::Empty, |priority| Front::Ready(*priority));
+            self.apply_check(queue, shard, sent_at, found);
         }
     }
 
     /// Records a wake-up. Returns whether the queue has waiters, and the shard is available.
     pub(super) fn record_wakeup(&mut self, queue: &QueueName, shard: usize, priority: u8) -> bool {
         let has_waiters = self.ready_cache.record_wakeup(queue, shard, priority);
+        self.drop_if_unavailable(queue, shard);
+        has_waiters && !self.unavailable_shards.contains_key(&shard)
+    }
+
+    /// Records a task that this server has submitted by a call sent at `sent_at`. Its wake-up follows.
+    pub(super) fn record_submit(&mut self, queue: &QueueName, shard: usize, priority: u8, sent_at: Epoch) {
+        self.ready_cache.record_submit(queue, shard, priority, sent_at);
+        self.drop_if_unavailable(queue, shard);
+    }
+
+    /// All waiters check an unavailable shard again once it is available.
+    fn drop_if_unavailable(&mut self, queue: &QueueName, shard: usize) {
         if self.unavailable_shards.contains_key(&shard) {
             self.ready_cache.remove_ready(queue, shard);
-            return false;
         }
-        has_waiters
     }
 
     /// Marks a shard as unavailable. Returns the waiters in no call that have no other shard.
     pub(super) fn mark_unavailable(&mut self, shard: usize, error: &Error) -> Vec<u64> {
         self.unavailable_shards.insert(shard, error.clone());
-        self.ready_cache.forget_shard(shard);
+        self.ready_cache.remove_ready_of(shard);
+        self.ready_cache.invalidate(shard);
         for waiter in self.waiters.values_mut() {
             waiter.unchecked_shards.remove(&shard);
             waiter.failed_shards.insert(shard, error.clone());
@@ -246,8 +264,10 @@ impl WaitQueue {
     pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
         let mut ids = BTreeSet::new();
         let limit = self.batch_limits.get(shard).copied().unwrap_or(MAX_BATCH_WAITERS);
-        for queue in self.ready_cache.ready_queues().filter(|queue| self.has_best_priority(queue, shard)) {
-            let Some(idle) = self.idle_by_queue.get(queue) else { continue };
+        for queue in self.ready_cache.ready_queues() {
+            let Some(idle) = self.idle_by_queue.get(queue).filter(|_| self.has_best_priority(queue, shard)) else {
+                continue;
+            };
             let prefers_queue = |id: &&u64| {
                 let queues = self.waiters.get(id).map(|waiter| &waiter.request.queues);
                 queues.and_then(|queues| queues.iter().find(|name| self.ready_cache.ready_shards(name).is_some()))
@@ -334,7 +354,7 @@ mod tests {
         let sent_at = wait_queue.ready_cache.epoch();
         assert!(wait_queue.mark_unavailable(0, &unavailable).is_empty());
         wait_queue.record_wakeup(&queue("q"), 0, 4);
-        wait_queue.apply_check(&queue("q"), 0, sent_at, Some(4));
+        wait_queue.apply_check(&queue("q"), 0, sent_at, Front::Ready(4));
         assert_eq!(wait_queue.next_shard(id), Some(1));
         assert_eq!(wait_queue.mark_unavailable(1, &unavailable), [id], "no shard is left");
         wait_queue.mark_available(0);
@@ -358,12 +378,23 @@ mod tests {
     }
 
     #[test]
-    fn queue_without_waiters_is_forgotten() {
-        let mut wait_queue = WaitQueue::new(1);
-        let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
-        wait_queue.record_wakeup(&queue("other"), 0, 4);
-        wait_queue.record_wakeup(&queue("q"), 0, 4);
-        drop(wait_queue.remove(id));
-        assert!(!wait_queue.is_ready(&queue("q"), 0) && !wait_queue.is_ready(&queue("other"), 0));
+    fn long_poll_leaves_out_empty_shards_and_a_claim_that_does_not_wait_none() {
+        let mut wait_queue = WaitQueue::new(2);
+        (0..2).for_each(|shard| wait_queue.ready_cache.resume(shard));
+        let (first, _first_reply) = add_waiter(&mut wait_queue, &["q"]);
+        let sent_at = wait_queue.ready_cache.epoch();
+        (0..2).for_each(|shard| wait_queue.apply_check(&queue("q"), shard, sent_at, Front::Empty));
+        drop(wait_queue.remove(first));
+        let (second, _second_reply) = add_waiter(&mut wait_queue, &["q"]);
+        assert!(wait_queue.next_shard(second).is_none() && !wait_queue.is_finished(second));
+        let (both, _reply_of_both) = add_waiter(&mut wait_queue, &["q", "other"]);
+        assert!(wait_queue.next_shard(both).is_some(), "nothing is known of the other queue");
+        let request = wait_queue.waiters[&second].request.as_ref().clone();
+        let (reply, _reply_of_now) = oneshot::channel();
+        let now = wait_queue.add(request, reply, false);
+        assert_eq!(wait_queue.waiters[&now].unchecked_shards, BTreeSet::from([0, 1]));
+
+        wait_queue.record_wakeup(&queue("q"), 1, 4);
+        assert_eq!(wait_queue.next_shard(second), Some(1));
     }
 }

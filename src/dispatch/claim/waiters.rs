@@ -1,8 +1,8 @@
 //! The waiters of this server behind one lock, and the triggers of the claim loops.
 //!
-//! For a new waiter every shard is surveyed, because earlier wake-ups have passed. After that it idles until a wake-up or a
-//! poll names a shard. At most one call at a time includes a waiter, so it never gets more tasks
-//! than it requested. A waiter that the call does not serve keeps its position.
+//! For a new waiter the shards that may have tasks are checked, because earlier wake-ups have passed; see `ready_cache`.
+//! After that it idles until a wake-up or a poll names a shard. At most one call at a time includes a waiter, so it never
+//! gets more tasks than it requested. A waiter that the call does not serve keeps its position.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use super::wait_queue::WaitQueue;
 use super::waiter::{ClaimRequest, Waiter};
 use crate::dispatch::batcher::closed;
 use crate::domain::queue::QueueName;
-use crate::store::ops::claim::WaiterRequest;
+use crate::store::ops::claim::{Front, WaiterRequest};
 use crate::store::{Error, Result};
 
 /// Waiters taken off the queue, and the call to make for them.
@@ -61,7 +61,8 @@ impl Waiters {
         self.wait_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trigger(&self, shards: impl IntoIterator<Item = usize>) {
+    /// Triggers the claim loops of these shards.
+    pub(super) fn trigger(&self, shards: impl IntoIterator<Item = usize>) {
         let now_us = self.elapsed_us();
         for trigger in shards.into_iter().filter_map(|shard| self.triggers.get(shard)) {
             // The delivery is timed from the first trigger.
@@ -82,47 +83,40 @@ impl Waiters {
         }
     }
 
-    /// Adds a waiter at the end of the queue.
-    pub(in crate::dispatch) fn register(self: &Arc<Self>, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
-        let (reply, reply_receiver) = oneshot::channel();
-        let mut wait_queue = self.lock();
-        let id = wait_queue.add(request, reply, is_long_poll);
-        if wait_queue.is_stopping || wait_queue.is_finished(id) {
-            wait_queue.cancel_wait(id);
-        }
-        self.trigger(wait_queue.next_shard(id));
-        drop(wait_queue);
-        WaitHandle { waiters: self.clone(), id, reply_receiver }
-    }
-
-    /// Adds a waiter that no call includes until the survey ends.
-    pub(super) fn register_surveyed(
+    /// Adds a waiter at the end of the queue. If several shards may have tasks for it, no call includes it until its
+    /// survey ends.
+    pub(in crate::dispatch) fn register(
         self: &Arc<Self>,
         request: ClaimRequest,
         is_long_poll: bool,
-    ) -> (WaitHandle, Survey) {
+    ) -> (WaitHandle, Option<Survey>) {
         let (reply, reply_receiver) = oneshot::channel();
         let mut wait_queue = self.lock();
         let id = wait_queue.add(request, reply, is_long_poll);
-        wait_queue.deindex(id);
-        wait_queue.in_flight.insert(id);
-        if wait_queue.is_stopping {
+        let unchecked = wait_queue.waiters.get(&id).map(|waiter| &waiter.unchecked_shards);
+        let shards: Vec<usize> = unchecked.into_iter().flatten().copied().collect();
+        let survey = (shards.len() > 1).then(|| Survey { waiters: self.clone(), id, shards, read: Vec::new() });
+        if survey.is_some() {
+            wait_queue.deindex(id);
+            wait_queue.in_flight.insert(id);
+        }
+        if wait_queue.is_stopping || survey.is_none() && wait_queue.is_finished(id) {
             wait_queue.cancel_wait(id);
         }
+        if survey.is_none() {
+            self.trigger(wait_queue.next_shard(id));
+        }
         drop(wait_queue);
-        let survey = Survey { waiters: self.clone(), id, found: Vec::new() };
         (WaitHandle { waiters: self.clone(), id, reply_receiver }, survey)
     }
 
     /// Makes a surveyed waiter available to calls. It need not check the shards that were read.
-    pub(super) fn end_survey(&self, id: u64, found: Vec<SurveyedShard>) {
+    fn end_survey(&self, id: u64, read: &[usize]) {
         let mut wait_queue = self.lock();
         wait_queue.in_flight.remove(&id);
-        let queues = wait_queue.waiters.get(&id).map_or_else(Vec::new, |waiter| waiter.request.queues.clone());
-        for SurveyedShard { shard, sent_at, ready } in found {
-            wait_queue.apply_found(&queues, shard, sent_at, ready);
-            if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
-                waiter.unchecked_shards.remove(&shard);
+        if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
+            for shard in read {
+                waiter.unchecked_shards.remove(shard);
             }
         }
         wait_queue.index(id);
@@ -179,14 +173,14 @@ impl Waiters {
         }
     }
 
-    /// Returns the unserved waiters of a call to their positions. `fronts` has the highest ready priority that the call
-    /// left, by index of the queue. `is_truncated`: a limit ended the call before it had checked for every waiter. For waiters
+    /// Returns the unserved waiters of a call to their positions. `fronts` has what the call left of each queue, by index
+    /// of the queue. `is_truncated`: a limit ended the call before it had checked for every waiter. For waiters
     /// of queues that have all failed, the shard has failed.
     pub(in crate::dispatch) fn return_batch(
         &self,
         shard: usize,
         batch: &ClaimBatch,
-        fronts: &[(usize, Option<u8>)],
+        fronts: &[(usize, Front)],
         is_truncated: bool,
         failed: &BTreeMap<QueueName, Error>,
     ) {
@@ -197,7 +191,7 @@ impl Waiters {
             let Some(queue) = batch.queues.get(*index) else { continue };
             wait_queue.apply_check(queue, shard, batch.sent_at, *front);
         }
-        failed.keys().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, None));
+        failed.keys().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, Front::Blocked));
         self.return_waiters(wait_queue, shard, batch, |waiter| {
             let error = waiter.request.queues.first().and_then(|queue| failed.get(queue));
             if let Some(error) = error.filter(|_| waiter.request.queues.iter().all(|queue| failed.contains_key(queue)))
@@ -222,7 +216,7 @@ impl Waiters {
         if error.is_outage() {
             finished_ids = wait_queue.mark_unavailable(shard, reason);
         } else {
-            batch.queues.iter().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, None));
+            batch.queues.iter().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, Front::Blocked));
         }
         let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
         self.return_waiters(wait_queue, shard, batch, |waiter| {
@@ -273,20 +267,42 @@ impl Waiters {
         }
     }
 
+    /// Records a ready task that this server has submitted by a call sent at `sent_at`, before the submit is answered. A
+    /// claim that follows finds the task, also if its wake-up is still on its way.
+    pub(super) fn record_submit(&self, shard: usize, queue: &QueueName, priority: u8, sent_at: Epoch) {
+        self.lock().record_submit(queue, shard, priority, sent_at);
+    }
+
+    /// Wake-ups may be lost from now on.
+    pub(super) fn interrupt(&self) {
+        self.lock().ready_cache.interrupt();
+    }
+
+    /// The wake-ups of these shards arrive from now on.
+    pub(super) fn resume(&self, shards: &[usize]) {
+        let mut wait_queue = self.lock();
+        shards.iter().for_each(|shard| wait_queue.ready_cache.resume(*shard));
+    }
+
+    /// Has new waiters check this shard, also for queues that were empty there.
+    pub(super) fn invalidate(&self, shard: usize) {
+        self.lock().ready_cache.invalidate(shard);
+    }
+
     /// The epoch of a check that is about to be sent.
     pub(super) fn epoch(&self) -> Epoch {
         self.lock().ready_cache.epoch()
     }
 
-    /// Applies a poll of `queues` sent at `sent_at`: exactly those in `ready` have ready tasks in the shard.
-    pub(super) fn apply_poll(&self, shard: usize, queues: &[QueueName], sent_at: Epoch, ready: Vec<(QueueName, u8)>) {
+    /// Applies a check of `queues` sent at `sent_at`: exactly those in `ready` have ready tasks in the shard. It triggers
+    /// no call: the waiter of a survey takes any of the best shards, and not the first that answers.
+    pub(super) fn apply_found(&self, shard: usize, queues: &[QueueName], sent_at: Epoch, ready: Vec<(QueueName, u8)>) {
         self.lock().apply_found(queues, shard, sent_at, ready);
-        self.trigger([shard]);
     }
 
-    /// Queues that have waiters.
-    pub(super) fn queues(&self) -> Vec<QueueName> {
-        self.lock().ready_cache.queues()
+    /// Returns the queues that a poll reads: those that have waiters, or had some lately.
+    pub(super) fn queues_to_poll(&self) -> Vec<QueueName> {
+        self.lock().ready_cache.queues_to_poll()
     }
 
     /// Workers that wait.
@@ -308,23 +324,20 @@ impl Waiters {
     }
 }
 
-/// A shard that was read at `sent_at`, and the waiter's queues that have ready tasks there, with their highest priority.
-pub(super) struct SurveyedShard {
-    pub(super) shard: usize,
-    pub(super) sent_at: Epoch,
-    pub(super) ready: Vec<(QueueName, u8)>,
-}
-
 /// A survey that is running. Its end, also that of a request whose client disconnects, makes the waiter available to calls.
-pub(super) struct Survey {
+#[derive(Debug)]
+pub(in crate::dispatch) struct Survey {
     waiters: Arc<Waiters>,
     id: u64,
-    pub(super) found: Vec<SurveyedShard>,
+    /// The shards to read.
+    pub(super) shards: Vec<usize>,
+    /// The shards that were read.
+    pub(super) read: Vec<usize>,
 }
 
 impl Drop for Survey {
     fn drop(&mut self) {
-        self.waiters.end_survey(self.id, std::mem::take(&mut self.found));
+        self.waiters.end_survey(self.id, &self.read);
     }
 }
 

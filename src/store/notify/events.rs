@@ -42,7 +42,9 @@ pub enum EventMessage {
 pub async fn subscribe(store: &Store, on_event: impl Fn(EventMessage) + Clone + Send + Sync + 'static) {
     let on_message = move |message| {
         on_event(match message {
-            PubSubMessage::Gap => EventMessage::Gap,
+            // The gap follows.
+            PubSubMessage::Interrupted => return,
+            PubSubMessage::Gap { .. } => EventMessage::Gap,
             PubSubMessage::Message { payload, .. } => decode_msgpack(Value::BulkString(payload))
                 .and_then(parse_events)
                 .map_or_else(gap_on_error, EventMessage::Events),

@@ -19,7 +19,7 @@ where
         let report = |is_denied| report_channels(store, "ssubscribe", is_denied);
         tokio::select! {
             () = pubsub::subscribe(store.client(), channels, on_message.clone(), report) => {}
-            _ = scope.changed() => {}
+            _ = scope.changed() => on_message(PubSubMessage::Interrupted),
         }
     }
 }

@@ -28,15 +28,21 @@ pub enum Wakeup {
     },
     /// A task whose completion a client awaits has ended or was deleted.
     Ended(TaskId),
-    /// Wake-ups may have been lost before this point.
-    Gap,
+    /// Wake-ups of all shards may be lost from now on, until the next gap.
+    Interrupted,
+    /// The wake-ups of these shards arrive from now on. Earlier ones may have been lost.
+    Gap {
+        /// Indexes of the shards.
+        shards: Vec<usize>,
+    },
 }
 
 /// Subscribes to the wake-ups of all shards until the future is dropped. Reconnects after every break.
 pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
     let on_message = move |message| {
         let wakeup = match message {
-            PubSubMessage::Gap => Some(Wakeup::Gap),
+            PubSubMessage::Interrupted => Some(Wakeup::Interrupted),
+            PubSubMessage::Gap { shards } => Some(Wakeup::Gap { shards }),
             PubSubMessage::Message { shard, payload } => parse(shard, &payload),
         };
         // An error means that the receiver was dropped: so is this future soon.

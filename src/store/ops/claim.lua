@@ -9,7 +9,8 @@ ARGV[6] queues      number; then their names
 RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for each task, {queue, front} for each queue read,
         {queue, id} for each task passed over because it is unreadable}
         more: 1 if a limit of the call ended it; expired: 1 if expired tasks were passed over; waiter, token, queue: indexes
-        in the call's lists, from 1; front: priority of the next task, -1 for none. A repeated call returns the same leases,
+        in the call's lists, from 1; front: priority of the next task; -1 if the wheel is empty or the queue is paused, so
+        that the next task causes a wake-up; -2 if all tasks were passed over. A repeated call returns the same leases,
         without those that have ended.
 MOVES   ready -> leased
 COST    O(n log queue), and a page of the wheel for each queue
@@ -115,7 +116,7 @@ end
 local fronts = {}
 for index, queue in pairs(opened) do
   local front = close_queue(queue)
-  fronts[#fronts + 1] = { index, queue.is_empty and -1 or front or -1 }
+  fronts[#fronts + 1] = { index, queue.is_empty and front and -2 or front or -1 }
   if queue.leased > 0 then
     if not front then
       zset_remove(base .. 'ready', queue.name)

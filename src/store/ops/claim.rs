@@ -33,6 +33,17 @@ pub struct WaiterRequest {
     pub queues: Vec<usize>,
 }
 
+/// Tasks that a check found in a queue of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Front {
+    /// Ready tasks. The highest priority.
+    Ready(u8),
+    /// Only tasks that cannot be claimed: expired or unreadable ones. The next task may cause no wake-up.
+    Blocked,
+    /// No task. The next task causes a wake-up.
+    Empty,
+}
+
 /// Result of a claim call.
 #[derive(Debug, Default)]
 pub struct ClaimReply {
@@ -42,8 +53,8 @@ pub struct ClaimReply {
     pub has_more: bool,
     /// Whether tasks were passed over because they had expired.
     pub has_passed_expired: bool,
-    /// Indexes of the queues that were read, with the priority of the next ready task in this shard.
-    pub fronts: Vec<(usize, Option<u8>)>,
+    /// Indexes of the queues that were read, with what the call left of them in this shard.
+    pub fronts: Vec<(usize, Front)>,
     /// Tasks passed over because they are unreadable, with the index of the queue.
     pub unreadable: Vec<(usize, TaskId)>,
 }
@@ -110,7 +121,12 @@ pub(in crate::store) fn parse_reply(reply: Value, queues: &[QueueName], tokens: 
     }
     for front in reply.list()? {
         let mut front = read_list(front)?;
-        parsed.fronts.push((super::zero_based(front.int()?)?, u8::try_from(front.int()?).ok()));
+        let queue = super::zero_based(front.int()?)?;
+        let front = match front.int()? {
+            -1 => Front::Empty,
+            priority => u8::try_from(priority).map_or(Front::Blocked, Front::Ready),
+        };
+        parsed.fronts.push((queue, front));
     }
     for entry in reply.list()? {
         let mut entry = read_list(entry)?;

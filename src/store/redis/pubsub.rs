@@ -1,8 +1,11 @@
 //! Pub/sub: subscribes to one channel of each shard, on a connection of its own.
 //!
-//! Messages are lost while the connection is broken. After each new subscription a [`PubSubMessage::Gap`] says so.
+//! Messages are lost while the connection is broken. [`PubSubMessage::Interrupted`] says so at once, and
+//! [`PubSubMessage::Gap`] after each new subscription.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::redis::{PushInfo, PushKind};
@@ -16,8 +19,13 @@ use crate::store::error::{Error, Result};
 /// A message of a subscription.
 #[derive(Debug)]
 pub(in crate::store) enum PubSubMessage {
-    /// Messages may have been lost before this point.
-    Gap,
+    /// Messages of all channels may be lost from now on, until the next gap.
+    Interrupted,
+    /// The channels of these shards are subscribed. Messages may have been lost before this point.
+    Gap {
+        /// Indexes of the shards.
+        shards: Vec<usize>,
+    },
     /// A message.
     Message {
         /// The index of the channel, which is that of its shard.
@@ -48,6 +56,7 @@ pub(in crate::store) async fn subscribe<T>(
 {
     loop {
         let outcome = run_subscription(client, &channels, on_message.clone(), &on_denial).await;
+        on_message(PubSubMessage::Interrupted);
         if let Err(error) = &outcome {
             tracing::debug!(%error, "pub/sub subscription failed");
         }
@@ -71,6 +80,8 @@ where
 {
     let (control_sender, mut control) = mpsc::unbounded_channel();
     let (channel_names, deliver) = (channels.to_vec(), on_message.clone());
+    let interruptions = Arc::new(AtomicU64::new(0));
+    let interruptions_seen = interruptions.clone();
     let on_push = move |push: PushInfo| -> std::result::Result<(), Infallible> {
         match push.kind {
             PushKind::SMessage => {
@@ -78,30 +89,41 @@ where
                     deliver(message);
                 }
             }
-            kind => drop(control_sender.send(kind)),
+            kind => {
+                if matches!(kind, PushKind::Disconnection | PushKind::SUnsubscribe) {
+                    interruptions.fetch_add(1, Ordering::Relaxed);
+                    deliver(PubSubMessage::Interrupted);
+                }
+                drop(control_sender.send(kind));
+            }
         }
         Ok(())
     };
     let connection = client.topology().subscriber(on_push).await?;
-    let (mut unsubscribed, mut pending_confirmations): (Vec<&String>, _) = (channels.iter().collect(), 0);
+    let (mut unsubscribed, mut pending_confirmations): (Vec<usize>, _) = ((0..channels.len()).collect(), 0);
     let (mut is_resubscribed, mut is_denied) = (false, false);
     loop {
         if !unsubscribed.is_empty() {
-            let attempts = unsubscribed.iter().map(|channel| {
+            let interruptions_before = interruptions_seen.load(Ordering::Relaxed);
+            let attempted = std::mem::take(&mut unsubscribed);
+            let attempts = attempted.iter().filter_map(|shard| channels.get(*shard)).map(|channel| {
                 let mut connection = connection.clone();
                 async move { connection.subscribe(channel).await }
             });
             let outcomes = join_all(attempts).await;
             is_denied = false;
-            let attempted = std::mem::take(&mut unsubscribed);
-            for (channel, outcome) in attempted.iter().zip(outcomes) {
+            let mut subscribed = Vec::new();
+            for (shard, outcome) in attempted.into_iter().zip(outcomes) {
                 match outcome {
-                    Ok(()) => pending_confirmations += 1,
+                    Ok(()) => {
+                        pending_confirmations += 1;
+                        subscribed.push(shard);
+                    }
                     // The other channels deliver meanwhile.
                     Err(error) if connection.reconnects() => {
-                        tracing::debug!(%error, channel, "pub/sub subscription of a shard failed; retrying");
+                        tracing::debug!(%error, shard, "pub/sub subscription of a shard failed; retrying");
                         is_denied |= matches!(Error::from(error), Error::Denied(_));
-                        unsubscribed.push(channel);
+                        unsubscribed.push(shard);
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -109,15 +131,17 @@ where
             if is_denied || unsubscribed.is_empty() {
                 on_denial(is_denied);
             }
-            if unsubscribed.len() < attempted.len() {
-                on_message(PubSubMessage::Gap);
+            // After an interruption meanwhile, all channels are subscribed again.
+            if !subscribed.is_empty() && interruptions_seen.load(Ordering::Relaxed) == interruptions_before {
+                on_message(PubSubMessage::Gap { shards: subscribed });
             }
         }
         let kind = tokio::select! {
             kind = control.recv() => kind,
             () = tokio::time::sleep(COALESCE_DELAY), if is_resubscribed => {
                 is_resubscribed = false;
-                on_message(PubSubMessage::Gap);
+                let shards = (0..channels.len()).filter(|shard| !unsubscribed.contains(shard)).collect();
+                on_message(PubSubMessage::Gap { shards });
                 continue;
             }
             () = tokio::time::sleep(if is_denied { DENIED_DELAY } else { RETRY_DELAY }), if !unsubscribed.is_empty() => continue,
@@ -125,13 +149,16 @@ where
         match kind {
             // Each subscription is confirmed. Further confirmations mean that the client of a Cluster resubscribed.
             Some(PushKind::SSubscribe) if pending_confirmations > 0 => pending_confirmations -= 1,
-            Some(PushKind::SSubscribe) => is_resubscribed = true,
+            Some(PushKind::SSubscribe) => {
+                is_resubscribed = true;
+                on_message(PubSubMessage::Interrupted);
+            }
             // The client of a Cluster reconnects by itself but may miss channels. A slot that migrates to another node
             // takes its channel with it.
             Some(PushKind::Disconnection | PushKind::SUnsubscribe) if connection.reconnects() => {
-                (unsubscribed, pending_confirmations) = (channels.iter().collect(), 0);
+                (unsubscribed, pending_confirmations) = ((0..channels.len()).collect(), 0);
             }
-            Some(PushKind::Disconnection) | None => return Ok(()),
+            Some(PushKind::Disconnection | PushKind::SUnsubscribe) | None => return Ok(()),
             Some(_) => {}
         }
     }

@@ -8,6 +8,7 @@ use slotwheel::domain::id::TaskId;
 use slotwheel::store::record::fields;
 use slotwheel::store::{Shard, Store};
 
+use crate::metrics::metrics;
 use crate::support::{Fixture, report, text};
 
 /// Ways to make a task unreadable.
@@ -212,6 +213,27 @@ async fn unreadable_task_is_passed_over_by_claims() {
         until_degraded(&fixture, &[]).await;
         fixture.end().await;
     }
+}
+
+#[tokio::test]
+async fn task_behind_an_unreadable_one_is_claimed_without_a_wakeup() {
+    // Polls are too rare to find the task.
+    let mut fixture = Fixture::with(|written| written.poll_interval_ms = Some(60_000)).await;
+    let other = fixture.another_server().await;
+    let gaps = [("kind", "gap")];
+    let is_subscribed = async || metrics(&fixture).await.count("slotwheel_wakeups_total", &gaps) >= 1.0;
+    fixture.until(|| async { is_subscribed().await.then_some(()) }).await;
+    let place = Place::of(&fixture).await;
+    let broken = submit(&fixture, "q", json!({})).await;
+    place.damage(&fixture, &broken, Damage::String).await;
+    assert!(fixture.claim_now("q", 1).await.is_empty());
+
+    // The slot is on the wheel already, so this submit causes no wake-up.
+    let task = other.post("/tasks", &json!({"queue": "q", "key": "k"})).await.expect(201);
+
+    assert_eq!(fixture.claim_one("q").await["id"], task["id"]);
+    place.repair().await;
+    fixture.end().await;
 }
 
 #[tokio::test]

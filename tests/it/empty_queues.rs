@@ -1,0 +1,135 @@
+//! A server that knows a queue to be empty asks Redis nothing for a claim that waits, and misses no task.
+
+use deadpool_redis::redis::cmd;
+use serde_json::{Value, json};
+
+use crate::metrics::{metrics, metrics_of};
+use crate::support::{Fixture, Http, report};
+
+/// A poll interval that is too long to make up for a missing wake-up, or to be counted.
+const RARE_POLLS: u64 = 60_000;
+
+/// Starts a server and waits until it is subscribed.
+async fn start(shards: u16) -> Fixture {
+    let change = |written: &mut slotwheel::config::RawConfig| {
+        written.shards = Some(shards);
+        written.poll_interval_ms = Some(RARE_POLLS);
+    };
+    let fixture = Fixture::with(change).await;
+    is_subscribed(&fixture, &fixture.http).await;
+    fixture
+}
+
+async fn is_subscribed(fixture: &Fixture, http: &Http) {
+    let gaps = [("kind", "gap")];
+    fixture
+        .until(|| async { (metrics_of(http).await.count("slotwheel_wakeups_total", &gaps) >= 1.0).then_some(()) })
+        .await;
+}
+
+/// Calls of the scripts of a task's life so far, and reads of `ready` outside of scripts.
+async fn calls(fixture: &Fixture) -> f64 {
+    let page = metrics(fixture).await;
+    let scripts = |call| page.count("slotwheel_redis_call_duration_seconds_count", &[("call", call)]);
+    let statistics: String = fixture.redis.ask(cmd("INFO").arg("commandstats")).await;
+    let line = statistics.lines().find(|line| line.starts_with("cmdstat_zmscore:")).unwrap_or_default();
+    let reads: f64 = line.split(['=', ',']).nth(1).unwrap_or("0").parse().unwrap();
+    // Each submit reads the wheel once by the same command.
+    ["submit", "claim", "complete"].map(scripts).iter().sum::<f64>() + reads - scripts("submit")
+}
+
+async fn claim(http: &Http, queue: &str, wait_ms: u64) -> Vec<Value> {
+    let body = json!({"queues": [queue], "wait_ms": wait_ms, "worker": "w"});
+    http.post("/claim", &body).await.expect(200)["tasks"].as_array().expect("tasks").clone()
+}
+
+/// Claims until the server asks Redis nothing, because it knows the queue to be empty.
+async fn learn_empty(fixture: &Fixture, queue: &str) {
+    let check = || async {
+        let before = calls(fixture).await;
+        assert!(claim(&fixture.http, queue, 1).await.is_empty());
+        (calls(fixture).await == before).then_some(())
+    };
+    fixture.until(check).await;
+}
+
+/// Returns the calls for each task that is submitted, claimed and completed, one at a time.
+async fn calls_of_a_life(shards: u16) -> f64 {
+    const LIVES: u32 = 100;
+    let fixture = start(shards).await;
+    learn_empty(&fixture, "q").await;
+    let before = calls(&fixture).await;
+    for number in 0..LIVES {
+        let id = fixture.submit("q", json!(number)).await["id"].clone();
+        let claimed = fixture.claim_one("q").await;
+        assert_eq!(claimed["id"], id);
+        fixture.http.post("/complete", &report(&claimed)).await.expect(200);
+    }
+    let calls = (calls(&fixture).await - before) / f64::from(LIVES);
+    fixture.end().await;
+    calls
+}
+
+#[tokio::test]
+async fn life_of_a_task_takes_three_calls_with_16_shards() {
+    let calls = calls_of_a_life(16).await;
+    assert!((3.0..=3.1).contains(&calls), "{calls}");
+}
+
+#[tokio::test]
+async fn life_of_a_task_takes_three_calls_with_64_shards() {
+    let calls = calls_of_a_life(64).await;
+    assert!((3.0..=3.4).contains(&calls), "{calls}");
+}
+
+#[tokio::test]
+async fn short_claims_of_an_empty_queue_ask_redis_nothing() {
+    let fixture = start(16).await;
+    learn_empty(&fixture, "q").await;
+    let before = calls(&fixture).await;
+    for _ in 0..50 {
+        assert!(claim(&fixture.http, "q", 1).await.is_empty());
+    }
+    assert_eq!(calls(&fixture).await - before, 0.0);
+
+    // A claim that does not wait checks every shard.
+    assert!(claim(&fixture.http, "q", 0).await.is_empty());
+    assert!(calls(&fixture).await - before >= 16.0);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn waiters_that_arrive_together_share_the_reads_of_shards() {
+    const WAITERS: usize = 50;
+    let fixture = start(16).await;
+    let before = calls(&fixture).await;
+    let claims = (0..WAITERS).map(|number| claim(&fixture.http, if number % 2 == 0 { "q" } else { "r" }, 50));
+    assert!(futures_util::future::join_all(claims).await.iter().all(Vec::is_empty));
+    let calls = calls(&fixture).await - before;
+    assert!(calls < (16 * WAITERS / 2) as f64, "{calls}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn task_of_another_server_is_claimed_though_the_queue_was_empty() {
+    let mut fixture = start(16).await;
+    let other = fixture.another_server().await;
+    for _ in 0..20 {
+        learn_empty(&fixture, "q").await;
+        let id = other.post("/tasks", &json!({"queue": "q"})).await.expect(201)["id"].clone();
+        assert_eq!(claim(&fixture.http, "q", 10_000).await[0]["id"], id);
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn task_of_a_resumed_queue_is_claimed_though_it_was_paused() {
+    let mut fixture = start(16).await;
+    let other = fixture.another_server().await;
+    let paused = other.post("/tasks", &json!({"queue": "q"})).await.expect(201)["id"].clone();
+    other.post_nothing("/queues/q/pause").await.expect(200);
+    learn_empty(&fixture, "q").await;
+    other.post_nothing("/queues/q/resume").await.expect(200);
+    assert_eq!(claim(&fixture.http, "q", 10_000).await[0]["id"], paused);
+    fixture.end().await;
+}
