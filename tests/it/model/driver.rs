@@ -1,6 +1,7 @@
 //! Plays a trace against two servers on one Redis, behind a proxy that can lose replies, and compares replies and final
 //! state with the model.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,8 @@ use futures_util::future::join_all;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine as _, StateMachineTest};
 use serde_json::{Value, json};
+use slotwheel::domain::queue::QueueName;
+use slotwheel::store::keys::Keys;
 use tokio::runtime::{Builder, Runtime};
 
 use super::compare::{Names, queue};
@@ -66,6 +69,8 @@ struct Player {
     fixture: Fixture,
     servers: Vec<Http>,
     proxy: Option<Proxy>,
+    /// The keys of the only shard.
+    keys: Arc<Keys>,
     names: Names,
     /// Offset by which the test has advanced the clock.
     moved: i64,
@@ -124,7 +129,8 @@ impl Player {
         .await;
         let servers = vec![fixture.http.clone(), fixture.another_server().await];
         let names = Names::since(clock());
-        Player { fixture, servers, proxy, names, moved: 0 }
+        let keys = fixture.store().await.first_shard().keys.clone();
+        Player { fixture, servers, proxy, keys, names, moved: 0 }
     }
 
     /// Advances Redis' clock to the model's.
@@ -196,7 +202,7 @@ impl Player {
     async fn record_outage(&self, from: i64, length: i64) {
         let from = self.names.epoch + from;
         let mut command = cmd("ZADD");
-        command.arg(self.fixture.store().await.first_shard().keys.outages()).arg(from);
+        command.arg(self.keys.outages()).arg(from);
         self.fixture.redis.ask::<()>(command.arg(format!("{from} {}", from + length))).await;
     }
 
@@ -214,7 +220,10 @@ impl Player {
         let mut ticks = tokio::time::interval(INTERVAL);
         loop {
             ticks.tick().await;
-            let differences = self.read_back(model).await;
+            let mut differences = self.read_back(model).await;
+            if differences.is_empty() {
+                differences = self.overdue_leases(model).await;
+            }
             if differences.is_empty() {
                 return;
             }
@@ -223,6 +232,21 @@ impl Player {
                 panic!("read back after {patience:?}: {differences:#?}");
             }
         }
+    }
+
+    /// Leases that upkeep has neither ended nor prolonged yet. A task shows the prolonged end before upkeep enters it in
+    /// the index, and leases end in the order of the index.
+    async fn overdue_leases(&self, model: &Model) -> Vec<String> {
+        let now = self.names.epoch + model.now;
+        let mut overdue = Vec::new();
+        for name in QUEUES {
+            let leased = self.keys.leased(&QueueName::parse(name).expect("a name"));
+            let count: u64 = self.fixture.redis.ask(cmd("ZCOUNT").arg(leased).arg("-inf").arg(now)).await;
+            if count > 0 {
+                overdue.push(format!("{count} leases of {name} are overdue"));
+            }
+        }
+        overdue
     }
 
     /// Differences between the model and the server for every task and queue ever named.
