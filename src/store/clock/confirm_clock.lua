@@ -18,8 +18,7 @@ local key, reply = base .. 'outages', { 'changed' }
 if touched_at and clock_record == ARGV[5] and since_read_ms >= -MAX_SETBACK_MS and since_read_ms <= MAX_GAP_MS then
   local offset, time = now - shard_ms, shard_ms - shift_ms + shift
   if shift ~= shift_ms then shifted_at = time end
-  caller_field, caller_value = 'clock', digits(time)
-  if shifted_at then caller_value = caller_value .. ' ' .. digits(shift) .. ' ' .. digits(shifted_at) end
+  touch(time, shift, shifted_at)
   local outage_ms = time - touched_at
   if outage_ms <= MAX_GAP_MS then outage_ms = 0 end
   if outage_ms > 0 then

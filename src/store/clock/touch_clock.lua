@@ -12,8 +12,7 @@ local reply
 if is_confirmed then
   -- The clock does not go back.
   local time = math.max(shard_ms, touched_at or 0)
-  caller_field, caller_value = 'clock', digits(time)
-  if shifted_at then caller_value = caller_value .. ' ' .. digits(shift_ms) .. ' ' .. digits(shifted_at) end
+  touch(time, shift_ms, shifted_at)
   reply = { 'touched', time, shift_ms }
 else
   reply = { 'unconfirmed', shard_ms, shift_ms, touched_at, clock_record }
