@@ -180,20 +180,16 @@ impl Fixture {
 
     /// Waits until the task is not leased. Its retry may be due at once, by jitter, so it need not be seen scheduled.
     pub async fn until_lease_ends(&self, id: &Value) -> Value {
-        self.until(|| async {
-            let task = self.task(id).await;
-            (task["state"] != "leased").then_some(task)
-        })
-        .await
+        self.until_task(id, |task| task["state"] != "leased").await
     }
 
     /// Waits until the task is in `state`, for example by upkeep.
     pub async fn until_state(&self, id: &Value, state: &str) -> Value {
-        self.until(|| async {
-            let task = self.task(id).await;
-            (task["state"] == state).then_some(task)
-        })
-        .await
+        self.until_task(id, |task| task["state"] == state).await
+    }
+
+    async fn until_task(&self, id: &Value, is_reached: impl Fn(&Value) -> bool) -> Value {
+        self.until(|| async { Some(self.task(id).await).filter(&is_reached) }).await
     }
 
     /// Returns the first result of `check`, which is called again until it has one. Upkeep sends no signal to tests.
