@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::median;
-use crate::support::{Fixture, report, text};
+use crate::support::Fixture;
+use crate::{lateness_ms, median};
 
 const MASS: usize = 1_000_000;
 /// How far ahead the mass is due: the submits take less.
@@ -30,11 +30,11 @@ async fn measure_mass(name: &str, option: &str, state: &str) {
     }
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..50 {
-        alone.push(lateness_ms(&fixture).await);
+        alone.push(lateness_ms(&fixture, "other", 100).await);
     }
     tokio::time::sleep(AHEAD.saturating_sub(started.elapsed())).await;
     while fixture.counts("mass").await[state] != 0 {
-        beside.push(lateness_ms(&fixture).await);
+        beside.push(lateness_ms(&fixture, "other", 100).await);
     }
     assert!(beside.len() > 50, "the mass takes longer than a few delays: {}", beside.len());
     for (name, late) in [("alone", &mut alone), (name, &mut beside)] {
@@ -47,13 +47,4 @@ async fn measure_mass(name: &str, option: &str, state: &str) {
         );
     }
     fixture.end().await;
-}
-
-/// Returns how much later than its time a delay of 100 ms ends in a lease, by Redis' clock.
-async fn lateness_ms(fixture: &Fixture) -> f64 {
-    let task = fixture.submit_with(json!({"queue": "other", "delay_ms": 100})).await;
-    let claimed = fixture.claim_one("other").await;
-    fixture.http.post("/complete", &report(&claimed)).await.expect(200);
-    let ms = |time: &Value| text(time).parse::<jiff::Timestamp>().unwrap().as_millisecond();
-    (ms(&claimed["lease_until"]) - 60_000 - ms(&task["run_at"])) as f64
 }
