@@ -123,7 +123,7 @@ async fn server_whose_log_nobody_reads_serves_and_counts_the_dropped_lines() {
     let http = Http::new(lines.by_ref().map_while(Result::ok).find_map(|line| address(&line)).unwrap());
 
     // The pipe takes 64 KiB, the buffer 4096 lines.
-    let degraded = poll(Duration::from_secs(60), || async {
+    let degraded = poll(Duration::from_secs(300), || async {
         for _ in 0..100 {
             http.post("/tasks", &json!({"payload": 1})).await.expect(201);
         }
