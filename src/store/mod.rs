@@ -18,6 +18,7 @@ pub mod history;
 pub mod invariant;
 pub mod isolation;
 pub mod keys;
+pub mod layout;
 pub mod memory;
 pub mod metrics;
 pub mod notes;

@@ -36,6 +36,7 @@ mod history;
 mod http2;
 mod idempotency;
 mod isolation;
+mod layout;
 mod list;
 mod lost_replies;
 mod memory;

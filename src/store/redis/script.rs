@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use deadpool_redis::redis;
 
 use crate::metrics::{Histogram, HistogramSnapshot, LATENCY_BUCKETS};
+use crate::store::layout::RECORDS;
 
 /// A field of a hash that scripts name in their code.
 #[derive(Debug)]
@@ -29,28 +30,43 @@ pub struct Script {
 }
 
 impl Script {
-    /// The text as Redis gets it: `injected_lua` follows the first line, and `F.lease_until` becomes the stored name of
-    /// that field, quoted. An unknown name stays as it is, and fails when the script comes to it.
+    /// The text as Redis gets it: `injected_lua` follows the first line. `F.lease_until` becomes the stored name of that field,
+    /// quoted, and `L.queue.format` what the table of layouts has for it. An unknown name stays as it is, and fails when the
+    /// script comes to it.
     pub fn full_text(&self, injected_lua: &str) -> String {
         let (first, rest) = self.text.split_once('\n').unwrap_or((self.text, ""));
-        let mut text = match injected_lua {
-            "" => format!("{first}\n"),
-            injected_lua => format!("{first}\n{injected_lua}\n"),
-        };
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let mut parts = rest.split("F.");
-        text.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            let end = part.find(|c| !is_word(c)).unwrap_or(part.len());
-            let (name, after) = part.split_at(end);
-            let ends_a_word = text.ends_with(is_word);
-            match self.fields.iter().find(|field| !ends_a_word && field.name.eq_ignore_ascii_case(name)) {
-                Some(field) => text.extend(["'", field.stored, "'", after]),
-                None => text.extend(["F.", part]),
-            }
+        let rest = replace_names(rest, "F.", |name| {
+            let field = self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+            Some(format!("'{}'", field.stored))
+        });
+        let rest = replace_names(&rest, "L.", |name| {
+            let (record, name) = name.split_once('.')?;
+            RECORDS.iter().find(|known| known.name == record)?.in_script(name)
+        });
+        match injected_lua {
+            "" => format!("{first}\n{rest}"),
+            injected_lua => format!("{first}\n{injected_lua}\n{rest}"),
         }
-        text
     }
+}
+
+/// Replaces each name behind `prefix`, dots included, that `replacement` knows.
+fn replace_names(text: &str, prefix: &str, replacement: impl Fn(&str) -> Option<String>) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut parts = text.split(prefix);
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c| !is_word(c) && c != '.').unwrap_or(part.len());
+        let (name, _) = part.split_at(end);
+        // Two dots join texts, and one ends a sentence.
+        let name = name.split("..").next().unwrap_or_default().trim_end_matches('.');
+        let ends_a_word = replaced.ends_with(is_word);
+        match replacement(name).filter(|_| !ends_a_word) {
+            Some(value) => replaced.extend([&value, part.get(name.len()..).unwrap_or_default()]),
+            None => replaced.extend([prefix, part]),
+        }
+    }
+    replaced
 }
 
 /// Joins `#!lua` with flags, fragments, and the body beside the caller.

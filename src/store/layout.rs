@@ -1,0 +1,260 @@
+//! The bytes of stored records. [`RECORDS`] is the only place that knows them: Rust decodes by it, and scripts write
+//! `L.queue.format`, which [`Script::full_text`](super::redis::script::Script::full_text) replaces.
+//!
+//! A record is a version byte, then its fields, then its tail, if it has one. Numbers are big-endian and not negative. A
+//! record of another version or length is unreadable. A later version of a record only adds fields at the end, so that it
+//! can read what earlier ones wrote; until then the reserved bytes are kept as they are.
+
+use super::error::{Error, Result};
+
+/// The content of a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A number.
+    Uint,
+    /// Bytes.
+    Bytes,
+}
+
+/// A field of a record.
+#[derive(Debug)]
+pub struct RecordField {
+    /// Its name in scripts.
+    pub name: &'static str,
+    /// Its content.
+    pub kind: Kind,
+    /// Its length in bytes. A number has at most 7, which is what a script can count to.
+    pub bytes: usize,
+    /// Its meaning.
+    pub meaning: &'static str,
+}
+
+/// A kind of record.
+#[derive(Debug)]
+pub struct Record {
+    /// Its name in scripts.
+    pub name: &'static str,
+    /// Its version.
+    pub version: u8,
+    /// Its fields in the order of their bytes.
+    pub fields: &'static [RecordField],
+    /// The meaning of the bytes behind the fields; `None`: there are none.
+    pub tail: Option<&'static str>,
+}
+
+macro_rules! records {
+    ($($(#[$doc:meta])* $constant:ident $name:ident = $version:literal {
+        $($field:ident: $kind:ident $bytes:literal = $meaning:literal;)*
+    } $(=> $tail:literal)?)*) => {
+        $(
+            $(#[$doc])*
+            pub const $constant: Record = Record {
+                name: stringify!($name),
+                version: $version,
+                fields: &[$(RecordField {
+                    name: stringify!($field),
+                    kind: Kind::$kind,
+                    bytes: $bytes,
+                    meaning: $meaning,
+                }),*],
+                tail: records!(@tail $($tail)?),
+            };
+
+            /// Places of the fields of a record, by their names in scripts.
+            #[allow(non_camel_case_types, missing_docs)]
+            pub mod $name {
+                /// A field of the record.
+                #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+                pub enum Field { $(#[doc = $meaning] $field),* }
+            }
+
+            impl From<$name::Field> for usize {
+                fn from(field: $name::Field) -> usize {
+                    field as usize
+                }
+            }
+        )*
+
+        /// All records.
+        pub const RECORDS: &[Record] = &[$($constant),*];
+    };
+    (@tail) => { None };
+    (@tail $tail:literal) => { Some($tail) };
+}
+
+records! {
+    /// A queue in a shard: field `queue:<name>` of `callers`. Its first nine fields are those of [`SHARD`].
+    QUEUE queue = 1 {
+        ready: Uint 6 = "tasks in this state";
+        scheduled: Uint 6 = "the same";
+        leased: Uint 6 = "the same";
+        completed: Uint 6 = "the same";
+        dead: Uint 6 = "the same";
+        cancelled: Uint 6 = "the same";
+        expired: Uint 6 = "the same";
+        submitted: Uint 6 = "tasks in all, deleted ones included";
+        deleted: Uint 6 = "tasks deleted";
+        front: Uint 1 = "1 more than the priority at the front of the wheel; 0: the wheel is empty";
+        due: Uint 6 = "score of the queue in `due`, in ms; 0: it is not there";
+        flags: Uint 1 = "1: paused";
+        reserved: Bytes 16 = "zeros";
+    }
+
+    /// A shard: field `shard` of `callers`.
+    SHARD shard = 1 {
+        ready: Uint 6 = "tasks in this state";
+        scheduled: Uint 6 = "the same";
+        leased: Uint 6 = "the same";
+        completed: Uint 6 = "the same";
+        dead: Uint 6 = "the same";
+        cancelled: Uint 6 = "the same";
+        expired: Uint 6 = "the same";
+        submitted: Uint 6 = "tasks in all, deleted ones and those of deleted queues included";
+        deleted: Uint 6 = "tasks deleted, those of deleted queues included";
+        seq: Uint 7 = "last position in a slot queue";
+        turn: Uint 7 = "last turn on a wheel";
+        reserved: Bytes 16 = "zeros";
+    }
+
+    /// The last call of a caller: field `<caller>` of `callers`; and its counters: field `<caller>:counters`.
+    CALL call = 1 {
+        sequence: Uint 7 = "number of the call";
+        called_at: Uint 6 = "time of the call, in ms";
+    } => "MessagePack: the reply; the counters of the 5 s of that time, by name and queue"
+}
+
+/// A value of a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value<'a> {
+    /// A number.
+    Uint(u64),
+    /// Bytes.
+    Bytes(&'a [u8]),
+}
+
+impl Record {
+    /// The length without the tail, in bytes.
+    pub fn bytes(&self) -> usize {
+        1 + self.fields.iter().map(|field| field.bytes).sum::<usize>()
+    }
+
+    /// The format of Redis' `struct`. It does not have the tail.
+    pub fn format(&self) -> String {
+        let fields = self.fields.iter().map(|field| match field.kind {
+            Kind::Uint => format!("I{}", field.bytes),
+            Kind::Bytes => format!("c{}", field.bytes),
+        });
+        [">B".to_owned()].into_iter().chain(fields).collect()
+    }
+
+    /// Returns the record with these values, in the order of its fields. A number that is too large is cut, and so are bytes;
+    /// what is missing is zero.
+    pub fn encode(&self, values: &[Value<'_>], tail: &[u8]) -> Vec<u8> {
+        let mut encoded = vec![self.version];
+        for (place, field) in self.fields.iter().enumerate() {
+            let mut bytes = match values.get(place) {
+                Some(Value::Uint(number)) => number.to_be_bytes().into_iter().skip(8 - field.bytes.min(8)).collect(),
+                Some(Value::Bytes(bytes)) => bytes.to_vec(),
+                None => Vec::new(),
+            };
+            bytes.resize(field.bytes, 0);
+            encoded.extend(bytes);
+        }
+        encoded.extend(tail);
+        encoded
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] if its version or length is another.
+    pub fn decode<'a>(&'a self, bytes: &'a [u8]) -> Result<Decoded<'a>> {
+        let is_whole = if self.tail.is_some() { bytes.len() >= self.bytes() } else { bytes.len() == self.bytes() };
+        match bytes.first() {
+            Some(version) if *version == self.version && is_whole => Ok(Decoded { record: self, bytes }),
+            version => Err(Error::Unexpected(format!(
+                "a record of kind {} has version {} and {} bytes, expected {} and {}",
+                self.name,
+                version.map_or("none".to_owned(), u8::to_string),
+                bytes.len(),
+                self.version,
+                self.bytes()
+            ))),
+        }
+    }
+
+    /// Returns what scripts write for `L.<record>.<name>`: `format`, `bytes`, `version`, or the place of a field in the list
+    /// that `struct.unpack` returns.
+    pub(super) fn in_script(&self, name: &str) -> Option<String> {
+        match name {
+            "format" => Some(format!("'{}'", self.format())),
+            "bytes" => Some(self.bytes().to_string()),
+            "version" => Some(self.version.to_string()),
+            // The version is the first, and Lua counts from 1.
+            name => Some((self.fields.iter().position(|field| field.name == name)? + 2).to_string()),
+        }
+    }
+}
+
+/// A record that is readable.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded<'a> {
+    record: &'a Record,
+    bytes: &'a [u8],
+}
+
+impl<'a> Decoded<'a> {
+    /// Returns the bytes of a field.
+    pub fn bytes(&self, field: impl Into<usize>) -> &'a [u8] {
+        let place = field.into();
+        let start = 1 + self.record.fields.iter().take(place).map(|field| field.bytes).sum::<usize>();
+        let length = self.record.fields.get(place).map_or(0, |field| field.bytes);
+        self.bytes.get(start..start + length).unwrap_or_default()
+    }
+
+    /// Returns the number in a field.
+    pub fn uint(&self, field: impl Into<usize>) -> u64 {
+        self.bytes(field).iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// Returns the bytes behind the fields.
+    pub fn tail(&self) -> &'a [u8] {
+        self.bytes.get(self.record.bytes()..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_and_shard_have_the_same_counts_in_the_same_places() {
+        let names = |record: &Record| record.fields.iter().take(9).map(|field| field.name).collect::<Vec<_>>();
+        assert_eq!(names(&QUEUE), names(&SHARD));
+        assert_eq!(names(&QUEUE)[8], "deleted");
+    }
+
+    #[test]
+    fn records_are_found_by_name_and_have_numbers_that_a_script_can_count() {
+        for record in RECORDS {
+            let found: Vec<&Record> = RECORDS.iter().filter(|other| other.name == record.name).collect();
+            assert_eq!(found.len(), 1, "{}", record.name);
+            for field in record.fields {
+                assert!(field.kind == Kind::Bytes || (1..=7).contains(&field.bytes), "{}", field.name);
+                assert!(!["format", "bytes", "version"].contains(&field.name), "{}", field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn record_of_another_length_or_version_is_unreadable() {
+        let whole = QUEUE.encode(&[], &[]);
+        assert_eq!(QUEUE.decode(&whole).unwrap().uint(queue::Field::ready), 0);
+        let longer = [whole.clone(), vec![0]].concat();
+        let other = [vec![2], whole[1..].to_vec()].concat();
+        for unreadable in [&whole[1..], &longer, &other, &[]] {
+            assert!(QUEUE.decode(unreadable).is_err(), "{unreadable:?}");
+        }
+        assert_eq!(CALL.decode(&CALL.encode(&[], b"tail")).unwrap().tail(), b"tail");
+    }
+}
