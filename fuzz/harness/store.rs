@@ -10,8 +10,7 @@ use super::opaque::{decode_document, encode_document};
 use super::ops::{self, claim, subscribe_completion};
 use super::record::{FIELDS, TaskHash, fields};
 use super::redis::reply;
-use super::views::queues::Counts;
-use super::views::{lease_details, next_due, page, tasks};
+use super::views::{lease_details, next_due, page, queue_records, tasks};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -156,10 +155,8 @@ pub fn replies(bytes: &[u8]) {
     if let Some(Some(holding)) = check_result(tasks::decode_lease_state(copy())) {
         let _: i64 = holding.retry_delay_ms(0.5);
     }
-    let mut counts = Counts::default();
-    for _ in 0..2 {
-        check_result(counts.add_reply(copy()));
-    }
+    check_result(queue_records::decode_queue(&value));
+    check_result(queue_records::decode_shard(&value));
     let (queues, tokens) = ([QueueName::default_queue()], [Token::new(1), Token::new(2)]);
     if let Some(ops::claim::ClaimReply { tasks, .. }) = check_result(claim::parse_reply(copy(), &queues, &tokens)) {
         for (_, task) in tasks {

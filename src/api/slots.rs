@@ -11,7 +11,7 @@ use super::response;
 use super::state::Api;
 use crate::domain::limits;
 use crate::domain::slot::Slot;
-use crate::store::views::queues::shard_counts;
+use crate::store::views::queue_records::shard_record;
 
 #[derive(Serialize)]
 struct SlotsResponse {
@@ -44,10 +44,10 @@ pub(super) async fn read(Shared(api): Shared<Api>, mut query: Query) -> Result<R
     }
     let store = api.store();
     let layout = store.layout();
-    let counts = try_join_all(store.shards().iter().map(shard_counts)).await?;
-    let shards = counts.into_iter().enumerate().map(|(shard, counts)| {
+    let records = try_join_all(store.shards().iter().map(shard_record)).await?;
+    let shards = records.into_iter().enumerate().map(|(shard, record)| {
         let (first_slot, last_slot) = layout.slot_range(shard);
-        let (ready, scheduled, leased) = (counts.ready, counts.scheduled, counts.leased);
+        let (ready, scheduled, leased) = (record.counts.ready, record.counts.scheduled, record.counts.leased);
         ShardJson { shard, first_slot, last_slot, ready, scheduled, leased }
     });
     let key_slot = key.map(|key| {

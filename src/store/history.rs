@@ -17,7 +17,8 @@ use super::redis::reply::text;
 use super::shard::{Caller, Shard, Store};
 use super::views::ended::{EndedList, ended_lists, oldest_ended};
 use super::views::next_due::next_due;
-use super::views::queues::{Counts, queue_counts, queue_names, shard_counts};
+use super::views::queue_records::{Counts, queue_records, shard_record};
+use super::views::queues::queue_names;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -214,7 +215,7 @@ pub async fn bound_queues(
     let ended: Vec<State> = State::ALL.into_iter().filter(|state| state.has_ended()).collect();
     let mut totals = Counts::default();
     for shard in store.shards() {
-        totals.merge(shard_counts(shard).await?);
+        totals.merge(shard_record(shard).await?.counts);
     }
     if ended.iter().all(|state| totals.in_state(*state) <= max) {
         return Ok(None);
@@ -225,8 +226,8 @@ pub async fn bound_queues(
         let names = queue_names(store, after.as_ref(), QUEUES_PER_CALL).await?;
         let mut counts = vec![Counts::default(); names.len()];
         for shard in store.shards() {
-            for (sum, part) in counts.iter_mut().zip(queue_counts(shard, &names).await?) {
-                sum.merge(part);
+            for (sum, record) in counts.iter_mut().zip(queue_records(shard, &names).await?) {
+                sum.merge(record.unwrap_or_default().counts);
             }
         }
         for (name, counts) in names.iter().zip(&counts) {

@@ -30,7 +30,7 @@ pub enum Invariant {
         /// The document, if it cannot be decoded.
         document: Option<Vec<u8>>,
     },
-    /// The shard's counters are not below any number in use.
+    /// The record of the shard is readable, and its counters are not below any number in use.
     Counters {
         /// The highest sequence number found.
         seq: i64,
@@ -68,7 +68,7 @@ pub enum Invariant {
         /// `<priority>:<slot>`.
         member: Vec<u8>,
     },
-    /// The indexes of queues match the queue. Holds its name.
+    /// The record of a queue is readable, and matches the queue, as the indexes of queues do. Holds its name.
     QueueIndexes(Vec<u8>),
     /// The counts of a queue match its tasks.
     QueueCounts {

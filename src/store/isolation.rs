@@ -9,6 +9,7 @@ use super::notes::Noted;
 use super::record::{TaskHash, fields};
 use super::redis::reply::{bytes, int, read_list, text};
 use super::shard::Shard;
+use super::views::queue_records::{decode_queue, queue_field};
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
@@ -142,7 +143,6 @@ fn keys_of(queue: &QueueName) -> Vec<(String, &'static str)> {
         (format!("wheel:{queue}"), "zset"),
         (format!("scheduled:{queue}"), "zset"),
         (format!("leased:{queue}"), "zset"),
-        (format!("count:{queue}"), "hash"),
         (format!("settings_copy:{queue}"), "hash"),
     ];
     let ended = [State::Completed, State::Dead, State::Cancelled, State::Expired];
@@ -150,10 +150,11 @@ fn keys_of(queue: &QueueName) -> Vec<(String, &'static str)> {
     names
 }
 
-/// Returns the keys of the queue that have another type than they should, without the shard's base. Of its slot queues, those
-/// with the next 20 turns are checked.
+/// Returns the keys of the queue that have another type than they should, without the shard's base, and its record if it is
+/// unreadable. Of its slot queues, those with the next 20 turns are checked.
 pub async fn unreadable_keys(shard: &Shard, queue: &QueueName) -> Result<Vec<String>> {
     let mut found = mismatches(shard, &keys_of(queue)).await?;
+    found.extend(unreadable_records(shard, std::slice::from_ref(queue)).await?);
     let mut command = cmd("ZRANGE");
     command.arg(shard.keys.wheel(queue)).arg(0).arg(SLOTS_CHECKED - 1);
     // A wheel of another type has been found.
@@ -190,8 +191,10 @@ pub async fn check_queues(
     for queues in names.chunks(QUEUES_PER_CHECK) {
         let keys: Vec<_> = queues.iter().flat_map(keys_of).collect();
         let mut found = mismatches(shard, &keys).await?;
+        found.extend(unreadable_records(shard, queues).await?);
         for queue in queues {
-            let names: Vec<String> = keys_of(queue).into_iter().map(|(name, _)| name).collect();
+            let mut names: Vec<String> = keys_of(queue).into_iter().map(|(name, _)| name).collect();
+            names.push(record_name(queue));
             let found: Vec<String> = found.extract_if(.., |key| names.contains(key)).collect();
             checked.extend((!found.is_empty()).then(|| (queue.clone(), found)));
         }
@@ -215,6 +218,30 @@ pub async fn review_notes(shard: &Shard) -> Result<()> {
         shard.unreadable().forget(shard.index, queue.as_ref(), &readable, has_readable_keys);
     }
     Ok(())
+}
+
+/// Returns the names of the unreadable records among those of these queues.
+async fn unreadable_records(shard: &Shard, queues: &[QueueName]) -> Result<Vec<String>> {
+    let mut records = pipe();
+    for queue in queues {
+        records.cmd("HGET").arg(shard.keys.callers()).arg(queue_field(queue));
+    }
+    if queues.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut unreadable = Vec::new();
+    for (queue, record) in queues.iter().zip(shard.send_pipeline(&records).await?) {
+        // `callers` of another type is found by itself.
+        if matches!(record, Value::BulkString(_)) && decode_queue(&record).is_err() {
+            unreadable.push(record_name(queue));
+        }
+    }
+    Ok(unreadable)
+}
+
+/// Returns the name of a queue's record in messages.
+fn record_name(queue: &QueueName) -> String {
+    format!("callers, field {}", queue_field(queue))
 }
 
 /// Returns those keys whose type is neither the given one nor `none`.

@@ -53,15 +53,16 @@ pub const PATTERNS: &[KeyPattern] = &[
         KeyType::Zset,
         "`<priority>:<slot>` of slots with ready tasks, by (9 - priority) * 2^49 + turn; as above",
     ),
-    key("ready", KeyType::Zset, "queues with ready tasks that are not paused, by the priority at the front; as above"),
     key("scheduled:<queue>", KeyType::Zset, "ids by run_at; submit, fail, release, expire_leases, promote"),
     key("leased:<queue>", KeyType::Zset, "ids by lease_until; claim, heartbeat, ends of leases"),
-    key("due", KeyType::Zset, "queues by a time at or before their first in scheduled and leased; as these, promote"),
+    key(
+        "due",
+        KeyType::Zset,
+        "queues by a time at or before their first in scheduled and leased, which is in their record too; as these, promote",
+    ),
     key("expirations", KeyType::Zset, "ids of waiting tasks by expires_at; every transition to or from waiting"),
     key("ended:<queue>:<state>", KeyType::Zset, "ids by finished_at; ends of tasks, retry, delete"),
     key("retention", KeyType::Zset, "ids of ended tasks by the end of their retention; ends of tasks, retry, delete"),
-    key("count:<queue>", KeyType::Hash, "tasks in each state, submitted, deleted; every transition, remove_queue"),
-    key("count", KeyType::Hash, "the same for the shard, deleted queues included; every transition"),
     key(
         "dedupe:<queue>:<digest>",
         KeyType::String,
@@ -72,15 +73,13 @@ pub const PATTERNS: &[KeyPattern] = &[
     key(
         "callers",
         KeyType::Hash,
-        "<caller> -> number, time, reply of its last call; <caller>:counters -> counters not in stats yet; every script \
-         that writes, prune_callers; clock -> last touch, shift, last change of the shift; touch_clock, confirm_clock",
+        "<caller> -> its last call; <caller>:counters -> counters not in stats yet; every script that writes, prune_callers; \
+         queue:<queue> -> counts, front, time in due, paused; every transition, apply_settings, remove_queue; shard -> counts, \
+         seq, turn; every transition; layout.rs has the bytes of all these; clock -> last touch, shift, last change of the \
+         shift; touch_clock, confirm_clock; events -> end of the time in which scripts publish events, in s by Redis' clock, \
+         and the name of its start; enable_events",
     ),
     key("outages", KeyType::Zset, "`<from> <until>` of the last outages by from; confirm_clock"),
-    key(
-        "events_enabled",
-        KeyType::String,
-        "end of the time in which scripts publish events, in s by Redis' clock, and the name of its start; enable_events",
-    ),
     key(
         "absent_guard:<scope>",
         KeyType::String,
@@ -88,7 +87,6 @@ pub const PATTERNS: &[KeyPattern] = &[
     ),
     key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; apply_settings"),
     key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings, remove_queue"),
-    key("seq", KeyType::Hash, "counters seq and turn; every transition to ready, claim"),
     key("meta", KeyType::Hash, "first shard: shards, id of the data set, has_markers; the first start"),
     key(
         "dataset",
@@ -169,11 +167,6 @@ impl Keys {
         self.text_key(&format!("wheel:{queue}"))
     }
 
-    /// `ready`
-    pub fn ready(&self) -> Vec<u8> {
-        self.text_key("ready")
-    }
-
     /// `due`
     pub fn due(&self) -> Vec<u8> {
         self.text_key("due")
@@ -194,16 +187,6 @@ impl Keys {
         self.text_key(&format!("ended:{queue}:{state}"))
     }
 
-    /// `count:<queue>`
-    pub fn queue_counts(&self, queue: &QueueName) -> Vec<u8> {
-        self.text_key(&format!("count:{queue}"))
-    }
-
-    /// `count`
-    pub fn shard_counts(&self) -> Vec<u8> {
-        self.text_key("count")
-    }
-
     /// `claim:<digest>`
     pub fn claim(&self, digest: &Digest) -> Vec<u8> {
         self.binary_key("claim:", digest.as_bytes())
@@ -217,11 +200,6 @@ impl Keys {
     /// `callers`
     pub fn callers(&self) -> Vec<u8> {
         self.text_key("callers")
-    }
-
-    /// `events_enabled`
-    pub fn events_enabled(&self) -> Vec<u8> {
-        self.text_key("events_enabled")
     }
 
     /// `absent_guard:<scope>`

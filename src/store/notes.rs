@@ -88,9 +88,9 @@ impl Notes {
         });
     }
 
-    /// Notes a queue with keys of another type.
+    /// Notes a queue with keys or a record that cannot be read.
     pub fn add_unreadable_keys(&self, shard: usize, queue: &QueueName, keys: &[String]) {
-        self.add_queue(shard, Some(queue), &format!("the type of {} is wrong", keys.join(", ")), true);
+        self.add_queue(shard, Some(queue), &format!("the type or layout of {} is wrong", keys.join("; ")), true);
     }
 
     /// Returns those of `queues` whose claims are known to fail in the shard, with the reason.

@@ -250,7 +250,7 @@ impl Shard {
     fn new_call(&self, script: &'static Script, is_growing: bool, caller: &mut Caller) -> ScriptCall<'_> {
         let (caller_id, sequence) = caller.next_call();
         let mut command = self.client.script_command(script, is_growing, &self.keys, &self.channel_scope.borrow());
-        command.arg(&*caller_id).arg(sequence).arg(self.client.clock_offset_ms());
+        command.arg(&*caller_id).arg(sequence).arg(self.client.write_offset_ms());
         ScriptCall { shard: self, script, is_growing, command, caller_id, sequence }
     }
 

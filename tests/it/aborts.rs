@@ -82,7 +82,7 @@ async fn run(lab: &Lab, scenario: &Scenario, results: &mut Results) {
 }
 
 /// Lines that only one of both has. Tokens are left out, because a lease has another token in each run. `due` is left out,
-/// because it may hold a time before the first; the audit checks that its times are not too late.
+/// also of the records, because it may hold a time before the first; the audit checks that its times are not too late.
 fn differences(a: &Content, b: &Content) -> Vec<String> {
     let token = format!("\x01{}\x01", fields::LEASE_TOKEN);
     let has = |line: &[u8], part: &[u8]| line.windows(part.len()).any(|window| window == part);

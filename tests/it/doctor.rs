@@ -4,8 +4,10 @@ use std::process::{Command, Output, Stdio};
 
 use deadpool_redis::redis::cmd;
 use serde_json::json;
+use slotwheel::store::layout::queue::Field;
 
 use crate::support::Fixture;
+use crate::support::records::raise;
 
 fn doctor(fixture: &Fixture, arguments: &[&str]) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
@@ -24,7 +26,7 @@ async fn repair_lists_its_repairs_and_succeeds_if_nothing_remains() {
     let shard = store.shard_for_task(&id_bytes);
     let slot = shard.keys.slot(&slotwheel::domain::queue::QueueName::parse("q").unwrap(), 4, id_bytes.slot());
     fixture.redis.ask::<()>(cmd("ZREM").arg(&slot).arg(id_bytes.as_bytes())).await;
-    fixture.redis.ask::<()>(cmd("HINCRBY").arg(shard.keys.shard_counts()).arg("dead").arg(1)).await;
+    raise(&fixture.redis, &shard.keys.callers(), "shard", Field::dead, 1).await;
 
     let (output, said) = doctor(&fixture, &[]);
     assert!(!output.status.success(), "{said}");

@@ -2,11 +2,13 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::store::layout::queue::Field;
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::{Caller, audit};
 
 use crate::support::event_stream::Stream;
 use crate::support::proxy::Proxy;
+use crate::support::records::raise;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::script_lab::{queue, want};
 use crate::support::{Fixture, report, report_with, text};
@@ -128,8 +130,7 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     Stream::open(&lossy.http, "").await;
     // Scripts that no request calls: those of the doctor.
     let store = lossy.store_at(&proxy.url).await;
-    let count = store.shards()[0].keys.shard_counts();
-    lossy.redis.ask::<()>(cmd("HINCRBY").arg(count).arg("ready").arg(1)).await;
+    raise(&lossy.redis, &store.shards()[0].keys.callers(), "shard", Field::ready, 1).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
     // An outage since 1970.

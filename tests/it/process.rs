@@ -7,11 +7,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use deadpool_redis::redis::cmd;
 use serde_json::json;
+use slotwheel::store::layout::queue::Field;
 
 use crate::support::Http;
 use crate::support::poll::poll;
 use crate::support::raw_client::{Raw, get};
+use crate::support::records::raised;
 use crate::support::redis::TempDir;
 
 fn slotwheel(arguments: &[&str]) -> Command {
@@ -196,11 +199,16 @@ async fn doctor_and_healthcheck_report_the_state() {
     assert!(doctor.status.success() && text(&doctor).contains("no defects found"), "{}", text(&doctor));
 
     let socket = format!("unix://{data_dir}/redis.sock");
-    let mut redis = deadpool_redis::redis::Client::open(socket).unwrap().get_connection().unwrap();
-    let key = "sw:{3560}:count:default";
-    let keys: Vec<String> = deadpool_redis::redis::cmd("KEYS").arg("*count:default").query(&mut redis).unwrap();
-    let key = keys.first().map_or(key, String::as_str);
-    deadpool_redis::redis::cmd("HINCRBY").arg(key).arg("ready").arg(1).exec(&mut redis).unwrap();
+    let mut redis = deadpool_redis::redis::Client::open(socket.clone()).unwrap().get_connection().unwrap();
+    let keys: Vec<String> = cmd("KEYS").arg("*:callers").query(&mut redis).unwrap();
+    let field = "queue:default";
+    let record = |key: &String| {
+        let mut connection = deadpool_redis::redis::Client::open(socket.clone()).unwrap().get_connection().unwrap();
+        cmd("HGET").arg(key).arg(field).query::<Option<Vec<u8>>>(&mut connection).unwrap()
+    };
+    let (key, stored) = keys.iter().find_map(|key| Some((key, record(key)?))).unwrap();
+    let changed = raised(field, &stored, Field::ready, 1);
+    cmd("HSET").arg(key).arg(field).arg(changed).exec(&mut redis).unwrap();
     let doctor = slotwheel(&["doctor", "--data-dir", &data_dir]).output().unwrap();
     assert!(!doctor.status.success() && text(&doctor).contains("count of ready is 2, expected 1"), "{}", text(&doctor));
 

@@ -10,9 +10,11 @@ use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::state::State;
 use slotwheel::store::Shard;
 use slotwheel::store::audit::{RepairEvent, audit, repair};
+use slotwheel::store::layout::queue::Field;
 use slotwheel::store::record::fields;
 use slotwheel::store::views::page::page_by_time;
 
+use crate::support::records::raise;
 use crate::support::{Fixture, Http, report, report_with, text};
 
 /// Longer than any test moves the clock.
@@ -113,13 +115,13 @@ fn on(name: &str, key: Vec<u8>) -> Cmd {
 async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
     let ask = async |command: &Cmd| fixture.redis.ask::<()>(command).await;
     for queue in ["q0", "q1"] {
-        for (name, rest) in [("ZPOPMIN", "wheel"), ("ZPOPMAX", "scheduled"), ("ZPOPMIN", "leased"), ("DEL", "count")] {
+        for (name, rest) in [("ZPOPMIN", "wheel"), ("ZPOPMAX", "scheduled"), ("ZPOPMIN", "leased")] {
             ask(&on(name, key(shard, &format!("{rest}:{queue}")))).await;
         }
+        ask(on("HDEL", shard.keys.callers()).arg(format!("queue:{queue}"))).await;
         ask(on("ZADD", key(shard, &format!("scheduled:{queue}"))).arg(1).arg(gone.as_bytes())).await;
         ask(on("ZADD", key(shard, &format!("wheel:{queue}"))).arg(1).arg("4:16383")).await;
         ask(on("ZADD", key(shard, &format!("ended:{queue}:dead"))).arg(1).arg(b"none")).await;
-        ask(on("ZREM", key(shard, "ready")).arg(queue)).await;
         ask(on("ZREM", key(shard, "queues")).arg(queue)).await;
         let pattern = key(shard, &format!("slot:{queue}:*"));
         let slots: Vec<Vec<u8>> = fixture.redis.ask(&on("KEYS", pattern)).await;
@@ -133,7 +135,7 @@ async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
     }
     ask(&on("DEL", key(shard, "due"))).await;
     ask(&on("ZPOPMIN", key(shard, "retention"))).await;
-    ask(on("HINCRBY", key(shard, "count")).arg("leased").arg(7)).await;
+    raise(&fixture.redis, &shard.keys.callers(), "shard", Field::leased, 7).await;
 }
 
 #[tokio::test]

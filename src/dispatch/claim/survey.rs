@@ -21,7 +21,7 @@ use super::waiter::ClaimRequest;
 use super::waiters::{WaitHandle, Waiters};
 use crate::background;
 use crate::domain::queue::QueueName;
-use crate::store::views::queues::ready_queues;
+use crate::store::views::queue_records::ready_queues;
 use crate::store::{Result, Shard, Store};
 
 /// The time limit of a survey. A claim does not wait for a shard that hangs.

@@ -8,7 +8,7 @@ use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::invariant::Invariant;
-use crate::store::views::queues::Counts;
+use crate::store::views::queue_records::{Counts, ShardRecord};
 
 /// Returns the invariants that the snapshot contradicts.
 pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
@@ -122,24 +122,26 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
     }
 }
 
-/// Whether the entries of the queue in `ready`, `due` and `queues` match its content.
+/// Whether the record of the queue is readable, and matches its content and its entries in `due` and `queues`.
 fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot) -> bool {
+    let record = queue.record;
     let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
-    let front = front.filter(|_| !queue.settings.paused);
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
-    let due_in_time = match (earliest, snapshot.due.get(name.as_str().as_bytes())) {
-        (Some(_), None) => false,
-        (Some(first), Some(due)) => due <= first,
-        (None, _) => true,
-    };
-    front == snapshot.ready.get(name.as_str().as_bytes()).copied()
-        && due_in_time
+    let due = snapshot.due.get(name.as_str().as_bytes());
+    // A later time is ignored while the record has an earlier one.
+    let is_due_by = |time: Option<&i64>| time.is_none_or(|time| due.is_some_and(|due| due <= time));
+    !queue.is_record_unreadable
+        && front == record.front.map(i64::from)
+        && record.paused == queue.settings.paused
+        && is_due_by(earliest)
+        && is_due_by(record.due.as_ref())
         && snapshot.queue_index.contains_key(name.as_str().as_bytes())
 }
 
 /// Whether each count is exact, and `submitted` is their sum.
 fn counts_match(queue: &QueueIndexes) -> bool {
-    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } = queue.counts;
+    let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } =
+        queue.record.counts;
     let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
     let waiting: usize = queue.slots.values().map(HashMap::len).sum();
     let pairs = [
@@ -208,7 +210,7 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
             }
         }
     }
-    for queue in snapshot.ready.keys().chain(snapshot.queue_index.keys()) {
+    for queue in snapshot.queue_index.keys() {
         let name = std::str::from_utf8(queue).ok().and_then(QueueName::parse);
         if !name.is_some_and(|name| snapshot.queues.contains_key(&name)) {
             suspects.insert(Invariant::QueueIndexes(queue.clone()));
@@ -219,12 +221,13 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     );
     let mut sum = Counts::default();
     for queue in snapshot.queues.values() {
-        sum.merge(queue.counts);
+        sum.merge(queue.record.counts);
     }
+    let total = snapshot.record.unwrap_or_default().counts;
     // A deleted queue leaves only its submitted and deleted counts.
-    let of_deleted_queues = snapshot.total.submitted - sum.submitted;
+    let of_deleted_queues = total.submitted - sum.submitted;
     if of_deleted_queues < 0
-        || snapshot.total
+        || total
             != (Counts {
                 submitted: sum.submitted + of_deleted_queues,
                 deleted: sum.deleted + of_deleted_queues,
@@ -238,7 +241,8 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     let seq = snapshot.tasks.values().map(|task| task.seq).max().unwrap_or(0);
     let turns = snapshot.queues.values().flat_map(|queue| queue.wheel.values());
     let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);
-    if seq > snapshot.seq || turn > snapshot.turn {
+    let is_ahead = |record: ShardRecord| record.seq >= seq && record.turn >= turn;
+    if !snapshot.record.is_some_and(is_ahead) {
         suspects.insert(Invariant::Counters { seq, turn });
     }
 }

@@ -19,7 +19,7 @@ use super::error::{Error, Result};
 use super::invariant::{Invariant, Violation};
 use super::ops;
 use super::shard::{Caller, Shard, Store};
-use super::views::queues::Counts;
+use super::views::queue_records::Counts;
 use super::views::verify_invariants::verify_invariants;
 pub use callers::{check_callers, set_callers_aside};
 use scan::ShardSnapshot;
@@ -111,7 +111,7 @@ impl AuditReport {
         self.findings.extend(violations.iter().flat_map(|(invariant, found)| messages(invariant, found)).map(finding));
         self.remarks.extend(remarks.into_iter().map(finding));
         self.tasks += (snapshot.tasks.len() + snapshot.unreadable_tasks.len()) as u64;
-        self.totals.merge(snapshot.total);
+        self.totals.merge(snapshot.record.unwrap_or_default().counts);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::domain::id::TaskId;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::store::error::{Error, Result};
+use crate::store::error::{Error, Result, if_readable};
 use crate::store::invariant::Invariant;
 use crate::store::isolation::check_readable;
 use crate::store::keys::{KeyType, PATTERNS};
@@ -17,7 +17,7 @@ use crate::store::record::{TaskHash, fields};
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
-use crate::store::views::queues::Counts;
+use crate::store::views::queue_records::{QueueRecord, ShardRecord, queue_records, shard_record};
 
 /// The fields of a task that the audit needs.
 #[derive(Clone, Debug)]
@@ -57,7 +57,8 @@ pub(super) struct QueueIndexes {
     pub(super) scheduled: HashMap<TaskId, i64>,
     pub(super) leased: HashMap<TaskId, i64>,
     pub(super) ended: BTreeMap<&'static str, HashMap<TaskId, i64>>,
-    pub(super) counts: Counts,
+    pub(super) record: QueueRecord,
+    pub(super) is_record_unreadable: bool,
     pub(super) settings: QueueSettings,
     /// Digest → holder, end of the window.
     pub(super) dedupe: HashMap<Vec<u8>, (Option<TaskId>, Option<i64>)>,
@@ -72,7 +73,6 @@ pub(super) struct ShardSnapshot {
     /// Tasks that exist but cannot be decoded.
     pub(super) unreadable_tasks: HashSet<TaskId>,
     pub(super) queue_index: HashMap<Vec<u8>, i64>,
-    pub(super) ready: HashMap<Vec<u8>, i64>,
     pub(super) due: HashMap<Vec<u8>, i64>,
     /// Queues with a master copy of settings, and queues in the index of settings.
     pub(super) settings: BTreeSet<Vec<u8>>,
@@ -80,10 +80,8 @@ pub(super) struct ShardSnapshot {
     pub(super) expirations: HashMap<TaskId, i64>,
     pub(super) retention: HashMap<TaskId, i64>,
     pub(super) claims: HashMap<Vec<u8>, Vec<TaskId>>,
-    pub(super) total: Counts,
-    /// The last sequence number and the last turn assigned.
-    pub(super) seq: i64,
-    pub(super) turn: i64,
+    /// The record of the shard. `None`: it is unreadable.
+    pub(super) record: Option<ShardRecord>,
     /// Invariants violated by malformed entries.
     pub(super) malformed: BTreeSet<Invariant>,
     /// The number of keys that a repair has set aside.
@@ -98,13 +96,39 @@ const TASKS_PER_READ: usize = 20;
 
 pub(super) async fn scan(shard: &Shard) -> Result<ShardSnapshot> {
     let now = crate::store::views::next_due::next_due(shard).await?.now.0;
-    // The first turn, see transaction.lua.
-    let mut snapshot = ShardSnapshot { now, turn: 1 << 48, ..ShardSnapshot::default() };
+    let mut snapshot = ShardSnapshot { now, ..ShardSnapshot::default() };
     for page in scan_keys(shard).await?.chunks(PAGE_SIZE) {
         read_keys(shard, page, &mut snapshot).await?;
     }
-    snapshot.total = crate::store::views::queues::shard_counts(shard).await?;
+    // Behind all others: a queue that is in `queues` has a record.
+    read_records(shard, &mut snapshot).await?;
     Ok(snapshot)
+}
+
+/// Reads the records of the shard and of all its queues.
+async fn read_records(shard: &Shard, snapshot: &mut ShardSnapshot) -> Result<()> {
+    let mut names: Vec<QueueName> = Vec::new();
+    // A hash of another type is reported as such.
+    let fields = if_readable(read_list(shard.send(cmd("HKEYS").arg(shard.keys.callers())).await?))?;
+    for field in fields.into_iter().flatten() {
+        let field = bytes(field)?;
+        let Some(name) = field.strip_prefix(b"queue:") else { continue };
+        match std::str::from_utf8(name).ok().and_then(QueueName::parse) {
+            Some(name) => names.push(name),
+            None => snapshot.unreadable.push(format!("field {} of callers has no valid queue name", shown(&field))),
+        }
+    }
+    for (name, record) in names.iter().zip(queue_records(shard, &names).await?) {
+        let queue = snapshot.queues.entry(name.clone()).or_default();
+        queue.is_record_unreadable = record.is_none();
+        queue.record = record.unwrap_or_default();
+    }
+    snapshot.record = if_readable(shard_record(shard).await)?;
+    Ok(())
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 async fn scan_keys(shard: &Shard) -> Result<Vec<Vec<u8>>> {
@@ -246,10 +270,6 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
                 snapshot.queues.entry(queue).or_default().ended.insert(state.as_str(), members);
             }
         }
-        ("count", Some(queue)) => {
-            let reply = shard.send(cmd("HMGET").arg(key).arg(&Counts::FIELDS)).await?;
-            snapshot.queues.entry(queue).or_default().counts.add_reply(reply)?;
-        }
         ("settings_copy", Some(queue)) => {
             let mut values = read_list(shard.send(cmd("HMGET").arg(key).arg(&settings::FIELDS)).await?)?;
             snapshot.queues.entry(queue).or_default().settings = settings::decode(&mut values)?;
@@ -272,7 +292,6 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         }
         ("settings", _) => drop(snapshot.settings.insert(rest.to_vec())),
         ("settings_index", _) => snapshot.settings_index = read_name_zset(shard, key).await?.into_keys().collect(),
-        ("ready", _) => snapshot.ready = read_name_zset(shard, key).await?,
         ("due", _) => snapshot.due = read_name_zset(shard, key).await?,
         ("queues", _) => snapshot.queue_index = read_name_zset(shard, key).await?,
         ("expirations", _) => snapshot.expirations = read_id_zset(shard, key, name, snapshot).await?,
@@ -285,12 +304,6 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             let left = int(replies.next().unwrap_or(Value::Nil))?;
             if left == -1 || (left >= 0 && left + 1000 < until - snapshot.now) {
                 snapshot.malformed.insert(Invariant::Idempotency(rest.to_vec()));
-            }
-        }
-        ("seq", _) => {
-            let given = read_list(shard.send(cmd("HMGET").arg(key).arg(&["seq", "turn"])).await?)?;
-            for (counter, value) in [&mut snapshot.seq, &mut snapshot.turn].into_iter().zip(given) {
-                *counter = int(value).unwrap_or(*counter);
             }
         }
         ("slot" | "wheel" | "scheduled" | "leased" | "ended" | "settings_copy" | "dedupe", None) => {

@@ -11,7 +11,8 @@ RETURNS {'confirmed', time by the shard's clock in ms, length of the outage in m
 MOVES   -
 COST    O(max)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local shift, since_read_ms = tonumber(ARGV[7]), shard_ms - (tonumber(ARGV[6]) or shard_ms)
 local key, reply = base .. 'outages', { 'changed' }

@@ -192,7 +192,7 @@ impl ShardClock {
     ) -> Result<Value> {
         let (caller_id, sequence) = caller.next_call();
         let mut command = self.client.script_command(script, false, &self.keys, &self.channel_scope.borrow());
-        command.arg(&*caller_id).arg(sequence).arg(self.client.clock_offset_ms());
+        command.arg(&*caller_id).arg(sequence).arg(self.client.write_offset_ms());
         arguments(&mut command);
         let reply = self.client.run_script(script, false, &command, deadline).await?;
         reply.ok_or_else(|| Error::Unexpected(format!("script {} was refused by its own clock", script.name)))

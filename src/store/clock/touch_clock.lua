@@ -6,7 +6,8 @@ RETURNS {'touched', time, shift_ms} | {'unconfirmed', time, shift_ms, last touch
 MOVES   -
 COST    O(1)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local reply
 if is_confirmed then

@@ -8,7 +8,8 @@ RETURNS {'cancelled'} | {'already_cancelled'} | {'requested'} | {'expired'} | {'
 MOVES   ready -> cancelled | expired, scheduled -> cancelled | expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local function cancel(task)
   if not task then return { 'unknown' } end

@@ -1,6 +1,6 @@
 --[[ claim: leases ready tasks to waiting requests, in the order of the requests.
 
-KEYS    task:<id>, claim:<digest>, ready, expirations
+KEYS    task:<id>, claim:<digest>, expirations
 ARGV[5] max_bytes   of documents handed out; one task is always handed out
 ARGV[6] queues      number; then their names
         tokens      number, which is the maximum of tasks; then the tokens
@@ -22,6 +22,8 @@ local function read_list()
   return { unpack(ARGV, from, to) }
 end
 local queue_names, tokens = read_list(), read_list()
+local answer = open_call(queue_names)
+if answer and not last_reply then return answer end
 max_tasks, bytes_left = #tokens, tonumber(ARGV[5])
 
 -- The fields of a leased task that the caller needs and does not know.
@@ -113,22 +115,22 @@ for index = 1, waiters do
   serve({ index = index, max = tonumber(max), lease_ms = tonumber(lease_ms), worker = worker, claim_digest = claim_digest }, read_list())
 end
 
-local fronts = {}
+local fronts, is_front_wrong = {}, false
 for index, queue in pairs(opened) do
   local front = close_queue(queue)
   fronts[#fronts + 1] = { index, queue.is_empty and front and -2 or front or -1 }
+  -- The wheel of a paused queue was not read.
+  if queue.wheel then
+    is_front_wrong = is_front_wrong or front ~= front_of(record_of(queue.name))
+    set_front(queue.name, front)
+  end
   if queue.leased > 0 then
-    if not front then
-      zset_remove(base .. 'ready', queue.name)
-    elseif front ~= priority_of(queue.front) then
-      zset_add(base .. 'ready', front, queue.name)
-    end
     for ready_at, number in pairs(queue.ready_times) do record_wait(queue.name, math.max(now - ready_at, 0), number) end
     count(queue.name, 'ready', -queue.leased)
     count(queue.name, 'leased', queue.leased)
   end
 end
 local reply = { is_full and 1 or 0, passed_expired, handouts, fronts, unreadable }
--- Nothing is written, not even the record of this call.
-if taken == 0 and not has_set_back then return cmsgpack.pack(reply) end
+-- Nothing is written, not even the record of this call. A wrong front is corrected.
+if taken == 0 and not has_set_back and not is_front_wrong then return cmsgpack.pack(reply) end
 return commit(reply, remembered)

@@ -6,15 +6,15 @@ RETURNS {'completed'} | {'repeated', state, run_at | '', 1 if the result was dro
 MOVES   leased -> completed
 COST    O(n log leased)
 ]]
-if last_reply then return last_reply end
-
 local COMPLETE_FIELDS = { F.state, F.queue, F.lease_token, F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest,
   F.completion_watched, F.retain_ms }
+local tasks, answer = open_with_tasks(tonumber(ARGV[6]), 7, 3, COMPLETE_FIELDS)
+if answer then return answer end
+
 local replies, completed = {}, { 'completed' }
-for i = 1, tonumber(ARGV[6]) do
+for i, task in ipairs(tasks) do
   local at = 4 + 3 * i
-  local id, token, result = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local task = load_task(id, COMPLETE_FIELDS)
+  local token, result = ARGV[at + 1], ARGV[at + 2]
   local reply = check_lease(task, token, 'complete')
   -- A dropped result is one byte.
   if reply and reply[1] == 'repeated' and call('HSTRLEN', task.key, F.result) == 1 then reply[4] = 1 end

@@ -10,7 +10,8 @@ RETURNS {'deleted'} | {'not_allowed', state} | {'unknown'}, for each task
 MOVES   every state but leased -> -
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local needs_retention_elapsed, is_allowed = ARGV[5] == '1', {}
 local ended_until = ARGV[5] == 'least' and now - tonumber(ARGV[6])

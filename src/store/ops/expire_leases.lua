@@ -11,7 +11,8 @@ RETURNS {tasks that are dead now, cancelled now, expired now, leases that outage
 MOVES   leased -> scheduled | ready | dead | cancelled | expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local reply, ended, prolonged = { 0, 0, 0, 0 }, { dead = 0, cancelled = 0, expired = 0 }, 0
 

@@ -7,7 +7,8 @@ RETURNS {tasks ended, entries checked}; if `limit` entries were checked, there m
 MOVES   ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local ended = 0
 local ids = call('ZRANGEBYSCORE', base .. 'expirations', '-inf', digits(now), 'LIMIT', 0, ARGV[6])

@@ -9,12 +9,12 @@ RETURNS {'failed', state, run_at | ''} | {'repeated', state, run_at | ''} | {'le
 MOVES   leased -> scheduled | ready | dead | cancelled | expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local tasks, answer = open_with_tasks(tonumber(ARGV[9]), 10, 4, ATTEMPT_FIELDS)
+if answer then return answer end
 
 local replies = {}
-for i = 1, tonumber(ARGV[9]) do
+for i, task in ipairs(tasks) do
   local at = 6 + 4 * i
-  local task = load_task(ARGV[at], ATTEMPT_FIELDS)
   local reply = check_lease(task, ARGV[at + 1], 'fail')
   if not reply then
     local state, run_at = fail_attempt(task, 'fail', ARGV[at + 2], tonumber(ARGV[at + 3]))

@@ -6,13 +6,13 @@ RETURNS {'extended', lease_until, 1 if cancellation is requested, else 0} | {'le
 MOVES   -
 COST    O(n log leased)
 ]]
-if last_reply then return last_reply end
-
 local HEARTBEAT_FIELDS = { F.state, F.queue, F.lease_token, F.lease_until, F.cancel_requested, F.leased_at, F.lease_ms, F.max_run_ms }
+local tasks, answer = open_with_tasks(tonumber(ARGV[5]), 6, 4, HEARTBEAT_FIELDS)
+if answer then return answer end
+
 local replies = {}
-for i = 1, tonumber(ARGV[5]) do
+for i, task in ipairs(tasks) do
   local at = 2 + 4 * i
-  local task = load_task(ARGV[at], HEARTBEAT_FIELDS)
   local reply = check_lease(task, ARGV[at + 1])
   if not reply then
     local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task[F.lease_ms]))

@@ -9,7 +9,8 @@ RETURNS {'open', id} | {'completed', id, status} | {'mismatch'} | {'refused'}, f
 MOVES   -
 COST    O(n)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local replies = {}
 for i = 1, tonumber(ARGV[6]) do

@@ -1,7 +1,7 @@
 --[[ promote: makes scheduled tasks of one queue ready once their time has come, behind the tasks that are ready. A task that
 has expired by then ends.
 
-KEYS    scheduled:<queue>, leased:<queue>, due
+KEYS    scheduled:<queue>, leased:<queue>
 ARGV[5] queue       name
 ARGV[6] limit       maximum of tasks
 ARGV[7] retain_ms   how long an expired task without its own retention is kept
@@ -9,13 +9,14 @@ RETURNS {entries taken, tasks expired of these}; if `limit` were taken, there ma
 MOVES   scheduled -> ready | expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call({ ARGV[5] })
+if answer then return answer end
 
 local queue, limit = ARGV[5], tonumber(ARGV[6])
-local scheduled, leased, due = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue, base .. 'due'
+local scheduled, leased = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue
 -- Reads one more than the limit: its time is the queue's next.
 local page = call('ZRANGE', scheduled, 0, limit, 'WITHSCORES')
-touched[scheduled], touched[due] = true, true
+touched[scheduled] = true
 local taken, expired, next_time = 0, 0, nil
 for i = 1, #page, 2 do
   local run_at = tonumber(page[i + 1])
@@ -38,13 +39,8 @@ for i = 1, #page, 2 do
     transition(task, 'scheduled', 'ready')
   end
 end
--- The queue's score in `due` becomes the time of its first remaining task.
+-- The queue's time in `due` becomes that of its first remaining task.
 local first_lease = call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2]
 if first_lease and (not next_time or tonumber(first_lease) < next_time) then next_time = tonumber(first_lease) end
-local score = call('ZSCORE', due, queue)
-if next_time then
-  if not score or tonumber(score) ~= next_time then zset_add(due, next_time, queue) end
-elseif score then
-  zset_remove(due, queue)
-end
+set_due(queue, next_time or 0)
 return commit({ taken, expired })

@@ -7,13 +7,18 @@ RETURNS the cursor of the next call; '0' when all callers were read
 MOVES   -
 COST    O(500)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local cursor, records = unpack(call('HSCAN', callers, ARGV[6], 'COUNT', 500))
-touched[callers] = true
 local idle_since = now - tonumber(ARGV[5])
 for i = 1, #records, 2 do
-  local called_at = tonumber(string.match(records[i + 1], '^%d+ (%d+) '))
-  if records[i] ~= 'clock' and (not called_at or called_at < idle_since) then write_last('HDEL', callers, records[i]) end
+  local name, record, called_at = records[i], records[i + 1], 0
+  if #record >= L.call.bytes and string.byte(record) == L.call.version then
+    local _, _, time = struct.unpack(L.call.format, record)
+    called_at = time
+  end
+  local is_of_caller = string.match(name, '^%x+$') or string.match(name, '^%x+:counters$')
+  if is_of_caller and called_at < idle_since then write_last('HDEL', callers, name) end
 end
 return commit(cursor)

@@ -8,7 +8,8 @@ RETURNS the number of workers recorded
 MOVES   -
 COST    O(n log workers)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local workers, workers_seen = base .. 'workers', base .. 'workers_seen'
 local count, ids, is_recorded, command = tonumber(ARGV[7]), {}, {}, { 'HSET', workers }

@@ -18,11 +18,11 @@ RETURNS {'released', state, run_at | ''} | {'repeated', state, run_at | ''} | {'
 MOVES   leased -> ready | scheduled | cancelled | expired | dead
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
-
 local RELEASE_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.lease_token, F.lease_until, F.leased_at,
   F.created_at, F.ready_at, F.queued_since, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
   F.acquired, F.max_acquired, F.uncounted, F.attempts, F.error_count, F.worker, F.successor }
+local tasks, answer = open_with_tasks(tonumber(ARGV[12]), 13, 4, RELEASE_FIELDS)
+if answer then return answer end
 
 -- Returns nil if a client may end the lease, else the reply. Without a lease since, a repetition gets the first reply.
 local function check_revocation(task, hand_out)
@@ -86,10 +86,9 @@ local function release(task, by, delay_ms)
 end
 
 local replies = {}
-for i = 1, tonumber(ARGV[12]) do
-  local at = 9 + 4 * i
-  local id, by, proof, delay_ms = unpack(ARGV, at, at + 3)
-  local task, reply = load_task(id, RELEASE_FIELDS), nil
+for i, task in ipairs(tasks) do
+  local at, reply = 9 + 4 * i, nil
+  local by, proof, delay_ms = unpack(ARGV, at + 1, at + 3)
   if by == 'client' then reply = check_revocation(task, proof) else reply = check_lease(task, proof, 'release') end
   replies[i] = reply or release(task, by, tonumber(delay_ms))
 end

@@ -11,7 +11,8 @@ RETURNS the version of the removal; 0 if there are no settings, they are not mar
 MOVES   -
 COST    O(log queues)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local key, index = base .. 'settings:' .. ARGV[5], base .. 'settings_index'
 local copy = call('HMGET', key, 'version', 'removed_at')

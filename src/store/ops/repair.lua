@@ -8,7 +8,8 @@ RETURNS {{violation, repair}, …} for each invariant
 MOVES   -
 COST    O(n log queue); queue_counts: at most 16384 slots with ready tasks; shard_counts: at most 4096 queues
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 default_retain_ms = { completed = ARGV[5], dead = ARGV[6], cancelled = ARGV[7], expired = ARGV[7] }
 return commit(check_invariants(8))

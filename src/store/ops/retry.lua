@@ -9,7 +9,8 @@ RETURNS {'retried'} | {'not_retryable', state} | {'dedupe_key_taken', state} | {
 MOVES   dead -> ready, cancelled -> ready, expired -> ready; ready -> expired, scheduled -> expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
 local RETRY_FIELDS = { F.error_count, F.expires_in_ms, F.dedupe_digest }

@@ -8,7 +8,8 @@ RETURNS {'run'} | {'waits'} | {'already_ready'} | {'expired'} | {'not_waiting', 
 MOVES   scheduled -> ready | expired, ready -> expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local function run_now(task)
   if not task then return { 'unknown' } end

@@ -9,7 +9,8 @@ RETURNS the `held_since` of the sample of these 5 s, whichever server took it
 MOVES   -
 COST    O(queues + leases)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local SAMPLE_INTERVAL_MS = 5000
 local key, held_since = base .. 'lease_samples', tonumber(ARGV[8]) or now

@@ -8,7 +8,8 @@ RETURNS the new version of the settings
 MOVES   -
 COST    O(log queues)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local key = base .. 'settings:' .. ARGV[5]
 local copy = call('HMGET', key, 'version', 'removed_at')

@@ -1,7 +1,7 @@
 --[[ submit: stores new tasks, ready or scheduled. If a task holds the dedupe key, the new one may be dropped, replace it, or
 wait for its end.
 
-KEYS    task:<id>, queues, count:<queue>, expirations
+KEYS    task:<id>, queues, expirations
 ARGV[5] within_ms   how far from now run_at may be
 ARGV[6] retain_ms   how long an expired task without its own retention is kept
 ARGV[7] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
@@ -14,12 +14,10 @@ MOVES   - -> ready, - -> scheduled; replace and debounce: ready <-> scheduled; h
         scheduled -> expired
 COST    O(n log queue)
 ]]
-if last_reply then return last_reply end
-
 -- Options and reply of most tasks: shared, so that they cost no table for each.
-local NO_OPTIONS, READY_NOW = {}, { 'created', 'ready', now, '', '' }
+local NO_OPTIONS, READY_NOW = {}, nil
 local within_ms, submit_keyed = tonumber(ARGV[5]), nil
-local submitted, is_listed, some_stored = {}, {}, nil
+local submitted, some_stored = {}, nil
 new_counters.submitted = submitted
 
 local function read_options(at)
@@ -28,14 +26,6 @@ local function read_options(at)
     expires_at = expires_in_ms ~= '' and now + tonumber(expires_in_ms), expires_in_ms = expires_in_ms,
     digest = digest ~= '' and digest, mode = mode,
     until_ms = (window_ms or '') ~= '' and digits(now + tonumber(window_ms)) or nil }
-end
-
--- Lists a queue before it counts a task.
-local function list_queue(queue)
-  if is_listed[queue] then return end
-  is_listed[queue] = true
-  local submitted_before = call('HGET', base .. 'count:' .. queue, 'submitted')
-  if (submitted_before or '0') == '0' then write('ZADD', base .. 'queues', 0, queue) end
 end
 
 -- Appends the fields that the options of a new task add.
@@ -71,15 +61,17 @@ local function create(task)
     F.seq, task[F.seq], F.created_at, now_digits, unpack(ARGV, task.fields_from, task.fields_to) }
   if options ~= NO_OPTIONS then set_options(command, task, options) end
   writes[#writes + 1] = command
+  -- A queue is listed before it counts a task.
+  if record_of(queue)[L.queue.submitted] == 0 then write('ZADD', base .. 'queues', 0, queue) end
   count(queue, 'submitted', 1)
   submitted[queue] = (submitted[queue] or 0) + 1
   count(queue, state, 1)
   emit_event(task.id, queue, '', state)
-  list_queue(queue)
   return options == NO_OPTIONS and READY_NOW or { 'created', state, now, options.run_at or '', options.expires_at or '' }
 end
 
 local function submit(task)
+  if task.options_at then task.options = read_options(task.options_at) end
   local options = task.options
   if options.run_at and options.run_at - now > within_ms then return { 'too_far' } end
   if options.run_at and options.expires_at and options.run_at >= options.expires_at then return { 'past_expiry' } end
@@ -90,17 +82,22 @@ local function submit(task)
   return submit_keyed(task)
 end
 
-local tasks, keys, at = {}, {}, 8
+local tasks, keys, queues, at = {}, {}, {}, 8
 for i = 1, tonumber(ARGV[7]) do
-  local id, options = ARGV[at], tonumber(ARGV[at + 4])
+  local id, queue, options = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4])
   local from = at + 6 + options
-  local task = { id = id, key = base .. 'task:' .. id, [F.queue] = ARGV[at + 1], [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
-    [F.seq] = false, options = options == 0 and NO_OPTIONS or read_options(at + 5),
+  local task = { id = id, key = base .. 'task:' .. id, [F.queue] = queue, [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
+    [F.seq] = false, options = NO_OPTIONS, options_at = options > 0 and at + 5,
     fields_from = from, fields_to = from + 2 * ARGV[from - 1] - 1 }
   at = task.fields_to + 1
   touched[task.key] = true
   tasks[i], keys[i] = task, task.key
+  if raw_records[queue] == nil then raw_records[queue], queues[#queues + 1] = false, queue end
 end
+local answer = open_call(queues)
+if answer then return answer end
+
+READY_NOW = { 'created', 'ready', now, '', '' }
 -- Usually no task is stored: one command asks for all.
 some_stored = #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}

@@ -6,7 +6,8 @@ RETURNS the state of each task, 'expired' if it waits past its time of expiry, '
 MOVES   -
 COST    O(n)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 local WAITING = { ready = true, scheduled = true }

@@ -8,7 +8,8 @@ RETURNS {'marker', dataset, generation, time in ms at which a data set was last 
 MOVES   -
 COST    O(1)
 ]]
-if last_reply then return last_reply end
+local answer = open_call()
+if answer then return answer end
 
 local key = base .. 'dataset'
 local marker = call('HMGET', key, 'dataset', 'generation', 'accepted_at')

@@ -96,6 +96,13 @@ impl Client {
         self.config.clock_offset_ms()
     }
 
+    /// Returns the same for a script that writes, behind a `*` if it must touch every key before its first write. A Cluster
+    /// that moves the keys of a shard refuses the call at that point, and not half-way. Tests that inject Lua check that order.
+    pub(in crate::store) fn write_offset_ms(&self) -> String {
+        let prefix = if self.is_cluster() || !self.config.injected_lua.is_empty() { "*" } else { "" };
+        format!("{prefix}{}", self.config.clock_offset_ms())
+    }
+
     /// Records the duration of a call and, if it failed, the kind of its error.
     fn record_call<T>(&self, latency: &Histogram, started: Instant, outcome: &Result<T>) {
         latency.observe_duration(started.elapsed());

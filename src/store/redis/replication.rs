@@ -11,6 +11,7 @@ use super::client::Client;
 use super::config::RedisConfig;
 use super::reply::int;
 use crate::store::error::{Error, Result};
+use crate::store::layout::{CALL, call};
 
 /// How long to wait for replicas, in ms. Less than the time limit of a call.
 const WAIT_TIMEOUT_MS: u32 = 1000;
@@ -38,20 +39,22 @@ impl Replication {
         Ok(Replication { client: Client::connect(config.clone(), &[]).await?, required })
     }
 
-    /// Returns when the required number of replicas have the write of `call`.
+    /// Returns when the required number of replicas have the write of `written`.
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] if fewer replicas confirm it in time. The write itself took effect.
-    pub(in crate::store) async fn wait(&self, call: WrittenCall<'_>) -> Result<()> {
+    pub(in crate::store) async fn wait(&self, written: WrittenCall<'_>) -> Result<()> {
         let mut pipeline = pipe();
-        pipeline.cmd("HGET").arg(call.callers_key).arg(call.caller_id);
-        pipeline.cmd("HINCRBY").arg(call.dataset_key).arg("replica_waits").arg(1);
+        pipeline.cmd("HGET").arg(written.callers_key).arg(written.caller_id);
+        pipeline.cmd("HINCRBY").arg(written.dataset_key).arg("replica_waits").arg(1);
         pipeline.cmd("WAIT").arg(self.required).arg(WAIT_TIMEOUT_MS);
         let unconfirmed = |why: String| Error::Unconfirmed(format!("{why}; {} required", self.required));
         let replies = self.client.send_pipeline(&pipeline).await.map_err(|error| unconfirmed(error.to_string()))?;
         let mut replies = replies.into_iter();
         let is_this_call = match replies.next() {
-            Some(Value::BulkString(record)) => record.starts_with(format!("{} ", call.sequence).as_bytes()),
+            Some(Value::BulkString(record)) => {
+                CALL.decode(&record).is_ok_and(|record| record.uint(call::Field::sequence) == written.sequence)
+            }
             _ => false,
         };
         if !is_this_call {

@@ -7,6 +7,7 @@ pub mod lease_details;
 pub mod next_due;
 pub mod outages;
 pub mod page;
+pub mod queue_records;
 pub mod queue_stats;
 pub mod queues;
 pub mod stats;

@@ -8,25 +8,29 @@ use deadpool_redis::redis::{Value, pipe};
 use futures_util::future::{try_join, try_join_all};
 
 use super::next_due::next_due;
-use super::queues::{Counts, oldest_queued_since};
+use super::queue_records::{Counts, decode_shard, queue_records};
+use super::queues::oldest_queued_since;
 use crate::domain::queue::QueueName;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Result, if_readable};
-use crate::store::redis::reply::{ReplyReader, int, read_list, text};
+use crate::store::redis::reply::{ReplyReader, read_list, text};
 use crate::store::settings;
 use crate::store::shard::{Shard, Store};
 
 /// The maximum number of queues returned.
 pub const MAX_QUEUES: usize = 100;
-/// The maximum number of candidates, all shards together, whose counts are read if there are more queues. Each shard
-/// has at least four.
-const MAX_CANDIDATES: usize = 1000;
+/// The maximum number of candidates, all shards together, whose counts are read if there are more queues: the first by name,
+/// and the first that are due. Each shard has at least two.
+const MAX_FIRST: usize = 4000;
+const MAX_DUE: usize = 500;
 /// The maximum number of first tasks whose age is read, all shards together.
 const MAX_HEADS: usize = 2048;
 /// The maximum number of slots read per queue and shard.
 const MAX_SLOTS_PER_QUEUE: usize = 1000;
 /// Redis serves other clients between two pipelines.
 const QUEUES_PER_PIPELINE: usize = 50;
+/// And between two reads of records.
+const RECORDS_PER_READ: usize = 500;
 
 /// Statistics of the whole data set.
 #[derive(Debug)]
@@ -41,10 +45,9 @@ pub struct DatasetStats {
 /// Statistics of queues.
 #[derive(Debug)]
 pub struct QueueStatsList {
-    /// The queues by name, without those whose counts are unreadable. If there are more than [`MAX_QUEUES`]: the candidates with the most waiting and leased
-    /// tasks, then the first by name. The candidates of a shard are its queues with the highest priorities (a quarter)
-    /// and with the lowest (a quarter) among claimable tasks, and its first due queues (half). A paused queue has no
-    /// claimable task.
+    /// The queues by name, without those whose record is unreadable. If there are more than [`MAX_QUEUES`]: the candidates with
+    /// the most waiting and leased tasks, then the first by name. The candidates of a shard are its first queues by name, and
+    /// its first due queues.
     pub queues: Vec<QueueStats>,
     /// Whether there are more queues than returned.
     pub truncated: bool,
@@ -70,7 +73,7 @@ struct ShardStats {
     now: TimestampMs,
     overdue_ms: i64,
     totals: Counts,
-    /// The first queues by name, one more than the limit.
+    /// The first queues by name.
     first_queues: Vec<QueueName>,
     /// The candidates of the shard.
     candidates: BTreeSet<QueueName>,
@@ -79,8 +82,8 @@ struct ShardStats {
 /// Reads the statistics of all shards concurrently.
 pub async fn dataset_stats(store: &Store) -> Result<DatasetStats> {
     let shards = store.shards();
-    let quarter = (MAX_CANDIDATES / 4 / shards.len()).max(1);
-    let parts = try_join_all(shards.iter().map(|shard| shard_stats(shard, quarter))).await?;
+    let limits = (MAX_FIRST.div_ceil(shards.len()).max(MAX_QUEUES + 1), MAX_DUE.div_ceil(shards.len()));
+    let parts = try_join_all(shards.iter().map(|shard| shard_stats(shard, limits))).await?;
     let mut stats = DatasetStats { totals: Counts::default(), overdue_ms: 0, shards: Vec::new() };
     for part in &parts {
         stats.totals.merge(part.totals);
@@ -113,23 +116,19 @@ impl DatasetStats {
     }
 }
 
-async fn shard_stats(shard: &Shard, quarter: usize) -> Result<ShardStats> {
+/// `limits`: of the first queues by name, and of the first due queues.
+async fn shard_stats(shard: &Shard, limits: (usize, usize)) -> Result<ShardStats> {
     let mut pipeline = pipe();
-    pipeline.cmd("HMGET").arg(shard.keys.shard_counts()).arg(&Counts::FIELDS);
-    pipeline.cmd("ZRANGE").arg(shard.keys.queues()).arg(0).arg(MAX_QUEUES);
-    pipeline.cmd("ZRANGE").arg(shard.keys.ready()).arg(0).arg(quarter - 1).arg("REV");
-    pipeline.cmd("ZRANGE").arg(shard.keys.ready()).arg(0).arg(quarter - 1);
-    pipeline.cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(2 * quarter - 1);
+    pipeline.cmd("HGET").arg(shard.keys.callers()).arg("shard");
+    pipeline.cmd("ZRANGE").arg(shard.keys.queues()).arg(0).arg(limits.0 - 1);
+    pipeline.cmd("ZRANGE").arg(shard.keys.due()).arg(0).arg(limits.1 - 1);
     let (upcoming, replies) = try_join(next_due(shard), shard.send_pipeline(&pipeline)).await?;
     let mut replies = replies.into_iter();
     let mut next_reply = || replies.next().unwrap_or(Value::Nil);
-    let mut totals = Counts::default();
-    totals.add_reply(next_reply())?;
-    let first_queues = queue_names(read_list(next_reply())?).collect();
-    let mut candidates = BTreeSet::new();
-    for _ in 0..3 {
-        candidates.extend(queue_names(read_list(next_reply())?));
-    }
+    let totals = decode_shard(&next_reply())?.counts;
+    let first_queues: Vec<QueueName> = queue_names(read_list(next_reply())?).collect();
+    let due_queues = queue_names(read_list(next_reply())?);
+    let candidates = first_queues.iter().cloned().chain(due_queues).collect();
     let due = [upcoming.due_at, upcoming.expires_at, upcoming.retention_ends_at].into_iter().flatten().min();
     let overdue_ms = due.map_or(0, |due| upcoming.now.0.saturating_sub(due.0).max(0));
     Ok(ShardStats { now: upcoming.now, overdue_ms, totals, first_queues, candidates })
@@ -142,16 +141,12 @@ fn queue_names(list: ReplyReader) -> impl Iterator<Item = QueueName> {
 /// Returns the candidates with the most waiting and leased tasks, counted in the shards where they are candidates.
 async fn largest(store: &Store, shard_stats: &[ShardStats]) -> Result<BTreeSet<QueueName>> {
     let reads = store.shards().iter().zip(shard_stats).map(|(shard, stats)| async move {
-        let candidates: Vec<&QueueName> = stats.candidates.iter().collect();
+        let candidates: Vec<QueueName> = stats.candidates.iter().cloned().collect();
         let mut found = Vec::new();
-        for chunk in candidates.chunks(QUEUES_PER_PIPELINE) {
-            let mut pipeline = pipe();
-            for name in chunk {
-                pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&["scheduled", "ready", "leased"]);
-            }
-            for (name, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let counts = if_readable(read_list(reply))?.into_iter().flatten();
-                found.push(((*name).clone(), counts.map(|count| int(count).unwrap_or(0)).sum::<i64>()));
+        for chunk in candidates.chunks(RECORDS_PER_READ) {
+            for (name, record) in chunk.iter().zip(queue_records(shard, chunk).await?) {
+                let Counts { scheduled, ready, leased, .. } = record.unwrap_or_default().counts;
+                found.push((name.clone(), scheduled.saturating_add(ready).saturating_add(leased)));
             }
         }
         crate::store::Result::Ok(found)
@@ -167,13 +162,13 @@ async fn largest(store: &Store, shard_stats: &[ShardStats]) -> Result<BTreeSet<Q
 }
 
 async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<QueueName>) -> Result<Vec<QueueStats>> {
-    let parts = store.shards().iter().map(|shard| read_counts(shard, &shown));
+    let parts = store.shards().iter().map(|shard| queue_records(shard, &shown));
     let (parts, paused) = try_join(try_join_all(parts), read_paused(store.first_shard(), &shown)).await?;
-    let nonempty = parts.iter().flatten().flatten().filter(|counts| counts.ready > 0).count();
+    let nonempty = parts.iter().flatten().flatten().filter(|record| record.counts.ready > 0).count();
     let slots = (MAX_HEADS / nonempty.max(1)).clamp(2, MAX_SLOTS_PER_QUEUE);
     let age_reads = store.shards().iter().zip(shard_stats).zip(&parts).map(|((shard, stats), part)| {
-        let queues = shown.iter().zip(part).map(move |(name, counts)| async move {
-            match counts.is_some_and(|counts| counts.ready > 0) {
+        let queues = shown.iter().zip(part).map(move |(name, record)| async move {
+            match record.is_some_and(|record| record.counts.ready > 0) {
                 true => if_readable(oldest_ready_age_ms(shard, stats.now, name, slots).await).map(Option::flatten),
                 false => Ok(None),
             }
@@ -188,33 +183,17 @@ async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<
     // A sum without an unreadable part would be too low.
     let unreadable: BTreeSet<usize> = parts
         .iter()
-        .flat_map(|part| part.iter().enumerate().filter(|(_, counts)| counts.is_none()))
+        .flat_map(|part| part.iter().enumerate().filter(|(_, record)| record.is_none()))
         .map(|(index, _)| index)
         .collect();
     for (part, ages) in parts.into_iter().zip(ages) {
-        for ((queue, counts), age) in queue_stats.iter_mut().zip(part).zip(ages) {
-            queue.counts.merge(counts.unwrap_or_default());
+        for ((queue, record), age) in queue_stats.iter_mut().zip(part).zip(ages) {
+            queue.counts.merge(record.unwrap_or_default().counts);
             queue.oldest_ready_age_ms = queue.oldest_ready_age_ms.max(age);
         }
     }
     let readable = queue_stats.into_iter().enumerate().filter(|(index, _)| !unreadable.contains(index));
     Ok(readable.map(|(_, queue)| queue).collect())
-}
-
-/// Returns the counts of these queues in the shard; `None` for unreadable ones.
-async fn read_counts(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Option<Counts>>> {
-    let mut found = Vec::with_capacity(queues.len());
-    for chunk in queues.chunks(QUEUES_PER_PIPELINE) {
-        let mut pipeline = pipe();
-        for name in chunk {
-            pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
-        }
-        for counted in shard.send_pipeline(&pipeline).await? {
-            let mut counts = Counts::default();
-            found.push(if_readable(counts.add_reply(counted))?.map(|()| counts));
-        }
-    }
-    Ok(found)
 }
 
 /// Returns whether each queue is paused by the master copy of its settings.

@@ -1,4 +1,4 @@
-//! Queues: their names, settings, counts of tasks, and ready tasks.
+//! Queues: their names and settings, and their ready tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use deadpool_redis::redis::{Value, cmd, pipe};
 use futures_util::future::try_join_all;
 
+pub use super::queue_records::Counts;
+use super::queue_records::{decode_queue, queue_field};
 use crate::domain::id::TaskId;
-use crate::domain::limits;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
@@ -17,63 +18,6 @@ use crate::store::record::fields;
 use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::{Shard, Store};
-
-/// Numbers of tasks. `submitted` is the sum of all others.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[allow(missing_docs)]
-pub struct Counts {
-    pub submitted: i64,
-    pub scheduled: i64,
-    pub ready: i64,
-    pub leased: i64,
-    pub completed: i64,
-    pub dead: i64,
-    pub cancelled: i64,
-    pub expired: i64,
-    pub deleted: i64,
-}
-
-impl Counts {
-    /// The names of the counts in Redis.
-    pub const FIELDS: [&'static str; 9] =
-        ["submitted", "scheduled", "ready", "leased", "completed", "dead", "cancelled", "expired", "deleted"];
-
-    fn values_mut(&mut self) -> [&mut i64; 9] {
-        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted: removed } =
-            self;
-        [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, removed]
-    }
-
-    /// Returns the number of tasks in one state.
-    pub fn in_state(&self, state: State) -> i64 {
-        match state {
-            State::Scheduled => self.scheduled,
-            State::Ready => self.ready,
-            State::Leased => self.leased,
-            State::Completed => self.completed,
-            State::Dead => self.dead,
-            State::Cancelled => self.cancelled,
-            State::Expired => self.expired,
-        }
-    }
-
-    /// Adds the counts of another queue or shard.
-    pub fn merge(&mut self, mut other: Counts) {
-        for (sum, count) in self.values_mut().into_iter().zip(other.values_mut()) {
-            *sum = sum.saturating_add(*count);
-        }
-    }
-
-    /// Adds the reply to HMGET of [`Counts::FIELDS`].
-    pub(in crate::store) fn add_reply(&mut self, reply: Value) -> Result<()> {
-        for (count, value) in self.values_mut().into_iter().zip(read_list(reply)?) {
-            if let Value::BulkString(digits) = value {
-                *count = count.saturating_add(parse_int(&digits).unwrap_or(0));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A queue with its counts.
 #[derive(Clone, Debug)]
@@ -124,16 +68,15 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     let mut pipeline = pipe();
     pipeline.cmd("ZSCORE").arg(shard.keys.queues()).arg(name.as_str());
     pipeline.cmd("HMGET").arg(shard.keys.settings_copy(name)).arg(&settings::FIELDS);
-    pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
+    pipeline.cmd("HGET").arg(shard.keys.callers()).arg(queue_field(name));
     pipeline.cmd("ZRANGE").arg(shard.keys.wheel(name)).arg(0).arg(999);
     let mut replies = shard.send_pipeline(&pipeline).await?.into_iter();
     let mut next = || replies.next().unwrap_or(Value::Nil);
     let is_known = !matches!(next(), Value::Nil);
     let settings = if_readable(read_list(next()).and_then(|mut fields| settings::decode(&mut fields)))?;
-    let mut counts = Counts::default();
-    let counted = if_readable(counts.add_reply(next()))?;
+    let record = if_readable(decode_queue(&next()))?;
     let entries = if_readable(read_list(next()).and_then(|list| list.map(text).collect::<Result<Vec<String>>>()))?;
-    let is_unreadable = settings.is_none() || counted.is_none() || entries.is_none();
+    let is_unreadable = settings.is_none() || record.is_none() || entries.is_none();
     let (settings, entries) = (settings.unwrap_or_default(), entries.unwrap_or_default());
     let oldest_ready_age_ms = match entries.is_empty() {
         true => None,
@@ -143,6 +86,7 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
             since.map(|since| now.0.saturating_sub(since).max(0))
         }
     };
+    let counts = record.unwrap_or_default().counts;
     Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms, is_unreadable })
 }
 
@@ -243,50 +187,6 @@ pub async fn queue_names(store: &Store, after: Option<&QueueName>, limit: usize)
         names.extend(list.filter_map(|name| QueueName::parse(&text(name).ok()?)));
     }
     Ok(names.into_iter().take(limit).collect())
-}
-
-/// Returns those of `queues` that have claimable tasks in this shard, with the highest priority.
-pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName, u8)>> {
-    let mut found = Vec::new();
-    for chunk in queues.chunks(limits::MAX_CALL_ITEMS) {
-        let mut command = cmd("ZMSCORE");
-        command.arg(shard.keys.ready());
-        for queue in chunk {
-            command.arg(queue.as_str());
-        }
-        for (queue, score) in chunk.iter().zip(read_list(shard.send(&command).await?)?) {
-            if !matches!(score, Value::Nil) {
-                found.push((queue.clone(), u8::try_from(int(score)?).unwrap_or(0)));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the shard's counts of these queues, in order.
-pub async fn queue_counts(shard: &Shard, names: &[QueueName]) -> Result<Vec<Counts>> {
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut pipeline = pipe();
-    for name in names {
-        pipeline.cmd("HMGET").arg(shard.keys.queue_counts(name)).arg(&Counts::FIELDS);
-    }
-    let replies = shard.send_pipeline(&pipeline).await?.into_iter();
-    replies
-        .map(|reply| {
-            let mut counts = Counts::default();
-            counts.add_reply(reply)?;
-            Ok(counts)
-        })
-        .collect()
-}
-
-/// Returns the counts of the whole shard.
-pub async fn shard_counts(shard: &Shard) -> Result<Counts> {
-    let mut counts = Counts::default();
-    counts.add_reply(shard.send(cmd("HMGET").arg(shard.keys.shard_counts()).arg(&Counts::FIELDS)).await?)?;
-    Ok(counts)
 }
 
 /// The settings of a queue at a version. `None`: they were removed at this version.

@@ -8,7 +8,7 @@ RETURNS {last, submitted, {leases completed, failed, released, expired, their ti
         {time waited in all in ms, bucket, number, …}} | {'incomplete'} if the shard's clock was shifted during the window: Redis
         may have dropped counters
 MOVES   -
-COST    O(buckets + callers)
+COST    O(buckets + callers + queues)
 ]]
 -- A second after its end a bucket is whole also by the clocks of other shards, which may be behind.
 local last = tonumber(ARGV[5]) or math.floor((now - 1000) / BUCKET_MS) - 1

@@ -138,12 +138,9 @@ async fn damaged(lab: &Lab) -> Result<()> {
         ("ZREM", "scheduled:q", Some(id(14))),
         ("ZREM", "leased:q", Some(id(12))),
         ("DEL", "wheel:q", None),
-        ("DEL", "ready", None),
         ("DEL", "due", None),
         ("DEL", "retention", None),
-        ("DEL", "count:q", None),
         ("DEL", "queues", None),
-        ("DEL", "seq", None),
     ] {
         let mut command = cmd(name);
         command.arg(lab.key(key));
@@ -152,6 +149,7 @@ async fn damaged(lab: &Lab) -> Result<()> {
         }
         lab.ask::<()>(&command).await;
     }
+    lab.ask::<()>(cmd("HDEL").arg(lab.key("callers")).arg("queue:q").arg("shard")).await;
     lab.ask::<()>(cmd("ZADD").arg(lab.key("scheduled:q")).arg(1).arg(id(13).as_bytes())).await;
     lab.ask::<()>(cmd("ZADD").arg(lab.key("expirations")).arg(1).arg(b"no id")).await;
     Ok(())

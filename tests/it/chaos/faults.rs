@@ -285,8 +285,8 @@ impl World {
                 ("errors in unread logs", errors)
             }
             Fault::PoisonQueue { key } => {
-                for key in poison::keys(key, &self.poisoned) {
-                    while self.ask(cmd("SET").arg(key.clone()).arg("x")).await.is_err() {
+                for command in poison::commands(key, &self.poisoned) {
+                    while self.ask(&command).await.is_err() {
                         pause(ms(20)).await;
                     }
                 }

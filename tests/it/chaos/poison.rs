@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use deadpool_redis::redis::{Cmd, cmd};
 use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 
@@ -17,8 +18,9 @@ use crate::support::text;
 pub const QUEUE: &str = "poisoned";
 /// A queue beside it, used after all faults.
 const BESIDE: &str = "beside";
-/// Its keys, one of which becomes unreadable.
-pub const KEYS: [&str; 5] = ["wheel", "scheduled", "leased", "count", "settings_copy"];
+/// Its keys and its record, one of which becomes unreadable.
+pub const KEYS: [&str; 5] = ["wheel", "scheduled", "leased", RECORD, "settings_copy"];
+const RECORD: &str = "record";
 
 /// Its tasks are delayed, and one is leased, until the fault has come.
 const DELAY_MS: i64 = 3000;
@@ -60,10 +62,14 @@ pub async fn prepare(client: &mut Client) -> TaskId {
     TaskId::parse(text(&body["results"][3]["task"]["id"])).expect("an id")
 }
 
-/// The keys that become strings: a key of the queue, and a task.
-pub fn keys(key: &str, task: &TaskId) -> [Vec<u8>; 2] {
+/// The commands that make a key of the queue, or its record, and a task unreadable.
+pub fn commands(key: &str, task: &TaskId) -> [Cmd; 2] {
     let keys = clock::keys();
-    [format!("{}{key}:{QUEUE}", keys.base()).into_bytes(), keys.task(task)]
+    let of_queue = match key {
+        RECORD => cmd("HSET").arg(keys.callers()).arg(format!("queue:{QUEUE}")).arg("x").to_owned(),
+        key => cmd("SET").arg(format!("{}{key}:{QUEUE}", keys.base())).arg("x").to_owned(),
+    };
+    [of_queue, cmd("SET").arg(keys.task(task)).arg("x").to_owned()]
 }
 
 /// Checks that each server reports the queue and serves another, and that a repair sets the poison aside. Returns what is

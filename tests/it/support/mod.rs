@@ -8,6 +8,7 @@ pub mod poll;
 pub mod proxy;
 pub mod queue_simulation;
 pub mod raw_client;
+pub mod records;
 pub mod redis;
 pub mod script_lab;
 

@@ -29,15 +29,16 @@ use slotwheel::store::{Caller, Client, Result, Shard, Store};
 use uuid::Uuid;
 
 use super::SHIM;
+use super::records;
 use super::redis::{Flavour, OwnRedis, connect};
 
 const ABORT: &str = include_str!("abort.lua");
 
-/// Reads all content, one line each: key, field or member, value or score. Left out are the records of callers, statistics,
-/// and the name in `events_enabled`, which differ between two runs.
+/// Reads all content, one line each: key, field or member, value or score. Left out are the last calls of callers, statistics,
+/// and the name of a period of events, which differ between two runs.
 const CONTENT: &str = r"
 local lines = {}
-local left_out = { callers = true, stats = true, lease_samples = true, workers = true, workers_seen = true }
+local left_out = { stats = true, lease_samples = true, workers = true, workers_seen = true }
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local function line(...) lines[#lines + 1] = table.concat({ key, ... }, '\1') end
@@ -45,12 +46,18 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   if left_out[string.match(key, '}:([%a_]+)')] then
     kind = 'left out'
   elseif pairs_of[kind] then
-    local list = redis.call(unpack(pairs_of[kind]))
-    for i = 1, #list, 2 do line(list[i], list[i + 1]) end
+    local list, is_callers = redis.call(unpack(pairs_of[kind])), string.match(key, '}:callers$')
+    for i = 1, #list, 2 do
+      if is_callers and list[i] == 'events' then
+        line(list[i], (string.gsub(list[i + 1], ' %x+%-%d+$', '')))
+      elseif not is_callers or list[i] == 'shard' or string.match(list[i], '^queue:') then
+        line(list[i], list[i + 1])
+      end
+    end
   elseif kind == 'set' then
     for _, member in ipairs(redis.call('SMEMBERS', key)) do line(member) end
   else
-    line((string.gsub(redis.call('GET', key), ' %x+%-%d+$', '')))
+    line(redis.call('GET', key))
   end
   if redis.call('PTTL', key) > 0 then line('has a TTL') end
 end
@@ -182,7 +189,16 @@ impl Lab {
     }
 
     pub async fn content(&self) -> Content {
-        self.ask::<Vec<Vec<u8>>>(cmd("EVAL").arg(CONTENT).arg(0)).await.into_iter().collect()
+        let lines = self.ask::<Vec<Vec<u8>>>(cmd("EVAL").arg(CONTENT).arg(0)).await;
+        let start = [&self.key("callers")[..], b"\x01"].concat();
+        let readable = |line: Vec<u8>| {
+            let Some(rest) = line.strip_prefix(&start[..]) else { return line };
+            let end = rest.iter().position(|byte| *byte == 1).unwrap_or(rest.len());
+            let (field, record) = rest.split_at(end);
+            let shown = records::shown(&String::from_utf8_lossy(field), record.get(1..).unwrap_or_default());
+            [&start[..], field, b"\x01", &shown].concat()
+        };
+        lines.into_iter().map(readable).collect()
     }
 
     /// Saves all keys, leases and the time for [`Lab::restore`].

@@ -1,11 +1,14 @@
--- clock_record: stages the record of the shard's clock, in the form that `clock` reads.
+-- clock_record: stages the record of the shard's clock, in the form that `clock` reads. The script runs also while the clock is
+-- not confirmed.
 --
 -- defines: touch
 -- needs: prelude, clock, transaction
 -- keys: callers
+accepts_unconfirmed = true
 
 -- Stages a touch at `time` with the shift in ms, and the time at which the shift was last changed, nil if never.
 local function touch(time, shift, changed_at)
-  caller_field, caller_value = 'clock', digits(time)
-  if changed_at then caller_value = caller_value .. ' ' .. digits(shift) .. ' ' .. digits(changed_at) end
+  local record = digits(time)
+  if changed_at then record = record .. ' ' .. digits(shift) .. ' ' .. digits(changed_at) end
+  set_field(callers_command, 'clock', record)
 end

@@ -1,15 +1,19 @@
 -- events: publishes the transitions of tasks on channel `events` while a server subscribes to them.
 --
--- `events_enabled` holds the end of the current uninterrupted period of publishing, and the period's id. The end is in
--- seconds of the shard's clock without the offset of tests, which the servers that extend it do not know.
+-- The field `events` of `callers` holds the end of the current uninterrupted period of publishing, and the period's id. The end
+-- is in seconds of the shard's clock without the offset of tests, which the servers that extend it do not know.
 --
 -- defines: emit_event, transition, events (nil while nothing is published), events_enabled
--- needs: prelude, clock, transaction
--- registers: after_commit, which stages the messages
--- keys: events_enabled
-local events
-local events_enabled = call('GET', base .. 'events_enabled')
-if events_enabled and (tonumber(string.match(events_enabled, '^%d+')) or 0) > shard_ms / 1000 then
+-- needs: prelude, clock, transaction, records
+-- registers: after_open, which reads the field; after_commit, which stages the messages
+-- keys: callers
+local events, events_enabled
+local events_place = #call_fields + 1
+call_fields[events_place] = 'events'
+
+after_open = function()
+  events_enabled = call_values[events_place]
+  if not events_enabled or (tonumber(string.match(events_enabled, '^%d+')) or 0) <= shard_ms / 1000 then return end
   events = {}
   -- At most 100 events in a message.
   after_commit = function()

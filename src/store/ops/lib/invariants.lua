@@ -4,10 +4,10 @@
 -- that cannot be read are left alone until it is set aside.
 --
 -- defines: check_invariants, default_retain_ms
--- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, wheel, dedupe
+-- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, records, wheel,
+--   dedupe
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, scheduled:<queue>, leased:<queue>, expirations,
---   ended:<queue>:<state>, retention, idempotency:<digest>, claim:<digest>, seq,
---   settings:<queue>, settings_index
+--   ended:<queue>:<state>, retention, idempotency:<digest>, claim:<digest>, settings:<queue>, settings_index
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 -- The field that is a task's score in the index of its state.
 local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_until, completed = F.finished_at,
@@ -22,6 +22,8 @@ local MAX_SLOTS, MAX_QUEUES = 16384, 4096
 -- State -> how long an ended task without its own retention is kept; set by scripts that repair.
 local default_retain_ms = {}
 local UNREADABLE, known_tasks, checks = {}, {}, {}
+-- A record that cannot be read is replaced: all but the numbers of deleted tasks and of turns follows from the tasks.
+accepts_unreadable = true
 
 local function is_readable(task)
   local slot, priority = tonumber(task[F.slot]), tonumber(task[F.priority])
@@ -196,15 +198,20 @@ function checks.idempotency(flag, digest)
   end
 end
 
--- The shard's counters are not behind the numbers in use.
+-- The record of the shard is readable, and its counters are not behind the numbers in use.
 function checks.counters(flag, used_seq, used_turn)
-  local values = call('HMGET', base .. 'seq', 'seq', 'turn')
-  local seq, turn = tonumber(values[1] or 0), tonumber(values[2] or 2 ^ 48)
-  if seq >= tonumber(used_seq) and turn >= tonumber(used_turn) then return end
-  flag('seq is ' .. digits(seq) .. ' and turn ' .. digits(turn) .. ', but ' .. used_seq .. ' and ' .. used_turn .. ' are in use', 'corrected')
-  next_counter('turn')
-  counters.seq = math.max(counters.seq, tonumber(used_seq))
-  counters.turn = math.max(counters.turn, tonumber(used_turn))
+  local record = shard_record()
+  local seq, turn = record[L.shard.seq], record[L.shard.turn]
+  local is_behind = seq < tonumber(used_seq) or turn < tonumber(used_turn)
+  if unreadable_records[''] then
+    flag('the record of the shard cannot be read', 'replaced')
+  elseif is_behind then
+    flag('seq is ' .. digits(seq) .. ' and turn ' .. digits(turn) .. ', but ' .. used_seq .. ' and ' .. used_turn .. ' are in use', 'corrected')
+  end
+  if is_behind or unreadable_records[''] then
+    record[L.shard.seq], record[L.shard.turn] = math.max(seq, tonumber(used_seq)), math.max(turn, tonumber(used_turn))
+    is_shard_changed = true
+  end
 end
 
 -- A queue's settings are in the settings index if and only if they exist.

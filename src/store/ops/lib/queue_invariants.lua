@@ -2,37 +2,58 @@
 --
 -- defines: check_invariants
 -- needs: invariants
--- keys: wheel:<queue>, settings_copy:<queue>, ready, queues, due, count:<queue>, count, slot:<queue>:<priority>:<slot>,
---   scheduled:<queue>, leased:<queue>, ended:<queue>:<state>
+-- keys: callers, wheel:<queue>, settings_copy:<queue>, queues, due, slot:<queue>:<priority>:<slot>, scheduled:<queue>,
+--   leased:<queue>, ended:<queue>:<state>
 
--- A queue is in `ready`, `due` and `queues` if and only if it has the tasks for it.
-function checks.queue(flag, queue)
-  local front = call('ZRANGE', base .. 'wheel:' .. queue, 0, 0)[1]
+-- The front and the flags in the record of a queue are those of its wheel and of its settings.
+local function check_front(flag, queue, record)
+  local member = call('ZRANGE', base .. 'wheel:' .. queue, 0, 0)[1]
+  local expected, front = member and tonumber(string.match(member, '^%d+')), front_of(record)
   local paused = call('HGET', base .. 'settings_copy:' .. queue, 'paused') == '1'
-  local expected = front and not paused and tonumber(string.match(front, '^%d+')) or nil
-  local score = tonumber(call('ZSCORE', base .. 'ready', queue))
-  touched[base .. 'ready'], touched[base .. 'queues'] = true, true
-  if expected ~= score then
-    flag('priority in ready is ' .. (score or 'missing') .. ', expected ' .. (expected or 'none'), 'corrected')
-    if expected then
-      zset_add(base .. 'ready', expected, queue)
-      notify('ready ' .. expected .. ' ' .. queue)
-    else
-      zset_remove(base .. 'ready', queue)
-    end
+  if paused ~= is_paused(record) then
+    flag('it is ' .. (paused and 'paused' or 'not paused') .. ', but its record says otherwise', 'corrected')
+    record[L.queue.flags] = record[L.queue.flags] + (paused and 1 or -1)
+    save_record(queue)
   end
+  if front ~= expected then
+    flag('priority at the front is ' .. (front or 'none') .. ', expected ' .. (expected or 'none'), 'corrected')
+    set_front(queue, expected)
+    if expected and not paused then notify('ready ' .. expected .. ' ' .. queue) end
+  end
+  return member ~= nil
+end
+
+-- The time of a queue in `due` is not later than that of its first task, nor than that of its record.
+local function check_due(flag, queue, record)
   local first
   for _, index in ipairs({ base .. 'scheduled:' .. queue, base .. 'leased:' .. queue }) do
     local time = tonumber(call('ZRANGE', index, 0, 0, 'WITHSCORES')[2])
     if time and (not first or time < first) then first = time end
   end
-  local due = tonumber(call('ZSCORE', base .. 'due', queue))
+  local due, recorded = tonumber(call('ZSCORE', base .. 'due', queue)), record[L.queue.due]
+  touched[base .. 'due'] = true
   if first and (not due or due > first) then
     flag('time in due is ' .. (due and digits(due) or 'missing') .. ', but a task is due at ' .. digits(first), 'corrected')
-    due_no_later(queue, first)
+    set_due(queue, first)
+    earlier_queues[queue] = true
+  elseif recorded ~= 0 and (not due or due > recorded) then
+    flag('time in due is ' .. (due and digits(due) or 'missing') .. ', but its record says ' .. digits(recorded), 'corrected')
+    set_due(queue, due or 0)
   end
+  return first ~= nil
+end
+
+-- The record of a queue is readable and agrees with its indexes. A queue is in `queues` if and only if it exists.
+function checks.queue(flag, queue)
+  local record = record_of(queue)
+  if unreadable_records[queue] then
+    flag('its record cannot be read', 'replaced')
+    save_record(queue)
+  end
+  local has_ready, has_due = check_front(flag, queue, record), check_due(flag, queue, record)
   local is_listed = call('ZSCORE', base .. 'queues', queue)
-  local exists = front or first or call('EXISTS', base .. 'count:' .. queue, base .. 'settings_copy:' .. queue) > 0
+  touched[base .. 'queues'] = true
+  local exists = has_ready or has_due or record[L.queue.submitted] > 0 or call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   if exists and not is_listed then
     flag('missing from the list of queues', 'added')
     zset_add(base .. 'queues', 0, queue)
@@ -42,19 +63,11 @@ function checks.queue(flag, queue)
   end
 end
 
-local COUNTS = { 'submitted', 'scheduled', 'ready', 'leased', 'completed', 'dead', 'cancelled', 'expired', 'deleted' }
-
-local function read_counts(key)
-  local counts = {}
-  for i, value in ipairs(call('HMGET', key, unpack(COUNTS))) do counts[COUNTS[i]] = tonumber(value or 0) end
-  return counts
-end
-
--- Brings a hash of counts to `expected`. Submitted tasks that no count accounts for have been deleted.
-local function set_counts(flag, key, counts, expected)
-  local deltas, sum = {}, expected.deleted
-  count_deltas[key] = deltas
-  for _, name in ipairs(COUNTS) do
+-- Brings the counts in a record to `expected`, by their names. Submitted tasks that no count accounts for have been deleted.
+-- Returns whether one was wrong.
+local function set_counts(flag, record, expected)
+  local sum, is_wrong = expected.deleted, false
+  for name in pairs(COUNTS) do
     if name ~= 'submitted' and name ~= 'deleted' then sum = sum + expected[name] end
   end
   if expected.submitted > sum then
@@ -62,17 +75,18 @@ local function set_counts(flag, key, counts, expected)
   else
     expected.submitted = sum
   end
-  for _, name in ipairs(COUNTS) do
-    if counts[name] ~= expected[name] then
-      flag('count of ' .. name .. ' is ' .. digits(counts[name]) .. ', expected ' .. digits(expected[name]), 'corrected')
+  for name, place in pairs(COUNTS) do
+    if record[place] ~= expected[name] then
+      flag('count of ' .. name .. ' is ' .. digits(record[place]) .. ', expected ' .. digits(expected[name]), 'corrected')
+      record[place], is_wrong = expected[name], true
     end
-    deltas[name] = expected[name] - counts[name]
   end
+  return is_wrong
 end
 
 -- The counts of a queue equal the sizes of its indexes. `members` are slot queues that are not on the wheel.
 function checks.queue_counts(flag, queue, ...)
-  local wheel, key = base .. 'wheel:' .. queue, base .. 'count:' .. queue
+  local wheel, record = base .. 'wheel:' .. queue, record_of(queue)
   if call('ZCARD', wheel) > MAX_SLOTS then
     return flag('', 'counts not checked: more than ' .. MAX_SLOTS .. ' slots have ready tasks')
   end
@@ -85,28 +99,26 @@ function checks.queue_counts(flag, queue, ...)
   end
   sum(call('ZRANGE', wheel, 0, -1))
   sum({ ... })
-  local counts = read_counts(key)
-  local expected = { ready = ready, submitted = counts.submitted, deleted = counts.deleted,
+  local expected = { ready = ready, submitted = record[L.queue.submitted], deleted = record[L.queue.deleted],
     scheduled = call('ZCARD', base .. 'scheduled:' .. queue), leased = call('ZCARD', base .. 'leased:' .. queue) }
   for state in pairs(ENDED) do expected[state] = call('ZCARD', base .. 'ended:' .. queue .. ':' .. state) end
-  set_counts(flag, key, counts, expected)
+  if set_counts(flag, record, expected) then save_record(queue) end
 end
 
 -- The counts of the shard are the sums of those of its queues; a deleted queue leaves submitted and deleted tasks.
 function checks.shard_counts(flag, ...)
-  local key, queues = base .. 'count', call('ZRANGE', base .. 'queues', 0, MAX_QUEUES)
+  local queues, record, expected = call('ZRANGE', base .. 'queues', 0, MAX_QUEUES), shard_record(), {}
   if #queues > MAX_QUEUES then return flag('', 'counts not checked: more than ' .. MAX_QUEUES .. ' queues') end
   for _, queue in ipairs({ ... }) do
     if not call('ZSCORE', base .. 'queues', queue) then queues[#queues + 1] = queue end
   end
-  local expected = {}
-  for _, name in ipairs(COUNTS) do expected[name] = 0 end
+  for name in pairs(COUNTS) do expected[name] = 0 end
   for _, queue in ipairs(queues) do
-    for name, n in pairs(read_counts(base .. 'count:' .. queue)) do expected[name] = expected[name] + n end
+    local of_queue = record_of(queue)
+    for name, place in pairs(COUNTS) do expected[name] = expected[name] + of_queue[place] end
   end
-  local counts = read_counts(key)
-  expected.submitted = math.max(expected.submitted, counts.submitted)
-  set_counts(flag, key, counts, expected)
+  expected.submitted = math.max(expected.submitted, record[L.shard.submitted])
+  if set_counts(flag, record, expected) then is_shard_changed = true end
 end
 
 -- Checks the invariants at ARGV[from]: their number; for each its kind, the number of its arguments, the arguments.

@@ -6,11 +6,14 @@
 --
 -- defines: new_counters
 -- needs: prelude, clock, transaction, stats_format
--- registers: before_commit, which adds the call's counters to the caller's
+-- registers: before_commit, which adds the call's counters to the caller's; a field that open_call reads
 -- keys: callers, stats:<bucket>
 local BUCKET_TTL_MS = 920000
 -- With more queues the caller's counters go into the bucket at once: reading them would cost each call more.
 local MAX_PENDING_QUEUES = 16
+
+local counters_field, counters_place = caller .. ':counters', #call_fields + 1
+call_fields[counters_place] = counters_field
 
 -- Counters of this call: name -> queue -> counter; scripts and fragments enter their names.
 local new_counters = {}
@@ -41,12 +44,12 @@ local function flush_bucket(bucket, pending)
 end
 
 before_commit[#before_commit + 1] = function()
-  local field, bucket, pending, queues = caller .. ':counters', math.floor(now / BUCKET_MS), nil, 0
+  local bucket, pending, queues = math.floor(now / BUCKET_MS), nil, 0
   for name, by_queue in pairs(new_counters) do
     if next(by_queue) then
       if not pending then
         local pending_bucket
-        pending_bucket, pending = unpack_pending(call('HGET', callers, field))
+        pending_bucket, pending = unpack_pending(call_values[counters_place])
         if pending_bucket ~= bucket then
           if pending_bucket and next(pending) and bucket - pending_bucket < BUCKET_TTL_MS / BUCKET_MS then
             flush_bucket(pending_bucket, pending)
@@ -65,5 +68,6 @@ before_commit[#before_commit + 1] = function()
     flush_bucket(bucket, pending)
     pending = {}
   end
-  caller_field, caller_value = field, sequence .. ' ' .. now_digits .. ' ' .. cmsgpack.pack(pending)
+  set_field(callers_command, counters_field,
+    struct.pack(L.call.format, L.call.version, sequence, now) .. cmsgpack.pack(pending))
 end

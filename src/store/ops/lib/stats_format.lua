@@ -16,6 +16,7 @@ end
 
 -- Reads a caller's pending counters: their bucket, and the counters by name and queue; nil if there are none.
 local function unpack_pending(record)
-  local time, packed = string.match(record or '', '^%d+ (%d+) (.*)$')
-  if time then return math.floor(time / BUCKET_MS), cmsgpack.unpack(packed) end
+  if not record or #record <= L.call.bytes or string.byte(record) ~= L.call.version then return nil end
+  local _, _, time, behind = struct.unpack(L.call.format, record)
+  return math.floor(time / BUCKET_MS), cmsgpack.unpack(string.sub(record, behind))
 end

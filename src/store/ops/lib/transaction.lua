@@ -1,22 +1,20 @@
 -- transaction: the transaction. A script reads, stages its writes, and ends with `return commit(reply)`.
 --
 -- A script that is stopped half-way keeps its earlier writes. Therefore `commit` writes in a fixed order: values and
--- fields, added zset members, the caller's record, removed zset members, and last the writes that may delete a key.
--- No key is touched after a write that may have emptied it, and every key is touched before the first write.
+-- fields, added zset members, the records in `callers`, removed zset members, and last the writes that may delete a key.
+-- No key is touched after a write that may have emptied it. On a Cluster every key is touched before the first write.
 -- Wake-ups follow the writes. Nothing may fail then, so a message that Redis denies is dropped: its receivers poll.
 -- Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if it is set, stages messages.
 -- A script pays for each function and table it defines, so fragments define few, and `commit` is one long function.
 --
--- defines: before_commit, after_commit; set_field, zset_add, zset_remove, write, write_last, notify, count,
---   next_counter, due_no_later, read_task, load_task, commit; touched, writes, removals, count_deltas
--- needs: prelude, clock
--- keys: task:<id>, count:<queue>, count, seq, due
-local before_commit, after_commit = {}, nil
+-- defines: before_commit, after_commit, stage_records; set_field, zset_add, zset_remove, write, write_last, notify, read_task,
+--   load_task, commit; touched, writes, removals
+-- needs: prelude, clock; records, which sets stage_records
+-- keys: task:<id>, callers
+local before_commit, after_commit, stage_records = {}, nil, nil
 local zset_adds, removals, writes, last_writes, messages = {}, {}, {}, {}, {}
 -- Keys that the script has read; the others are read before the first write.
 local touched = { [callers] = true }
--- Extra fields of the caller that are written with the record of this call: name, value.
-local caller_field, caller_value
 
 -- Appends to the command of a key.
 local function append(commands, name, key, first, second)
@@ -60,61 +58,6 @@ local function notify(text)
   messages[n + 1], messages[n + 2] = 'wakeups', text
 end
 
--- Count key -> field -> difference; and for each queue the differences of its own counts and of the shard's.
-local count_deltas, deltas_of_queue = {}, {}
-
--- Adds `difference` to a count of the queue and of the shard.
-local function count(queue, field, difference)
-  local pair = deltas_of_queue[queue]
-  if not pair then
-    local key, shard_key = base .. 'count:' .. queue, base .. 'count'
-    count_deltas[key], count_deltas[shard_key] = count_deltas[key] or {}, count_deltas[shard_key] or {}
-    pair = { count_deltas[key], count_deltas[shard_key] }
-    deltas_of_queue[queue] = pair
-  end
-  local of_queue, of_shard = pair[1], pair[2]
-  of_queue[field] = (of_queue[field] or 0) + difference
-  of_shard[field] = (of_shard[field] or 0) + difference
-end
-
--- Returns the next value of a counter of the shard: 'seq' orders tasks in a slot queue, 'turn' slots on a wheel.
-local counters
-local function next_counter(name)
-  if not counters then
-    local values = call('HMGET', base .. 'seq', 'seq', 'turn')
-    touched[base .. 'seq'] = true
-    -- Turns start in the middle of their range: slots are put in front of the first turn as well as behind the last.
-    counters = { seq = tonumber(values[1] or 0), turn = tonumber(values[2] or 2 ^ 48) }
-  end
-  counters[name] = counters[name] + 1
-  return counters[name]
-end
-
--- Lowers the score of the queue in `due` to `time`. The score is at most the time of the queue's first scheduled or
--- leased task.
-local due_updates = {}
-local function due_no_later(queue, time)
-  if not due_updates[queue] or time < due_updates[queue] then due_updates[queue] = time end
-end
-
--- Stages the lowered scores of queues in `due`.
-local function flush_due()
-  local key, earliest = base .. 'due', nil
-  for queue, time in pairs(due_updates) do
-    local score = call('ZSCORE', key, queue)
-    touched[key] = true
-    if not score or time < tonumber(score) then
-      zset_add(key, time, queue)
-      if not earliest or time < earliest then earliest = time end
-    end
-  end
-  if earliest then
-    -- Upkeep wakes for the first time that has not come. Earlier ones belong to work that it has begun or cannot do.
-    local first = call('ZRANGEBYSCORE', key, '(' .. now_digits, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if not first[2] or earliest < tonumber(first[2]) then notify('due ' .. digits(earliest)) end
-  end
-end
-
 -- Stages the commands as the next writes, in parts that `unpack` can take.
 local function write_in_parts(commands)
   for key, command in pairs(commands) do
@@ -130,37 +73,26 @@ end
 -- of date, finds in `last_reply` the packed `remembered` instead.
 local function commit(reply, remembered)
   for _, hook in ipairs(before_commit) do hook() end
-  if next(due_updates) then flush_due() end
-  for key, deltas in pairs(count_deltas) do
-    local fields, command = {}, { 'HSET', key }
-    for field, difference in pairs(deltas) do
-      if difference ~= 0 then fields[#fields + 1] = field end
-    end
-    if #fields > 0 then
-      touched[key] = true
-      for i, value in ipairs(call('HMGET', key, unpack(fields))) do
-        command[2 * i + 1], command[2 * i + 2] = fields[i], digits((value or 0) + deltas[fields[i]])
-      end
-      writes[#writes + 1] = command
-    end
-  end
   local packed = cmsgpack.pack(reply)
-  local record = sequence .. ' ' .. now_digits .. ' ' .. (remembered and cmsgpack.pack(remembered) or packed)
-  if counters then write('HSET', base .. 'seq', 'seq', digits(counters.seq), 'turn', digits(counters.turn)) end
+  callers_command[4] = struct.pack(L.call.format, L.call.version, sequence, now) .. (remembered and cmsgpack.pack(remembered) or packed)
+  stage_records(callers_command)
   write_in_parts(zset_adds)
-  write('HSET', callers, caller, record, caller_field, caller_value)
+  writes[#writes + 1] = callers_command
   write_in_parts(removals)
   for _, command in ipairs(last_writes) do writes[#writes + 1] = command end
 
-  local untouched, next_write = {}, 1
-  for _, command in ipairs(writes) do
-    local key = command[2]
-    if not touched[key] then
-      touched[key] = true
-      untouched[#untouched + 1] = key
+  if touches_keys then
+    local untouched = {}
+    for _, command in ipairs(writes) do
+      local key = command[2]
+      if not touched[key] then
+        touched[key] = true
+        untouched[#untouched + 1] = key
+      end
     end
+    for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
   end
-  for from = 1, #untouched, 4000 do call('EXISTS', unpack(untouched, from, math.min(from + 3999, #untouched))) end
+  local next_write = 1
   local function write_rest()
     for i = next_write, #writes do
       next_write = i + 1

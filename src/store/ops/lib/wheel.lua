@@ -1,10 +1,10 @@
 -- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
--- for `ready` and for waiting workers. See wheel_reader for a picture of the wheel.
+-- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
 -- defines: TURNS, enqueue, dequeue
--- needs: prelude, transaction
+-- needs: prelude, transaction, records
 -- registers: before_commit, which updates the wheels of the queues that have changed
--- keys: slot:<queue>:<priority>:<slot>, wheel:<queue>, ready, settings_copy:<queue>
+-- keys: slot:<queue>:<priority>:<slot>, wheel:<queue>
 
 -- Turns of one priority on a wheel; a score is (9 - priority) * TURNS + turn.
 local TURNS = 2 ^ 49
@@ -46,8 +46,8 @@ local function dequeue(queue, priority, slot, id)
 end
 
 -- Reads the size of each slot queue before this call. If tasks are only added, it is enough to know whether the slot is
--- on the wheel, which one command tells for all such slots.
-local function read_sizes(queue)
+-- on the wheel, which one command tells for all such slots, or none if the wheel is empty.
+local function read_sizes(queue, is_empty)
   local growing = {}
   for _, entry in ipairs(queue.order) do
     if entry.has_removals then
@@ -57,6 +57,7 @@ local function read_sizes(queue)
       growing[#growing + 1] = entry
     end
   end
+  if is_empty then return end
   for from = 1, #growing, 4000 do
     local members = {}
     for i = from, math.min(from + 3999, #growing) do members[#members + 1] = growing[i].member end
@@ -78,20 +79,11 @@ local function front_priority(queue, removed)
   end
 end
 
--- The priority at the front of a queue's wheel changes; nil: the wheel is empty.
-local function on_front_change(queue, old, new)
-  if old == new or call('HGET', base .. 'settings_copy:' .. queue.name, 'paused') == '1' then return end
-  if new then
-    zset_add(base .. 'ready', new, queue.name)
-    if not old or new > old then notify('ready ' .. new .. ' ' .. queue.name) end
-  else
-    zset_remove(base .. 'ready', queue.name)
-  end
-end
-
 before_commit[#before_commit + 1] = function()
   for _, queue in pairs(changed_queues) do
-    read_sizes(queue)
+    local record = record_of(queue.name)
+    local old = front_of(record)
+    read_sizes(queue, not old)
     local highest_added, is_changed, removed = nil, false, {}
     for _, entry in ipairs(queue.order) do
       local size = entry.size + entry.added
@@ -106,11 +98,11 @@ before_commit[#before_commit + 1] = function()
       end
     end
     if is_changed then
-      local old = front_priority(queue, {})
       local new = old
       if next(removed) then new = front_priority(queue, removed) end
       if highest_added and (not new or highest_added > new) then new = highest_added end
-      on_front_change(queue, old, new)
+      set_front(queue.name, new)
+      if new and (not old or new > old) and not is_paused(record) then notify('ready ' .. new .. ' ' .. queue.name) end
     end
   end
 end

@@ -17,8 +17,8 @@
 --
 -- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable,
 --   has_set_back
--- needs: prelude, clock, transaction
--- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>, settings_copy:<queue>
+-- needs: prelude, clock, transaction, records
+-- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>
 local TURNS, FIRST_PAGE, NEXT_PAGES, MAX_EXAMINED = 2 ^ 49, 16, 64, 500
 local CLAIM_FIELDS = { F.state, F.expires_at, F.document, F.progress, F.attempts, F.max_attempts, F.created_at, F.ready_at,
   F.max_run_ms, F.acquired, F.claim_digest }
@@ -43,7 +43,7 @@ end
 local function open_queue(index, name)
   local queue = { index = index, name = name, page = {}, page_at = 1, read = 0, size = 0, rear = {}, rear_at = 1, visited = {},
     turns = 0, leased = 0, ready_times = {}, slots = base .. 'slot:' .. name .. ':', leased_key = base .. 'leased:' .. name }
-  if call('HGET', base .. 'settings_copy:' .. name, 'paused') == '1' then
+  if is_paused(record_of(name)) then
     queue.is_empty = true
     return queue
   end

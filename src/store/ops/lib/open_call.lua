@@ -1,0 +1,51 @@
+-- open_call: opens a call. It reads all that the call needs to know of its caller, its shard and some queues in one command,
+-- and detects repeated and overtaken calls. Reads before it are harmless, and wasted only if the call is a repetition.
+--
+-- The calls of one caller never overlap, so its last call is enough to remember.
+--
+-- defines: open_call, open_with_tasks
+-- needs: prelude, clock, records, transaction
+-- keys: callers
+
+-- Opens the call, with the records of `queues`, which may be nil. Returns nil if the call goes on, else what the script
+-- returns: an error, or the reply to the first call, which is `last_reply` then. While the shard's clock is not confirmed, it
+-- returns an error: nothing is judged or written by such a clock. The server then touches the clock and repeats the call.
+local function open_call(queues)
+  local first = #call_fields
+  if queues then
+    for i = 1, #queues do call_fields[first + i] = 'queue:' .. queues[i] end
+  end
+  call_values = call('HMGET', callers, unpack(call_fields))
+  clock_record = call_values[2]
+  read_clock()
+  local last, reply = call_values[1], nil
+  if last then
+    local version, last_sequence, _, behind = struct.unpack(L.call.format, last)
+    if version ~= L.call.version then error('UNREADABLE the record of the caller') end
+    -- A delayed delivery of an earlier call must not run after a later call.
+    if last_sequence > sequence then return redis.error_reply('OVERTAKEN a later call of this caller has run') end
+    if last_sequence == sequence then reply = string.sub(last, behind) end
+  end
+  if not is_confirmed and not accepts_unconfirmed then return redis.error_reply('CLOCK the clock of the shard is not confirmed') end
+  last_reply = reply
+  if reply then return reply end
+  if queues then
+    for i = 1, #queues do raw_records[queues[i]] = call_values[first + i] end
+  end
+  if after_open then after_open() end
+end
+
+-- Loads `count` tasks by the ids at ARGV[from], ARGV[from + step], …, and opens the call with their queues. Returns the tasks,
+-- false for each that does not exist, and what open_call returns.
+local function open_with_tasks(count, from, step, names)
+  local tasks, queues = {}, {}
+  for i = 1, count do
+    local task = load_task(ARGV[from + (i - 1) * step], names) or false
+    local queue = task and task[F.queue]
+    if queue and raw_records[queue] == nil then
+      raw_records[queue], queues[#queues + 1] = false, queue
+    end
+    tasks[i] = task
+  end
+  return tasks, open_call(queues)
+end

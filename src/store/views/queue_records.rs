@@ -1,0 +1,170 @@
+//! The records of queues and of shards: counts of tasks, and what a claim needs to know before it looks.
+
+use deadpool_redis::redis::{Value, cmd};
+
+use crate::domain::limits;
+use crate::domain::queue::QueueName;
+use crate::domain::state::State;
+use crate::store::error::{Error, Result, if_readable};
+use crate::store::layout::{Decoded, QUEUE, SHARD, queue, shard};
+use crate::store::redis::reply::read_list;
+use crate::store::shard::Shard;
+
+/// Numbers of tasks. `submitted` is the sum of all others.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub submitted: i64,
+    pub scheduled: i64,
+    pub ready: i64,
+    pub leased: i64,
+    pub completed: i64,
+    pub dead: i64,
+    pub cancelled: i64,
+    pub expired: i64,
+    pub deleted: i64,
+}
+
+impl Counts {
+    /// Reads the counts of a queue or of a shard, which are in the same places.
+    fn of(record: Decoded<'_>) -> Self {
+        let count = |field: queue::Field| signed(record.uint(field));
+        Counts {
+            submitted: count(queue::Field::submitted),
+            scheduled: count(queue::Field::scheduled),
+            ready: count(queue::Field::ready),
+            leased: count(queue::Field::leased),
+            completed: count(queue::Field::completed),
+            dead: count(queue::Field::dead),
+            cancelled: count(queue::Field::cancelled),
+            expired: count(queue::Field::expired),
+            deleted: count(queue::Field::deleted),
+        }
+    }
+
+    fn values_mut(&mut self) -> [&mut i64; 9] {
+        let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } = self;
+        [submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted]
+    }
+
+    /// Returns the number of tasks in one state.
+    pub fn in_state(&self, state: State) -> i64 {
+        match state {
+            State::Scheduled => self.scheduled,
+            State::Ready => self.ready,
+            State::Leased => self.leased,
+            State::Completed => self.completed,
+            State::Dead => self.dead,
+            State::Cancelled => self.cancelled,
+            State::Expired => self.expired,
+        }
+    }
+
+    /// Adds the counts of another queue or shard.
+    pub fn merge(&mut self, mut other: Counts) {
+        for (sum, count) in self.values_mut().into_iter().zip(other.values_mut()) {
+            *sum = sum.saturating_add(*count);
+        }
+    }
+}
+
+/// The record of a queue in a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct QueueRecord {
+    /// Its tasks.
+    pub counts: Counts,
+    /// The priority at the front of its wheel. `None`: it has no ready tasks.
+    pub front: Option<u8>,
+    /// Its time in the index of due queues, in ms. `None`: it is not there.
+    pub due: Option<i64>,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+/// The record of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ShardRecord {
+    /// The tasks of all queues together, deleted queues included.
+    pub counts: Counts,
+    /// The last position in a slot queue.
+    pub seq: i64,
+    /// The last turn on a wheel. 0: no turn was taken.
+    pub turn: i64,
+}
+
+/// Decodes a field of `callers`. A missing record is one of zeros.
+///
+/// # Errors
+/// [`Error::Unexpected`] if it is unreadable.
+pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
+    let Some(bytes) = bytes_of(field)? else { return Ok(QueueRecord::default()) };
+    let record = QUEUE.decode(bytes)?;
+    let due = signed(record.uint(queue::Field::due));
+    let front = u8::try_from(record.uint(queue::Field::front)).unwrap_or(0).checked_sub(1);
+    Ok(QueueRecord {
+        counts: Counts::of(record),
+        front,
+        due: (due != 0).then_some(due),
+        paused: record.uint(queue::Field::flags) % 2 == 1,
+    })
+}
+
+/// The same for the record of a shard.
+pub(in crate::store) fn decode_shard(field: &Value) -> Result<ShardRecord> {
+    let Some(bytes) = bytes_of(field)? else { return Ok(ShardRecord::default()) };
+    let record = SHARD.decode(bytes)?;
+    let number = |field: shard::Field| signed(record.uint(field));
+    Ok(ShardRecord { counts: Counts::of(record), seq: number(shard::Field::seq), turn: number(shard::Field::turn) })
+}
+
+fn bytes_of(field: &Value) -> Result<Option<&[u8]>> {
+    match field {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        other => Err(Error::Unexpected(format!("a record is {other:?}"))),
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The field of `callers` with the record of the queue.
+pub(in crate::store) fn queue_field(queue: &QueueName) -> String {
+    format!("queue:{queue}")
+}
+
+/// Returns the shard's records of these queues, in order; `None` for unreadable ones.
+pub async fn queue_records(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Option<QueueRecord>>> {
+    let mut found = Vec::with_capacity(queues.len());
+    for chunk in queues.chunks(limits::MAX_CALL_ITEMS) {
+        let mut command = cmd("HMGET");
+        command.arg(shard.keys.callers());
+        for queue in chunk {
+            command.arg(queue_field(queue));
+        }
+        for field in read_list(shard.send(&command).await?)? {
+            found.push(if_readable(decode_queue(&field))?);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the record of the shard.
+///
+/// # Errors
+/// [`Error::Unexpected`] if it is unreadable.
+pub async fn shard_record(shard: &Shard) -> Result<ShardRecord> {
+    decode_shard(&shard.send(cmd("HGET").arg(shard.keys.callers()).arg("shard")).await?)
+}
+
+/// Returns those of `queues` that have claimable tasks in this shard, with the highest priority. An unreadable queue is among
+/// them, because a claim of it fails and tells the reason.
+pub async fn ready_queues(shard: &Shard, queues: &[QueueName]) -> Result<Vec<(QueueName, u8)>> {
+    let records = queues.iter().zip(queue_records(shard, queues).await?);
+    let priority = |record: Option<QueueRecord>| match record {
+        Some(record) => record.front.filter(|_| !record.paused),
+        None => Some(0),
+    };
+    Ok(records.filter_map(|(queue, record)| Some((queue.clone(), priority(record)?))).collect())
+}
