@@ -35,6 +35,7 @@ mod heartbeats;
 mod history;
 mod http2;
 mod idempotency;
+mod inner_commands;
 mod isolation;
 mod layout;
 mod list;
