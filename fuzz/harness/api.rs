@@ -185,6 +185,7 @@ fn assert_batch_size(items: usize) {
 fn assert_task(task: NewTask) {
     let NewTask {
         id,
+        may_be_stored,
         queue: _,
         slot,
         priority,
@@ -199,7 +200,7 @@ fn assert_task(task: NewTask) {
         retain_ms,
         dedupe,
     } = task;
-    assert_eq!(id.slot(), slot);
+    assert_eq!((id.slot(), may_be_stored), (slot, false));
     assert_in_range(priority.into(), limits::PRIORITY);
     assert_document(&payload);
     let Attributes { key, tags, headers } = labels;

@@ -136,6 +136,7 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     });
     Ok(NewTask {
         id: TaskId::new(Uuid::now_v7(), slot),
+        may_be_stored: false,
         queue,
         slot,
         priority: u8::try_from(priority).unwrap_or(u8::MAX),

@@ -159,6 +159,10 @@ impl BatchItem for NewTask {
     fn document_bytes(&self) -> usize {
         self.payload.get().len()
     }
+
+    fn mark_tried(&mut self) {
+        self.may_be_stored = true;
+    }
 }
 
 impl BatchItem for Completion {

@@ -68,6 +68,9 @@ pub(super) trait BatchItem: Send + Sync + 'static {
     fn document_bytes(&self) -> usize {
         0
     }
+
+    /// Notes that a call with the item has failed, and may have taken effect for it.
+    fn mark_tried(&mut self) {}
 }
 
 /// Which items may share a call. A script does not see its own writes, so items that depend on each other must not.
@@ -249,6 +252,7 @@ async fn call_each<Op: BatchedOp>(
                 }
             }
             Err(Error::Unexpected(_)) if items.len() > 1 => {
+                items.iter_mut().for_each(BatchItem::mark_tried);
                 let middle = items.len() / 2;
                 parts.push((items.split_off(middle), senders.split_off(middle)));
                 parts.push((items, senders));

@@ -152,6 +152,7 @@ async fn submit_together(
             }
             Some(Ok(IdempotencyOutcome::Open(id))) => {
                 task.id = id;
+                task.may_be_stored = true;
                 task.slot = id.slot();
                 pending.push((task, idempotency_key));
                 None

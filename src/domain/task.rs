@@ -69,6 +69,8 @@ pub struct Dedupe {
 pub struct NewTask {
     /// Chosen before the first attempt to store the task, so that storing is idempotent.
     pub id: TaskId,
+    /// Whether an earlier submit may have stored a task with this id.
+    pub may_be_stored: bool,
     /// Queue.
     pub queue: QueueName,
     /// Slot within the queue. The id encodes it too, but the ids of a pinned queue encode another slot.

@@ -4,21 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deadpool_redis::redis::cmd;
+use serde_json::{Value, json};
 use slotwheel::domain::slot::Shards;
 use slotwheel::domain::state::State;
+use slotwheel::domain::task::NewTask;
 use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::submit::submit;
+use slotwheel::store::ops::submit::{Submitted, submit};
 use slotwheel::store::ops::{LeaseEnd, LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::{Caller, Client, Shard, Store};
 
-use crate::support::redis::OwnRedis;
+use crate::support::Fixture;
+use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::script_lab::{document, queue, task, want};
 
 /// Commands of a life with one task a call, which nothing waits for: submit, claim, complete.
-const LIFE: [(&str, usize); 3] = [("submit", 8), ("claim", 10), ("complete", 8)];
+const LIFE: [(&str, usize); 3] = [("submit", 7), ("claim", 10), ("complete", 8)];
+
+/// Opens a store with one shard as a server does: without any Lua of tests in its scripts.
+async fn plain_store() -> (OwnRedis, Store) {
+    let redis = OwnRedis::single(&[]).await;
+    let config = RedisConfig { url: redis.url.clone(), ..RedisConfig::default() };
+    let client = Client::connect(config, slotwheel::store::ops::ALL).await.expect("a connection");
+    let dataset = identity::open_or_create(&client, "sw", Shards::new(1)).await.expect("a data set");
+    let store = Store::new(Arc::new(client), dataset.shards, &dataset.id, "sw");
+    (redis, store)
+}
 
 /// Submits, claims and completes task `n`. Calls `after` behind each.
 async fn life(shard: &Shard, caller: &mut Caller, n: u16, mut after: impl AsyncFnMut(&'static str)) {
@@ -50,12 +63,7 @@ async fn called(redis: &OwnRedis) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn scripts_of_a_life_call_no_more_commands_than_they_need() {
-    let mut redis = OwnRedis::single(&[]).await;
-    let client =
-        Client::connect(RedisConfig { url: redis.url.clone(), ..RedisConfig::default() }, slotwheel::store::ops::ALL);
-    let client = client.await.expect("a connection");
-    let dataset = identity::open_or_create(&client, "sw", Shards::new(1)).await.expect("a data set");
-    let store = Store::new(Arc::new(client), dataset.shards, &dataset.id, "sw");
+    let (mut redis, store) = plain_store().await;
     let (shard, mut caller) = (store.first_shard(), Caller::new());
     // The first life loads the scripts, lists the queue, and sets its time in `due`.
     life(shard, &mut caller, 10, async |_| ()).await;
@@ -68,4 +76,48 @@ async fn scripts_of_a_life_call_no_more_commands_than_they_need() {
         }
     }
     redis.stop().await;
+}
+
+#[tokio::test]
+async fn submit_of_ids_that_may_be_stored_stores_each_task_once() {
+    let (mut redis, store) = plain_store().await;
+    let (shard, mut caller) = (store.first_shard(), Caller::new());
+    submit(shard, &mut caller, &[task(11)]).await.expect("a submit");
+    let again = [NewTask { may_be_stored: true, ..task(11) }, task(12)];
+    let outcomes = submit(shard, &mut caller, &again).await.expect("a submit");
+    assert!(matches!(outcomes[..], [Submitted::AlreadyStored, Submitted::Created { .. }]), "{outcomes:?}");
+    redis.stop().await;
+}
+
+/// Returns how often EXISTS was called.
+async fn lookups(redis: &OwnRedis) -> usize {
+    called(redis).await.remove("exists").unwrap_or(0)
+}
+
+#[tokio::test]
+async fn parts_of_a_failed_batch_look_up_the_ids_of_their_tasks() {
+    // Where keys are touched before they are written, ids are looked up too.
+    if Flavour::of_this_run() != Flavour::Single {
+        return;
+    }
+    let fixture = Fixture::with_shards(1).await;
+    let submit = async |queues: [&str; 3]| {
+        let tasks: Vec<Value> = queues.iter().map(|queue| json!({"queue": queue})).collect();
+        let answer = fixture.http.post("/tasks/batch", &json!({"tasks": tasks})).await.expect(200);
+        let statuses = answer["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap());
+        statuses.collect::<Vec<u64>>()
+    };
+    assert_eq!(submit(["q", "bad", "q"]).await, [201; 3]);
+    lookups(&fixture.redis).await;
+    assert_eq!(submit(["q", "bad", "q"]).await, [201; 3]);
+    assert_eq!(lookups(&fixture.redis).await, 0);
+
+    let callers = fixture.store().await.first_shard().keys.callers();
+    let record: Vec<u8> = fixture.redis.ask(cmd("HGET").arg(&callers).arg("queue:bad")).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&callers).arg("queue:bad").arg("x")).await;
+    lookups(&fixture.redis).await;
+    assert_eq!(submit(["q", "bad", "q"]).await, [201, 500, 201]);
+    assert!(lookups(&fixture.redis).await > 0);
+    fixture.redis.ask::<()>(cmd("HSET").arg(&callers).arg("queue:bad").arg(record)).await;
+    fixture.end().await;
 }

@@ -5,7 +5,7 @@ use crate::store::redis::reply::read_list;
 use crate::store::redis::script::{Script, script};
 use deadpool_redis::redis::Value;
 
-pub(in crate::store) static SCRIPT: Script = script!(write "confirm_clock", ["clock_record"]);
+pub(in crate::store) static SCRIPT: Script = script!(touch "confirm_clock", ["clock_record"]);
 
 /// How long an outage is kept: twice the longest lease.
 pub(super) const KEEP_OUTAGE_MS: i64 = 86_400_000;

@@ -5,7 +5,7 @@ use crate::store::redis::reply::read_list;
 use crate::store::redis::script::{Script, script};
 use deadpool_redis::redis::Value;
 
-pub(in crate::store) static SCRIPT: Script = script!(write "touch_clock", ["clock_record"]);
+pub(in crate::store) static SCRIPT: Script = script!(touch "touch_clock", ["clock_record"]);
 
 /// The outcome of a touch.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,7 +4,8 @@ wait for its end.
 KEYS    task:<id>, queues, expirations
 ARGV[5] within_ms   how far from now run_at may be
 ARGV[6] retain_ms   how long an expired task without its own retention is kept
-ARGV[7] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
+ARGV[7] known       '1': a task with one of these ids may be stored
+ARGV[8] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
                     expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field
                     and value of each
 RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'created_after', now, expires_at | '', id of the task whose end
@@ -82,8 +83,8 @@ local function submit(task)
   return submit_keyed(task)
 end
 
-local tasks, keys, queues, at = {}, {}, {}, 8
-for i = 1, tonumber(ARGV[7]) do
+local tasks, keys, queues, at = {}, {}, {}, 9
+for i = 1, tonumber(ARGV[8]) do
   local id, queue, options = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4])
   local from = at + 6 + options
   local task = { id = id, key = base .. 'task:' .. id, [F.queue] = queue, [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
@@ -98,8 +99,8 @@ local answer = open_call(queues)
 if answer then return answer end
 
 READY_NOW = { 'created', 'ready', now, '', '' }
--- Usually no task is stored: one command asks for all.
-some_stored = #keys > 0 and call('EXISTS', unpack(keys)) > 0
+-- Usually no task is stored: one command asks for all. On a Cluster, a call may continue one that was stopped half-way.
+some_stored = (touches_keys or ARGV[7] == '1') and #keys > 0 and call('EXISTS', unpack(keys)) > 0
 local replies = {}
 for i, task in ipairs(tasks) do replies[i] = submit(task) end
 return commit(replies)

@@ -56,7 +56,8 @@ pub enum Submitted {
 /// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
     let mut call = shard.call(&SCRIPT, caller);
-    call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_int(limits::RETAIN_OTHER_MS).push_usize(tasks.len());
+    call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_int(limits::RETAIN_OTHER_MS);
+    call.push_usize(usize::from(tasks.iter().any(|task| task.may_be_stored))).push_usize(tasks.len());
     for task in tasks {
         call.push(task.id.as_bytes()).push(task.queue.as_str()).push_int(task.priority).push_int(task.slot.number());
         push_options(&mut call, task);

@@ -72,11 +72,15 @@ fn replace_names(text: &str, prefix: &str, replacement: impl Fn(&str) -> Option<
 /// Joins `#!lua` with flags, fragments, and the body beside the caller.
 ///
 /// - `write`: also runs when Redis' memory is full, so that a full store can drain.
+/// - `touch`: the same, and runs also while the shard's clock is not confirmed.
 /// - `grow`: writes, and is refused when Redis' memory is full.
 /// - `read`: only reads.
 macro_rules! script {
     (write $name:literal, [$($fragment:literal),* $(,)?]) => {
         script!(@ $name, " flags=allow-oom", "prelude" "clock" "transaction" "records" "open_call" $($fragment)*)
+    };
+    (touch $name:literal, [$($fragment:literal),* $(,)?]) => {
+        script!(@ $name, " flags=allow-oom", "prelude" "clock" "transaction" "records" "open_call" "any_clock" $($fragment)*)
     };
     (grow $name:literal, [$($fragment:literal),* $(,)?]) => {
         script!(@ $name, "", "prelude" "clock" "transaction" "records" "open_call" $($fragment)*)

@@ -100,6 +100,7 @@ pub fn document(json: &str) -> Box<RawValue> {
 pub fn task(n: u16) -> NewTask {
     NewTask {
         id: id(n),
+        may_be_stored: false,
         queue: queue("q"),
         slot: id(n).slot(),
         priority: 4,

@@ -1,10 +1,8 @@
--- clock_record: stages the record of the shard's clock, in the form that `clock` reads. The script runs also while the clock is
--- not confirmed.
+-- clock_record: stages the record of the shard's clock, in the form that `clock` reads.
 --
 -- defines: touch
 -- needs: prelude, clock, transaction
 -- keys: callers
-accepts_unconfirmed = true
 
 -- Stages a touch at `time` with the shift in ms, and the time at which the shift was last changed, nil if never.
 local function touch(time, shift, changed_at)
