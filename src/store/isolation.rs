@@ -9,7 +9,7 @@ use super::notes::Noted;
 use super::record::{TaskHash, fields};
 use super::redis::reply::{bytes, int, read_list, text};
 use super::shard::Shard;
-use super::views::queue_records::{decode_queue, queue_field};
+use super::views::queue_records::{decode_queue, decode_shard, queue_field};
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
@@ -174,6 +174,18 @@ pub async fn unreadable_callers(shard: &Shard) -> Result<Option<String>> {
     Ok((!is_readable).then(|| format!("the type of callers is {found}, expected hash, so that no script runs")))
 }
 
+/// Returns what is wrong with the record of the shard if it is unreadable: then no script runs that counts tasks.
+pub async fn unreadable_shard_record(shard: &Shard) -> Result<Option<String>> {
+    let record = shard.send(cmd("HGET").arg(shard.keys.callers()).arg("shard")).await;
+    let error = match record {
+        Ok(record) => decode_shard(&record).err(),
+        // `callers` of another type is found by itself.
+        Err(Error::Unexpected(_)) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(error.map(|error| format!("the record of the shard is unreadable: {error}")))
+}
+
 /// Checks the shard's queues after `after`, at most `limit`. Slot queues are not checked. Returns the queues with keys that
 /// have another type than they should, with these keys; and the last queue, `None` after the last of the shard.
 pub async fn check_queues(
@@ -213,7 +225,7 @@ pub async fn review_notes(shard: &Shard) -> Result<()> {
         }
         let has_readable_keys = match &queue {
             Some(queue) => unreadable_keys(shard, queue).await?.is_empty(),
-            None => unreadable_callers(shard).await?.is_none(),
+            None => unreadable_callers(shard).await?.or(unreadable_shard_record(shard).await?).is_none(),
         };
         shard.unreadable().forget(shard.index, queue.as_ref(), &readable, has_readable_keys);
     }

@@ -21,7 +21,7 @@ use crate::store::shard::{Shard, Store};
 pub const MAX_QUEUES: usize = 100;
 /// The maximum number of candidates, all shards together, whose counts are read if there are more queues: the first by name,
 /// and the first that are due. Each shard has at least two.
-const MAX_FIRST: usize = 4000;
+const MAX_FIRST: usize = 2000;
 const MAX_DUE: usize = 500;
 /// The maximum number of first tasks whose age is read, all shards together.
 const MAX_HEADS: usize = 2048;

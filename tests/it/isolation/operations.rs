@@ -14,7 +14,7 @@ use slotwheel::store::views::queues::settings_page;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Damage, Place, submit};
+use super::{Damage, Place, submit, until_degraded};
 use crate::support::{Fixture, report, text};
 
 #[tokio::test]
@@ -154,5 +154,25 @@ async fn unreadable_task_fails_alone_in_cancel_retry_and_purge() {
     let purged = fixture.http.post("/queues/q/purge", &body).await.expect(200);
     assert_eq!(purged, json!({"deleted": 18, "more": true}), "the unreadable tasks stay");
     place.repair().await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn unreadable_record_of_a_shard_is_reported_and_replaced_by_repair() {
+    let fixture = Fixture::with_shards(1).await;
+    let place = Place::of(&fixture).await;
+    let first = submit(&fixture, "q", json!({})).await;
+    let callers = place.shard().keys.callers();
+    fixture.redis.ask::<()>(cmd("HSET").arg(&callers).arg("shard").arg("x")).await;
+    assert_eq!(fixture.http.post("/tasks", &json!({"queue": "q", "key": "k"})).await.status, 500);
+    until_degraded(&fixture, &["shard 0"]).await;
+
+    place.repair().await;
+    until_degraded(&fixture, &[]).await;
+    // Its counters go on behind the numbers in use.
+    let second = submit(&fixture, "q", json!({})).await;
+    assert_eq!(fixture.claim_one("q").await["id"], first);
+    assert_eq!(fixture.claim_one("q").await["id"], second);
+    assert_eq!(fixture.counts("q").await["submitted"], 2);
     fixture.end().await;
 }

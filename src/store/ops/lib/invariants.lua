@@ -203,12 +203,12 @@ function checks.counters(flag, used_seq, used_turn)
   local record = shard_record()
   local seq, turn = record[L.shard.seq], record[L.shard.turn]
   local is_behind = seq < tonumber(used_seq) or turn < tonumber(used_turn)
-  if unreadable_records[''] then
+  if unreadable_records['the shard'] then
     flag('the record of the shard cannot be read', 'replaced')
   elseif is_behind then
     flag('seq is ' .. digits(seq) .. ' and turn ' .. digits(turn) .. ', but ' .. used_seq .. ' and ' .. used_turn .. ' are in use', 'corrected')
   end
-  if is_behind or unreadable_records[''] then
+  if is_behind or unreadable_records['the shard'] then
     record[L.shard.seq], record[L.shard.turn] = math.max(seq, tonumber(used_seq)), math.max(turn, tonumber(used_turn))
     is_shard_changed = true
   end

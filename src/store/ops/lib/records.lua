@@ -54,7 +54,7 @@ local function shard_record()
   if not shard then
     local raw = call_values and call_values[3]
     if not call_values then raw = call('HGET', callers, 'shard') end
-    shard = unpack_record('', raw, L.shard.format, L.shard.version, L.shard.bytes)
+    shard = unpack_record('the shard', raw, L.shard.format, L.shard.version, L.shard.bytes)
     -- Turns start in the middle of their range: slots are put in front of the first turn as well as behind the last.
     if shard[L.shard.turn] == 0 then shard[L.shard.turn] = 2 ^ 48 end
   end
