@@ -6,15 +6,15 @@ use deadpool_redis::redis::{Value, cmd, pipe};
 
 use super::error::{Error, Result};
 use super::notes::Noted;
-use super::record::{TaskHash, fields};
+use super::record::fields;
 use super::redis::reply::{bytes, int, read_list, text};
 use super::shard::Shard;
+use super::task_hash::TaskHash;
 use super::views::queue_records::{decode_queue, decode_shard, queue_field};
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
-use crate::domain::token::Token;
 
 /// The number of tasks read together. A document may have 256 KiB.
 const TASKS_PER_READ: usize = 20;
@@ -101,25 +101,13 @@ pub(in crate::store) fn check_readable(fields: &TaskHash) -> Result<State> {
     for name in [score_field, fields::SEQ] {
         fields.required_int(name)?;
     }
-    for name in [
-        fields::READY_AT,
-        fields::EXPIRES_AT,
-        fields::ATTEMPTS,
-        fields::MAX_ATTEMPTS,
-        fields::ACQUIRED,
-        fields::RETAIN_MS,
-        fields::LEASED_AT,
-        fields::LEASE_MS,
-    ] {
+    for name in [fields::READY_AT, fields::EXPIRES_AT, fields::RETAIN_MS] {
         if fields.bytes(name).is_some() {
             fields.required_int(name)?;
         }
     }
-    if state == State::Leased {
-        fields.required_int(fields::MAX_ATTEMPTS)?;
-        if fields.bytes(fields::LEASE_TOKEN).and_then(Token::from_bytes).is_none() {
-            return Err(Error::Unexpected(format!("{}: the token of its lease is unreadable", fields.name())));
-        }
+    if state == State::Leased && fields.lease().is_none() {
+        return Err(Error::Unexpected(format!("{}: the token of its lease is unreadable", fields.name())));
     }
     Ok(state)
 }

@@ -116,6 +116,38 @@ records! {
         reserved: Bytes 16 = "zeros";
     }
 
+    /// The position of a task and its limits: field `p` of its hash.
+    PLACEMENT placement = 1 {
+        priority: Uint 1 = "0 to 9";
+        slot: Uint 2 = "slot of its key";
+        max_attempts: Uint 2 = "limit of attempts";
+        attempts: Uint 2 = "failed attempts";
+        options: Uint 1 = "1: has fields that a claim reads; 2: has fields that its end reads";
+        created_at: Uint 6 = "time of creation, in ms";
+        ready_at: Uint 6 = "time at which it last became ready, in ms";
+        seq: Uint 7 = "position in its slot queue";
+    } => "name of its queue"
+
+    /// The last lease of a task: field `l` of its hash.
+    LEASE lease = 1 {
+        lease_token: Bytes 16 = "token";
+        lease_until: Uint 6 = "end, in ms";
+        leased_at: Uint 6 = "start, in ms";
+        lease_set_at: Uint 6 = "time at which it was last extended or prolonged, in ms; 0: never";
+        lease_ms: Uint 4 = "length as asked for, in ms";
+        acquired: Uint 4 = "leases of the task so far";
+        has_claim: Uint 1 = "1: field `C` has the claim id of this lease";
+    } => "worker"
+
+    /// The last end of a lease of a task, and its own end: field `f` of its hash.
+    ENDING ending = 1 {
+        ended_lease_token: Bytes 16 = "token of that lease; zeros: none";
+        ended_by: Uint 1 = "what ended it: 1 complete, 2 fail, 3 release, 4 revoke, 5 expire; 0: nothing";
+        ended_state: Uint 1 = "state from then on: 1 ready, 2 scheduled, 3 completed, 4 dead, 5 cancelled, 6 expired; 0: none";
+        ended_run_at: Uint 6 = "run_at from then on, in ms; 0: none";
+        finished_at: Uint 6 = "time of the task's end, in ms; 0: it has not ended";
+    }
+
     /// The last call of a caller: field `<caller>` of `callers`; and its counters: field `<caller>:counters`.
     CALL call = 1 {
         sequence: Uint 7 = "number of the call";
@@ -204,12 +236,16 @@ pub struct Decoded<'a> {
 }
 
 impl<'a> Decoded<'a> {
-    /// Returns the bytes of a field.
-    pub fn bytes(&self, field: impl Into<usize>) -> &'a [u8] {
-        let place = field.into();
+    /// Returns the bytes of the field at this place.
+    pub fn bytes_at(&self, place: usize) -> &'a [u8] {
         let start = 1 + self.record.fields.iter().take(place).map(|field| field.bytes).sum::<usize>();
         let length = self.record.fields.get(place).map_or(0, |field| field.bytes);
         self.bytes.get(start..start + length).unwrap_or_default()
+    }
+
+    /// Returns the bytes of a field.
+    pub fn bytes(&self, field: impl Into<usize>) -> &'a [u8] {
+        self.bytes_at(field.into())
     }
 
     /// Returns the number in a field.

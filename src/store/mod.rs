@@ -35,6 +35,7 @@ pub mod record;
 pub mod redis;
 pub mod settings;
 pub mod shard;
+mod task_hash;
 pub mod views;
 
 pub use caller::Caller;

@@ -10,6 +10,8 @@ type Vector = (&'static str, &'static [Value<'static>], &'static [u8], &'static 
 
 const RESERVED: Value<'_> = Value::Bytes(b"0123456789abcdef");
 
+const TIME: Value<'_> = uint(1_764_382_397_000);
+
 const fn uint(number: u64) -> Value<'static> {
     Value::Uint(number)
 }
@@ -77,6 +79,50 @@ const VECTORS: &[Vector] = &[
         b"",
         "01 000000000009 000000000008 000000000007 000000000006 000000000005 000000000004 000000000003 000000000002 \
          000000000001 1fffffffffffff 01000000000001 30313233343536373839616263646566",
+    ),
+    (
+        "placement",
+        &[uint(9), uint(16_383), uint(1000), uint(999), uint(3), TIME, uint((1 << 48) - 1), uint((1 << 53) - 1)],
+        b"q",
+        "01 09 3fff 03e8 03e7 03 019acd62d248 ffffffffffff 1fffffffffffff 71",
+    ),
+    (
+        "placement",
+        &[uint(0); 8],
+        b"mail.eu",
+        "01 00 0000 0000 0000 00 000000000000 000000000000 00000000000000 6d61696c2e6575",
+    ),
+    (
+        "lease",
+        &[
+            RESERVED,
+            TIME,
+            uint(1_764_382_396_000),
+            uint(1_764_382_396_500),
+            uint(43_200_000),
+            uint(4_294_967_295),
+            uint(1),
+        ],
+        b"worker 1",
+        "01 30313233343536373839616263646566 019acd62d248 019acd62ce60 019acd62d054 02932e00 ffffffff 01 776f726b65722031",
+    ),
+    (
+        "lease",
+        &[Value::Bytes(&[255; 16]), TIME, TIME, uint(0), uint(1000), uint(1), uint(0)],
+        b"",
+        "01 ffffffffffffffffffffffffffffffff 019acd62d248 019acd62d248 000000000000 000003e8 00000001 00",
+    ),
+    (
+        "ending",
+        &[RESERVED, uint(5), uint(6), uint(253_402_300_799_999), TIME],
+        b"",
+        "01 30313233343536373839616263646566 05 06 e677d21fdbff 019acd62d248",
+    ),
+    (
+        "ending",
+        &[Value::Bytes(&[0; 16]), uint(0), uint(0), uint(0), uint(0)],
+        b"",
+        "01 00000000000000000000000000000000 00 00 000000000000 000000000000",
     ),
     ("call", &[uint(258), uint(1_764_382_397_000)], b"\x91\xa0", "01 00000000000102 019acd62d248 91a0"),
 ];

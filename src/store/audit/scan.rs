@@ -13,10 +13,11 @@ use crate::store::invariant::Invariant;
 use crate::store::isolation::check_readable;
 use crate::store::keys::{KeyType, PATTERNS};
 use crate::store::opaque::decode_document;
-use crate::store::record::{TaskHash, fields};
+use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
+use crate::store::task_hash::TaskHash;
 use crate::store::views::queue_records::{QueueRecord, ShardRecord, queue_records, shard_record};
 
 /// The fields of a task that the audit needs.
@@ -346,7 +347,7 @@ fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         successor: fields.bytes(fields::SUCCESSOR).map(<[u8]>::to_vec),
         dedupe_until: fields.int(fields::DEDUPE_UNTIL),
         has_stale_end_fields: !state.has_ended()
-            && (fields.bytes(fields::FINISHED_AT).is_some()
+            && (fields.int(fields::FINISHED_AT).is_some()
                 || (is_waiting && fields.bytes(fields::CANCEL_REQUESTED).is_some())),
     })
 }

@@ -24,7 +24,7 @@ local function cancel(task)
     return { 'expired' }
   end
   if not stop_waiting(task) then return { 'ended', state } end
-  write('HSET', task.key, F.state, 'cancelled', F.finished_at, now)
+  write_task(task, { 'HSET', task.key, F.state, 'cancelled', F.finished_at, now })
   finish_task(task, 'cancelled', ARGV[5])
   transition(task, state, 'cancelled')
   return { 'cancelled' }

@@ -10,7 +10,7 @@ use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script =
-    script!(write "cancel", ["events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
+    script!(write "cancel", ["task", "events", "wheel", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -27,61 +27,55 @@ if answer and not last_reply then return answer end
 max_tasks, bytes_left = #tokens, tonumber(ARGV[5])
 
 -- The fields of a leased task that the caller needs and does not know.
-local function handout(waiter, token, id, lease_until, queue, slot, priority, task)
-  return { waiter, token, id, lease_until, queue, slot, priority, task[DOCUMENT], task[ATTEMPTS] or '0', task[MAX_ATTEMPTS],
+local function handout(waiter, token, id, lease_until, queue, task)
+  return { waiter, token, id, lease_until, queue, task[SLOT], task[PRIORITY], task[DOCUMENT], task[ATTEMPTS], task[MAX_ATTEMPTS],
     task[PROGRESS] or '', task[CREATED_AT], task[EXPIRES_AT] or '' }
 end
 
 if last_reply then
   local leased, handouts = cmsgpack.unpack(last_reply), {}
-  local names = { unpack(CLAIM_FIELDS) }
-  for _, name in ipairs({ F.slot, F.priority, F.lease_until, F.lease_token }) do names[#names + 1] = name end
   for i = 1, #leased, 4 do
     local waiter, token, id, queue = unpack(leased, i, i + 3)
-    local task = read_task(base .. 'task:' .. id, names)
-    if task then
-      local slot, priority, lease_until, lease_token = unpack(task, #CLAIM_FIELDS + 1, #names)
-      if task[STATE] == 'leased' and lease_token == tokens[token] then
-        lease_until = tonumber(lease_until)
-        if lease_until <= now then lease_until = lease_end({ key = base .. 'task:' .. id }, lease_until) end
-        if lease_until > now then
-          handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, slot, priority, task)
-        end
+    local task = read_claimable(base .. 'task:' .. id)
+    if task and task[STATE] == 'leased' and task[LEASE] then
+      local _, lease_token, lease_until, leased_at, lease_set_at = struct.unpack(L.lease.format, task[LEASE])
+      if lease_until <= now then
+        lease_until = lease_end({ [F.leased_at] = leased_at, [F.lease_set_at] = lease_set_at }, lease_until)
+      end
+      if lease_token == tokens[token] and lease_until > now then
+        handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, task)
       end
     end
   end
   return cmsgpack.pack({ 1, 0, handouts, {}, {} })
 end
 
--- Leases that begin now, by their length; each number also in digits.
-local leases = {}
-local function lease_of(ms)
-  local lease = leases[ms]
-  if not lease then
-    lease = { until_ms = now + ms, until_digits = digits(now + ms), digits = digits(ms) }
-    leases[ms] = lease
-  end
-  return lease
-end
+-- Times in digits, which leases of equal length share.
+local digits_of = {}
 
 -- Stages the lease of a task that was taken off the wheel. Returns its handout.
-local function lease_to(waiter, queue, entry, id, key, task)
+local function lease_to(waiter, queue, id, key, task)
   local max_run_ms = tonumber(task[MAX_RUN_MS]) or 0
-  local lease = lease_of(max_run_ms > 0 and math.min(max_run_ms, waiter.lease_ms) or waiter.lease_ms)
-  local acquired = task[ACQUIRED] and digits(task[ACQUIRED] + 1) or '1'
-  local command = { 'HSET', key, F.state, 'leased', F.lease_token, tokens[taken], F.lease_until, lease.until_digits,
-    F.leased_at, now_digits, F.lease_ms, lease.digits, F.worker, waiter.worker, F.acquired, acquired }
-  if waiter.claim_digest ~= '' then write('SADD', base .. 'claim:' .. string.sub(waiter.claim_digest, 1, 16), id) end
-  if waiter.claim_digest ~= '' or task[CLAIM_DIGEST] then set_field(command, F.claim_digest, waiter.claim_digest) end
+  local lease_ms = max_run_ms > 0 and math.min(max_run_ms, waiter.lease_ms) or waiter.lease_ms
+  local lease_until, claim_digest, acquired, _ = now + lease_ms, waiter.claim_digest, 0, nil
+  if task[LEASE] then _, _, _, _, _, _, acquired = struct.unpack(L.lease.format, task[LEASE]) end
+  local lease = struct.pack(L.lease.format, L.lease.version, tokens[taken], lease_until, now, 0, lease_ms, acquired + 1,
+    claim_digest ~= '' and 1 or 0)
+  local command = { 'HSET', key, F.state, 'leased', F.lease, lease .. waiter.worker }
+  if claim_digest ~= '' then
+    write('SADD', base .. 'claim:' .. string.sub(claim_digest, 1, 16), id)
+    set_field(command, F.claim_digest, claim_digest)
+  end
   writes[#writes + 1] = command
-  zset_add(queue.leased_key, lease.until_digits, id)
-  due_no_later(queue.name, lease.until_ms)
+  digits_of[lease_until] = digits_of[lease_until] or digits(lease_until)
+  zset_add(queue.leased_key, digits_of[lease_until], id)
+  due_no_later(queue.name, lease_until)
   if task[EXPIRES_AT] and task[EXPIRES_AT] ~= '' then zset_remove(base .. 'expirations', id) end
   local ready_at = task[READY_AT]
   queue.ready_times[ready_at] = (queue.ready_times[ready_at] or 0) + 1
   queue.leased = queue.leased + 1
   emit_event(id, queue.name, 'ready', 'leased')
-  return handout(waiter.index, taken, id, lease.until_ms, queue.index, entry.slot, entry.priority, task)
+  return handout(waiter.index, taken, id, lease_until, queue.index, task)
 end
 
 -- Queues that were read, by index; the handouts; and for a repetition of this call waiter, token, id, queue of each.
@@ -97,10 +91,10 @@ local function serve(waiter, queue_indexes)
     end
     while waiter.max > 0 and not queue.is_empty and not is_full do
       if taken == max_tasks then is_full = true break end
-      local entry, id, key, task = next_task(queue)
-      if not entry then break end
+      local id, key, task = next_task(queue)
+      if not id then break end
       waiter.max = waiter.max - 1
-      handouts[#handouts + 1] = lease_to(waiter, queue, entry, id, key, task)
+      handouts[#handouts + 1] = lease_to(waiter, queue, id, key, task)
       local n = #remembered
       remembered[n + 1], remembered[n + 2], remembered[n + 3], remembered[n + 4] = waiter.index, taken, id, index
     end

@@ -17,7 +17,7 @@ if answer then return answer end
 local reply, ended, prolonged = { 0, 0, 0, 0 }, { dead = 0, cancelled = 0, expired = 0 }, 0
 
 local function keep_until(task, lease_until, counted_until)
-  write('HSET', task.key, F.lease_until, lease_until, F.lease_set_at, digits(math.max(now, counted_until)))
+  write_task(task, { 'HSET', task.key, F.lease_until, lease_until, F.lease_set_at, math.max(now, counted_until) })
   zset_add(base .. 'leased:' .. task[F.queue], lease_until, task.id)
   due_no_later(task[F.queue], lease_until)
   prolonged = prolonged + 1
@@ -27,8 +27,8 @@ for i = 1, tonumber(ARGV[9]) do
   local at = 6 + 4 * i
   local task = load_task(ARGV[at], ATTEMPT_FIELDS)
   -- The lease may have been extended or ended since it was found.
-  if task and task[F.state] == 'leased' and task[F.lease_token] == ARGV[at + 1] and tonumber(task[F.lease_until]) <= now then
-    local lease_until, counted_until = lease_end(task, tonumber(task[F.lease_until]))
+  if task and task[F.state] == 'leased' and task[F.lease_token] == ARGV[at + 1] and task[F.lease_until] <= now then
+    local lease_until, counted_until = lease_end(task, task[F.lease_until])
     task[F.lease_until] = lease_until
     if lease_until > now then
       keep_until(task, lease_until, counted_until)

@@ -6,7 +6,7 @@ RETURNS {'extended', lease_until, 1 if cancellation is requested, else 0} | {'le
 MOVES   -
 COST    O(n log leased)
 ]]
-local HEARTBEAT_FIELDS = { F.state, F.queue, F.lease_token, F.lease_until, F.cancel_requested, F.leased_at, F.lease_ms, F.max_run_ms }
+local HEARTBEAT_FIELDS = { F.cancel_requested, F.max_run_ms }
 local tasks, answer = open_with_tasks(tonumber(ARGV[5]), 6, 4, HEARTBEAT_FIELDS)
 if answer then return answer end
 
@@ -15,15 +15,15 @@ for i, task in ipairs(tasks) do
   local at = 2 + 4 * i
   local reply = check_lease(task, ARGV[at + 1])
   if not reply then
-    local lease_until = now + (tonumber(ARGV[at + 2]) or tonumber(task[F.lease_ms]))
+    local lease_until = now + (tonumber(ARGV[at + 2]) or task[F.lease_ms])
     local max_run_ms = tonumber(task[F.max_run_ms]) or 0
-    local leased_at = tonumber(task[F.leased_at])
+    local leased_at = task[F.leased_at]
     if max_run_ms > 0 and leased_at + max_run_ms < lease_until then
       lease_until = math.min(lease_until, (lease_end(task, leased_at + max_run_ms, leased_at)))
     end
-    local command = { 'HSET', task.key, F.lease_until, lease_until, F.lease_set_at, now_digits }
+    local command = { 'HSET', task.key, F.lease_until, lease_until, F.lease_set_at, now }
     if ARGV[at + 3] ~= '' then set_field(command, F.progress, ARGV[at + 3]) end
-    writes[#writes + 1] = command
+    write_task(task, command)
     zset_add(base .. 'leased:' .. task[F.queue], lease_until, task.id)
     due_no_later(task[F.queue], lease_until)
     reply = { 'extended', lease_until, task[F.cancel_requested] and 1 or 0 }

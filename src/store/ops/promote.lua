@@ -34,7 +34,7 @@ for i = 1, #page, 2 do
   elseif task and task[F.state] == 'scheduled' then
     task[F.queue] = queue
     local seq = next_counter('seq')
-    write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now)
+    write_task(task, { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now })
     enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
     transition(task, 'scheduled', 'ready')
   end

@@ -18,9 +18,8 @@ RETURNS {'released', state, run_at | ''} | {'repeated', state, run_at | ''} | {'
 MOVES   leased -> ready | scheduled | cancelled | expired | dead
 COST    O(n log queue)
 ]]
-local RELEASE_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.lease_token, F.lease_until, F.leased_at,
-  F.created_at, F.ready_at, F.queued_since, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
-  F.acquired, F.max_acquired, F.uncounted, F.attempts, F.error_count, F.worker, F.successor }
+local RELEASE_FIELDS = { F.expires_at, F.queued_since, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched,
+  F.retain_ms, F.max_acquired, F.uncounted, F.error_count, F.successor }
 local tasks, answer = open_with_tasks(tonumber(ARGV[12]), 13, 4, RELEASE_FIELDS)
 if answer then return answer end
 
@@ -28,22 +27,22 @@ if answer then return answer end
 local function check_revocation(task, hand_out)
   if not task then return { 'unknown' } end
   local state = task[F.state]
-  if hand_out ~= '' and task[F.acquired] ~= hand_out then return { 'lease_lost', state } end
+  if hand_out ~= '' and task[F.acquired] ~= tonumber(hand_out) then return { 'lease_lost', state } end
   if state == 'leased' then
-    local lease_until = tonumber(task[F.lease_until])
+    local lease_until = task[F.lease_until]
     local is_lost = lease_until <= now and (lease_end(task, lease_until)) <= now
     return is_lost and { 'lease_lost', state } or nil
   end
-  local ended_by, ended_in, run_at = string.match(call('HGET', task.key, F.ended_lease_reply) or '', '^(%a+) (%a+) (%d*)$')
-  if ended_by == 'revoke' and (state == ended_in or state == 'ready' or state == 'scheduled') then
-    return { 'repeated', state, state == ended_in and run_at or '' }
+  local ended_in, run_at = task[F.ended_state], task[F.ended_run_at]
+  if task[F.ended_by] == 'revoke' and (state == ended_in or state == 'ready' or state == 'scheduled') then
+    return { 'repeated', state, state == ended_in and run_at > 0 and run_at or '' }
   end
   return { 'lease_lost', state }
 end
 
 local function is_last_hand_out(task)
   local max = tonumber(task[F.max_acquired]) or tonumber(ARGV[9])
-  return max > 0 and tonumber(task[F.acquired]) - (tonumber(task[F.uncounted]) or 0) >= max
+  return max > 0 and task[F.acquired] - (tonumber(task[F.uncounted]) or 0) >= max
 end
 
 local function release(task, by, delay_ms)
@@ -62,9 +61,9 @@ local function release(task, by, delay_ms)
   if state == 'ready' then
     -- The wait restarts: the time under lease is no wait. The position dates from the first arrival, also after several
     -- releases. queued_since holds the time of that arrival, and the ready_at for which it is valid.
-    local ready_at = task[F.ready_at] or task[F.created_at]
+    local ready_at = digits(task[F.ready_at])
     local valid_for, since = string.match(task[F.queued_since] or '', '^(%d+) (%d+)$')
-    set_field(command, F.ready_at, now_digits)
+    set_field(command, F.ready_at, now)
     set_field(command, F.queued_since, now_digits .. ' ' .. (valid_for == ready_at and since or ready_at))
     enqueue(task[F.queue], task[F.priority], task[F.slot], task[F.seq], task.id)
     if by == 'undelivered' then give_turn_back(task[F.queue], task[F.priority], task[F.slot]) end
@@ -75,12 +74,12 @@ local function release(task, by, delay_ms)
     index_expiration(task)
   else
     if state == 'dead' then
-      add_error(command, task, (tonumber(task[F.attempts]) or 0) + 1, ARGV[10] .. cjson.encode(task[F.worker] or '') .. ARGV[11])
+      add_error(command, task, task[F.attempts] + 1, ARGV[10] .. cjson.encode(task[F.worker]) .. ARGV[11])
     end
     set_field(command, F.finished_at, now)
     finish_task(task, state, state == 'dead' and ARGV[5] or ARGV[6])
   end
-  writes[#writes + 1] = command
+  write_task(task, command)
   transition(task, 'leased', state)
   return { 'released', state, run_at or '' }
 end

@@ -13,7 +13,7 @@ local answer = open_call()
 if answer then return answer end
 
 local RETRYABLE = { dead = true, cancelled = true, expired = true }
-local RETRY_FIELDS = { F.error_count, F.expires_in_ms, F.dedupe_digest }
+local RETRY_FIELDS = { F.expires_in_ms, F.dedupe_digest }
 for i, name in ipairs(HOLDER_FIELDS) do table.insert(RETRY_FIELDS, i, name) end
 
 local function retry_task(task)
@@ -37,17 +37,16 @@ local function retry_task(task)
     state, expired = 'expired', expired + 1
   end
   local seq = next_counter('seq')
-  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.run_at, '', F.dedupe_until, '',
-    F.successor, '', F.predecessor, '', F.replaces, '',
-    F.uncounted, task[F.acquired] or 0, F.error_count, tonumber(task[F.error_count]) or task[F.attempts] or 0 }
+  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.finished_at, 0, F.run_at, '',
+    F.dedupe_until, '', F.successor, '', F.predecessor, '', F.replaces, '', F.uncounted, task[F.acquired] }
   local expires_in_ms = task[F.expires_in_ms]
   if expires_in_ms and expires_in_ms ~= '' then
     task[F.expires_at] = now + tonumber(expires_in_ms)
     set_field(command, F.expires_at, task[F.expires_at])
     index_expiration(task)
   end
-  writes[#writes + 1] = command
-  write_last('HDEL', task.key, F.cancel_requested, F.finished_at, F.completion_watched)
+  write_task(task, command)
+  write_last('HDEL', task.key, F.cancel_requested, F.completion_watched)
   zset_remove(base .. 'ended:' .. queue .. ':' .. state, task.id)
   zset_remove(base .. 'retention', task.id)
   enqueue(queue, task[F.priority], task[F.slot], seq, task.id)

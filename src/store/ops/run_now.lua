@@ -26,7 +26,7 @@ local function run_now(task)
   end
   local seq = next_counter('seq')
   zset_remove(base .. 'scheduled:' .. queue, task.id)
-  write('HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.run_at, now)
+  write_task(task, { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.run_at, now })
   enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
   transition(task, state, 'ready')
   return { 'run' }

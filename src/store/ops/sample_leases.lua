@@ -1,6 +1,6 @@
 --[[ sample_leases: counts the leases of each worker, once in 5 s for all servers.
 
-KEYS    due, leased:<queue>, task:<id>, lease_samples
+KEYS    due, leased:<queue>, lease_samples
 ARGV[5] max_queues  read
 ARGV[6] max_leases  read
 ARGV[7] samples     kept
@@ -25,11 +25,10 @@ for _, queue in ipairs(call('ZRANGE', base .. 'due', 0, ARGV[5] - 1)) do
   if leases_left == 0 then break end
   -- Leases that cannot be read count as none.
   for _, id in ipairs(redis.pcall('ZRANGE', base .. 'leased:' .. queue, 0, leases_left - 1)) do
-    local state, worker, leased_at, lease_until =
-      unpack(redis.pcall('HMGET', base .. 'task:' .. id, F.state, F.worker, F.leased_at, F.lease_until))
-    leased_at, lease_until = tonumber(leased_at), tonumber(lease_until)
-    local is_held = state == 'leased' and worker and leased_at and lease_until and leased_at <= held_since and lease_until > held_since
-    if is_held then leases_of[worker] = (leases_of[worker] or 0) + 1 end
+    local task = try_task(id, {})
+    if task and task[F.state] == 'leased' and task[F.leased_at] <= held_since and task[F.lease_until] > held_since then
+      leases_of[task[F.worker]] = (leases_of[task[F.worker]] or 0) + 1
+    end
     leases_left = leases_left - 1
   end
 end

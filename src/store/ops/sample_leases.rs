@@ -7,7 +7,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "sample_leases", []);
+pub(super) static SCRIPT: Script = script!(write "sample_leases", ["task"]);
 
 /// Maximum of queues read in a sample.
 const MAX_QUEUES: i64 = 500;

@@ -5,9 +5,9 @@ KEYS    task:<id>, queues, expirations
 ARGV[5] within_ms   how far from now run_at may be
 ARGV[6] retain_ms   how long an expired task without its own retention is kept
 ARGV[7] known       '1': a task with one of these ids may be stored
-ARGV[8] count       of tasks; then for each: id, queue, priority, slot; options: 0, or 6 and then delay_ms, run_at or '',
-                    expires_in_ms or '', digest of its dedupe key or '', mode, window_ms or ''; number of fields, then field
-                    and value of each
+ARGV[8] count       of tasks; then for each: id, queue, priority, slot, max_attempts, options of its fields (see task.lua);
+                    options: 0, or 6 and then delay_ms, run_at or '', expires_in_ms or '', digest of its dedupe key or '',
+                    mode, window_ms or ''; number of fields, then field and value of each
 RETURNS {'created', state, now, run_at | '', expires_at | ''} | {'created_after', now, expires_at | '', id of the task whose end
         it waits for} | {'already_stored'} | {'existing', id} | {'replaced', id} | {'too_far'} | {'past_expiry'}, for each
         task; after these the number of tasks with this dedupe key that had expired, if any
@@ -51,15 +51,16 @@ end
 
 local function create(task)
   local options, queue, state = task.options, task[F.queue], 'ready'
-  task[F.seq] = digits(next_counter('seq'))
+  local seq = next_counter('seq')
   if options.run_at then
     state = 'scheduled'
     schedule(task, options.run_at)
   else
-    enqueue(queue, task[F.priority], task[F.slot], task[F.seq], task.id)
+    enqueue(queue, task[F.priority], task[F.slot], digits(seq), task.id)
   end
-  local command = { 'HSET', task.key, F.state, state, F.queue, queue, F.slot, task[F.slot], F.priority, task[F.priority],
-    F.seq, task[F.seq], F.created_at, now_digits, unpack(ARGV, task.fields_from, task.fields_to) }
+  local placement = struct.pack(L.placement.format, L.placement.version, task[F.priority], task[F.slot], task[F.max_attempts], 0, task[F.options],
+    now, now, seq) .. queue
+  local command = { 'HSET', task.key, F.state, state, F.placement, placement, unpack(ARGV, task.fields_from, task.fields_to) }
   if options ~= NO_OPTIONS then set_options(command, task, options) end
   writes[#writes + 1] = command
   -- A queue is listed before it counts a task.
@@ -85,10 +86,10 @@ end
 
 local tasks, keys, queues, at = {}, {}, {}, 9
 for i = 1, tonumber(ARGV[8]) do
-  local id, queue, options = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4])
-  local from = at + 6 + options
+  local id, queue, options = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 6])
+  local from = at + 8 + options
   local task = { id = id, key = base .. 'task:' .. id, [F.queue] = queue, [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
-    [F.seq] = false, options = NO_OPTIONS, options_at = options > 0 and at + 5,
+    [F.max_attempts] = ARGV[at + 4], [F.options] = ARGV[at + 5], options = NO_OPTIONS, options_at = options > 0 and at + 7,
     fields_from = from, fields_to = from + 2 * ARGV[from - 1] - 1 }
   at = task.fields_to + 1
   touched[task.key] = true

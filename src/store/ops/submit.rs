@@ -12,7 +12,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,7 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
     call.push_usize(usize::from(tasks.iter().any(|task| task.may_be_stored))).push_usize(tasks.len());
     for task in tasks {
         call.push(task.id.as_bytes()).push(task.queue.as_str()).push_int(task.priority).push_int(task.slot.number());
+        call.push_int(task.max_attempts).push_int(record::field_options(task));
         push_options(&mut call, task);
         let fields = record::submitted_fields(task)?;
         call.push_usize(fields.len());

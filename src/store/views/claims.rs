@@ -7,9 +7,10 @@ use crate::domain::claim_id::ClaimId;
 use crate::domain::id::TaskId;
 use crate::domain::task::ClaimedTask;
 use crate::store::error::{Result, if_readable};
-use crate::store::record::{TaskHash, fields};
+use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, read_list};
 use crate::store::shard::{Shard, Store};
+use crate::store::task_hash::TaskHash;
 
 /// Returns the tasks of all shards that are leased under this claim id, with their tokens; `None` if all of them were
 /// claimed from other queues.

@@ -10,11 +10,13 @@ use crate::domain::token::Token;
 use crate::store::error::{Result, if_readable};
 use crate::store::opaque::decode_document;
 use crate::store::record::fields;
-use crate::store::redis::reply::{parse_int, read_list};
 use crate::store::shard::Shard;
+use crate::store::task_hash::TaskHash;
 
 /// The number of tasks read together, payloads included.
 const TASKS_PER_READ: usize = 16;
+const WAIT_FIELDS: [&str; 2] = [fields::PLACEMENT, fields::LEASE];
+const DETAIL_FIELDS: [&str; 3] = [fields::PLACEMENT, fields::LEASE, fields::DOCUMENT];
 
 /// The time for which a task was ready before its last lease.
 #[derive(Clone, Debug)]
@@ -50,15 +52,10 @@ pub struct LeaseDetails {
 pub async fn ready_waits(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<ReadyWait>>> {
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
-            fields::LEASE_TOKEN,
-            fields::CREATED_AT,
-            fields::READY_AT,
-            fields::LEASED_AT,
-        ]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&WAIT_FIELDS);
     }
-    let replies = shard.send_pipeline(&pipeline).await?.into_iter();
-    replies.map(|reply| Ok(if_readable(decode_ready_wait(reply))?.flatten())).collect()
+    let replies = ids.iter().zip(shard.send_pipeline(&pipeline).await?);
+    replies.map(|(id, reply)| Ok(if_readable(decode_ready_wait(*id, reply))?.flatten())).collect()
 }
 
 /// Returns the last lease of each task of one shard. `None`: there is no such task, or it was never leased.
@@ -67,60 +64,37 @@ pub async fn lease_details(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<L
     for chunk in ids.chunks(TASKS_PER_READ) {
         let mut pipeline = pipe();
         for id in chunk {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
-                fields::LEASE_TOKEN,
-                fields::LEASED_AT,
-                fields::LEASE_UNTIL,
-                fields::WORKER,
-                fields::ATTEMPTS,
-                fields::QUEUE,
-                fields::DOCUMENT,
-            ]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&DETAIL_FIELDS);
         }
-        for reply in shard.send_pipeline(&pipeline).await? {
-            found.push(if_readable(decode_lease_details(reply))?.flatten());
+        for (id, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
+            found.push(if_readable(decode_lease_details(*id, reply))?.flatten());
         }
     }
     Ok(found)
 }
 
-/// Returns the fields of a reply one by one. A missing field is empty.
-fn field_reader(reply: Value) -> Result<impl FnMut() -> Vec<u8>> {
-    let mut fields = read_list(reply)?;
-    Ok(move || match fields.next() {
-        Some(Value::BulkString(bytes)) => bytes,
-        _ => Vec::new(),
-    })
-}
-
 /// Decodes one reply.
-pub(in crate::store) fn decode_ready_wait(reply: Value) -> Result<Option<ReadyWait>> {
-    let mut next = field_reader(reply)?;
-    let lease = Token::from_bytes(&next());
-    let (created, ready, begun) = (parse_int(&next()), parse_int(&next()), parse_int(&next()));
+pub(in crate::store) fn decode_ready_wait(id: TaskId, reply: Value) -> Result<Option<ReadyWait>> {
+    let Some(task) = TaskHash::parse_named(id, &WAIT_FIELDS, reply)? else { return Ok(None) };
+    let time = |name| task.int(name).map(TimestampMs);
     let read =
-        || Some(ReadyWait { lease: lease?, ready_at: TimestampMs(ready.or(created)?), begun: TimestampMs(begun?) });
+        || Some(ReadyWait { lease: task.lease()?, ready_at: time(fields::READY_AT)?, begun: time(fields::LEASED_AT)? });
     Ok(read())
 }
 
 /// Decodes one reply.
-pub(in crate::store) fn decode_lease_details(reply: Value) -> Result<Option<LeaseDetails>> {
-    let mut next = field_reader(reply)?;
-    let lease = Token::from_bytes(&next());
-    let (begun, until) = (parse_int(&next()), parse_int(&next()));
-    let worker = String::from_utf8_lossy(&next()).into_owned();
-    let attempts = parse_int(&next()).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-    let queue = std::str::from_utf8(&next()).ok().and_then(QueueName::parse);
-    let document = decode_document(&next());
+pub(in crate::store) fn decode_lease_details(id: TaskId, reply: Value) -> Result<Option<LeaseDetails>> {
+    let Some(task) = TaskHash::parse_named(id, &DETAIL_FIELDS, reply)? else { return Ok(None) };
+    let time = |name| task.int(name).map(TimestampMs);
     let read = || {
         Some(LeaseDetails {
-            lease: lease?,
-            begun: TimestampMs(begun?),
-            lease_until: TimestampMs(until?),
-            worker,
-            attempt: attempts.saturating_add(1),
-            queue: queue?,
-            labels: document?.0,
+            lease: task.lease()?,
+            begun: time(fields::LEASED_AT)?,
+            lease_until: time(fields::LEASE_UNTIL)?,
+            worker: task.worker(),
+            attempt: task.attempts().saturating_add(1),
+            queue: task.queue().ok()?,
+            labels: decode_document(task.bytes(fields::DOCUMENT)?)?.0,
         })
     };
     Ok(read())

@@ -15,9 +15,10 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Result, if_readable};
 use crate::store::record::fields;
-use crate::store::redis::reply::{ReplyReader, bytes, int, parse_int, read_list, text};
+use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::{Shard, Store};
+use crate::store::task_hash::TaskHash;
 
 /// A queue with its counts.
 #[derive(Clone, Debug)]
@@ -90,18 +91,17 @@ async fn read_part(shard: &Shard, name: &QueueName) -> Result<ShardPart> {
     Ok(ShardPart { is_known, settings, counts, oldest_ready_age_ms, is_unreadable })
 }
 
-/// Returns the time since which a task has had its queue position, from its ready_at, created_at, queued_since and
-/// expires_at. `None`: the task has expired, or has no such time.
-fn queued_since(fields: ReplyReader, now: TimestampMs) -> Option<i64> {
-    let mut fields = fields.map(|value| bytes(value).unwrap_or_default());
-    let [ready, created, released, expires_at] = [(); 4].map(|()| fields.next().unwrap_or_default());
-    if parse_int(&expires_at).is_some_and(|expires_at| expires_at <= now.0) {
+const POSITION_FIELDS: [&str; 3] = [fields::PLACEMENT, fields::QUEUED_SINCE, fields::EXPIRES_AT];
+
+/// Returns the time since which a task has had its queue position. `None`: the task has expired, or has no such time.
+fn queued_since(task: &TaskHash, now: TimestampMs) -> Option<i64> {
+    if task.int(fields::EXPIRES_AT).is_some_and(|expires_at| expires_at <= now.0) {
         return None;
     }
-    let mut parts = released.splitn(2, |&byte| byte == b' ');
-    let is_current = parts.next() == Some(&*ready);
-    let since = parts.next().filter(|_| is_current);
-    parse_int(since.unwrap_or(&ready)).or_else(|| parse_int(&created))
+    let ready_at = task.int(fields::READY_AT)?;
+    let released = task.text(fields::QUEUED_SINCE).and_then(|released| released.split_once(' '));
+    let since = released.filter(|(valid_for, _)| valid_for.parse() == Ok(ready_at));
+    Some(since.and_then(|(_, since)| since.parse().ok()).unwrap_or(ready_at))
 }
 
 /// Slot queues that are searched behind an expired first task, and the tasks searched in each.
@@ -152,21 +152,17 @@ async fn first_queued_since(
         found.push(None);
         for id in if_readable(read_list(list))?.into_iter().flatten() {
             if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
-                owners.push(index);
-                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&[
-                    fields::READY_AT,
-                    fields::CREATED_AT,
-                    fields::QUEUED_SINCE,
-                    fields::EXPIRES_AT,
-                ]);
+                owners.push((index, id));
+                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&POSITION_FIELDS);
             }
         }
     }
     if owners.is_empty() {
         return Ok(found);
     }
-    for (index, reply) in owners.into_iter().zip(shard.send_pipeline(&times).await?) {
-        let since = if_readable(read_list(reply))?.and_then(|fields| queued_since(fields, now));
+    for ((index, id), reply) in owners.into_iter().zip(shard.send_pipeline(&times).await?) {
+        let task = if_readable(TaskHash::parse_named(id, &POSITION_FIELDS, reply))?.flatten();
+        let since = task.and_then(|task| queued_since(&task, now));
         if let Some(first @ None) = found.get_mut(index) {
             *first = since;
         }

@@ -14,9 +14,10 @@ use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::{Result, if_readable};
 use crate::store::opaque::decode_backoff;
-use crate::store::record::{TaskHash, fields};
-use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
+use crate::store::record::fields;
+use crate::store::redis::reply::{int, read_list, text};
 use crate::store::shard::{Shard, Store};
+use crate::store::task_hash::TaskHash;
 
 /// Returns the task as it is by Redis' clock. `None`: there is no such task.
 pub async fn task(store: &Store, id: TaskId) -> Result<Option<Task>> {
@@ -125,31 +126,21 @@ pub async fn lease_states(shard: &Shard, ids: &[TaskId]) -> Result<Vec<Option<Le
     }
     let mut pipeline = pipe();
     for id in ids {
-        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[
-            fields::STATE,
-            fields::LEASE_TOKEN,
-            fields::WORKER,
-            fields::BACKOFF,
-            fields::ATTEMPTS,
-        ]);
+        pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&LEASE_STATE_FIELDS);
     }
-    shard.send_pipeline(&pipeline).await?.into_iter().map(decode_lease_state).collect()
+    let replies = shard.send_pipeline(&pipeline).await?;
+    ids.iter().zip(replies).map(|(id, reply)| decode_lease_state(*id, reply)).collect()
 }
 
-pub(in crate::store) fn decode_lease_state(reply: Value) -> Result<Option<LeaseState>> {
-    let mut fields = read_list(reply)?;
-    let mut next = || match fields.value()? {
-        Value::Nil => Ok(None),
-        other => bytes(other).map(Some),
-    };
-    if next()?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(LeaseState {
-        lease: next()?.and_then(|lease| Token::from_bytes(&lease)),
-        worker: next()?.map(|worker| String::from_utf8_lossy(&worker).into_owned()).unwrap_or_default(),
-        backoff: next()?.map(|policy| decode_backoff(&policy)).unwrap_or_default(),
-        attempts: next()?.and_then(|count| u32::try_from(parse_int(&count)?).ok()).unwrap_or(0),
+const LEASE_STATE_FIELDS: [&str; 3] = [fields::PLACEMENT, fields::LEASE, fields::BACKOFF];
+
+pub(in crate::store) fn decode_lease_state(id: TaskId, reply: Value) -> Result<Option<LeaseState>> {
+    let task = TaskHash::parse_named(id, &LEASE_STATE_FIELDS, reply)?;
+    Ok(task.map(|task| LeaseState {
+        lease: task.lease(),
+        worker: task.worker(),
+        backoff: task.bytes(fields::BACKOFF).map(decode_backoff).unwrap_or_default(),
+        attempts: task.attempts(),
     }))
 }
 

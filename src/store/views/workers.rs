@@ -14,9 +14,11 @@ use crate::store::error::{Result, if_readable};
 use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, decode_msgpack, int, parse_int, read_list, text};
 use crate::store::shard::{Shard, Store};
+use crate::store::task_hash::TaskHash;
 
 /// The number of records read together.
 const RECORDS_PER_READ: usize = 500;
+const HELD_FIELDS: [&str; 2] = [fields::STATE, fields::LEASE];
 /// The limits of a search for held leases: queues of a shard, and leases in all.
 const MAX_QUEUES: usize = 1000;
 const MAX_LEASES: usize = 10_000;
@@ -192,16 +194,14 @@ async fn add_held_tasks(
     for page in leased.chunks(RECORDS_PER_READ) {
         let mut pipeline = pipe();
         for (id, _) in page {
-            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&[fields::STATE, fields::WORKER]);
+            pipeline.cmd("HMGET").arg(shard.keys.task(id)).arg(&HELD_FIELDS);
         }
         for ((id, until), reply) in page.iter().zip(shard.send_pipeline(&pipeline).await?) {
-            let Some(mut fields) = if_readable(read_list(reply))? else { continue };
-            let (state, worker) = (fields.value()?, fields.value()?);
-            let Value::BulkString(worker) = worker else { continue };
-            let worker = String::from_utf8_lossy(&worker);
-            if matches!(state, Value::BulkString(state) if state == b"leased") && names.contains(&*worker) {
+            let Some(task) = if_readable(TaskHash::parse_named(*id, &HELD_FIELDS, reply))?.flatten() else { continue };
+            let worker = task.worker();
+            if task.text(fields::STATE) == Some("leased") && names.contains(&*worker) {
                 let holding = HeldTask { id: *id, queue: queue.clone(), lease_until: *until };
-                found.entry(worker.into_owned()).or_default().push(holding);
+                found.entry(worker).or_default().push(holding);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::metrics::metrics;
 use crate::support::{Fixture, report, text};
 
 /// Ways to make a task unreadable.
-const DAMAGES: [Damage; 4] = [Damage::String, Damage::List, Damage::NoSlot, Damage::NoNumber];
+const DAMAGES: [Damage; 4] = [Damage::String, Damage::List, Damage::NoPlacement, Damage::ShortRecord];
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {
@@ -20,14 +20,14 @@ enum Damage {
     String,
     /// The key is a list.
     List,
-    /// A field is missing.
-    NoSlot,
-    /// Fields are no numbers.
-    NoNumber,
+    /// A record is missing.
+    NoPlacement,
+    /// Records are too short, and a number is none.
+    ShortRecord,
     /// The document is missing.
     NoDocument,
-    /// Times are no numbers.
-    NoTimes,
+    /// A record is of a later version.
+    OtherVersion,
 }
 
 /// The store, and the shard of tasks with key `k`.
@@ -60,12 +60,12 @@ impl Place {
                 ask(cmd("DEL").arg(&key)).await;
                 ask(cmd("RPUSH").arg(&key).arg("x")).await;
             }
-            Damage::NoSlot => ask(cmd("HDEL").arg(&key).arg(fields::SLOT)).await,
+            Damage::NoPlacement => ask(cmd("HDEL").arg(&key).arg(fields::PLACEMENT)).await,
             Damage::NoDocument => ask(cmd("HDEL").arg(&key).arg(fields::DOCUMENT)).await,
-            Damage::NoTimes => ask(cmd("HSET").arg(&key).arg(fields::CREATED_AT).arg("x")).await,
-            Damage::NoNumber => {
-                for field in [fields::SEQ, fields::MAX_ATTEMPTS, fields::PRIORITY, fields::RETAIN_MS] {
-                    ask(cmd("HSET").arg(&key).arg(field).arg("x")).await;
+            Damage::OtherVersion => ask(cmd("HSET").arg(&key).arg(fields::PLACEMENT).arg("x".repeat(64))).await,
+            Damage::ShortRecord => {
+                for field in [fields::PLACEMENT, fields::LEASE, fields::ENDING, fields::RETAIN_MS] {
+                    ask(cmd("HSET").arg(&key).arg(field).arg("\x01x")).await;
                 }
             }
         }
@@ -200,7 +200,7 @@ async fn queue_with_an_unreadable_key_stops_no_upkeep_of_other_queues() {
 
 #[tokio::test]
 async fn unreadable_task_is_passed_over_by_claims() {
-    for damage in [Damage::String, Damage::List, Damage::NoDocument, Damage::NoTimes] {
+    for damage in [Damage::String, Damage::List, Damage::NoDocument, Damage::OtherVersion] {
         let fixture = Fixture::start().await;
         let place = Place::of(&fixture).await;
         let broken = submit(&fixture, "q", json!({})).await;

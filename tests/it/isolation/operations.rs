@@ -66,8 +66,14 @@ async fn more_unreadable_tasks_than_a_claim_examines_block_no_other() {
 
 #[tokio::test]
 async fn unreadable_task_holds_no_dedupe_key() {
-    for damage in [Damage::String, Damage::List, Damage::NoSlot, Damage::NoNumber, Damage::NoDocument, Damage::NoTimes]
-    {
+    for damage in [
+        Damage::String,
+        Damage::List,
+        Damage::NoPlacement,
+        Damage::ShortRecord,
+        Damage::NoDocument,
+        Damage::OtherVersion,
+    ] {
         let fixture = Fixture::start().await;
         let place = Place::of(&fixture).await;
         for mode in ["keep", "replace", "debounce", "after"] {

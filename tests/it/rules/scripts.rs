@@ -190,7 +190,7 @@ fn stored_field_names_are_in_their_table_alone() {
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let code = match name(&path).ends_with("record.rs") {
-            true => code.split_once("\n}\n\nfn priority_in_range").expect("the table").1,
+            true => code.split_once("\n}\n\npub(super) fn priority_in_range").expect("the table").1,
             false => code,
         };
         let found: Vec<String> = letters(code, '"').into_iter().filter(|one| stored.contains(one.as_str())).collect();

@@ -4,19 +4,18 @@
 -- Reads ARGV[5..6]: retain_ms of dead tasks, of cancelled and expired ones.
 --
 -- defines: ATTEMPT_FIELDS, fail_attempt
--- needs: prelude, clock, transaction, events, wheel, waiting, finish_task, end_lease, replaced, errors
-local ATTEMPT_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.attempts, F.max_attempts, F.expires_at, F.lease_token,
-  F.lease_until, F.leased_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
+-- needs: prelude, clock, transaction, task, events, wheel, waiting, finish_task, end_lease, replaced, errors
+local ATTEMPT_FIELDS = { F.expires_at, F.claim_digest, F.dedupe_digest, F.cancel_requested, F.completion_watched, F.retain_ms,
   F.error_count, F.successor }
 local dead_retain_ms, other_retain_ms = ARGV[5], ARGV[6]
 
 -- Returns the task's next state, and when it runs, if later. `wait_ms` nil: no further attempt.
 local function fail_attempt(task, verb, report, wait_ms)
-  local attempt = (tonumber(task[F.attempts]) or 0) + 1
+  local attempt = task[F.attempts] + 1
   local state, run_at = 'ready', nil
   if task[F.cancel_requested] then
     state = 'cancelled'
-  elseif not wait_ms or is_replaced(task) or attempt >= tonumber(task[F.max_attempts]) then
+  elseif not wait_ms or is_replaced(task) or attempt >= task[F.max_attempts] then
     state = 'dead'
   elseif (tonumber(task[F.expires_at]) or now + 1) <= now then
     state = 'expired'
@@ -39,7 +38,7 @@ local function fail_attempt(task, verb, report, wait_ms)
     set_field(command, F.finished_at, now)
     finish_task(task, state, state == 'dead' and dead_retain_ms or other_retain_ms)
   end
-  writes[#writes + 1] = command
+  write_task(task, command)
   transition(task, 'leased', state)
   return state, run_at
 end

@@ -12,7 +12,7 @@ new_counters.lease_ends = lease_ends
 local function end_lease(task, verb, state, run_at)
   local queue = task[F.queue]
   local ended_at = verb == 'expire' and task[F.lease_until] or now
-  local ends, held_ms = lease_ends[queue], ended_at - (task[F.leased_at] or now)
+  local ends, held_ms = lease_ends[queue], ended_at - task[F.leased_at]
   if not ends then
     ends = { 0, 0, 0, 0, 0, 0 }
     lease_ends[queue] = ends
@@ -22,8 +22,8 @@ local function end_lease(task, verb, state, run_at)
   if held_ms > 0 then ends[5] = ends[5] + held_ms end
   if state == 'ready' or state == 'scheduled' then ends[6] = ends[6] + 1 end
   zset_remove(base .. 'leased:' .. queue, task.id)
-  local claim = task[F.claim_digest]
-  if claim and claim ~= '' then write_last('SREM', base .. 'claim:' .. string.sub(claim, 1, 16), task.id) end
-  return F.ended_lease_token, task[F.lease_token],
-    F.ended_lease_reply, verb .. ' ' .. state .. ' ' .. (run_at and digits(run_at) or '')
+  if task[F.has_claim] == 1 then
+    write_last('SREM', base .. 'claim:' .. string.sub(task[F.claim_digest] or '', 1, 16), task.id)
+  end
+  return F.ended_lease_token, task[F.lease_token], F.ended_by, verb, F.ended_state, state, F.ended_run_at, run_at or 0
 end

@@ -7,10 +7,9 @@
 local max_errors, max_error_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 -- Adds an error to the fields of `command`. Old errors that exceed the bytes are emptied by the same write: a stopped
--- script loses no error for nothing. The task brings its attempts and error_count; a task that an earlier release wrote
--- has as many errors as attempts.
+-- script loses no error for nothing.
 local function add_error(command, task, attempt, report)
-  local number = (tonumber(task[F.error_count]) or tonumber(task[F.attempts]) or 0) + 1
+  local number = (tonumber(task[F.error_count]) or 0) + 1
   local error, names = digits(now) .. ' ' .. attempt .. ' ' .. report, {}
   set_field(command, F.error_count, number)
   set_field(command, F.error .. number % max_errors, error)

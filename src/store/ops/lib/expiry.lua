@@ -1,7 +1,7 @@
 -- expiry: the expiry of tasks. A task that waits past its time of expiry has expired, whether or not upkeep has ended it.
 --
 -- defines: has_expired, expire
--- needs: clock, transaction, events, stop_waiting, finish_task
+-- needs: clock, transaction, task, events, stop_waiting, finish_task
 
 -- Returns whether the task waits, and its time of expiry has passed.
 local function has_expired(task)
@@ -14,7 +14,7 @@ end
 local function expire(task, retain_ms)
   local state = task[F.state]
   stop_waiting(task)
-  write('HSET', task.key, F.state, 'expired', F.finished_at, task[F.expires_at])
+  write_task(task, { 'HSET', task.key, F.state, 'expired', F.finished_at, tonumber(task[F.expires_at]) })
   finish_task(task, 'expired', retain_ms, task[F.expires_at])
   transition(task, state, 'expired')
 end

@@ -3,12 +3,10 @@
 -- defines: HOLDER_FIELDS, find_holder, ends_with_lease, expired_holders
 -- needs: clock, transaction, dedupe, free_dedupe, stop_waiting, expiry
 local HOLDS_KEY = { ready = true, scheduled = true, leased = true }
-local HOLDER_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.run_at, F.expires_at, F.completion_watched, F.retain_ms,
-  F.attempts, F.max_attempts, F.acquired, F.lease_until, F.cancel_requested, F.ended_lease_reply, F.dedupe_until, F.successor,
-  F.predecessor, F.start_at, F.created_at, F.ready_at }
--- Its numbers, and those that may be missing.
-local HOLDER_NUMBERS = { F.slot, F.priority, F.seq, F.created_at, F.max_attempts }
-local HOLDER_TIMES = { F.run_at, F.expires_at, F.lease_until, F.retain_ms, F.attempts, F.acquired, F.ready_at, F.start_at }
+local HOLDER_FIELDS = { F.run_at, F.expires_at, F.completion_watched, F.retain_ms, F.cancel_requested, F.dedupe_until, F.successor,
+  F.predecessor, F.start_at }
+-- Its numbers that may be missing.
+local HOLDER_NUMBERS = { F.run_at, F.expires_at, F.retain_ms, F.start_at }
 -- Tasks that this call has found expired.
 local expired_holders = 0
 
@@ -22,11 +20,9 @@ end
 -- Returns a task with the fields of a holder; nil if there is none, or if it cannot be read. Such a task does not run.
 local function load_holder(id)
   if (tonumber(redis.pcall('HSTRLEN', base .. 'task:' .. id, F.document)) or 0) == 0 then return nil end
-  local task = load_task(id, HOLDER_FIELDS)
+  local task = try_task(id, HOLDER_FIELDS)
+  if not task then return nil end
   for _, name in ipairs(HOLDER_NUMBERS) do
-    if not tonumber(task[name] or '') then return nil end
-  end
-  for _, name in ipairs(HOLDER_TIMES) do
     if task[name] and task[name] ~= '' and not tonumber(task[name]) then return nil end
   end
   return task
@@ -61,7 +57,7 @@ end
 
 -- Returns whether the leased task ends with its lease, unless a completion is accepted before.
 local function ends_with_lease(task)
-  local is_last = tonumber(task[F.attempts] or 0) + 1 >= tonumber(task[F.max_attempts])
+  local is_last = task[F.attempts] + 1 >= task[F.max_attempts]
     or (tonumber(task[F.expires_at]) or now + 1) <= now
-  return task[F.cancel_requested] or (is_last and tonumber(task[F.lease_until]) <= now)
+  return task[F.cancel_requested] or (is_last and task[F.lease_until] <= now)
 end

@@ -4,7 +4,7 @@
 -- that cannot be read are left alone until it is set aside.
 --
 -- defines: check_invariants, default_retain_ms
--- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, records, wheel,
+-- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, records, task, wheel,
 --   dedupe
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, scheduled:<queue>, leased:<queue>, expirations,
 --   ended:<queue>:<state>, retention, idempotency:<digest>, claim:<digest>, settings:<queue>, settings_index
@@ -12,11 +12,10 @@ local ENDED = { completed = true, dead = true, cancelled = true, expired = true 
 -- The field that is a task's score in the index of its state.
 local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_until, completed = F.finished_at,
   dead = F.finished_at, cancelled = F.finished_at, expired = F.finished_at }
-local CHECKED_FIELDS = { F.state, F.queue, F.slot, F.priority, F.seq, F.expires_at, F.run_at, F.lease_until, F.finished_at,
-  F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested, F.created_at, F.ready_at, F.attempts,
-  F.max_attempts, F.acquired, F.leased_at, F.lease_ms, F.lease_token, F.successor, F.predecessor, F.start_at }
+local CHECKED_FIELDS = { F.expires_at, F.run_at, F.claim_digest, F.dedupe_digest, F.dedupe_until, F.retain_ms, F.cancel_requested,
+  F.successor, F.predecessor, F.start_at }
 -- Numbers that may be missing, but not anything else.
-local OPTIONAL_NUMBERS = { F.expires_at, F.retain_ms, F.ready_at, F.attempts, F.max_attempts, F.acquired, F.leased_at, F.lease_ms }
+local OPTIONAL_NUMBERS = { F.expires_at, F.retain_ms }
 -- Limits of the sums of one script.
 local MAX_SLOTS, MAX_QUEUES = 16384, 4096
 -- State -> how long an ended task without its own retention is kept; set by scripts that repair.
@@ -26,25 +25,22 @@ local UNREADABLE, known_tasks, checks = {}, {}, {}
 accepts_unreadable = true
 
 local function is_readable(task)
-  local slot, priority = tonumber(task[F.slot]), tonumber(task[F.priority])
-  if not slot or slot >= 16384 or not priority or priority > 9 or not task[F.queue] then return false end
+  if task[F.slot] >= 16384 or task[F.priority] > 9 or task[F.queue] == '' then return false end
   for _, name in ipairs(OPTIONAL_NUMBERS) do
     if task[name] and not tonumber(task[name]) then return false end
   end
-  if task[F.state] == 'leased' and (#(task[F.lease_token] or '') ~= 16 or not task[F.max_attempts]) then return false end
-  return tonumber(task[F.created_at]) and tonumber(task[F.seq]) and SCORE_FIELD[task[F.state]]
-    and tonumber(task[SCORE_FIELD[task[F.state]]])
+  return SCORE_FIELD[task[F.state]] and tonumber(task[SCORE_FIELD[task[F.state]]])
 end
 
 -- Returns the task without its empty fields; false if there is none, UNREADABLE if it cannot be read.
 local function find_task(id)
   if known_tasks[id] ~= nil then return known_tasks[id] end
-  local task = { id = id, key = base .. 'task:' .. id }
-  local values = redis.pcall('HMGET', task.key, unpack(CHECKED_FIELDS))
-  for i, name in ipairs(CHECKED_FIELDS) do
-    if values[i] and values[i] ~= '' then task[name] = values[i] end
+  local task = try_task(id, CHECKED_FIELDS)
+  if task then
+    for _, name in ipairs(CHECKED_FIELDS) do task[name] = task[name] ~= '' and task[name] or nil end
+    if task[F.finished_at] == 0 then task[F.finished_at] = nil end
   end
-  if values.err or not is_readable(task) then task = call('EXISTS', task.key) == 1 and UNREADABLE end
+  if not task or not is_readable(task) then task = call('EXISTS', base .. 'task:' .. id) == 1 and UNREADABLE end
   known_tasks[id] = task
   return task
 end
@@ -68,7 +64,7 @@ local function expected_score(task, kind, rest)
   elseif kind == 'retention' then
     return ENDED[state] and task[F.finished_at] + (tonumber(task[F.retain_ms]) or default_retain_ms[state] or 0) or nil, true
   elseif kind == 'claim' then
-    return state == 'leased' and string.sub(task[F.claim_digest] or '', 1, 16) == rest and 0 or nil, true
+    return state == 'leased' and task[F.has_claim] == 1 and string.sub(task[F.claim_digest] or '', 1, 16) == rest and 0 or nil, true
   end
 end
 
@@ -116,12 +112,11 @@ end
 function checks.stale_end_fields(flag, id)
   local task = find_task(id)
   if not task or task == UNREADABLE or ENDED[task[F.state]] then return end
-  local stale = {}
-  if task[F.finished_at] then stale[1] = F.finished_at end
-  if task[F.cancel_requested] and is_waiting(task) then stale[#stale + 1] = F.cancel_requested end
-  if #stale == 0 then return end
+  local has_stale_request = task[F.cancel_requested] and is_waiting(task)
+  if not task[F.finished_at] and not has_stale_request then return end
   flag('state is ' .. task[F.state] .. ', but fields of an ended task are set', 'removed')
-  write_last('HDEL', task.key, unpack(stale))
+  if task[F.finished_at] then write_task(task, { 'HSET', task.key, F.finished_at, 0 }) end
+  if has_stale_request then write_last('HDEL', task.key, F.cancel_requested) end
 end
 
 -- A task that waits for another's end waits for one that has not ended, and that names it.

@@ -3,7 +3,7 @@
 --
 -- The calls of one caller never overlap, so its last call is enough to remember.
 --
--- defines: open_call, open_with_tasks
+-- defines: open_call
 -- needs: prelude, clock, records, transaction
 -- keys: callers
 
@@ -33,19 +33,4 @@ local function open_call(queues)
     for i = 1, #queues do raw_records[queues[i]] = call_values[first + i] end
   end
   if after_open then after_open() end
-end
-
--- Loads `count` tasks by the ids at ARGV[from], ARGV[from + step], …, and opens the call with their queues. Returns the tasks,
--- false for each that does not exist, and what open_call returns.
-local function open_with_tasks(count, from, step, names)
-  local tasks, queues = {}, {}
-  for i = 1, count do
-    local task = load_task(ARGV[from + (i - 1) * step], names) or false
-    local queue = task and task[F.queue]
-    if queue and raw_records[queue] == nil then
-      raw_records[queue], queues[#queues + 1] = false, queue
-    end
-    tasks[i] = task
-  end
-  return tasks, open_call(queues)
 end

@@ -16,10 +16,7 @@ local function lease_end(task, lease_until, set_at)
     touched[base .. 'outages'] = true
   end
   if #outages == 0 then return lease_until, now end
-  if not set_at then
-    local leased_at, last_set_at = unpack(call('HMGET', task.key, F.leased_at, F.lease_set_at))
-    set_at = math.max(tonumber(leased_at) or 0, tonumber(last_set_at) or 0)
-  end
+  set_at = set_at or math.max(task[F.leased_at], task[F.lease_set_at])
   for _, outage in ipairs(outages) do
     local from, ended = string.match(outage, '^(%d+) (%d+)$')
     from, ended = math.max(tonumber(from), set_at), tonumber(ended)

@@ -3,7 +3,7 @@
 -- defines: WAITING_FIELDS, stop_waiting
 -- needs: transaction, wheel
 -- keys: scheduled:<queue>, expirations
-local WAITING_FIELDS = { F.state, F.queue, F.slot, F.priority, F.expires_at, F.dedupe_digest, F.completion_watched, F.retain_ms }
+local WAITING_FIELDS = { F.expires_at, F.dedupe_digest, F.completion_watched, F.retain_ms }
 
 -- Takes the task out of the indexes of waiting tasks. Returns false if it does not wait.
 local function stop_waiting(task)

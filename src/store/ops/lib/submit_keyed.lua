@@ -25,10 +25,10 @@ end
 -- Gives the waiting task `old` the content of `new`, with no attempts used. Its time starts again with debounce, and if it
 -- waits for the retry of its old content; a successor's with each mode but replace.
 local function replace(old, new)
-  local options, queue, slot, was, priority = new.options, old[F.queue], old[F.slot], old[F.state], new[F.priority]
+  local options, queue, slot, was, priority = new.options, old[F.queue], old[F.slot], old[F.state], tonumber(new[F.priority])
   local is_successor, due = (old[F.predecessor] or '') ~= '', nil
-  local waits_until = string.match(old[F.ended_lease_reply] or '', '^%a+ scheduled (%d+)$')
-  local restarts = options.mode == 'debounce' or (was == 'scheduled' and tonumber(waits_until) == tonumber(old[F.run_at]))
+  local waits_for_retry = was == 'scheduled' and old[F.ended_state] == 'scheduled' and old[F.ended_run_at] == tonumber(old[F.run_at])
+  local restarts = options.mode == 'debounce' or waits_for_retry
   if is_successor then
     due = options.mode == 'replace' and tonumber(old[F.start_at])
   else
@@ -36,9 +36,10 @@ local function replace(old, new)
   end
   -- It would expire before the time that it keeps.
   if due and options.expires_at and due >= options.expires_at then return { 'past_expiry' } end
-  local command = { 'HSET', old.key, F.priority, priority, F.expires_at, options.expires_at or '', F.expires_in_ms,
+  local command = { 'HSET', old.key, F.priority, priority, F.max_attempts, new[F.max_attempts], F.options,
+    bit.bor(old[F.options], new[F.options]), F.expires_at, options.expires_at or '', F.expires_in_ms,
     options.expires_at and options.expires_in_ms or '', F.dedupe_until, options.until_ms or '', F.attempts, 0,
-    F.uncounted, old[F.acquired] or 0, F.progress, '' }
+    F.uncounted, old[F.acquired], F.progress, '' }
   for i = new.fields_from, new.fields_to do command[#command + 1] = ARGV[i] end
   if options.expires_at then
     zset_add(base .. 'expirations', options.expires_at, old.id)
@@ -48,7 +49,7 @@ local function replace(old, new)
   if is_successor then
     if options.mode ~= 'replace' then set_field(command, F.start_at, options.run_at or '') end
     if REPLACES[options.mode] then set_field(command, F.replaces, '1') end
-    writes[#writes + 1] = command
+    write_task(old, command)
     return { 'replaced', old.id }
   end
   write('SET', options.dedupe_key, old.id .. (options.until_ms or ''))
@@ -64,16 +65,16 @@ local function replace(old, new)
     schedule(old, options.run_at)
   elseif restarts then
     -- Ready from now on, behind the tasks that are ready.
-    seq = digits(next_counter('seq'))
+    seq = next_counter('seq')
     set_field(command, F.seq, seq)
-    set_field(command, F.ready_at, now_digits)
+    set_field(command, F.ready_at, now)
   end
   if state == 'ready' and (is_moved or restarts) then enqueue(queue, priority, slot, seq, old.id) end
   if state ~= was then
     set_field(command, F.state, state)
     transition(old, was, state)
   end
-  writes[#writes + 1] = command
+  write_task(old, command)
   return { 'replaced', old.id }
 end
 

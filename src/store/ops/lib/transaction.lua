@@ -7,10 +7,10 @@
 -- Fragments register functions: those in `before_commit` may stage writes; `after_commit`, if it is set, stages messages.
 -- A script pays for each function and table it defines, so fragments define few, and `commit` is one long function.
 --
--- defines: before_commit, after_commit, stage_records; set_field, zset_add, zset_remove, write, write_last, notify, read_task,
---   load_task, commit; touched, writes, removals
+-- defines: before_commit, after_commit, stage_records; set_field, zset_add, zset_remove, write, write_last, notify, commit;
+--   touched, writes, removals
 -- needs: prelude, clock; records, which sets stage_records
--- keys: task:<id>, callers
+-- keys: callers
 local before_commit, after_commit, stage_records = {}, nil, nil
 local zset_adds, removals, writes, last_writes, messages = {}, {}, {}, {}, {}
 -- Keys that the script has read; the others are read before the first write.
@@ -110,27 +110,4 @@ local function commit(reply, remembered)
   -- The end of the second key names the database and the data set of a channel.
   for i = 1, #messages, 2 do redis.pcall('SPUBLISH', base .. messages[i] .. string.sub(KEYS[2], #base + 13), messages[i + 1]) end
   return packed
-end
-
--- Returns a task's fields in the order of `names`, false for an absent one; nil if there is no such task. `names[1]` is
--- F.state. A call may name a task once: writes are staged, so a second read would not see the first change.
-local function read_task(key, names)
-  if touched[key] then error('TWICE one task in a call') end
-  touched[key] = true
-  local values = call('HMGET', key, unpack(names))
-  return values[1] and values or nil
-end
-
--- Returns the same by name, with the task's id and key.
-local function load_task(id, names)
-  local key = base .. 'task:' .. id
-  local values = read_task(key, names)
-  if not values then return nil end
-  -- Allocated with room for the usual fields: a table that grows is laid out again each time.
-  local task = { id = id, key = key, [F.state] = values[1], [F.queue] = false, [F.slot] = false, [F.priority] = false,
-    [F.seq] = false, [F.expires_at] = false, [F.lease_token] = false, [F.lease_until] = false, [F.leased_at] = false,
-    [F.claim_digest] = false, [F.dedupe_digest] = false, [F.completion_watched] = false, [F.retain_ms] = false,
-    [F.cancel_requested] = false }
-  for i = 2, #names do task[names[i]] = values[i] end
-  return task
 end

@@ -15,22 +15,19 @@
 --
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: CLAIM_FIELDS and the index of each, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable,
+-- defines: the index of each field, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable,
 --   has_set_back
 -- needs: prelude, clock, transaction, records
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>
 local TURNS, FIRST_PAGE, NEXT_PAGES, MAX_EXAMINED = 2 ^ 49, 16, 64, 500
-local CLAIM_FIELDS = { F.state, F.expires_at, F.document, F.progress, F.attempts, F.max_attempts, F.created_at, F.ready_at,
-  F.max_run_ms, F.acquired, F.claim_digest }
 -- A task is an array here: with a hundred tasks a call, tables by name are a tenth of the cost.
-local STATE, EXPIRES_AT, DOCUMENT, PROGRESS, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT, READY_AT, MAX_RUN_MS, ACQUIRED, CLAIM_DIGEST =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local STATE, DOCUMENT, SLOT, PRIORITY, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT, READY_AT, LEASE, EXPIRES_AT, PROGRESS, MAX_RUN_MS =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
--- Tasks that cannot be read: {index of the queue, id}; times by their digits, which cost much to read; whether entries move
--- behind all others.
-local unreadable, times, has_set_back = {}, {}, false
+-- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
+local unreadable, has_set_back = {}, false
 -- Added to the scores of entries that cannot be handed out: more than any seq.
 local SET_BACK = 2 ^ 52
 
@@ -76,7 +73,7 @@ local function current_entry(queue)
   if rear and (not member or priority < rear.priority) then return rear, true end
   if not member then return nil end
   if not queue.current or queue.current.member ~= member then
-    queue.current = { member = member, priority = priority, slot = string.sub(member, 3), key = queue.slots .. member, ids = {},
+    queue.current = { member = member, priority = priority, key = queue.slots .. member, ids = {},
       id_at = 1, read = 0, taken = { 'ZREM', queue.slots .. member }, is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
   end
   return queue.current, false
@@ -114,17 +111,21 @@ end
 local function read_claimable(key)
   if touched[key] then error('TWICE one task in a call') end
   touched[key] = true
-  local task = redis.pcall('HMGET', key, unpack(CLAIM_FIELDS))
-  if task.err then return nil, true end
-  if not task[STATE] then return nil, false end
-  local ready_at = task[READY_AT] or task[CREATED_AT]
-  if ready_at and not times[ready_at] then times[ready_at] = tonumber(ready_at) end
-  task[READY_AT] = ready_at and times[ready_at]
-  if task[DOCUMENT] and task[READY_AT] and (not task[ACQUIRED] or tonumber(task[ACQUIRED])) then return task end
-  return nil, task[STATE] == 'ready'
+  local state, document, placement, lease = unpack(redis.pcall('HMGET', key, F.state, F.document, F.placement, F.lease))
+  if not state then return nil, state == nil end
+  if not document or not placement or #placement <= L.placement.bytes or string.byte(placement) ~= L.placement.version
+    or (lease and (#lease < L.lease.bytes or string.byte(lease) ~= L.lease.version)) then
+    return nil, state == 'ready'
+  end
+  local _, priority, slot, max_attempts, attempts, options, created_at, ready_at = struct.unpack(L.placement.format, placement)
+  local task = { state, document, slot, priority, attempts, max_attempts, created_at, ready_at, lease, false, false, false }
+  if lease or options % 2 == 1 then
+    task[EXPIRES_AT], task[PROGRESS], task[MAX_RUN_MS] = unpack(call('HMGET', key, F.expires_at, F.progress, F.max_run_ms))
+  end
+  return task
 end
 
--- Takes the next task off the queue's wheel: returns its entry, id, key and fields; nil if the queue is empty or a limit
+-- Takes the next task off the queue's wheel: returns its id, key and fields; nil if the queue is empty or a limit
 -- of the call is reached.
 local function next_task(queue)
   while not is_full do
@@ -163,7 +164,7 @@ local function next_task(queue)
           entry.id_at, entry.is_served = entry.id_at + 1, true
           entry.taken[#entry.taken + 1] = id
           advance(queue, entry, is_from_rear)
-          return entry, id, key, task
+          return id, key, task
         end
       end
     end
