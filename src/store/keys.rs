@@ -87,7 +87,11 @@ pub const PATTERNS: &[KeyPattern] = &[
     ),
     key("settings_copy:<queue>", KeyType::Hash, "the shard's copy of the settings: version, paused; apply_settings"),
     key("queues", KeyType::Zset, "names of the shard's queues, score 0; submit, apply_settings, remove_queue"),
-    key("meta", KeyType::Hash, "first shard: shards, id of the data set, has_markers; the first start"),
+    key(
+        "meta",
+        KeyType::Hash,
+        "first shard: shards, id of the data set, version of its layout, has_markers; the first start",
+    ),
     key(
         "dataset",
         KeyType::Hash,

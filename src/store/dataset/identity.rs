@@ -10,6 +10,9 @@ use crate::store::keys::{Keys, tags};
 use crate::store::redis::client::Client;
 use crate::store::redis::reply::{int, read_list, text};
 
+/// The version of the layout of all keys and records. A release reads and writes one.
+const LAYOUT: i64 = 2;
+
 /// The identity of a data set. It never changes.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -49,6 +52,12 @@ pub enum DatasetError {
         /// The configured number.
         configured: u16,
     },
+    /// Another release wrote the data set.
+    #[error(
+        "this data set has layout {0} of its records, and this release reads and writes layout {LAYOUT} only. Nothing was \
+         changed. Let the release that wrote it finish its tasks, or use another --prefix or another Redis"
+    )]
+    OtherLayout(i64),
     /// Redis gave no usable reply.
     #[error(transparent)]
     Store(#[from] Error),
@@ -58,7 +67,8 @@ pub enum DatasetError {
 /// is four times the number of masters, rounded up to a power of two, at least 16.
 ///
 /// # Errors
-/// [`DatasetError::ShardCountMismatch`] if the data set has another number of shards.
+/// [`DatasetError::ShardCountMismatch`] if the data set has another number of shards, and
+/// [`DatasetError::OtherLayout`] if another release wrote it.
 pub async fn open_or_create(
     client: &Client,
     prefix: &str,
@@ -74,8 +84,10 @@ pub async fn open_or_create(
         None => default_shard_count(client).await?,
     };
     let mut pipeline = pipe();
-    pipeline.cmd("HSETNX").arg(&meta).arg("shards").arg(proposed.count());
+    // The number of shards comes last: with it, the data set exists.
+    pipeline.cmd("HSETNX").arg(&meta).arg("layout").arg(LAYOUT);
     pipeline.cmd("HSETNX").arg(&meta).arg("id").arg(format!("{:032x}", rand::random::<u128>()));
+    pipeline.cmd("HSETNX").arg(&meta).arg("shards").arg(proposed.count());
     client.send_pipeline(&pipeline).await?;
     let dataset = load(client, prefix).await?.ok_or_else(|| Error::Unexpected("the meta key is missing".into()))?;
     check_shard_count(dataset, configured)
@@ -91,16 +103,19 @@ fn check_shard_count(dataset: Dataset, configured: Option<Shards>) -> std::resul
 }
 
 /// Whether the data set was lost: callers have left records, but there is no data set.
-pub async fn is_missing(client: &Client, prefix: &str) -> Result<bool> {
+pub async fn is_missing(client: &Client, prefix: &str) -> std::result::Result<bool, DatasetError> {
     let callers = int(client.send(cmd("EXISTS").arg(first_shard_keys(prefix).callers())).await?)?;
     Ok(callers > 0 && load(client, prefix).await?.is_none())
 }
 
 /// Returns the data set under this prefix. `None`: no server has started with it yet.
-pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
-    let mut fields = read_list(
-        client.send(cmd("HMGET").arg(first_shard_keys(prefix).meta()).arg(&["shards", "id", "has_markers"])).await?,
-    )?;
+///
+/// # Errors
+/// [`DatasetError::OtherLayout`] if another release wrote it.
+pub async fn load(client: &Client, prefix: &str) -> std::result::Result<Option<Dataset>, DatasetError> {
+    let mut command = cmd("HMGET");
+    command.arg(first_shard_keys(prefix).meta()).arg(&["shards", "id", "has_markers", "layout"]);
+    let mut fields = read_list(client.send(&command).await?)?;
     let count = match fields.value()? {
         Value::Nil => return Ok(None),
         count => int(count)?,
@@ -109,7 +124,16 @@ pub async fn load(client: &Client, prefix: &str) -> Result<Option<Dataset>> {
     let shards =
         shards.ok_or_else(|| Error::Unexpected(format!("invalid number of shards in the meta key: {count}")))?;
     let id = fields.text()?;
-    Ok(Some(Dataset { shards, id, has_markers: fields.value()? != Value::Nil }))
+    let has_markers = fields.value()? != Value::Nil;
+    // Releases with the first layout wrote no version.
+    let layout = match fields.value()? {
+        Value::Nil => 1,
+        layout => int(layout)?,
+    };
+    if layout != LAYOUT {
+        return Err(DatasetError::OtherLayout(layout));
+    }
+    Ok(Some(Dataset { shards, id, has_markers }))
 }
 
 /// Returns the keys of the first shard of any data set with this prefix.
