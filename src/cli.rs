@@ -50,7 +50,10 @@ enum Command {
     /// Start the server (default)
     Serve(ConfigArgs),
     /// Check a Redis and its data set, and report defects
+    #[command(args_conflicts_with_subcommands = true)]
     Doctor {
+        #[command(subcommand)]
+        command: Option<Box<DoctorCommand>>,
         #[command(flatten)]
         settings: ConfigArgs,
         #[command(flatten)]
@@ -58,6 +61,17 @@ enum Command {
     },
     /// Exit with 0 if the server answers /readyz with 200
     Healthcheck(ConfigArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum DoctorCommand {
+    /// Print what is stored of a task, with the meaning of each value
+    Show {
+        /// Id of the task
+        task: String,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +110,13 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => run_command(settings.read_raw().and_then(otel::resolve), serve),
-        Command::Doctor { settings, options } => run_command(settings.resolve(), |config| doctor::run(config, options)),
+        Command::Doctor { command: None, settings, options } => {
+            run_command(settings.resolve(), |config| doctor::run(config, options))
+        }
+        Command::Doctor { command: Some(command), .. } => {
+            let DoctorCommand::Show { task, settings } = *command;
+            run_command(settings.resolve(), |config| doctor::show(config, task))
+        }
         Command::Healthcheck(settings) => run_command(settings.resolve(), healthcheck),
     };
     // Before the error: it comes last.
@@ -123,11 +143,10 @@ fn with_defaults(command: clap::Command) -> clap::Command {
         let shown = if default.is_empty() { "empty" } else { &default };
         argument.help(format!("{help} [default: {shown}]"))
     };
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let command = names
-        .into_iter()
-        .fold(command, |command, name| command.mut_subcommand(name, |command| command.mut_args(&describe)));
-    command.mut_args(&describe)
+    fn describe_all(command: clap::Command, describe: &impl Fn(Arg) -> Arg) -> clap::Command {
+        command.mut_subcommands(|command| describe_all(command, describe)).mut_args(describe)
+    }
+    describe_all(command, &describe)
 }
 
 /// Makes a panic in any thread or task end the process, with a last line in the log. A server without one of its loops would

@@ -12,6 +12,7 @@ use clap::Args;
 use super::signals::Signals;
 use crate::app;
 use crate::config::Config;
+use crate::domain::id::TaskId;
 use crate::store::audit::{AuditReport, Finding, RepairEvent, audit, check_callers, repair, set_callers_aside};
 use crate::store::dataset::identity::{Dataset, is_missing, load, open_or_create};
 use crate::store::dataset::loss_detector;
@@ -19,6 +20,7 @@ use crate::store::error::DataLoss;
 use crate::store::ops;
 use crate::store::redis::config::RedisConfig;
 use crate::store::redis::preflight;
+use crate::store::views::stored_task::{StoredValue, stored_task};
 use crate::store::{Client, Shard, Store};
 
 /// Changes that the doctor may make.
@@ -56,6 +58,43 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
         _ => print_line!("{problem_count} defects"),
     }
     Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what is stored of a task. Exits with failure if there is no such task.
+pub(super) async fn show(config: Config, task: String) -> anyhow::Result<ExitCode> {
+    let id = TaskId::parse(&task).with_context(|| format!("{task} is not the id of a task"))?;
+    let mut signals = Signals::listen().context("installing signal handlers failed")?;
+    let (redis_config, embedded) = tokio::select! {
+        opened = app::redis_for_inspection(&config) => opened?,
+        () = signals.any() => anyhow::bail!("interrupted"),
+    };
+    let values = tokio::select! {
+        values = stored_values(&config, redis_config, id) => values,
+        () = signals.any() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    let Some(values) = values? else {
+        print_line!("no task {id} is stored");
+        return Ok(ExitCode::FAILURE);
+    };
+    for StoredValue { name, value, meaning } in values {
+        print_line!("{name:26} {value:46} {meaning}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stored_values(
+    config: &Config,
+    redis_config: RedisConfig,
+    id: TaskId,
+) -> anyhow::Result<Option<Vec<StoredValue>>> {
+    let client = Arc::new(Client::connect(redis_config, ops::ALL).await.context("connecting to Redis failed")?);
+    let dataset = load(&client, &config.prefix).await?;
+    let dataset = dataset.with_context(|| format!("there is no data set with the prefix {}", config.prefix))?;
+    let store = Store::new(client, dataset.shards, &dataset.id, &config.prefix);
+    Ok(stored_task(store.shard_for_task(&id), id).await?)
 }
 
 /// Prints defects and repairs. Returns the number of defects that remain.

@@ -11,7 +11,7 @@ use crate::support::records::raise;
 
 fn doctor(fixture: &Fixture, arguments: &[&str]) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotwheel"));
-    command.args(["doctor", "--redis-url", &fixture.redis.url]).args(arguments);
+    command.arg("doctor").args(arguments).args(["--redis-url", &fixture.redis.url]);
     let output = command.env_remove("SLOTWHEEL_CONFIG").stdin(Stdio::null()).output().expect("the binary");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output, said)
@@ -100,5 +100,46 @@ async fn callers_of_another_type_are_named_and_set_aside_by_repair() {
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     fixture.submit("q", json!(2)).await;
     fixture.claim_one("q").await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn stored_task_is_shown_with_the_meaning_of_each_value() {
+    let fixture = Fixture::start().await;
+    let task =
+        fixture.submit_with(json!({"queue": "mail", "payload": {"a": 1}, "priority": 7, "max_attempts": 3})).await;
+    let claimed = fixture.claim_one("mail").await;
+    let store = fixture.store().await;
+    let id = slotwheel::domain::id::TaskId::parse(crate::support::text(&task["id"])).unwrap();
+    let key = store.shard_for_task(&id).keys.task(&id);
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg("zz").arg("of a later release")).await;
+
+    let (output, said) = doctor(&fixture, &["show", crate::support::text(&task["id"])]);
+    assert!(output.status.success(), "{said}");
+    let value = |name: &str| {
+        let line = said
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name))
+            .unwrap_or_else(|| panic!("{name} in {said}"));
+        line[name.len()..].trim().to_owned()
+    };
+    assert!(value("S").starts_with("leased "), "{said}");
+    assert!(
+        value("placement.priority").starts_with("7 ") && value("placement.max_attempts").starts_with("3 "),
+        "{said}"
+    );
+    assert!(value("placement.queue").starts_with("mail "), "{said}");
+    let created_at = format!("({})", crate::support::text(&claimed["created_at"]));
+    assert!(value("placement.created_at").contains(&created_at), "{said}");
+    assert!(value("lease.lease_token").starts_with(crate::support::text(&claimed["lease"])), "{said}");
+    assert!(value("zz").contains("a later release"), "{said}");
+
+    fixture.redis.ask::<()>(cmd("HSET").arg(&key).arg(slotwheel::store::record::fields::LEASE).arg("x")).await;
+    let (output, said) = doctor(&fixture, &["show", crate::support::text(&task["id"])]);
+    assert!(output.status.success() && said.contains("unreadable"), "{said}");
+    fixture.redis.ask::<()>(cmd("DEL").arg(&key)).await;
+    let (output, said) = doctor(&fixture, &["show", crate::support::text(&task["id"])]);
+    assert!(!output.status.success() && said.contains("no task"), "{said}");
+    slotwheel::store::audit::repair(&store, |_| {}).await.expect("a repair");
     fixture.end().await;
 }

@@ -11,6 +11,7 @@ pub mod queue_records;
 pub mod queue_stats;
 pub mod queues;
 pub mod stats;
+pub mod stored_task;
 pub mod tasks;
 pub mod verify_invariants;
 pub mod workers;
