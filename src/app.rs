@@ -81,15 +81,17 @@ async fn serve(
         forward_wakeups(store.clone(), dispatch.clone(), upkeep.clone()),
     ));
     let server_state = ServerState::new(&config.limits, ShutdownTokens::new(stop, closing), api::render_rejection);
-    let router = api::router(Api {
+    let routes = api::route_table();
+    let api = Api {
         dispatch: dispatch.clone(),
         upkeep,
         durability: config.durability,
         server: server_state.clone(),
-        request_metrics: Arc::new(RequestMetrics::new(&api::route_table())),
+        request_metrics: Arc::new(RequestMetrics::new(&routes)),
         started_at,
         status_cache: Arc::default(),
-    });
+    };
+    let router = Arc::new(api::Router::new(api, routes));
     let address = listener.local_addr()?;
     tracing::info!(
         %address,

@@ -1,9 +1,10 @@
 //! Extractors: query parameters, path parameters, headers, wait times.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -37,17 +38,25 @@ pub(super) struct PathId(pub(super) TaskId);
 #[derive(Clone, Debug)]
 pub(super) struct PathQueue(pub(super) QueueName);
 
-async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let not_found = || Problem::new(Code::RouteNotFound, "the path is malformed");
-    let parameters = RawPathParams::from_request_parts(parts, state).await.map_err(|_| not_found())?;
-    parameters.iter().next().map(|(_, value)| value.to_owned()).ok_or_else(not_found)
+/// The parameter in the path, still in percent encoding. The router adds it to the extensions of a request.
+#[derive(Clone, Debug)]
+pub(super) struct PathParameter(pub(super) String);
+
+impl PathParameter {
+    fn decode(parts: &Parts) -> Result<Cow<'_, str>, Problem> {
+        let decoded = parts
+            .extensions
+            .get::<PathParameter>()
+            .and_then(|PathParameter(value)| percent_encoding::percent_decode_str(value).decode_utf8().ok());
+        decoded.ok_or_else(|| Problem::new(Code::RouteNotFound, "the path is malformed"))
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path_parameter(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let text = PathParameter::decode(parts)?;
         let invalid = || Problem::at(":id", Code::InvalidId, "id must be the UUID of a task");
         TaskId::parse(&text).map(PathId).ok_or_else(invalid)
     }
@@ -56,8 +65,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 impl<S: Send + Sync> FromRequestParts<S> for PathQueue {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path_parameter(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let text = PathParameter::decode(parts)?;
         QueueName::parse(&text).map(PathQueue).ok_or_else(|| Problem::invalid_queue(":queue"))
     }
 }

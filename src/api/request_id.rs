@@ -4,15 +4,9 @@
 //! The id is a task-local value, not a span: a span that a log at `info` formats would cost each request more than its
 //! id.
 
-use std::task::{Context, Poll};
-
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
-use axum::response::Response;
-use futures_util::TryFutureExt as _;
-use futures_util::future::MapOk;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Serialize, Serializer};
 use tokio::task::futures::TaskLocalFuture;
-use tower::{Layer, Service};
 
 /// The header of the id.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,6 +25,11 @@ impl RequestId {
     /// Returns the id of the request that the current code serves, if any.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Returns the id of a request with these headers.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        RequestId::from_headers(headers).unwrap_or_else(RequestId::generate)
     }
 
     /// Generates a random id.
@@ -55,6 +54,11 @@ impl RequestId {
         CURRENT.sync_scope(self.clone(), operation)
     }
 
+    /// Runs `future` with this id as the current one. The id can be taken back from the future returned.
+    pub(super) fn scope_future<F: Future>(self, future: F) -> TaskLocalFuture<RequestId, F> {
+        CURRENT.scope(self, future)
+    }
+
     /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
@@ -70,53 +74,6 @@ impl Serialize for RequestId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
-}
-
-/// The layer that gives requests their ids.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestIdLayer;
-
-/// A service whose requests have ids.
-#[derive(Clone, Debug)]
-pub(super) struct RequestIdService<S>(S);
-
-impl<S> Layer<S> for RequestIdLayer {
-    type Service = RequestIdService<S>;
-
-    fn layer(&self, inner: S) -> RequestIdService<S> {
-        RequestIdService(inner)
-    }
-}
-
-impl<S, B> Service<Request<B>> for RequestIdService<S>
-where
-    S: Service<Request<B>, Response = Response>,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = TaskLocalFuture<RequestId, MapOk<S::Future, fn(Response) -> Response>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let id = RequestId::from_headers(request.headers()).unwrap_or_else(RequestId::generate);
-        let response = id.scope(|| {
-            tracing::debug!(method = %request.method(), path = request.uri().path(), "request received");
-            self.0.call(request)
-        });
-        CURRENT.scope(id, response.map_ok(finish_response as fn(Response) -> Response))
-    }
-}
-
-/// Adds the id to the response. It runs in the scope of the request.
-fn finish_response(mut response: Response) -> Response {
-    tracing::debug!(status = response.status().as_u16(), "response ready");
-    if let Some(id) = RequestId::current() {
-        response.headers_mut().insert(HEADER, id.into_header());
-    }
-    response
 }
 
 #[cfg(test)]

@@ -1,19 +1,11 @@
-//! Counts and times requests by method, route and status: a layer around the router.
+//! Counts and times requests by method, route and status.
 //!
-//! All series are created at start, one for each method of each route, and looked up by the route's template. So a
-//! request takes no lock, allocates nothing and cannot create a label value.
+//! All series are created at start, one for each method of each route, and the router knows their indexes. So a request
+//! takes no lock, allocates nothing and cannot create a label value.
 
-use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::extract::MatchedPath;
-use axum::http::{Method, Request, Response};
-use axum::routing::MethodRouter;
-use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use axum::http::{Method, Response};
 
 use crate::metrics::{Counter, Histogram, LATENCY_BUCKETS, POLL_BUCKETS};
 
@@ -71,40 +63,38 @@ impl Series {
 #[derive(Debug)]
 pub struct RequestMetrics {
     series: Vec<Series>,
-    /// By route: the index of each method's series. The last entry, `None`, is for all other methods.
-    routes: HashMap<&'static str, Vec<(Option<Method>, usize)>>,
 }
 
 impl RequestMetrics {
+    /// The index of the series of requests that match no route.
+    pub(super) const UNMATCHED: usize = 0;
+
     /// Creates the series of a router with these routes.
-    pub fn new<S>(routes: &[(Method, &'static str, MethodRouter<S>)]) -> Self {
-        let unmatched = Series::new(OTHER_METHOD, UNMATCHED_ROUTE, false);
-        let mut metrics = RequestMetrics { series: vec![unmatched], routes: HashMap::new() };
+    pub fn new<E>(routes: &[(Method, &'static str, E)]) -> Self {
+        let mut series = vec![Series::new(OTHER_METHOD, UNMATCHED_ROUTE, false)];
         for (method, route, _) in routes {
-            let Some(name) = method_name(method) else { continue };
-            metrics.add_series(Some(method.clone()), name, route);
+            series.push(Series::new(method_name(method), route, true));
             // The router answers HEAD as GET without a body.
             if *method == Method::GET {
-                metrics.add_series(Some(Method::HEAD), "HEAD", route);
+                series.push(Series::new(method_name(&Method::HEAD), route, false));
+            }
+            if !series.iter().any(|series| series.route == *route && series.method == OTHER_METHOD) {
+                series.push(Series::new(OTHER_METHOD, route, false));
             }
         }
-        for route in metrics.routes.keys().copied().collect::<Vec<_>>() {
-            metrics.add_series(None, OTHER_METHOD, route);
-        }
-        metrics
+        RequestMetrics { series }
     }
 
-    fn add_series(&mut self, method: Option<Method>, name: &'static str, route: &'static str) {
-        self.routes.entry(route).or_default().push((method, self.series.len()));
-        let is_declared = name != OTHER_METHOD && name != "HEAD";
-        self.series.push(Series::new(name, route, is_declared));
+    /// Returns the index of the series of a method of a route; `None`: of all methods that the route does not have.
+    pub(super) fn series_index(&self, method: Option<&Method>, route: &str) -> usize {
+        let name = method.map_or(OTHER_METHOD, method_name);
+        let position = self.series.iter().position(|series| series.route == route && series.method == name);
+        position.unwrap_or(Self::UNMATCHED)
     }
 
-    fn series_index(&self, method: &Method, route: Option<&str>) -> usize {
-        let methods = route.and_then(|route| self.routes.get(route));
-        let found = methods
-            .and_then(|methods| methods.iter().find(|(known, _)| known.as_ref().is_none_or(|known| known == method)));
-        found.map_or(0, |(_, index)| *index)
+    /// Starts the timer of a request that the series with this index counts.
+    pub(super) fn start(&self, index: usize) -> RequestTimer<'_> {
+        RequestTimer { series: self.series.get(index), started_at: Instant::now(), is_answered: false }
     }
 
     pub(super) fn series(&self) -> &[Series] {
@@ -112,17 +102,17 @@ impl RequestMetrics {
     }
 }
 
-/// The label of a method that a route can have.
-fn method_name(method: &Method) -> Option<&'static str> {
-    [
-        (Method::GET, "GET"),
-        (Method::POST, "POST"),
-        (Method::PUT, "PUT"),
-        (Method::PATCH, "PATCH"),
-        (Method::DELETE, "DELETE"),
-    ]
-    .into_iter()
-    .find_map(|(known, name)| (known == *method).then_some(name))
+/// The label of a method.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => OTHER_METHOD,
+    }
 }
 
 /// Marks a response to a long poll.
@@ -134,83 +124,18 @@ pub(super) fn mark_long_poll<B>(response: &mut Response<B>) {
     response.extensions_mut().insert(IsLongPoll);
 }
 
-/// The layer that counts and times requests.
-#[derive(Clone, Debug)]
-pub(super) struct RequestMetricsLayer(pub(super) Arc<RequestMetrics>);
-
-impl<S> Layer<S> for RequestMetricsLayer {
-    type Service = RequestMetricsService<S>;
-
-    fn layer(&self, inner: S) -> RequestMetricsService<S> {
-        RequestMetricsService { inner, metrics: self.0.clone() }
-    }
-}
-
-/// A service whose requests are counted and timed.
-#[derive(Clone, Debug)]
-pub(super) struct RequestMetricsService<S> {
-    inner: S,
-    metrics: Arc<RequestMetrics>,
-}
-
-impl<S, A, B> Service<Request<A>> for RequestMetricsService<S>
-where
-    S: Service<Request<A>, Response = Response<B>>,
-{
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
-        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let index = self.metrics.series_index(request.method(), route);
-        let timer =
-            RequestTimer { metrics: self.metrics.clone(), index, started_at: Instant::now(), is_answered: false };
-        ResponseFuture { inner: self.inner.call(request), timer }
-    }
-}
-
-pin_project! {
-    /// The future of a response, with the timer of its request.
-    pub(super) struct ResponseFuture<F> {
-        #[pin]
-        inner: F,
-        timer: RequestTimer,
-    }
-}
-
-impl<F, B, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let outcome = std::task::ready!(this.inner.poll(context));
-        if let Ok(response) = &outcome {
-            this.timer.finish(response);
-        }
-        Poll::Ready(outcome)
-    }
-}
-
 /// Times a request from its head on. Dropped before a response, it counts the request as abandoned.
-struct RequestTimer {
-    metrics: Arc<RequestMetrics>,
-    index: usize,
+pub(super) struct RequestTimer<'a> {
+    series: Option<&'a Series>,
     started_at: Instant,
     is_answered: bool,
 }
 
-impl RequestTimer {
-    fn finish<B>(&mut self, response: &Response<B>) {
+impl RequestTimer<'_> {
+    /// Counts the response.
+    pub(super) fn finish<B>(mut self, response: &Response<B>) {
         self.is_answered = true;
-        let Some(series) = self.metrics.series.get(self.index) else { return };
+        let Some(series) = self.series else { return };
         let status = response.status();
         if let Some(counter) = series.statuses.get(usize::from(status.as_u16().saturating_sub(STATUSES.start))) {
             counter.inc();
@@ -225,10 +150,10 @@ impl RequestTimer {
     }
 }
 
-impl Drop for RequestTimer {
+impl Drop for RequestTimer<'_> {
     fn drop(&mut self) {
         if !self.is_answered
-            && let Some(series) = self.metrics.series.get(self.index)
+            && let Some(series) = self.series
         {
             series.abandoned.inc();
         }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Version, header};
 use axum::response::Response;
@@ -20,7 +19,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until, timeout};
-use tower::ServiceExt as _;
 
 use super::body::{RequestBody, ResponseBody};
 use super::close::lingering_close;
@@ -49,6 +47,12 @@ const H2_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// Answers requests. A clone answers those of one connection.
+pub trait Responder: Clone + Send + Sync + 'static {
+    /// Returns the response to a request.
+    fn respond(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
+}
+
 /// How a connection has ended.
 enum ConnectionEnd {
     /// By the protocol, or because the peer has gone.
@@ -58,12 +62,17 @@ enum ConnectionEnd {
 }
 
 /// Serves the connection until it ends, or the server aborts it.
-pub(super) async fn serve<S: ClientStream>(stream: S, peer: SocketAddr, router: Router, server: Arc<ServerState>) {
+pub(super) async fn serve<S: ClientStream>(
+    stream: S,
+    peer: SocketAddr,
+    responder: impl Responder,
+    server: Arc<ServerState>,
+) {
     let timeouts = ConnectionTimeouts::new(&server.limits);
     let transport = GuardedStream::new(stream, timeouts.clone(), server.limits.clone());
     let mut io = TokioIo::new(transport);
     let end = tokio::select! {
-        end = serve_protocol(&mut io, peer, router, &timeouts, &server) => end,
+        end = serve_protocol(&mut io, peer, responder, &timeouts, &server) => end,
         () = server.shutdown.aborting.cancelled() => return,
     };
     let (mut stream, head_error) = io.into_inner().into_parts();
@@ -95,7 +104,7 @@ fn final_response(server: &ServerState, end: &ConnectionEnd, head_error: Option<
 async fn serve_protocol<S: ClientStream>(
     io: &mut TokioIo<GuardedStream<S>>,
     peer: SocketAddr,
-    router: Router,
+    responder: impl Responder,
     timeouts: &Arc<ConnectionTimeouts>,
     server: &Arc<ServerState>,
 ) -> ConnectionEnd {
@@ -110,7 +119,7 @@ async fn serve_protocol<S: ClientStream>(
     };
     let service = {
         let (timeouts, server) = (timeouts.clone(), server.clone());
-        service_fn(move |request| handle(request, peer, router.clone(), timeouts.begin_request(), server.clone()))
+        service_fn(move |request| handle(request, peer, responder.clone(), timeouts.begin_request(), server.clone()))
     };
     let result = match protocol {
         Protocol::Http1 => {
@@ -212,12 +221,12 @@ async fn run_until_timeout<C: Future>(
     .await
 }
 
-/// Passes the request to the router. Closes an HTTP/1 connection after the response if too much of the request body is
+/// Has the request answered. Closes an HTTP/1 connection after the response if too much of the request body is
 /// unread, the server stops, or the connection should close.
 async fn handle(
     request: Request<Incoming>,
     peer: SocketAddr,
-    router: Router,
+    responder: impl Responder,
     guard: RequestGuard,
     server: Arc<ServerState>,
 ) -> Result<hyper::Response<ResponseBody>, Infallible> {
@@ -231,10 +240,7 @@ async fn handle(
     let fully_read = may_exceed_drain_limit.then(Arc::<AtomicBool>::default);
     let body =
         if has_body { Body::new(RequestBody::new(body, &server.limits, fully_read.clone())) } else { Body::empty() };
-    let response: Response = match router.oneshot(Request::from_parts(parts, body)).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
+    let response = responder.respond(Request::from_parts(parts, body)).await;
     let has_unread_body = fully_read.is_some_and(|fully_read| !fully_read.load(Ordering::Relaxed));
     let (mut parts, body) = response.into_parts();
     if is_http1 && (has_unread_body || server.is_stopping() || guard.is_last()) {

@@ -1,7 +1,7 @@
-//! The HTTP server: accepts connections within limits, passes requests to the router, and shuts down in order.
+//! The HTTP server: accepts connections within limits, has requests answered, and shuts down in order.
 //!
-//! Knows HTTP and sockets, but neither routes nor problem documents: the caller passes a router, and a function that
-//! renders a [`Rejection`].
+//! Knows HTTP and sockets, but neither routes nor problem documents: the caller passes a [`Responder`], and a function
+//! that renders a [`Rejection`].
 //!
 //! - `state`: the state that all connections share, and the steps of a shutdown.
 //! - `connection`: serves a connection, from its first byte to its close.
@@ -30,7 +30,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use futures_util::FutureExt as _;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +42,7 @@ use socket::Socket;
 
 pub(crate) use body::BodyTooSlow;
 pub(crate) use body_memory::MemoryPermit;
-pub use connection::Peer;
+pub use connection::{Peer, Responder};
 pub use metrics::Metrics;
 pub use rejection::{Rejection, RenderRejection};
 pub use state::{ServerState, ShutdownTokens};
@@ -59,11 +58,11 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// answer.
 const MAX_PENDING_REJECTIONS: usize = 64;
 
-/// Serves until `closing`. Then accepts no more connections, and closes those left after `shutdown_timeout`. Returns the
-/// time at which closing began.
+/// Serves until `closing`, with the responses of `responder`. Then accepts no more connections, and closes those left
+/// after `shutdown_timeout`. Returns the time at which closing began.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    responder: impl Responder,
     server: Arc<ServerState>,
     shutdown_timeout: Duration,
 ) -> Instant {
@@ -76,7 +75,7 @@ pub async fn serve(
             Ok(permit) => {
                 server.metrics.counters.connections_accepted.inc();
                 socket.configure();
-                connections.spawn(run_connection(permit, socket, peer, router.clone(), server.clone()));
+                connections.spawn(run_connection(permit, socket, peer, responder.clone(), server.clone()));
             }
             Err(rejection) => reject(socket, server.reject(rejection), &server, &pending_rejections),
         }
@@ -133,10 +132,10 @@ async fn run_connection(
     permit: ConnectionPermit,
     socket: Socket,
     peer: SocketAddr,
-    router: Router,
+    responder: impl Responder,
     server: Arc<ServerState>,
 ) {
-    connection::serve(socket, peer, router, server).await;
+    connection::serve(socket, peer, responder, server).await;
     drop(permit);
 }
 

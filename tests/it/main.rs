@@ -60,6 +60,7 @@ mod reports;
 mod resharding;
 mod retention;
 mod rolling_restart;
+mod routes;
 mod rules;
 mod script_checker;
 mod shutdown;

@@ -240,6 +240,16 @@ async fn slow_clients_do_not_delay_others() {
     fixture.end().await;
 }
 
+/// Answers each request with one word.
+#[derive(Clone)]
+struct Here;
+
+impl slotwheel::http_server::Responder for Here {
+    async fn respond(&self, _: axum::extract::Request) -> axum::response::Response {
+        axum::response::Response::new("here".into())
+    }
+}
+
 #[tokio::test]
 async fn connections_opened_and_closed_are_counted() {
     use slotwheel::http_server::{self, ServerState, ShutdownTokens};
@@ -260,8 +270,7 @@ async fn connections_opened_and_closed_are_counted() {
         ShutdownTokens::new(stop.clone(), stop.clone()),
         slotwheel::api::render_rejection,
     );
-    let router = axum::Router::new().route("/", axum::routing::get(async || "here"));
-    let serving = tokio::spawn(http_server::serve(listener, router, server.clone(), Duration::from_secs(1)));
+    let serving = tokio::spawn(http_server::serve(listener, Here, server.clone(), Duration::from_secs(1)));
 
     let mut silent = Raw::connect(address).await;
     let mut over_address_limit = Raw::connect(address).await;
