@@ -39,15 +39,15 @@ struct SubmitResult<'a> {
     problem: Option<&'a Problem>,
 }
 
-pub(super) async fn submit(Shared(api): Shared<Api>, headers: HeaderMap, body: BatchBody) -> Result<Response, Problem> {
-    if idempotency_key(&headers)?.is_some() {
+pub(super) async fn submit(Shared(api): Shared<Api>, body: BatchBody) -> Result<Response, Problem> {
+    if idempotency_key(body.headers())?.is_some() {
         let detail = "set idempotency_key in each item instead of the header";
         return Err(Problem::at("header:Idempotency-Key", Code::IdempotencyInBatch, detail));
     }
     let object = body.object_of_items()?;
     let items = object.batch_items("tasks")?;
     object.deny_unknown()?;
-    let context = TraceContext::from_headers(&headers);
+    let context = TraceContext::from_headers(body.headers());
     let mut requests = BatchResults::new();
     for (index, (item, raw)) in items.fields().zip(items.raw_json()).enumerate() {
         let checked = body.check_item(raw, &format!("/tasks/{index}"));
@@ -136,12 +136,11 @@ pub(super) async fn complete(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
     Extension(long_poll): Extension<LongPoll>,
-    headers: HeaderMap,
     body: ReportBody,
 ) -> Result<Response, Problem> {
     let CompletionBatch { items, mut completions, next } =
-        parse_completions(&body.object()?, &body.adjusted(), peer, &headers)?;
-    drop((headers, body));
+        parse_completions(&body.object()?, &body.adjusted(), peer, body.headers())?;
+    drop(body);
     let pending = completions.take_pending();
     let token_bytes: Vec<u8> = pending
         .iter()

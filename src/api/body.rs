@@ -1,9 +1,11 @@
-//! Extractors of bodies: JSON of a limited size, without defects. The body of a report may have some.
+//! Extractors of bodies: JSON of a limited size, without defects. The body of a report may have some. A body brings the
+//! headers of its request, which an extractor of their own would copy.
 
 use std::string::FromUtf8Error;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
@@ -22,6 +24,7 @@ use crate::http_server::{BodyTooSlow, MemoryPermit, Rejection, ServerState};
 /// A JSON body of at most `LIMIT` bytes. It holds its share of the memory for bodies until it is dropped.
 #[derive(Debug)]
 pub(super) struct JsonBody<const LIMIT: usize> {
+    headers: HeaderMap,
     body: BodyText,
     _permit: Option<MemoryPermit>,
 }
@@ -30,6 +33,7 @@ pub(super) struct JsonBody<const LIMIT: usize> {
 /// that it makes: a value with a defect is changed.
 #[derive(Debug)]
 pub(super) struct ReportBody {
+    headers: HeaderMap,
     body: BodyText,
     /// Whether U+FFFD took the place of bytes that are not UTF-8, or null that of `NaN`.
     has_substitutes: bool,
@@ -54,8 +58,9 @@ impl<const LIMIT: usize> FromRequest<Api> for JsonBody<LIMIT> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let (bytes, permit) = read_body(request.into_body(), LIMIT, &api.server).await?;
-        Ok(JsonBody { body: BodyText::new(text_of(bytes)?), _permit: Some(permit) })
+        let (Parts { headers, .. }, body) = request.into_parts();
+        let (bytes, permit) = read_body(body, LIMIT, &api.server).await?;
+        Ok(JsonBody { headers, body: BodyText::new(text_of(bytes)?), _permit: Some(permit) })
     }
 }
 
@@ -64,14 +69,15 @@ impl FromRequest<Api> for ReportBody {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let (bytes, mut permit) = read_body(request.into_body(), limits::MAX_BATCH_BODY_BYTES, &api.server).await?;
+        let (Parts { headers, .. }, body) = request.into_parts();
+        let (bytes, mut permit) = read_body(body, limits::MAX_BATCH_BODY_BYTES, &api.server).await?;
         let length = bytes.len();
         let report = match ReportBody::new(bytes) {
             Ok(report) => report,
             Err(bytes) if permit.reserve(2 * length) => ReportBody::with_substitutes(&bytes),
             Err(_) => return Err(api.server.reject(Rejection::BodyMemory).into()),
         };
-        Ok(ReportBody { _permit: Some(permit), ..report })
+        Ok(ReportBody { headers, _permit: Some(permit), ..report })
     }
 }
 
@@ -87,7 +93,8 @@ impl FromRequest<Api> for EmptyBody {
         let (bytes, permit) = read_body(request.into_body(), 1024, &api.server).await?;
         let text = text_of(bytes)?;
         if !matches!(text.trim(), "" | "null") {
-            JsonBody::<1024> { body: BodyText::new(text), _permit: Some(permit) }.object()?.deny_unknown()?;
+            let body = BodyText::new(text);
+            JsonBody::<1024> { headers: HeaderMap::new(), body, _permit: Some(permit) }.object()?.deny_unknown()?;
         }
         Ok(EmptyBody)
     }
@@ -110,7 +117,8 @@ impl FromRequest<Api> for OptionalBody {
             (text, None) if text.trim() == "null" => "{}".to_owned(),
             (text, None) => text,
         };
-        Ok(OptionalBody(JsonBody { body: BodyText::new(text), _permit: Some(permit) }))
+        let body = BodyText::new(text);
+        Ok(OptionalBody(JsonBody { headers: HeaderMap::new(), body, _permit: Some(permit) }))
     }
 }
 
@@ -229,7 +237,12 @@ impl<const LIMIT: usize> JsonBody<LIMIT> {
     /// Creates a body of these bytes, without a limit of memory.
     #[cfg(any(test, fuzzing, feature = "pieces"))]
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Result<Self, Problem> {
-        Ok(JsonBody { body: BodyText::new(text_of(bytes)?), _permit: None })
+        Ok(JsonBody { headers: HeaderMap::new(), body: BodyText::new(text_of(bytes)?), _permit: None })
+    }
+
+    /// Returns the headers of the request.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// Parses the body as a JSON object without defects.
@@ -270,19 +283,24 @@ impl ReportBody {
         if body.defect.is_some() && serde_json::from_str::<&RawValue>(&body.text).is_err() {
             return Err(body.text.into_bytes());
         }
-        Ok(ReportBody { body, has_substitutes: false, _permit: None })
+        Ok(ReportBody { headers: HeaderMap::new(), body, has_substitutes: false, _permit: None })
     }
 
     /// The same with U+FFFD for what is not UTF-8, and null for `NaN` and `Infinity`.
     fn with_substitutes(bytes: &[u8]) -> Self {
         let body = BodyText::new(without_non_numbers(&String::from_utf8_lossy(bytes)));
-        ReportBody { body, has_substitutes: true, _permit: None }
+        ReportBody { headers: HeaderMap::new(), body, has_substitutes: true, _permit: None }
     }
 
     /// Creates a body of these bytes, without a limit of memory.
     #[cfg(any(test, fuzzing))]
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
         ReportBody::new(bytes).unwrap_or_else(|bytes| ReportBody::with_substitutes(&bytes))
+    }
+
+    /// Returns the headers of the request.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// Parses the body as a JSON object.

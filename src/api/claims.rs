@@ -60,12 +60,11 @@ pub(super) async fn claim(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
     Extension(long_poll): Extension<LongPoll>,
-    headers: HeaderMap,
     body: SingleBody,
 ) -> Result<Response, Problem> {
-    let claim = parse_claim(&body.object()?, peer, &headers)?;
+    let claim = parse_claim(&body.object()?, peer, body.headers())?;
     // A waiting claim must not hold its request in memory: the head alone takes 8 KiB.
-    drop((headers, body));
+    drop(body);
     let delivery = claim.run(&api, &long_poll).await?;
     let bytes = response::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
     let mut response = response::delivery_response(bytes, delivery);
@@ -77,11 +76,11 @@ pub(super) async fn complete(
     Shared(api): Shared<Api>,
     Extension(peer): Extension<Peer>,
     Extension(long_poll): Extension<LongPoll>,
-    headers: HeaderMap,
     body: ReportBody,
 ) -> Result<Response, Problem> {
-    let (completion, adjusted, next) = parse_completion_and_claim(&body.object()?, body.adjusted(), peer, &headers)?;
-    drop((headers, body));
+    let (completion, adjusted, next) =
+        parse_completion_and_claim(&body.object()?, body.adjusted(), peer, body.headers())?;
+    drop(body);
     let lease_ref = completion.lease_ref.clone();
     let ended = api.dispatch.complete(vec![completion]).await.pop();
     let (state, repeated, dropped) =

@@ -40,19 +40,15 @@ pub(super) fn submitted_task(outcome: &SubmitOutcome) -> SubmittedTaskJson<'_> {
     SubmittedTaskJson { task, deduplicated: !outcome.is_created }
 }
 
-pub(super) async fn submit(
-    Shared(api): Shared<Api>,
-    headers: HeaderMap,
-    body: SingleBody,
-) -> Result<Response, Problem> {
+pub(super) async fn submit(Shared(api): Shared<Api>, body: SingleBody) -> Result<Response, Problem> {
     let object = body.object()?;
     let mut task = parse_task(&object, api.store().layout())?;
     object.deny_unknown()?;
-    if let Some(context) = TraceContext::from_headers(&headers) {
+    if let Some(context) = TraceContext::from_headers(body.headers()) {
         context.attach_to(&mut task.attributes);
     }
     let idempotency =
-        idempotency_key(&headers)?.map(|key| IdempotencyKey::new(&key, &task.queue, &canonical(body.text())));
+        idempotency_key(body.headers())?.map(|key| IdempotencyKey::new(&key, &task.queue, &canonical(body.text())));
     let outcome = api.dispatch.submit(vec![(task, idempotency)]).await.pop();
     let outcome = outcome.ok_or_else(|| Problem::new(Code::Internal, "the submit has no result"))??;
     let mut response = response::json(status(&outcome), &submitted_task(&outcome));
