@@ -36,7 +36,8 @@ pub(super) struct HeadScanner {
     /// Start of the head. Empty lines before it are not part of it.
     head_start: usize,
     line_start: usize,
-    previous_byte: u8,
+    /// Whether the last byte was a carriage return.
+    is_after_cr: bool,
 }
 
 impl HeadScanner {
@@ -49,33 +50,41 @@ impl HeadScanner {
         buffer: &[u8],
         max_bytes: usize,
     ) -> Result<Option<std::ops::Range<usize>>, HeadError> {
-        while let Some(&byte) = buffer.get(self.position) {
-            if self.position >= max_bytes {
-                return Err(TooLarge("the request head exceeds the server's limit (max_head_bytes)"));
-            }
+        let allowed = buffer.get(..max_bytes).unwrap_or(buffer);
+        while let Some(rest) = allowed.get(self.position..)
+            && let Some(&byte) = rest.first()
+        {
             match byte {
                 0 => return Err(Malformed("the request head contains a NUL byte")),
-                b'\n' if self.previous_byte != b'\r' => {
-                    return Err(Malformed("a line of the request head ends without a carriage return"));
-                }
-                b'\n' => {
+                b'\n' if self.is_after_cr => {
                     let is_empty_line = self.position == self.line_start + 1;
-                    self.line_start = self.position + 1;
+                    self.position += 1;
+                    self.line_start = self.position;
+                    self.is_after_cr = false;
                     match is_empty_line {
                         true if self.head_start + 2 == self.line_start => self.head_start = self.line_start,
                         true => return Ok(Some(self.head_start..self.line_start)),
                         false => {}
                     }
                 }
-                _ if self.previous_byte == b'\r' => {
+                b'\n' => return Err(Malformed("a line of the request head ends without a carriage return")),
+                _ if self.is_after_cr => {
                     return Err(Malformed("the request head contains a carriage return without a line feed"));
                 }
-                _ => {}
+                b'\r' => {
+                    self.position += 1;
+                    self.is_after_cr = true;
+                }
+                _ => {
+                    self.position +=
+                        rest.iter().position(|byte| matches!(byte, 0 | b'\r' | b'\n')).unwrap_or(rest.len())
+                }
             }
-            self.previous_byte = byte;
-            self.position += 1;
         }
-        Ok(None)
+        match buffer.len() > max_bytes {
+            true => Err(TooLarge("the request head exceeds the server's limit (max_head_bytes)")),
+            false => Ok(None),
+        }
     }
 }
 
@@ -105,7 +114,7 @@ pub(super) fn validate_head(head: &[u8], max_headers: usize) -> Result<Framing, 
             chunked = true;
         } else if name.eq_ignore_ascii_case(b"host") {
             host_count += 1;
-            if !value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte)) {
+            if !value.iter().all(|byte| is_in(&HOST_BYTES, *byte)) {
                 return Err(Malformed("Host must be a host name or address, with an optional port"));
             }
         }
@@ -127,7 +136,7 @@ fn parse_request_line(line: &[u8]) -> Result<bool, HeadError> {
     let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
         return Err(Malformed("the request line must be method, target and version, separated by single spaces"));
     };
-    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+    if method.is_empty() || !method.iter().all(|byte| is_in(&TOKEN_BYTES, *byte)) {
         return Err(Malformed("the method must be a token"));
     }
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
@@ -145,11 +154,14 @@ fn parse_header(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
     if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
         return Err(Malformed("a header must not be folded over several lines"));
     }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed("a header must contain a colon"))?;
-    let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-    if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-        return Err(Malformed("a header name must be a token, directly followed by a colon"));
+    let name_end = line.iter().position(|byte| !is_in(&TOKEN_BYTES, *byte)).unwrap_or(line.len());
+    if name_end == 0 || line.get(name_end) != Some(&b':') {
+        return Err(Malformed(match line.contains(&b':') {
+            true => "a header name must be a token, directly followed by a colon",
+            false => "a header must contain a colon",
+        }));
     }
+    let (name, value) = line.split_at_checked(name_end).unwrap_or_default();
     let value = value.get(1..).unwrap_or_default();
     if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err(Malformed("a header value must not contain control characters"));
@@ -157,9 +169,31 @@ fn parse_header(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
     Ok((name, trim_blanks(value)))
 }
 
-/// Whether the byte may occur in a token: a method or a header name.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// The bytes that may occur in a token: a method or a header name.
+const TOKEN_BYTES: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
+/// The bytes that may occur in a host with its port.
+const HOST_BYTES: [bool; 256] = letters_digits_and(b"-._~%!$&'()*+;=:[]");
+
+/// Returns the set of all letters, digits and `others`.
+// Out of bounds, it would not compile.
+#[allow(clippy::indexing_slicing)]
+const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut index = 0;
+    while index < set.len() {
+        set[index] = (index as u8).is_ascii_alphanumeric();
+        index += 1;
+    }
+    index = 0;
+    while index < others.len() {
+        set[others[index] as usize] = true;
+        index += 1;
+    }
+    set
+}
+
+fn is_in(set: &[bool; 256], byte: u8) -> bool {
+    set.get(usize::from(byte)).copied().unwrap_or(false)
 }
 
 fn trim_blanks(value: &[u8]) -> &[u8] {
