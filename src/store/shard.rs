@@ -1,5 +1,6 @@
 //! The store, its shards, and calls of scripts that are safe to send twice.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
@@ -190,12 +191,12 @@ impl ScriptCall<'_> {
 
     /// Sends the call, and repeats it under the same number while no reply comes. The script runs once.
     pub(super) async fn send(&self) -> Result<Value> {
-        self.shard.breaker.call(self.run_script()).await
+        self.shard.breaker.call(pin!(self.run_script())).await
     }
 
     /// Sends the call in spite of a data loss: for the call that detects the loss.
     pub(super) async fn send_unchecked(&self) -> Result<Value> {
-        self.shard.breaker.call_unchecked(self.run_script()).await
+        self.shard.breaker.call_unchecked(pin!(self.run_script())).await
     }
 
     /// Returns when the required number of replicas have the call's writes.
@@ -256,7 +257,7 @@ impl Shard {
 
     /// Runs a script that only reads. Its ARGV are base, offset_ms, then `args`.
     pub(super) async fn read_script(&self, script: &'static Script, args: Vec<Vec<u8>>) -> Result<Value> {
-        self.breaker.call(self.run_read_script(script, &args)).await
+        self.breaker.call(pin!(self.run_read_script(script, &args))).await
     }
 
     async fn run_read_script(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value> {
@@ -282,17 +283,17 @@ impl Shard {
 
     /// Touches the shard's clock, in spite of a data loss.
     pub async fn touch_clock(&self) -> Result<()> {
-        self.breaker.call_unchecked(self.clock.touch()).await
+        self.breaker.call_unchecked(pin!(self.clock.touch())).await
     }
 
     /// Sends one command. It may arrive twice.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
-        self.breaker.call(self.client.send(command)).await
+        self.breaker.call(pin!(self.client.send(command))).await
     }
 
     /// Sends commands together and returns one reply for each. They may arrive twice.
     pub(super) async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        self.breaker.call(self.client.send_pipeline(pipeline)).await
+        self.breaker.call(pin!(self.client.send_pipeline(pipeline))).await
     }
 
     /// Returns the channel of wake-ups.

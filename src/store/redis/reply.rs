@@ -52,8 +52,13 @@ fn decode_value(rest: &mut &[u8], depth: usize) -> Option<Value> {
     match Marker::from_u8(*rest.first()?) {
         Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
             let remaining_depth = depth.checked_sub(1)?;
-            let length = read_array_len(rest).ok()?;
-            (0..length).map(|_| decode_value(rest, remaining_depth)).collect::<Option<_>>().map(Value::Array)
+            let length = usize::try_from(read_array_len(rest).ok()?).ok()?;
+            // A value takes at least a byte, whatever the length says.
+            let mut list = Vec::with_capacity(length.min(rest.len()));
+            for _ in 0..length {
+                list.push(decode_value(rest, remaining_depth)?);
+            }
+            Some(Value::Array(list))
         }
         Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => {
             let length = usize::try_from(read_str_len(rest).ok()?).ok()?;
