@@ -228,8 +228,7 @@ impl BodyText {
 
     /// Parses the body as a JSON object, whatever its defect.
     fn object(&self) -> Result<Fields<'_>, Problem> {
-        let raw: &RawValue = serde_json::from_str(&self.text).map_err(|error| malformed(error.to_string()))?;
-        Fields::parse(raw, String::new())
+        Fields::parse_body(&self.text)
     }
 }
 

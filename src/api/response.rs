@@ -12,6 +12,9 @@ use serde::Serialize;
 
 use crate::dispatch::Delivery;
 
+/// Capacity in which most responses with one task fit, so that their buffer does not grow.
+const TYPICAL_BYTES: usize = 1024;
+
 /// Returns a response with `value` as JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(encode(value)));
@@ -36,8 +39,11 @@ pub(super) fn delivery_response(json: Bytes, delivery: Delivery) -> Response {
 
 /// Encodes `value` as JSON. A newline follows, so that a terminal shows its prompt on the next line.
 pub(super) fn encode(value: &impl Serialize) -> Bytes {
+    let mut json = Vec::with_capacity(TYPICAL_BYTES);
     // The types of this program have string keys and serialize without errors.
-    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    if serde_json::to_writer(&mut json, value).is_err() {
+        json.clear();
+    }
     json.push(b'\n');
     json.into()
 }

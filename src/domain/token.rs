@@ -42,17 +42,17 @@ impl Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
         let bits = u128::from_be_bytes(self.0);
-        for index in 0..22u32 {
+        let mut text = [0; 22];
+        for (index, character) in (0u32..).zip(&mut text) {
             let sextet = match index {
                 0..=20 => bits >> (128 - 6 * (index + 1)),
                 _ => bits << 4,
             } & 63;
-            let character = ALPHABET.get(sextet as usize).copied().unwrap_or(b'A');
-            f.write_char(char::from(character))?;
+            *character = ALPHABET.get(sextet as usize).copied().unwrap_or(b'A');
         }
-        Ok(())
+        // At once: a writer that escapes looks at each piece anew.
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

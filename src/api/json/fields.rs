@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -88,6 +88,18 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 }
 
 impl<'a> Fields<'a> {
+    /// Parses a body, which is an object.
+    pub(in crate::api) fn parse_body(text: &'a str) -> Result<Self, Problem> {
+        match serde_json::from_str(text) {
+            Ok(Entries(fields)) => Fields::distinct(fields, String::new()),
+            // Malformed, or another value.
+            Err(_) => {
+                let malformed = |error: serde_json::Error| Problem::at("", Code::MalformedJson, error.to_string());
+                Fields::parse(serde_json::from_str(text).map_err(malformed)?, String::new())
+            }
+        }
+    }
+
     /// Parses the object `raw`, which is at `pointer` in the body.
     pub(in crate::api) fn parse(raw: &'a RawValue, pointer: String) -> Result<Self, Problem> {
         let Ok(Entries(fields)) = serde_json::from_str::<Entries<'a>>(raw.get()) else {
@@ -97,8 +109,15 @@ impl<'a> Fields<'a> {
             let detail = format!("{} must be an object", label(&pointer));
             return Err(Problem::at(pointer, Code::WrongType, detail));
         };
-        let mut names = HashSet::with_capacity(fields.len());
-        if let Some((name, _, _)) = fields.iter().find(|(name, _, _)| !names.insert(name.as_ref())) {
+        Fields::distinct(fields, pointer)
+    }
+
+    /// Rejects a field that occurs twice. There are at most [`MAX_FIELDS`].
+    fn distinct(fields: Vec<(Cow<'a, str>, &'a RawValue, Cell<bool>)>, pointer: String) -> Result<Self, Problem> {
+        let occurs_before = |index: usize, name: &str| fields.iter().take(index).any(|(earlier, _, _)| earlier == name);
+        if let Some((_, (name, _, _))) =
+            fields.iter().enumerate().find(|(index, (name, _, _))| occurs_before(*index, name))
+        {
             let pointer = format!("{pointer}/{}", escape_pointer(name));
             let detail = format!("the field {} occurs twice", label(&pointer));
             return Err(Problem::at(pointer, Code::DuplicateField, detail));
