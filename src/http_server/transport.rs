@@ -42,7 +42,7 @@ pub(super) enum Protocol {
 enum ReadState {
     /// A request head.
     Head(HeadScanner),
-    /// The rest of a body with a known length, in bytes.
+    /// The rest of a body with a known length, in bytes. None of it is in the buffer.
     FixedBody(u64),
     /// The rest of a chunked body.
     ChunkedBody(ChunkScanner),
@@ -151,16 +151,21 @@ impl<S: ClientStream> GuardedStream<S> {
             self.visible_bytes = self.buffer.len();
             return;
         }
+        self.visible_bytes = length;
         match request_head::validate_head(head, self.limits.max_headers) {
-            Ok(Framing::Length(0)) => self.state = ReadState::AwaitingResponse(None),
-            Ok(Framing::Length(length)) => self.state = ReadState::FixedBody(length),
+            Ok(Framing::Length(body_length)) => {
+                // The part of the body that has arrived is visible with the head, so that the library reads once.
+                let arrived = body_length.min((self.buffer.len() - length) as u64);
+                self.state = ReadState::FixedBody(body_length - arrived);
+                self.visible_bytes += usize::try_from(arrived).unwrap_or(usize::MAX);
+            }
             Ok(Framing::Chunked) => self.state = ReadState::ChunkedBody(ChunkScanner::new()),
             Err(error) => {
+                self.visible_bytes = 0;
                 self.head_error = Some(error);
                 return;
             }
         }
-        self.visible_bytes = length;
         self.timeouts.head_completed();
     }
 
@@ -216,17 +221,13 @@ impl<S: ClientStream> AsyncRead for GuardedStream<S> {
                     }
                 }
                 ReadState::FixedBody(0) => this.state = ReadState::AwaitingResponse(None),
-                ReadState::FixedBody(remaining) if this.buffer.is_empty() => {
+                ReadState::FixedBody(remaining) => {
                     let max_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX);
                     let length = ready!(this.poll_read_direct(context, destination, max_bytes))?;
                     if let ReadState::FixedBody(remaining) = &mut this.state {
                         *remaining -= length as u64;
                     }
                     return Poll::Ready(Ok(()));
-                }
-                ReadState::FixedBody(remaining) => {
-                    this.visible_bytes = usize::try_from(*remaining).unwrap_or(usize::MAX).min(this.buffer.len());
-                    *remaining -= this.visible_bytes as u64;
                 }
                 ReadState::ChunkedBody(scanner) if scanner.is_finished() => {
                     this.state = ReadState::AwaitingResponse(None);
@@ -342,6 +343,19 @@ mod tests {
         assert_eq!(&response, b"HTTP");
         transport.read_exact(&mut head).await.unwrap();
         assert_eq!(head, HEAD);
+    }
+
+    #[tokio::test]
+    async fn head_is_readable_with_its_body_and_nothing_behind() {
+        let (mut transport, mut client) = connect();
+        let request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody";
+        client.write_all(&[request, HEAD].concat()).await.unwrap();
+        assert_eq!(transport.detect_protocol().await, Some(Protocol::Http1));
+
+        let mut bytes = [0; 200];
+        let length = transport.read(&mut bytes).await.unwrap();
+        assert_eq!(&bytes[..length], request);
+        assert!(futures_util::poll!(std::pin::pin!(transport.read(&mut bytes))).is_pending());
     }
 
     #[tokio::test]
