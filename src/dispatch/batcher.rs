@@ -134,6 +134,9 @@ impl<Op: BatchedOp> Batcher<Op> {
 
     /// Sends items, in order within each shard, and returns their replies in order.
     pub(super) async fn send_all(&self, items: Vec<Op::Item>) -> Vec<Result<Op::Reply>> {
+        if items.is_empty() {
+            return Vec::new();
+        }
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut receivers = Vec::with_capacity(items.len());
         for item in items {

@@ -26,7 +26,8 @@ type RequestBodyError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct RequestBody {
     body: Incoming,
     limits: Arc<Limits>,
-    started_at: Instant,
+    /// When it was first waited for.
+    started_at: Option<Instant>,
     received_bytes: u64,
     timer: Option<Pin<Box<Sleep>>>,
     /// Set when the whole body has been read.
@@ -35,14 +36,18 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, limits: &Arc<Limits>, fully_read: Option<Arc<AtomicBool>>) -> Self {
-        let started_at = Instant::now();
-        RequestBody { body, limits: limits.clone(), started_at, received_bytes: 0, timer: None, fully_read }
+        RequestBody { body, limits: limits.clone(), started_at: None, received_bytes: 0, timer: None, fully_read }
     }
 
-    fn deadline(&self) -> Instant {
+    fn started_at(&mut self) -> Instant {
+        *self.started_at.get_or_insert_with(Instant::now)
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let started_at = self.started_at();
         let limits = &self.limits;
         let earned_ms = self.received_bytes.saturating_mul(1000) / limits.min_body_bytes_per_second;
-        self.started_at + (limits.body_timeout + Duration::from_millis(earned_ms)).min(limits.max_body_timeout)
+        started_at + (limits.body_timeout + Duration::from_millis(earned_ms)).min(limits.max_body_timeout)
     }
 }
 
@@ -58,13 +63,14 @@ impl Body for RequestBody {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                 self.received_bytes += data.len() as u64;
             }
-            if let Some(fully_read) = self.fully_read.as_ref().filter(|_| frame.is_none() || self.body.is_end_stream())
-            {
+            let is_whole = frame.is_none() || self.body.is_end_stream();
+            if let Some(fully_read) = self.fully_read.as_ref().filter(|_| is_whole) {
                 fully_read.store(true, Ordering::Relaxed);
             }
             // A body that never pauses does not reach the timer below.
-            let is_too_slow =
-                matches!(frame, Some(Ok(_))) && Instant::now() > self.started_at + self.limits.max_body_timeout;
+            let is_too_slow = !is_whole
+                && matches!(frame, Some(Ok(_)))
+                && Instant::now() > self.started_at() + self.limits.max_body_timeout;
             return Poll::Ready(match is_too_slow {
                 true => Some(Err(BodyTooSlow.into())),
                 false => frame.map(|result| result.map_err(Into::into)),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -194,27 +194,27 @@ async fn run_until_timeout<C: Future>(
             if let Poll::Ready(output) = connection.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            // A single timer serves all timeouts. It is reset if it has fired too early, or would fire too late.
+            // A single timer serves all timeouts. It may fire too early, for a deadline that has moved, but never too late. The
+            // clock is read only when it fires.
             loop {
                 let Some((deadline, timeout)) = timeouts.next_timeout(context.waker()) else { return Poll::Pending };
-                if deadline <= Instant::now() {
-                    if timeout != Timeout::MaxAge {
-                        return Poll::Ready(Err(timeout));
-                    }
-                    server.metrics.count_closed(timeout);
-                    is_close_requested = true;
-                    timeouts.clear_max_age();
-                    request_close(connection.as_mut());
-                    break;
-                }
                 if timer_deadline.is_none_or(|current| deadline < current) {
                     timer.as_mut().reset(deadline);
                     timer_deadline = Some(deadline);
                 }
-                if timer.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
+                ready!(timer.as_mut().poll(context));
                 timer_deadline = None;
+                if deadline > Instant::now() {
+                    continue;
+                }
+                if timeout != Timeout::MaxAge {
+                    return Poll::Ready(Err(timeout));
+                }
+                server.metrics.count_closed(timeout);
+                is_close_requested = true;
+                timeouts.clear_max_age();
+                request_close(connection.as_mut());
+                break;
             }
         }
     })

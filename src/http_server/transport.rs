@@ -114,16 +114,14 @@ impl<S: ClientStream> GuardedStream<S> {
     /// Reads until a head is complete. Returns whether there is one that was accepted.
     fn poll_read_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while let ReadState::Head(scanner) = &mut self.state {
-            if !self.buffer.is_empty() {
-                self.timeouts.head_started();
-            }
             match scanner.scan(&self.buffer, self.limits.max_head_bytes) {
                 Ok(Some(range)) => {
                     self.buffer.advance(range.start);
                     self.start_request(range.len());
                     return Poll::Ready(Ok(self.head_error.is_none()));
                 }
-                Ok(None) => {}
+                Ok(None) if self.buffer.is_empty() => {}
+                Ok(None) => self.timeouts.head_started(),
                 Err(error) => {
                     self.head_error = Some(error);
                     return Poll::Ready(Ok(false));
