@@ -61,7 +61,7 @@ enum ConnectionEnd {
     TimedOut(Timeout, Protocol),
 }
 
-/// Serves the connection until it ends, or the server aborts it.
+/// Serves the connection until it ends.
 pub(super) async fn serve<S: ClientStream>(
     stream: S,
     peer: SocketAddr,
@@ -71,10 +71,7 @@ pub(super) async fn serve<S: ClientStream>(
     let timeouts = ConnectionTimeouts::new(&server.limits);
     let transport = GuardedStream::new(stream, timeouts.clone(), server.limits.clone());
     let mut io = TokioIo::new(transport);
-    let end = tokio::select! {
-        end = serve_protocol(&mut io, peer, responder, &timeouts, &server) => end,
-        () = server.shutdown.aborting.cancelled() => return,
-    };
+    let end = serve_protocol(&mut io, peer, responder, &timeouts, &server).await;
     let (mut stream, head_error) = io.into_inner().into_parts();
     let response = final_response(&server, &end, head_error).unwrap_or_default();
     match end {
@@ -82,10 +79,7 @@ pub(super) async fn serve<S: ClientStream>(
         ConnectionEnd::TimedOut(Timeout::Write, _) => stream.set_zero_linger(),
         ConnectionEnd::TimedOut(Timeout::ConnectIdle | Timeout::Idle, _) => {}
         ConnectionEnd::TimedOut(Timeout::Head | Timeout::MaxAge, _) | ConnectionEnd::Finished => {
-            tokio::select! {
-                () = lingering_close(&mut stream, &response) => {}
-                () = server.shutdown.aborting.cancelled() => {}
-            }
+            lingering_close(&mut stream, &response).await;
         }
     }
 }

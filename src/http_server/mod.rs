@@ -34,8 +34,8 @@ use futures_util::FutureExt as _;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::task::TaskTracker;
 
 use connection_limits::ConnectionPermit;
 use socket::Socket;
@@ -66,10 +66,10 @@ pub async fn serve(
     server: Arc<ServerState>,
     shutdown_timeout: Duration,
 ) -> Instant {
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     let pending_rejections = Arc::new(Semaphore::new(MAX_PENDING_REJECTIONS));
     let mut next_log_at = Instant::now();
-    let admit = |stream: TcpStream, peer: SocketAddr| {
+    let admit = |connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr| {
         let socket = Socket::new(stream);
         match server.connection_limits.acquire(peer.ip()) {
             Ok(permit) => {
@@ -83,10 +83,11 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_closed) = connections.join_next() => continue,
             () = server.shutdown.closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer),
+            Ok((stream, peer)) => admit(&mut connections, stream, peer),
             Err(error) if is_per_connection_error(&error) => {}
             Err(error) => {
                 // Usually no file descriptor is free. A retry without a pause would spin until one is closed.
@@ -104,7 +105,7 @@ pub async fn serve(
     let mut accepted_count = 0;
     while let Some(accepted) = listener.accept().now_or_never() {
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer),
+            Ok((stream, peer)) => admit(&mut connections, stream, peer),
             Err(error) if is_per_connection_error(&error) => {}
             Err(_) => break,
         }
@@ -115,15 +116,14 @@ pub async fn serve(
     }
     drop(listener);
     let closed_at = Instant::now();
-    connections.close();
-    if timeout_at(closed_at + shutdown_timeout, connections.wait()).await.is_err() {
+    let all_closed = async { while connections.join_next().await.is_some() {} };
+    if timeout_at(closed_at + shutdown_timeout, all_closed).await.is_err() {
         let connections_open = server.open_connections();
         tracing::warn!(
             connections_open,
             "requests did not finish within shutdown_timeout_ms: closing their connections"
         );
-        server.shutdown.aborting.cancel();
-        connections.wait().await;
+        connections.shutdown().await;
     }
     closed_at
 }

@@ -29,14 +29,12 @@ pub struct ShutdownTokens {
     pub stopping: CancellationToken,
     /// From here on, no connection is accepted, and a connection without a request in progress is closed.
     pub closing: CancellationToken,
-    /// Closes the connections that are left.
-    pub(super) aborting: CancellationToken,
 }
 
 impl ShutdownTokens {
     /// Returns the tokens for a server that stops in the two steps given. `closing` may follow `stopping` later.
     pub fn new(stopping: CancellationToken, closing: CancellationToken) -> Self {
-        ShutdownTokens { stopping, closing, aborting: CancellationToken::new() }
+        ShutdownTokens { stopping, closing }
     }
 }
 
