@@ -1,6 +1,6 @@
 //! lmstfy: a server over HTTP and Redis. It publishes and consumes many jobs per request, and waits for jobs in whole
-//! seconds; each job is deleted by its own request. Written after its documented API, and never run: it could not be
-//! installed.
+//! seconds; each job is deleted by its own request. Written after its API and its source. Never run where this was
+//! written: the package registry there refuses it.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -72,16 +72,20 @@ pub struct Connection {
 
 type Held = Numbered<String>;
 
-/// Parses the jobs of a response: each has its id, followed by its data in base64.
-fn held(mut answer: &[u8]) -> Result<Vec<Held>> {
+/// The most jobs that one request publishes; lmstfy refuses more.
+const PUBLISHED: usize = 64;
+
+/// Parses the jobs of a response, an object or a list of objects. Go sorts the names of a map, so the data precedes the
+/// id; no order is relied on. No object contains another, and no value a brace: names, ids and base64 have none.
+fn held(answer: &[u8]) -> Result<Vec<Held>> {
     let mut found = Vec::new();
-    while let Some((id, rest)) = between(answer, b"\"job_id\":\"", b'"') {
-        let (data, rest) = between(rest, b"\"data\":\"", b'"').context("a job without data")?;
+    for object in answer.split(|byte| *byte == b'}') {
+        let Some((id, _)) = between(object, b"\"job_id\":\"", b'"') else { continue };
+        let (data, _) = between(object, b"\"data\":\"", b'"').context("a job without data")?;
         // A payload begins with its number: 32 characters contain all of it.
         let begin = decoded(&data[..data.len().min(32)]);
         let (number, _) = number_in(&begin).context("a job without a number")?;
         found.push(Held { number, id: std::str::from_utf8(id)?.to_owned() });
-        answer = rest;
     }
     Ok(found)
 }
@@ -129,12 +133,14 @@ impl Client for Connection {
 
     async fn submit_many(&mut self, queue: &str, tasks: &[Task<'_>]) -> Result<()> {
         let path = format!("/api/bench/{queue}/bulk?ttl=0&tries=5");
-        let payloads: Vec<&str> = tasks.iter().map(|task| task.payload).collect();
-        let body = format!("[{}]", payloads.join(","));
-        let answer = self.http.send("PUT", &path, "", body.as_bytes()).await?.expect(201)?;
-        let answer: serde_json::Value = serde_json::from_slice(answer)?;
-        let ids = answer["job_ids"].as_array().map_or(0, Vec::len);
-        ensure!(ids == tasks.len(), "{ids} of {} jobs were published", tasks.len());
+        for tasks in tasks.chunks(PUBLISHED) {
+            let payloads: Vec<&str> = tasks.iter().map(|task| task.payload).collect();
+            let body = format!("[{}]", payloads.join(","));
+            let answer = self.http.send("PUT", &path, "", body.as_bytes()).await?.expect(201)?;
+            let answer: serde_json::Value = serde_json::from_slice(answer)?;
+            let ids = answer["job_ids"].as_array().map_or(0, Vec::len);
+            ensure!(ids == tasks.len(), "{ids} of {} jobs were published", tasks.len());
+        }
         Ok(())
     }
 
@@ -148,12 +154,65 @@ impl Client for Connection {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::ledger::payload;
+
+    /// What Go's encoding/json writes for the fields of a job.
+    const FIRST: &str = r#"{"data":"eyJuIjoxMiwidGV4dCI6Inh4eHgifQ==","elapsed_ms":3,"job_id":"a1","msg":"new job","namespace":"bench","queue":"bench","remain_tries":4,"ttl":0}"#;
+    const SECOND: &str = r#"{"data":"eyJuIjo3LCJ0ZXh0IjoieHh4eCJ9","elapsed_ms":3,"job_id":"b2","msg":"new job","namespace":"bench","queue":"bench","remain_tries":4,"ttl":0}"#;
+
+    fn numbers_and_ids(answer: &str) -> Vec<(u64, String)> {
+        held(answer.as_bytes()).unwrap().into_iter().map(|job| (job.number, job.id)).collect()
+    }
+
+    /// The same object with its fields from last to first.
+    fn reversed(object: &str) -> String {
+        let fields: Vec<&str> = object.trim_matches(['{', '}']).split(',').rev().collect();
+        format!("{{{}}}", fields.join(","))
+    }
 
     #[test]
-    fn jobs_are_read_from_a_reply() {
-        let answer = br#"[{"msg":"new job","job_id":"a1","data":"eyJuIjoxMiwidGV4dCI6IiJ9"},{"job_id":"b2","data":"eyJuIjo3LCJ0ZXh0IjoiIn0="}]"#;
-        let jobs = held(answer).unwrap();
-        assert_eq!(jobs.iter().map(|job| (job.number, job.id.as_str())).collect::<Vec<_>>(), [(12, "a1"), (7, "b2")]);
+    fn jobs_are_read_in_any_order_of_their_fields() {
+        let (first, second) = ((12, "a1".to_owned()), (7, "b2".to_owned()));
+        let both = [first, second];
+        assert_eq!(numbers_and_ids(FIRST), both[..1]);
+        assert_eq!(numbers_and_ids(&reversed(FIRST)), both[..1]);
+        for list in [format!("[{FIRST},{SECOND}]"), format!("[{},{}]", reversed(FIRST), reversed(SECOND))] {
+            assert_eq!(numbers_and_ids(&list), both, "{list}");
+        }
+        assert_eq!(numbers_and_ids("[]"), []);
+        assert!(held(br#"{"job_id":"a1","msg":"new job"}"#).is_err(), "a job without data is an error");
+    }
+
+    #[tokio::test]
+    async fn hundred_tasks_are_published_in_requests_of_at_most_64() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Answers each request with as many ids as its body has jobs, and returns these numbers.
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut received, mut sizes) = (Vec::new(), Vec::new());
+            while stream.read_buf(&mut received).await.unwrap() > 0 {
+                let text = String::from_utf8(received.clone()).unwrap();
+                let Some((_, body)) = text.split_once("\r\n\r\n").filter(|(_, body)| body.ends_with(']')) else {
+                    continue;
+                };
+                let jobs: Vec<serde_json::Value> = serde_json::from_str(body).unwrap();
+                let answer = format!("{{\"job_ids\":[{}],\"msg\":\"published\"}}", vec!["\"a\""; jobs.len()].join(","));
+                let head = format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n", answer.len());
+                stream.write_all(format!("{head}{answer}").as_bytes()).await.unwrap();
+                sizes.push(jobs.len());
+                received.clear();
+            }
+            sizes
+        });
+        let payloads: Vec<String> = (0..100).map(|number| payload(number, 100)).collect();
+        let tasks: Vec<Task<'_>> = payloads.iter().map(|payload| Task { payload, key: None }).collect();
+        let mut connection = Connection { http: Http::connect(address).await.unwrap() };
+        connection.submit_many("bench", &tasks).await.unwrap();
+        drop(connection);
+        assert_eq!(server.await.unwrap(), [64, 36]);
     }
 }
