@@ -15,7 +15,6 @@
 //! | | `HSET task`: state, finished at; `ZADD ended` |
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -26,6 +25,7 @@ use crate::adapters::Settings;
 use crate::ledger::payload;
 use crate::load::{Measured, Plan};
 use crate::processes::{Redis, cpu_seconds};
+use crate::spent::Spent;
 use crate::systems::System;
 use crate::workloads::Script;
 
@@ -74,12 +74,8 @@ impl Limit {
         Ok(Measured {
             seconds,
             tasks,
-            requests: 0,
-            server: 0.0,
-            redis: after - before,
-            generator: 0.0,
-            latencies: BTreeMap::new(),
-            figures: BTreeMap::new(),
+            spent: Spent { redis: after - before, ..Spent::default() },
+            ..Measured::default()
         })
     }
 }

@@ -12,12 +12,11 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use nix::sys::prctl::set_timerslack;
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc};
 
-use crate::adapters::{Adapter, Client, Job, Role, Task};
+use crate::adapters::{Adapter, Client, Job, Task};
 use crate::ledger::{Ledger, payload};
-use crate::processes::cpu_seconds;
+use crate::spent::{Observed, Spent};
 
 /// Size and duration of the load.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +27,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Duration of the window.
     pub window: Duration,
+    /// Duration of the window of a steady load (see `workloads::steady`).
+    pub steady_window: Duration,
     /// Bytes of a payload.
     pub payload: usize,
 }
@@ -49,6 +50,8 @@ pub enum Verb {
     FinishMany,
     /// From the due time of the submit until a worker has the task.
     PickUp,
+    /// From the due time of the submit until a task is completed.
+    Life,
 }
 
 /// Times in nanoseconds, to three digits.
@@ -68,12 +71,8 @@ pub struct Measured {
     pub tasks: u64,
     /// Requests with a reply.
     pub requests: u64,
-    /// Processor time of the server, in seconds.
-    pub server: f64,
-    /// Processor time of its Redis, in seconds.
-    pub redis: f64,
-    /// Processor time of this program, in seconds.
-    pub generator: f64,
+    /// Costs of the window.
+    pub spent: Spent,
     /// Durations by operation.
     pub latencies: BTreeMap<Verb, Times>,
     /// A workload's own figures.
@@ -83,12 +82,32 @@ pub struct Measured {
 impl Measured {
     /// Processor time of server and Redis per task, in microseconds.
     pub fn cost(&self) -> f64 {
-        (self.server + self.redis) / self.tasks as f64 * 1e6
+        self.server_cost() + self.redis_cost()
+    }
+
+    /// Processor time of the server per task, in microseconds.
+    pub fn server_cost(&self) -> f64 {
+        self.spent.server / self.tasks as f64 * 1e6
     }
 
     /// Processor time of Redis per task, in microseconds.
     pub fn redis_cost(&self) -> f64 {
-        self.redis / self.tasks as f64 * 1e6
+        self.spent.redis / self.tasks as f64 * 1e6
+    }
+
+    /// Processor time of the server per request, in microseconds.
+    pub fn request_cost(&self) -> f64 {
+        self.spent.server / self.requests as f64 * 1e6
+    }
+
+    /// Calls of scripts of its Redis per task; NaN if they are not readable.
+    pub fn scripts(&self) -> f64 {
+        self.spent.calls.map_or(f64::NAN, |calls| calls.scripts as f64 / self.tasks as f64)
+    }
+
+    /// Calls of other commands of its Redis per task; NaN if they are not readable.
+    pub fn commands(&self) -> f64 {
+        self.spent.calls.map_or(f64::NAN, |calls| calls.commands as f64 / self.tasks as f64)
     }
 
     /// Tasks per second.
@@ -170,7 +189,7 @@ impl<'a> Run<'a> {
 
     /// Records the completion of work that was due then (see [`open`]). It counts if it was due within the window,
     /// regardless of when it was done: slow work is not left out.
-    pub fn arrived(&self, due: Instant) {
+    pub fn arrived(&self, verb: Verb, due: Instant) {
         let within = match self.phase.get() {
             Phase::WarmUp => false,
             Phase::Window(begun) => begun <= due,
@@ -178,7 +197,7 @@ impl<'a> Run<'a> {
         };
         if within {
             self.tasks.set(self.tasks.get() + 1);
-            self.record(Verb::PickUp, due.elapsed());
+            self.record(verb, due.elapsed());
         }
     }
 
@@ -213,51 +232,26 @@ impl<'a> Run<'a> {
         self.ledger.finish(job.number())
     }
 
-    /// Runs warm-up and window; returns the processor time of the window.
-    pub async fn window(&self, plan: &Plan, processes: &[(Role, u32)]) -> Result<Spent> {
+    /// Runs warm-up and window; returns the length of the window in seconds and its costs.
+    pub async fn window(&self, plan: &Plan, observed: &Observed) -> Result<(f64, Spent)> {
         tokio::time::sleep(plan.warm_up).await;
-        let (before, begun) = (Spent::now(processes)?, Instant::now());
+        let (before, begun) = (observed.now()?, Instant::now());
         self.phase.set(Phase::Window(begun));
         tokio::time::sleep(plan.window).await;
         let ended = Instant::now();
         self.phase.set(Phase::Over(begun, ended));
-        let after = Spent::now(processes)?;
-        Ok(Spent {
-            seconds: (ended - begun).as_secs_f64(),
-            server: after.server - before.server,
-            redis: after.redis - before.redis,
-            generator: after.generator - before.generator,
-        })
+        Ok(((ended - begun).as_secs_f64(), observed.now()?.since(before)))
     }
 
     /// Returns the results after the load has ended.
-    pub fn measured(self, spent: Spent) -> Measured {
-        let Spent { seconds, server, redis, generator } = spent;
+    pub fn measured(self, (seconds, spent): (f64, Spent)) -> Measured {
         let (tasks, requests, latencies) = (self.tasks.get(), self.requests.get(), self.latencies.into_inner());
-        Measured { seconds, tasks, requests, server, redis, generator, latencies, figures: BTreeMap::new() }
+        Measured { seconds, tasks, requests, spent, latencies, figures: BTreeMap::new() }
     }
 }
 
 /// Wait of one claim.
 pub const WAIT: Duration = Duration::from_secs(5);
-
-/// Elapsed time and processor time, in seconds.
-pub struct Spent {
-    seconds: f64,
-    server: f64,
-    redis: f64,
-    generator: f64,
-}
-
-impl Spent {
-    fn now(processes: &[(Role, u32)]) -> Result<Self> {
-        let of = |role: Role| {
-            processes.iter().filter(|(whose, _)| *whose == role).map(|(_, pid)| cpu_seconds(*pid)).sum::<Result<f64>>()
-        };
-        let generator = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?).as_secs_f64();
-        Ok(Self { seconds: 0.0, server: of(Role::Server)?, redis: of(Role::Redis)?, generator })
-    }
-}
 
 /// Runs `script` repeatedly on every connection until the round is over; a script leaves no task unfinished.
 pub async fn closed<S, F>(system: &S, ledger: &Ledger, plan: &Plan, script: F) -> Result<Measured>
@@ -273,9 +267,9 @@ where
         }
         anyhow::Ok(())
     }));
-    let processes = system.processes();
-    let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
-    Ok(run.measured(spent))
+    let observed = Observed::of(system)?;
+    let (window, _) = tokio::try_join!(run.window(plan, &observed), loops)?;
+    Ok(run.measured(window))
 }
 
 /// Generates `rate` arrivals per second from the beginning of the warm-up to the end of the window. The first free
@@ -284,10 +278,10 @@ pub async fn open<T, F>(
     run: &Run<'_>,
     plan: &Plan,
     rate: f64,
-    processes: &[(Role, u32)],
+    observed: &Observed,
     senders: Vec<T>,
     send: F,
-) -> Result<Spent>
+) -> Result<(f64, Spent)>
 where
     F: AsyncFn(&mut T, Instant) -> Result<()>,
 {
@@ -313,8 +307,8 @@ where
             }
         }
     }));
-    let (spent, ..) = tokio::try_join!(run.window(plan, processes), pace, senders)?;
-    Ok(spent)
+    let (window, ..) = tokio::try_join!(run.window(plan, observed), pace, senders)?;
+    Ok(window)
 }
 
 /// Sends each arrival at its due time, until the receiver is dropped. It sleeps in its own thread, because the
@@ -340,8 +334,13 @@ fn schedule(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
 mod tests {
     use super::*;
 
-    const PLAN: Plan =
-        Plan { connections: 1, warm_up: Duration::from_millis(100), window: Duration::from_millis(500), payload: 100 };
+    const PLAN: Plan = Plan {
+        connections: 1,
+        warm_up: Duration::from_millis(100),
+        window: Duration::from_millis(500),
+        steady_window: Duration::ZERO,
+        payload: 100,
+    };
 
     /// 200 per second; the first arrival due after 200 ms is answered 250 ms later, all others at once.
     async fn with_a_stall(senders: usize) -> Times {
@@ -353,11 +352,11 @@ mod tests {
             if due.duration_since(begun) > Duration::from_millis(200) && !stalled.replace(true) {
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
-            run.arrived(due);
+            run.arrived(Verb::PickUp, due);
             Ok(())
         };
-        let spent = open(&run, &PLAN, 200.0, &[], vec![(); senders], send).await.unwrap();
-        let measured = run.measured(spent);
+        let window = open(&run, &PLAN, 200.0, &Observed::default(), vec![(); senders], send).await.unwrap();
+        let measured = run.measured(window);
         assert!((99..=101).contains(&measured.tasks), "all that were due in the window count: {}", measured.tasks);
         measured.latencies[&Verb::PickUp].clone()
     }

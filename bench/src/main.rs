@@ -1,11 +1,12 @@
 //! Slotwheel's benchmark: the same work for Slotwheel, its peers and the limit, in one run, in alternation.
 //!
 //! In reading order: `workloads` define the work; `systems` lists the systems under test, `adapters` drive them; `load`
-//! generates load and measures; `http` and `line_protocol` are clients, `processes` starts and measures servers;
-//! `limit` and `empty_server` are lower bounds; `ledger` detects lost and duplicate work; `stats` and `report`
-//! summarise.
+//! generates load and measures; `spent` and `command_stats` read the costs; `http` and `line_protocol` are clients,
+//! `processes` starts servers; `limit` and `empty_server` are lower bounds; `ledger` detects lost and duplicate work;
+//! `stats` and `report` summarise.
 
 mod adapters;
+mod command_stats;
 mod empty_server;
 mod http;
 mod ledger;
@@ -16,6 +17,7 @@ mod machine;
 mod processes;
 mod report;
 mod round_trip;
+mod spent;
 mod stats;
 mod systems;
 mod workloads;
@@ -36,6 +38,7 @@ use workloads::{Entry, Round, Workload};
 
 /// Runs workloads and prints a table for each.
 #[derive(Parser)]
+#[command(after_help = workloads::list())]
 struct Arguments {
     #[command(subcommand)]
     mode: Option<Mode>,
@@ -54,6 +57,9 @@ struct Arguments {
     /// Warm-up before each window, s
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
+    /// Length of the steady load of each system in (k), divided among the rounds, s
+    #[arg(long, default_value_t = 600.0)]
+    steady_seconds: f64,
     /// Connections of workloads without their own number
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -114,11 +120,13 @@ async fn run(arguments: &Arguments) -> Result<()> {
         slotwheel: absolute(&arguments.slotwheel)?,
         other: arguments.other.as_deref().map(absolute).transpose()?.unwrap_or_default(),
         peers: absolute(&arguments.peers)?,
+        shards: 1,
     };
     let plan = Plan {
         connections: arguments.connections,
         warm_up: Duration::from_secs_f64(arguments.warm_up),
         window: Duration::from_secs_f64(arguments.seconds),
+        steady_window: Duration::from_secs_f64(arguments.steady_seconds / arguments.pairs as f64),
         payload: arguments.payload,
     };
     println!("{}", machine::describe(&settings, &plan, arguments.pairs));
@@ -193,7 +201,7 @@ async fn play(workload: &Workload, settings: &Settings, plan: &Plan, pairs: usiz
 }
 
 async fn start(entry: &Entry, settings: &Settings) -> Result<Box<dyn System>> {
-    let contender = entry.kind.start(settings).await?;
+    let contender = entry.kind.start(&Settings { shards: entry.shards, ..settings.clone() }).await?;
     if let Some(fill) = &entry.fill {
         contender.fill(fill).await?;
     }

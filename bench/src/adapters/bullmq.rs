@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::line_protocol::{LineConnection, number};
 use crate::load::{Measured, Plan, Run};
 use crate::processes::{Directory, Process, Redis, free_port};
+use crate::spent::Observed;
 use crate::systems::System;
 use crate::workloads::{BATCH, Script};
 
@@ -61,11 +62,12 @@ impl Bullmq {
             tokio::time::sleep(plan.window).await;
             anyhow::Ok(number(ask(&mut lines, "count").await?)? - before)
         };
-        let processes = [(Role::Server, self.program.pid()), (Role::Redis, self.redis.pid())];
-        let (spent, tasks) = tokio::try_join!(run.window(plan, &processes), counted)?;
+        let processes = vec![(Role::Server, self.program.pid()), (Role::Redis, self.redis.pid())];
+        let observed = Observed::new(processes, Some(&self.redis))?;
+        let (window, tasks) = tokio::try_join!(run.window(plan, &observed), counted)?;
         let end: Value = serde_json::from_slice(ask(&mut lines, "stop").await?)?;
         ensure!(end["added"] == end["processed"] && end["left"] == 0 && end["wrong"] == 0, "not each job once: {end}");
-        Ok(Measured { tasks, ..run.measured(spent) })
+        Ok(Measured { tasks, ..run.measured(window) })
     }
 }
 

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::ledger::payload;
 
-    /// What Go's encoding/json writes for the fields of a job.
+    /// The fields of a job as Go's encoding/json writes them.
     const FIRST: &str = r#"{"data":"eyJuIjoxMiwidGV4dCI6Inh4eHgifQ==","elapsed_ms":3,"job_id":"a1","msg":"new job","namespace":"bench","queue":"bench","remain_tries":4,"ttl":0}"#;
     const SECOND: &str = r#"{"data":"eyJuIjo3LCJ0ZXh0IjoieHh4eCJ9","elapsed_ms":3,"job_id":"b2","msg":"new job","namespace":"bench","queue":"bench","remain_tries":4,"ttl":0}"#;
 

@@ -40,6 +40,24 @@ pub struct Settings {
     pub other: PathBuf,
     /// Directory of the installed peers.
     pub peers: PathBuf,
+    /// Shards of Slotwheel.
+    pub shards: u32,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Settings for a Redis of a test.
+    pub fn for_tests() -> Self {
+        Self {
+            fsync: Fsync::Everysec,
+            unix: false,
+            place: std::env::temp_dir(),
+            slotwheel: PathBuf::new(),
+            other: PathBuf::new(),
+            peers: PathBuf::new(),
+            shards: 1,
+        }
+    }
 }
 
 /// The role of a process, by which its time is accounted.
@@ -88,6 +106,11 @@ pub trait Adapter: Sized {
 
     /// The number of unfinished tasks by the system's own count, if it accepts the completion of unknown tasks.
     async fn left(&self, _queue: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// The number of tasks that it has deleted since its start, if it reports it.
+    async fn deleted(&self, _queue: &str) -> Result<Option<u64>> {
         Ok(None)
     }
 

@@ -1,4 +1,4 @@
-//! Slotwheel: the release binary with a Redis configured like its embedded one, in one shard.
+//! Slotwheel: the release binary with a Redis configured like its embedded one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Slotwheel {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut command = Command::new(binary);
         command.args(["serve", "--listen", &address.to_string(), "--redis-url", &redis.url(settings.unix)]);
-        command.args(["--shards", "1", "--log", "warn"]);
+        command.args(["--shards", &settings.shards.to_string(), "--log", "warn"]);
         let mut server = Process::start(command, directory.path())?;
         server.until(async || is_ready(address, "/readyz").await).await.context("slotwheel")?;
         let version = String::from_utf8_lossy(&version.stdout).trim().replace("slotwheel ", "");
@@ -60,6 +60,14 @@ impl Adapter for Slotwheel {
 
     async fn connect(&self) -> Result<Connection> {
         Ok(Connection { http: Http::connect(self.address).await?, body: Vec::new() })
+    }
+
+    async fn deleted(&self, queue: &str) -> Result<Option<u64>> {
+        let mut http = Http::connect(self.address).await?;
+        let queue = http.send("GET", &format!("/queues/{queue}"), "", b"").await?.expect(200)?;
+        let counts = &serde_json::from_slice::<serde_json::Value>(queue)?["counts"];
+        // Older builds call it `removed`.
+        Ok(counts["deleted"].as_u64().or_else(|| counts["removed"].as_u64()))
     }
 
     fn redis(&self) -> Option<&Redis> {

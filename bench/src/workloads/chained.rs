@@ -8,6 +8,7 @@ use super::{Entry, Goal, QUEUE, Script, Workload, ratio};
 use crate::adapters::{Adapter, Client};
 use crate::ledger::Ledger;
 use crate::load::{Measured, Plan, Run, Verb, WAIT};
+use crate::spent::Observed;
 use crate::stats::Wanted;
 use crate::systems::Kind;
 
@@ -28,9 +29,9 @@ pub(super) async fn round<S: Adapter>(system: &S, ledger: &Ledger, plan: &Plan) 
     let run = Run::new(ledger, plan);
     let clients = try_join_all((0..plan.connections).map(|_| system.connect())).await?;
     let loops = try_join_all(clients.into_iter().map(async |mut client| chain(&mut client, &run).await));
-    let processes = system.processes();
-    let (spent, _) = tokio::try_join!(run.window(plan, &processes), loops)?;
-    Ok(run.measured(spent))
+    let observed = Observed::of(system)?;
+    let (window, _) = tokio::try_join!(run.window(plan, &observed), loops)?;
+    Ok(run.measured(window))
 }
 
 async fn chain<C: Client>(client: &mut C, run: &Run<'_>) -> Result<()> {

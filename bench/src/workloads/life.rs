@@ -16,14 +16,16 @@ pub(super) fn workload() -> Workload {
     entries.push(Entry::new(Kind::EmptyServer, Script::EmptyServer));
     let mut goals = Vec::new();
     for (peer, cost, rate, bound) in [
-        ("ocypod", "CPU per task, to ocypod's", "tasks/s, to ocypod's", 0.25),
-        ("lmstfy", "CPU per task, to lmstfy's", "tasks/s, to lmstfy's", 1.0 / 3.0),
-        ("faktory", "CPU per task, to Faktory's", "tasks/s, to Faktory's", 1.0 / 3.0),
+        ("ocypod", "CPU per task, to ocypod's", "tasks/s, to ocypod's", 0.23),
+        ("lmstfy", "CPU per task, to lmstfy's", "tasks/s, to lmstfy's", 0.40),
+        ("faktory", "CPU per task, to Faktory's", "tasks/s, to Faktory's", 0.50),
     ] {
         goals.push(Goal::new(cost, Wanted::AtMost(bound), ratio("slotwheel", Measured::cost, peer)));
         goals.push(Goal::new(rate, Wanted::AtLeast(3.0), ratio("slotwheel", Measured::rate, peer)));
     }
     goals.push(Goal::new("CPU per task, to the limit and three empty requests", Wanted::AtMost(2.0), to_the_least));
+    let to_the_handler = ratio("slotwheel", Measured::request_cost, "empty");
+    goals.push(Goal::new("server's CPU per request, to the empty handler's", Wanted::AtMost(1.3), to_the_handler));
     Workload { goals, ..Workload::new("b", "full life, one task per request (submit, claim, complete)", entries) }
 }
 

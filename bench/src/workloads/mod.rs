@@ -1,15 +1,19 @@
-//! The workloads, (a) to (i): systems, work and goals. One file each.
+//! The workloads, (a) to (m): systems, work and goals. One file each.
 
 mod batches;
 mod chained;
+mod counts;
 pub mod fill;
 mod life;
 mod memory;
 pub mod pickup;
 mod queues;
+mod shards;
 mod sizes;
+mod steady;
 mod submit;
 mod waiters;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -45,15 +49,31 @@ pub enum Script {
         /// Whether each task has a random key.
         keyed: bool,
     },
-    /// See `pickup`.
-    PickUp,
+    /// See `pickup` and `waiting`.
+    PickUp {
+        /// Waiting workers.
+        workers: usize,
+        /// Submitting connections.
+        senders: usize,
+    },
     /// See `queues`.
     Scattered {
         /// Number of queues.
         queues: usize,
     },
-    /// See `memory`.
+    /// See `memory`: waiting tasks.
     Memory(Fill),
+    /// See `memory`: completed tasks.
+    CompletedMemory(Fill),
+    /// See `shards`.
+    IdleClaims,
+    /// See `steady`.
+    Steady,
+    /// See `counts`.
+    Counts {
+        /// Whether a worker waits for each task.
+        waiting: bool,
+    },
     /// See `waiters`.
     Waiters,
     /// Empty requests: submits to the empty handler.
@@ -64,11 +84,12 @@ impl Script {
     /// The capability that a system needs.
     pub fn needs(&self) -> &'static [Capability] {
         match self {
-            Self::Submit | Self::Life { keyed: false } | Self::PickUp | Self::Scattered { .. } => &[],
+            Self::Submit | Self::Life { keyed: false } | Self::PickUp { .. } | Self::Scattered { .. } => &[],
+            Self::IdleClaims | Self::Steady | Self::Counts { .. } => &[],
             Self::Waiters | Self::EmptyServer | Self::Memory(Fill { keyed: false, .. }) => &[],
             Self::Life { keyed: true } | Self::Memory(Fill { keyed: true, .. }) => &[Capability::Keys],
             Self::Chained => &[Capability::FinishAndTake],
-            Self::Batches { keyed: false } => &[Capability::Many],
+            Self::Batches { keyed: false } | Self::CompletedMemory(_) => &[Capability::Many],
             Self::Batches { keyed: true } => &[Capability::Many, Capability::Keys],
         }
     }
@@ -91,11 +112,15 @@ impl Script {
                 let plan = Plan { connections: batches::CONNECTIONS, ..*plan };
                 closed(system, ledger, &plan, async |client, run| batches::script(client, run, *keyed).await).await
             }
-            Self::PickUp => pickup::round(system, ledger, plan).await,
+            Self::PickUp { workers, senders } => pickup::round(system, ledger, plan, (*workers, *senders)).await,
             Self::Scattered { queues } => {
                 closed(system, ledger, plan, async |client, run| queues::script(client, run, *queues).await).await
             }
             Self::Memory(fill) => memory::round(system, ledger, fill).await,
+            Self::CompletedMemory(fill) => memory::completed(system, ledger, fill).await,
+            Self::IdleClaims => closed(system, ledger, plan, shards::idle_claim).await,
+            Self::Steady => steady::round(system, ledger, plan).await,
+            Self::Counts { waiting } => counts::round(system, ledger, plan, *waiting).await,
             Self::Waiters => waiters::round(system, ledger).await,
         }
     }
@@ -114,6 +139,10 @@ pub struct Entry {
     pub fill: Option<Fill>,
     /// Connections, if not the default number.
     pub connections: Option<usize>,
+    /// Shards of Slotwheel.
+    pub shards: u32,
+    /// Entries of one case are compared with each other; empty: the only case of the workload.
+    pub case: &'static str,
     /// Its work.
     pub script: Script,
 }
@@ -121,7 +150,17 @@ pub struct Entry {
 impl Entry {
     fn new(kind: Kind, script: Script) -> Self {
         let label = kind.name().to_owned();
-        Self { label, kind, instance: String::new(), fill: None, connections: None, script }
+        Self { label, kind, instance: String::new(), fill: None, connections: None, shards: 1, case: "", script }
+    }
+
+    /// An entry of a case, which its label names.
+    pub(crate) fn of_case(kind: Kind, script: Script, case: &'static str) -> Self {
+        Self { label: format!("{}, {case}", kind.name()), case, ..Self::new(kind, script) }
+    }
+
+    /// The same in a system of its own with that number of shards.
+    fn with_shards(self, shards: u32) -> Self {
+        Self { shards, instance: format!("{shards} shards"), ..self }
     }
 }
 
@@ -159,11 +198,13 @@ pub struct Workload {
     pub goals: Vec<Goal>,
     /// Whether it is measured once: sizes do not vary, and are not compared.
     pub once: bool,
+    /// Whether the first round is compared with the last: the load goes on through all rounds.
+    pub course: bool,
 }
 
 impl Workload {
     fn new(id: &'static str, title: &'static str, entries: Vec<Entry>) -> Self {
-        Self { id, title, entries, goals: Vec::new(), once: false }
+        Self { id, title, entries, goals: Vec::new(), once: false, course: false }
     }
 }
 
@@ -181,10 +222,47 @@ pub fn all() -> Vec<Workload> {
         queues::workload(),
         memory::workload(),
         waiters::workload(),
+        shards::workload(),
+        steady::workload(),
+        waiting::workload(),
+        counts::workload(),
     ]
+}
+
+/// Returns the names and titles of all workloads, a line each.
+pub fn list() -> String {
+    let lines = all().into_iter().map(|workload| format!("  {:<8} {}\n", workload.id, workload.title));
+    format!("Workloads:\n{}", lines.collect::<String>())
 }
 
 /// The ratio of one entry's figure to another's.
 fn ratio(one: &'static str, of: fn(&Measured) -> f64, other: &'static str) -> impl Fn(&Round) -> Option<f64> {
     move |round| Some(of(round.get(one)?) / of(round.get(other)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_a_workload_are_unique() {
+        for workload in all() {
+            let mut labels: Vec<&String> = workload.entries.iter().map(|entry| &entry.label).collect();
+            labels.sort();
+            labels.dedup();
+            assert_eq!(labels.len(), workload.entries.len(), "({}): {labels:?}", workload.id);
+        }
+    }
+
+    #[test]
+    fn systems_of_one_instance_are_alike() {
+        for workload in all() {
+            for entry in &workload.entries {
+                let same = |other: &&Entry| (other.kind, &other.instance) == (entry.kind, &entry.instance);
+                let first = workload.entries.iter().find(same).unwrap();
+                let (one, other) = ((first.shards, first.fill), (entry.shards, entry.fill));
+                assert_eq!(one, other, "({}): {}", workload.id, entry.label);
+            }
+        }
+    }
 }
