@@ -16,8 +16,8 @@ use crate::systems::Kind;
 const BEYOND: &str = "bytes of Redis beyond the payload, a task";
 const PLAIN: &str = "slotwheel, 1,000,000 of 100 B";
 const KEYED: &str = "slotwheel, 1,000,000 of 100 B, keyed";
-const COMPLETED: &str = "slotwheel, 50,000 of 100 B, completed";
-const OTHER_COMPLETED: &str = "other, 50,000 of 100 B, completed";
+const COMPLETED: &str = "slotwheel, 65,000 of 100 B, completed";
+const OTHER_COMPLETED: &str = "other, 65,000 of 100 B, completed";
 
 pub(super) fn workload() -> Workload {
     let fill = |tasks, payload| Fill { tasks, queues: 1, keyed: false, payload };
@@ -33,8 +33,8 @@ pub(super) fn workload() -> Workload {
     }
     // Fewer than the ended tasks that a queue keeps by default.
     for (kind, label) in [(Kind::Slotwheel, COMPLETED), (Kind::Other, OTHER_COMPLETED)] {
-        let script = Script::CompletedMemory(fill(50_000, 100));
-        entries.push(Entry { script, ..entry(kind, label.to_owned(), fill(50_000, 100)) });
+        let script = Script::CompletedMemory(fill(65_000, 100));
+        entries.push(Entry { script, ..entry(kind, label.to_owned(), fill(65_000, 100)) });
     }
     let beyond = |label: &'static str| move |round: &Round| round.get(label)?.figures.get(BEYOND).copied();
     let goals = vec![
