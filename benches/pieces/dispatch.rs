@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ClaimRequest;
 use super::claim::delivery::Delivery;
-use super::claim::waiters::{ClaimBatch, WaitHandle, Waiters};
+use super::claim::wait_handle::WaitHandle;
+use super::claim::waiters::{ClaimBatch, Waiters};
 use crate::domain::queue::QueueName;
 use crate::store::ops::claim::Front;
 

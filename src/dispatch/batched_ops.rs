@@ -3,7 +3,8 @@
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::batcher::{BatchItem, BatchedOp, Batcher, Sharing};
+use super::batch::{BatchItem, BatchedOp, Sharing};
+use super::batcher::Batcher;
 use crate::domain::id::TaskId;
 use crate::domain::slot::Slot;
 use crate::domain::state::State;

@@ -3,6 +3,7 @@
 //! `claim` hands tasks to waiting claims. `batched_ops` combines the items of concurrent requests into few calls of
 //! Redis. `events` feeds subscriptions. This module starts them and connects them.
 
+mod batch;
 mod batched_ops;
 mod batcher;
 mod claim;

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use futures_util::future::{join_all, try_join};
 use tokio::time::{Instant, timeout};
 
-use super::batcher::{BatchItem, BatchedOp, Batcher};
+use super::batch::{BatchItem, BatchedOp};
+use super::batcher::Batcher;
 use crate::domain::id::TaskId;
 use crate::domain::task::{ClaimedTask, NewTask};
 use crate::spans::{ExecutionOutcome, READ_TIMEOUT, Spans, TaskSpan, TracedTask, system_time};

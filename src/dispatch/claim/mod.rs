@@ -6,6 +6,7 @@
 
 mod claim_loop;
 pub(super) mod delivery;
+mod next_call;
 mod parts;
 pub(super) mod poll_limit;
 mod ready_cache;
@@ -13,6 +14,7 @@ mod ready_cache;
 mod ready_cache_model;
 mod shard_set;
 mod survey;
+pub(super) mod wait_handle;
 mod wait_queue;
 pub(super) mod waiter;
 pub(super) mod waiters;

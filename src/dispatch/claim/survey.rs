@@ -17,8 +17,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use super::wait_handle::WaitHandle;
 use super::waiter::ClaimRequest;
-use super::waiters::{WaitHandle, Waiters};
+use super::waiters::Waiters;
 use crate::background;
 use crate::domain::queue::QueueName;
 use crate::store::views::queue_records::ready_queues;

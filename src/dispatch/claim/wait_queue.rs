@@ -1,11 +1,10 @@
 //! The queue of waiting claims: all waiters in order of arrival, the waiters in a running call, and the shards to check
-//! for them. Each function is one synchronous step, without a lock or a channel.
+//! for them; `next_call` chooses among them. Each function is one synchronous step, without a lock or a channel.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use rand::seq::IteratorRandom as _;
-
+use super::next_call::INITIAL_BATCH_LIMIT;
 use super::ready_cache::{Epoch, ReadyCache};
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
@@ -13,30 +12,25 @@ use crate::domain::queue::QueueName;
 use crate::store::Error;
 use crate::store::ops::claim::Front;
 
-/// Waiters in one call.
-const MAX_BATCH_WAITERS: usize = 100;
-/// Waiters of a ready queue in the first call after a wake-up. Usually the queue has one task.
-const INITIAL_BATCH_LIMIT: usize = 4;
-
 /// The waiters and where tasks are ready for them.
 #[derive(Default)]
 pub(super) struct WaitQueue {
-    shard_count: usize,
+    pub(super) shard_count: usize,
     last_id: u64,
     /// All waiters, by id. Ids grow in order of arrival.
     pub(super) waiters: HashMap<u64, Waiter>,
     /// Waiters in a running call.
     pub(super) in_flight: HashSet<u64>,
     /// By queue: the waiters in no call.
-    idle_by_queue: HashMap<QueueName, BTreeSet<u64>>,
+    pub(super) idle_by_queue: HashMap<QueueName, BTreeSet<u64>>,
     /// Waiters in no call that have unchecked shards.
-    unchecked: BTreeSet<u64>,
+    pub(super) unchecked: BTreeSet<u64>,
     /// The latest waiter of each claim id.
     by_claim_id: HashMap<ClaimId, u64>,
     /// The shards known to have ready tasks.
     pub(super) ready_cache: ReadyCache,
     /// By shard: waiters of a ready queue that the next call takes.
-    batch_limits: Vec<usize>,
+    pub(super) batch_limits: Vec<usize>,
     /// Unavailable shards, with the error.
     pub(super) unavailable_shards: BTreeMap<usize, Error>,
     pub(super) is_stopping: bool,
@@ -96,6 +90,12 @@ impl WaitQueue {
         for queue in &waiter.request.queues {
             self.idle_by_queue.entry(queue.clone()).or_default().insert(id);
         }
+    }
+
+    /// Hides a waiter from calls, because one begins that includes it.
+    pub(super) fn begin_call(&mut self, id: u64) {
+        self.deindex(id);
+        self.in_flight.insert(id);
     }
 
     /// Hides a waiter from calls.
@@ -213,90 +213,24 @@ impl WaitQueue {
             }
         }
     }
-
-    /// Whether no shard has a higher priority ready in this queue.
-    fn has_best_priority(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_cache.ready_shards(queue).is_some_and(|shards| {
-            shards.get(&shard).is_some_and(|priority| shards.values().all(|other| other <= priority))
-        })
-    }
-
-    /// Whether the queue is known to have ready tasks in the shard.
-    pub(super) fn is_ready(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_cache.ready_shards(queue).is_some_and(|shards| shards.contains_key(&shard))
-    }
-
-    /// Whether the queue is known to have ready tasks in another shard.
-    pub(super) fn is_ready_elsewhere(&self, queue: &QueueName, shard: usize) -> bool {
-        self.ready_cache.ready_shards(queue).is_some_and(|shards| shards.keys().any(|ready| *ready != shard))
-    }
-
-    /// Sets the limit of the next call to twice the waiters served. An empty call thus stays cheap with many waiters,
-    /// and a burst of tasks reaches all waiters within a few calls.
-    pub(super) fn set_batch_limit(&mut self, shard: usize, served: usize) {
-        if let Some(limit) = self.batch_limits.get_mut(shard) {
-            *limit = (2 * served).clamp(INITIAL_BATCH_LIMIT, MAX_BATCH_WAITERS);
-        }
-    }
-
-    /// The ready shards of the first of the waiter's queues that has any.
-    fn preferred_ready_shards(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
-        waiter.request.queues.iter().find_map(|queue| self.ready_cache.ready_shards(queue))
-    }
-
-    /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, of several
-    /// any, else an unchecked one. `None` if there is none for now. Choosing at random gives each shard its turns: in a
-    /// fixed order, tasks of one shard would keep those of all others waiting.
-    pub(super) fn next_shard(&self, id: u64) -> Option<usize> {
-        let waiter = self.waiters.get(&id)?;
-        if let Some(shards) = self.preferred_ready_shards(waiter) {
-            let highest = shards.values().max()?;
-            let best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
-            return best.choose(&mut rand::rng());
-        }
-        // Waiters start at different shards, which spreads their calls.
-        let start = (id % self.shard_count.max(1) as u64) as usize;
-        let distance = |shard: &usize| (shard + self.shard_count - start) % self.shard_count;
-        waiter.unchecked_shards.iter().copied().min_by_key(distance)
-    }
-
-    /// The waiters of the shard's next call, in order of arrival. Shards of equal priority all qualify.
-    pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
-        let mut ids = BTreeSet::new();
-        let limit = self.batch_limits.get(shard).copied().unwrap_or(MAX_BATCH_WAITERS);
-        for queue in self.ready_cache.ready_queues() {
-            let Some(idle) = self.idle_by_queue.get(queue).filter(|_| self.has_best_priority(queue, shard)) else {
-                continue;
-            };
-            let prefers_queue = |id: &&u64| {
-                let queues = self.waiters.get(id).map(|waiter| &waiter.request.queues);
-                queues.and_then(|queues| queues.iter().find(|name| self.ready_cache.ready_shards(name).is_some()))
-                    == Some(queue)
-            };
-            ids.extend(idle.iter().filter(prefers_queue).take(limit));
-        }
-        // The waiters above include the new ones with a known ready shard.
-        let has_no_known_shard =
-            |id: &&u64| self.waiters.get(id).is_some_and(|waiter| self.preferred_ready_shards(waiter).is_none());
-        let unchecked = self.unchecked.iter().filter(has_no_known_shard);
-        ids.extend(unchecked.filter(|id| self.next_shard(**id) == Some(shard)).take(MAX_BATCH_WAITERS));
-        ids.into_iter().take(MAX_BATCH_WAITERS).collect()
-    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::dispatch::claim::delivery::Delivery;
     use crate::store::Result;
 
-    fn queue(name: &str) -> QueueName {
+    pub(in crate::dispatch::claim) fn queue(name: &str) -> QueueName {
         QueueName::parse(name).unwrap()
     }
 
-    fn add_waiter(wait_queue: &mut WaitQueue, queues: &[&str]) -> (u64, oneshot::Receiver<Result<Delivery>>) {
+    pub(in crate::dispatch::claim) fn add_waiter(
+        wait_queue: &mut WaitQueue,
+        queues: &[&str],
+    ) -> (u64, oneshot::Receiver<Result<Delivery>>) {
         let (reply, reply_receiver) = oneshot::channel();
         let queues = queues.iter().map(|name| queue(name)).collect();
         let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim_id: None };
@@ -317,33 +251,6 @@ mod tests {
         }
         assert_eq!(checked, BTreeSet::from([0, 1, 2, 3]));
         assert!(!wait_queue.is_finished(id));
-    }
-
-    #[test]
-    fn waiter_goes_to_best_priority_of_its_preferred_queue() {
-        let mut wait_queue = WaitQueue::new(4);
-        let (id, _reply) = add_waiter(&mut wait_queue, &["first", "second"]);
-        wait_queue.record_wakeup(&queue("second"), 0, 9);
-        assert_eq!(wait_queue.next_shard(id), Some(0));
-        wait_queue.record_wakeup(&queue("first"), 1, 2);
-        wait_queue.record_wakeup(&queue("first"), 2, 7);
-        assert_eq!(wait_queue.next_shard(id), Some(2));
-        assert!(wait_queue.eligible(0).is_empty() && wait_queue.eligible(1).is_empty());
-    }
-
-    #[test]
-    fn batch_limit_starts_small_and_doubles_after_full_batches() {
-        let mut wait_queue = WaitQueue::new(1);
-        let (ids, _replies): (Vec<u64>, Vec<_>) = (0..300).map(|_| add_waiter(&mut wait_queue, &["q"])).unzip();
-        assert_eq!(wait_queue.eligible(0), ids[..100], "a first check includes every waiter");
-        wait_queue.record_wakeup(&queue("q"), 0, 4);
-        assert_eq!(wait_queue.eligible(0), ids[..4], "waiters are served in order of arrival");
-        wait_queue.set_batch_limit(0, 4);
-        assert_eq!(wait_queue.eligible(0), ids[..8]);
-        wait_queue.set_batch_limit(0, 90);
-        assert_eq!(wait_queue.eligible(0), ids[..100]);
-        wait_queue.set_batch_limit(0, 0);
-        assert_eq!(wait_queue.eligible(0), ids[..4]);
     }
 
     #[test]

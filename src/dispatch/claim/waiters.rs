@@ -6,20 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
 use super::ready_cache::Epoch;
 use super::wait_queue::WaitQueue;
 use super::waiter::{ClaimRequest, Waiter};
-use crate::dispatch::batcher::closed;
 use crate::domain::queue::QueueName;
+use crate::store::Error;
 use crate::store::ops::claim::{Front, WaiterRequest};
-use crate::store::{Error, Result};
 
 /// Waiters taken off the queue, and the call to make for them.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ pub(in crate::dispatch) struct Waiters {
     wait_queue: Mutex<WaitQueue>,
     started: Instant,
     triggers: Vec<ClaimTrigger>,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 impl Waiters {
@@ -57,7 +56,7 @@ impl Waiters {
         Waiters { wait_queue, started: Instant::now(), triggers, stop: stop.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, WaitQueue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WaitQueue> {
         self.wait_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,49 +82,6 @@ impl Waiters {
         }
     }
 
-    /// Adds a waiter at the end of the queue. If several shards may have tasks for it, no call includes it until its
-    /// survey ends.
-    pub(in crate::dispatch) fn register(
-        self: &Arc<Self>,
-        request: ClaimRequest,
-        is_long_poll: bool,
-    ) -> (WaitHandle, Option<Survey>) {
-        let (reply, reply_receiver) = oneshot::channel();
-        let mut wait_queue = self.lock();
-        let id = wait_queue.add(request, reply, is_long_poll);
-        let unchecked = wait_queue.waiters.get(&id).map(|waiter| &waiter.unchecked_shards);
-        let shards: Vec<usize> = unchecked.into_iter().flatten().copied().collect();
-        let survey = (shards.len() > 1).then(|| Survey { waiters: self.clone(), id, shards, read: Vec::new() });
-        if survey.is_some() {
-            wait_queue.deindex(id);
-            wait_queue.in_flight.insert(id);
-        }
-        if wait_queue.is_stopping || survey.is_none() && wait_queue.is_finished(id) {
-            wait_queue.cancel_wait(id);
-        }
-        if survey.is_none() {
-            self.trigger(wait_queue.next_shard(id));
-        }
-        drop(wait_queue);
-        (WaitHandle { waiters: self.clone(), id, reply_receiver }, survey)
-    }
-
-    /// Makes a surveyed waiter available to calls. It need not check the shards that were read.
-    fn end_survey(&self, id: u64, read: &[usize]) {
-        let mut wait_queue = self.lock();
-        wait_queue.in_flight.remove(&id);
-        if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
-            for shard in read {
-                waiter.unchecked_shards.remove(shard);
-            }
-        }
-        wait_queue.index(id);
-        if wait_queue.is_finished(id) {
-            wait_queue.cancel_wait(id);
-        }
-        self.trigger(wait_queue.next_shard(id));
-    }
-
     /// Takes the waiters to check in this shard, in order of arrival. Returns `None` if there are none.
     pub(in crate::dispatch) fn take_batch(&self, shard: usize) -> Option<ClaimBatch> {
         let mut wait_queue = self.lock();
@@ -141,7 +97,7 @@ impl Waiters {
         let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at, sent_at };
         let mut queue_indexes = HashMap::new();
         for id in ids {
-            wait_queue.deindex(id);
+            wait_queue.begin_call(id);
             let Some(waiter) = wait_queue.waiters.get(&id) else { continue };
             let is_unchecked = waiter.unchecked_shards.contains(&shard);
             let may_have_tasks = |queue: &&QueueName| is_unchecked || wait_queue.is_ready(queue, shard);
@@ -159,7 +115,6 @@ impl Waiters {
             let ClaimRequest { max, lease_ms, ref worker, claim_id, .. } = *waiter.request;
             batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_id, queues });
             batch.ids.push(id);
-            wait_queue.in_flight.insert(id);
         }
         Some(batch)
     }
@@ -321,53 +276,5 @@ impl Waiters {
         wait_queue.stop();
         let ids: Vec<u64> = wait_queue.waiters.keys().copied().collect();
         ids.into_iter().for_each(|id| wait_queue.cancel_wait(id));
-    }
-}
-
-/// A survey that is running. Its end, also that of a request whose client disconnects, makes the waiter available to calls.
-#[derive(Debug)]
-pub(in crate::dispatch) struct Survey {
-    waiters: Arc<Waiters>,
-    id: u64,
-    /// The shards to read.
-    pub(super) shards: Vec<usize>,
-    /// The shards that were read.
-    pub(super) read: Vec<usize>,
-}
-
-impl Drop for Survey {
-    fn drop(&mut self) {
-        self.waiters.end_survey(self.id, &self.read);
-    }
-}
-
-/// A registered wait. Dropping it ends the wait.
-#[derive(Debug)]
-pub(in crate::dispatch) struct WaitHandle {
-    waiters: Arc<Waiters>,
-    id: u64,
-    reply_receiver: oneshot::Receiver<Result<Delivery>>,
-}
-
-impl WaitHandle {
-    /// Returns the result once there is one.
-    pub(super) async fn reply(&mut self) -> Result<Delivery> {
-        (&mut self.reply_receiver).await.unwrap_or_else(|_| Err(closed(&self.waiters.stop)))
-    }
-
-    /// Ends the wait. A call that includes it finishes first, and its result counts.
-    pub(super) async fn cancel(mut self) -> Result<Delivery> {
-        self.waiters.lock().cancel_wait(self.id);
-        self.reply().await
-    }
-}
-
-impl Drop for WaitHandle {
-    fn drop(&mut self) {
-        let mut wait_queue = self.waiters.lock();
-        // A waiter in a call stays until the call returns. Its reply then meets a closed channel.
-        if !wait_queue.in_flight.contains(&self.id) {
-            drop(wait_queue.remove(self.id));
-        }
     }
 }
