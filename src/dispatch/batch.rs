@@ -21,11 +21,14 @@ pub(super) trait BatchedOp: Send + Sync + 'static {
     type Item: BatchItem;
     /// The result of one item.
     type Reply: Send + 'static;
+    /// The data that all calls share.
+    type Context: Clone + Send + Sync + 'static;
 
     /// Makes one call. Returns one reply per item, in order. A reply may take its item along;
     /// after an error the items stay.
     fn call(
         shard: &Shard,
+        context: &Self::Context,
         caller: &mut Caller,
         items: &mut Vec<Self::Item>,
     ) -> impl Future<Output = Result<Vec<Self::Reply>>> + Send;
@@ -128,8 +131,9 @@ mod tests {
                 const SHARING: Sharing = Sharing::$sharing;
                 type Item = Item;
                 type Reply = ();
+                type Context = ();
 
-                async fn call(_: &Shard, _: &mut Caller, _: &mut Vec<Item>) -> Result<Vec<()>> {
+                async fn call(_: &Shard, (): &(), _: &mut Caller, _: &mut Vec<Item>) -> Result<Vec<()>> {
                     Ok(Vec::new())
                 }
             }

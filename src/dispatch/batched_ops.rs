@@ -15,7 +15,6 @@ use crate::store::ops::delete::{DeleteReason, Deleted};
 use crate::store::ops::fail::Failure;
 use crate::store::ops::heartbeat::{LeaseExtended, LeaseHeartbeat};
 use crate::store::ops::idempotency::{IdempotencyOutcome, IdempotencyRecord};
-use crate::store::ops::submit::Submitted;
 use crate::store::ops::{self, LeaseEnd, WhenFull};
 use crate::store::{Caller, Error, Result, Shard, Store};
 
@@ -34,8 +33,14 @@ macro_rules! batched {
                 const SHARING: Sharing = Sharing::$sharing;
                 type Item = $item;
                 type Reply = $reply;
+                type Context = ();
 
-                async fn call(shard: &Shard, caller: &mut Caller, items: &mut Vec<$item>) -> Result<Vec<$reply>> {
+                async fn call(
+                    shard: &Shard,
+                    (): &(),
+                    caller: &mut Caller,
+                    items: &mut Vec<$item>,
+                ) -> Result<Vec<$reply>> {
                     $call(shard, caller, items).await
                 }
 
@@ -58,11 +63,11 @@ macro_rules! batched {
 
         impl BatchedOps {
             pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-                BatchedOps { $($name: Batcher::new(store, tasks, stop),)* }
+                BatchedOps { $($name: Batcher::new(store, (), tasks, stop),)* }
             }
 
             /// Items per call, by operation.
-            pub fn batch_items(&self) -> Vec<(&'static str, HistogramSnapshot)> {
+            pub(super) fn batch_items(&self) -> Vec<(&'static str, HistogramSnapshot)> {
                 vec![$((stringify!($name), self.$name.batch_items()),)*]
             }
 
@@ -85,8 +90,6 @@ macro_rules! batched {
 }
 
 batched! {
-    /// Stores a task. Returns the task and its outcome.
-    inner submit: Submit(NewTask) -> (NewTask, Submitted) = submit, DistinctKeys;
     /// Completes a task.
     inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys, full: complete_without_documents;
     /// Reports that an attempt failed.
@@ -113,13 +116,6 @@ batched! {
     /// Has the end of a task published, and returns its state. Subscribing twice equals subscribing once.
     inner subscribe_completion: SubscribeCompletion(TaskId) -> Option<State>
         = ops::subscribe_completion::subscribe_completion, Any;
-}
-
-/// Each reply takes its task along, so that a handler can return the task without having kept a copy.
-async fn submit(shard: &Shard, caller: &mut Caller, tasks: &mut Vec<NewTask>) -> Result<Vec<(NewTask, Submitted)>> {
-    // After an error the tasks stay: some of them may be sent again.
-    let replies = ops::submit::submit(shard, caller, tasks).await?;
-    Ok(tasks.drain(..).zip(replies).collect())
 }
 
 /// Defines calls of reports: one that Redis rejects if it is full, and one that drops large documents instead.

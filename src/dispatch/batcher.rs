@@ -20,6 +20,8 @@ use crate::store::{Caller, Error, Result, Shard, Store};
 
 /// Items queued per batch loop. Further requests wait until there is room.
 const PENDING_CAPACITY: usize = 4096;
+/// How often a call is made again because ended tasks were deleted for it.
+const MAX_ROOMS: usize = 5;
 /// The deadline of a request, including its time in the queue. The deadline of a single call is well below it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,6 +31,7 @@ pub(super) struct Batcher<Op: BatchedOp> {
     /// Items per call.
     batch_items: Arc<Histogram>,
     store: Store,
+    context: Op::Context,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -42,11 +45,12 @@ impl<Op: BatchedOp> std::fmt::Debug for Batcher<Op> {
 impl<Op: BatchedOp> Batcher<Op> {
     /// Returns a batcher whose loops run on `tasks`. They end when it is dropped. After `stop`, an item whose loop has
     /// ended gets [`Error::Stopping`]; before, [`Error::Unexpected`].
-    pub(super) fn new(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    pub(super) fn new(store: &Store, context: Op::Context, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         Batcher {
             senders: store.shards().iter().map(|_| OnceLock::new()).collect(),
             batch_items: Arc::new(Histogram::new(&SIZE_BUCKETS)),
             store: store.clone(),
+            context,
             tasks: tasks.clone(),
             stop: stop.clone(),
         }
@@ -94,7 +98,13 @@ impl<Op: BatchedOp> Batcher<Op> {
         shard.breaker.admit()?;
         let sender = self.senders.get(shard.index).ok_or_else(|| self.closed())?.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(PENDING_CAPACITY);
-            let batches = batch_loop::<Op>(self.store.clone(), shard.clone(), receiver, self.batch_items.clone());
+            let batches = BatchLoop::<Op> {
+                store: self.store.clone(),
+                context: self.context.clone(),
+                shard: shard.clone(),
+                batch_items: self.batch_items.clone(),
+            };
+            let batches = batches.run(receiver);
             background::spawn(&self.tasks, "batcher", batches);
             sender
         });
@@ -127,102 +137,100 @@ fn timed_out(_: Elapsed) -> Error {
     Error::Unavailable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
 }
 
-/// Makes the calls of one shard, one after another. Ends when the batcher is dropped.
-async fn batch_loop<Op: BatchedOp>(
+/// Makes the calls of one shard, one after another.
+struct BatchLoop<Op: BatchedOp> {
     store: Store,
     shard: Shard,
-    mut receiver: mpsc::Receiver<Pending<Op>>,
+    context: Op::Context,
     batch_items: Arc<Histogram>,
-) {
-    let mut caller = Caller::new();
-    let mut pending: VecDeque<Pending<Op>> = VecDeque::new();
-    let mut received = Vec::new();
-    loop {
-        if pending.is_empty() {
-            if receiver.recv_many(&mut received, MAX_BATCH_ITEMS).await == 0 {
-                return;
-            }
-            pending.extend(received.drain(..));
-        }
-        // Requests that this process can read without waiting join the same call.
-        yield_now().await;
-        while pending.len() < MAX_BATCH_ITEMS
-            && let Ok(request) = receiver.try_recv()
-        {
-            pending.push_back(request);
-        }
-        let (items, reply_senders) = take_batch(&mut pending);
-        batch_items.observe(items.len());
-        let failed = call_each::<Op>(&store, &shard, &mut caller, items, reply_senders).await;
-        if let Some((error, mut failed)) = failed {
-            // Redis has had its time: the items behind would wait as long for the same error.
-            if error.is_outage() {
-                failed.extend(pending.drain(..).map(|request| request.reply));
-                while let Ok(request) = receiver.try_recv() {
-                    failed.push(request.reply);
-                }
-            }
-            for sender in failed {
-                let _ = sender.send(Err(error.clone()));
-            }
-        }
-    }
 }
 
-/// Calls the operation for all items, and sends their replies. If a call meets unreadable data, it is repeated for each half
-/// of its items, so that only the items of that data fail. Returns another error with the items that are left.
-async fn call_each<Op: BatchedOp>(
-    store: &Store,
-    shard: &Shard,
-    caller: &mut Caller,
-    items: Vec<Op::Item>,
-    reply_senders: ReplySenders<Op>,
-) -> Option<(Error, ReplySenders<Op>)> {
-    let mut parts = vec![(items, reply_senders)];
-    while let Some((mut items, mut senders)) = parts.pop() {
-        match call_with_room::<Op>(store, shard, caller, &mut items).await {
-            Ok(replies) => {
-                for (sender, reply) in senders.into_iter().zip(replies) {
-                    // The client may have disconnected. The operation took effect all the same.
-                    let _ = sender.send(Ok(reply));
+impl<Op: BatchedOp> BatchLoop<Op> {
+    /// Ends when the batcher is dropped.
+    async fn run(self, mut receiver: mpsc::Receiver<Pending<Op>>) {
+        let mut caller = Caller::new();
+        let mut pending: VecDeque<Pending<Op>> = VecDeque::new();
+        let mut received = Vec::new();
+        loop {
+            if pending.is_empty() {
+                if receiver.recv_many(&mut received, MAX_BATCH_ITEMS).await == 0 {
+                    return;
                 }
+                pending.extend(received.drain(..));
             }
-            Err(Error::Unexpected(_)) if items.len() > 1 => {
-                items.iter_mut().for_each(BatchItem::mark_tried);
-                let middle = items.len() / 2;
-                parts.push((items.split_off(middle), senders.split_off(middle)));
-                parts.push((items, senders));
+            // Requests that this process can read without waiting join the same call.
+            yield_now().await;
+            while pending.len() < MAX_BATCH_ITEMS
+                && let Ok(request) = receiver.try_recv()
+            {
+                pending.push_back(request);
             }
-            Err(error @ Error::Unexpected(_)) => {
-                for sender in senders {
+            let (items, reply_senders) = take_batch(&mut pending);
+            self.batch_items.observe(items.len());
+            let failed = self.call_each(&mut caller, items, reply_senders).await;
+            if let Some((error, mut failed)) = failed {
+                // Redis has had its time: the items behind would wait as long for the same error.
+                if error.is_outage() {
+                    failed.extend(pending.drain(..).map(|request| request.reply));
+                    while let Ok(request) = receiver.try_recv() {
+                        failed.push(request.reply);
+                    }
+                }
+                for sender in failed {
                     let _ = sender.send(Err(error.clone()));
                 }
             }
-            Err(error) => {
-                senders.extend(parts.into_iter().flat_map(|(_, senders)| senders));
-                return Some((error, senders));
-            }
         }
     }
-    None
-}
 
-/// How often a call is made again because ended tasks were deleted for it.
-const MAX_ROOMS: usize = 5;
+    /// Calls the operation for all items, and sends their replies. If a call meets unreadable data, it is repeated for each half
+    /// of its items, so that only the items of that data fail. Returns another error with the items that are left.
+    async fn call_each(
+        &self,
+        caller: &mut Caller,
+        items: Vec<Op::Item>,
+        reply_senders: ReplySenders<Op>,
+    ) -> Option<(Error, ReplySenders<Op>)> {
+        let mut parts = vec![(items, reply_senders)];
+        while let Some((mut items, mut senders)) = parts.pop() {
+            match self.call_with_room(caller, &mut items).await {
+                Ok(replies) => {
+                    for (sender, reply) in senders.into_iter().zip(replies) {
+                        // The client may have disconnected. The operation took effect all the same.
+                        let _ = sender.send(Ok(reply));
+                    }
+                }
+                Err(Error::Unexpected(_)) if items.len() > 1 => {
+                    items.iter_mut().for_each(BatchItem::mark_tried);
+                    let middle = items.len() / 2;
+                    parts.push((items.split_off(middle), senders.split_off(middle)));
+                    parts.push((items, senders));
+                }
+                Err(error @ Error::Unexpected(_)) => {
+                    for sender in senders {
+                        let _ = sender.send(Err(error.clone()));
+                    }
+                }
+                Err(error) => {
+                    senders.extend(parts.into_iter().flat_map(|(_, senders)| senders));
+                    return Some((error, senders));
+                }
+            }
+        }
+        None
+    }
 
-/// Makes one call. While Redis rejects it because it is full, ended tasks make room for it.
-async fn call_with_room<Op: BatchedOp>(
-    store: &Store,
-    shard: &Shard,
-    caller: &mut Caller,
-    items: &mut Vec<Op::Item>,
-) -> Result<Vec<Op::Reply>> {
-    let mut rooms = 0;
-    loop {
-        match Op::call(shard, caller, items).await {
-            Err(Error::Full(_)) if rooms < MAX_ROOMS && has_made_room_for(store, shard).await => rooms += 1,
-            Err(full @ Error::Full(_)) => return Op::call_when_full(shard, caller, items, full).await,
-            outcome => return outcome,
+    /// Makes one call. While Redis rejects it because it is full, ended tasks make room for it.
+    async fn call_with_room(&self, caller: &mut Caller, items: &mut Vec<Op::Item>) -> Result<Vec<Op::Reply>> {
+        let mut rooms = 0;
+        loop {
+            match Op::call(&self.shard, &self.context, caller, items).await {
+                Err(Error::Full(_)) if rooms < MAX_ROOMS && has_made_room_for(&self.store, &self.shard).await => {
+                    rooms += 1
+                }
+                Err(full @ Error::Full(_)) => return Op::call_when_full(&self.shard, caller, items, full).await,
+                outcome => return outcome,
+            }
         }
     }
 }

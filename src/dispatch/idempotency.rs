@@ -185,9 +185,8 @@ async fn submit_pending(
 ) -> Vec<Result<SubmitOutcome, SubmitError>> {
     let ids: Vec<TaskId> = pending.iter().map(|(task, _)| task.id).collect();
     let (tasks, keys): (Vec<NewTask>, Vec<Option<IdempotencyKey>>) = pending.into_iter().unzip();
-    let (started, sent_at) = (Instant::now(), claims.epoch());
-    let replies = ops.submit.send_all(tasks).await;
-    claims.record_submits(sent_at, &replies);
+    let started = Instant::now();
+    let replies = claims.submit(tasks).await;
     task_tracer.send_submits(started, &replies);
     let (mut outcomes, mut records, mut refused) = (Vec::with_capacity(replies.len()), Vec::new(), Vec::new());
     for ((reply, idempotency_key), task_id) in replies.into_iter().zip(keys).zip(ids) {

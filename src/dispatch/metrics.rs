@@ -21,6 +21,8 @@ counters! {
         polls,
         /// Leases released because no response could carry them: the client had left or had its empty response already.
         undelivered_leases_released,
+        /// Tasks handed over to waiting claims by the calls that stored them.
+        hand_offs,
     }
 }
 
@@ -28,7 +30,7 @@ histograms! {
     /// Histograms without a label.
     pub struct Histograms {
         /// Time until a waiter has its tasks, from the event that started its shard's claim call: a waiter, a wake-up,
-        /// a poll that found tasks, or tasks left by the call before.
+        /// a poll that found tasks, or tasks left by the call before. For a hand-off, the duration of the submit call.
         delivery_duration: LATENCY_BUCKETS,
         /// Waiters served by one claim call.
         claim_call_waiters: SIZE_BUCKETS,

@@ -34,6 +34,7 @@ use crate::config::Limits;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::slot::Slot;
+use crate::metrics::HistogramSnapshot;
 use crate::spans::{ExecutionOutcome, Spans};
 use crate::store::notify::wakeups::Wakeup;
 use crate::store::ops::LeaseEnd;
@@ -180,6 +181,13 @@ impl Dispatch {
     /// The batched operations that need no more than a batch.
     pub fn ops(&self) -> &BatchedOps {
         &self.ops
+    }
+
+    /// Items per call, by operation.
+    pub fn batch_items(&self) -> Vec<(&'static str, HistogramSnapshot)> {
+        let mut all = self.ops.batch_items();
+        all.push(("submit", self.claims.submit_batch_items()));
+        all
     }
 
     /// Submits tasks, each at most once under its Idempotency-Key. Returns their outcomes in order.

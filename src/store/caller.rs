@@ -22,6 +22,11 @@ impl Caller {
     /// Returns the id, and the number of the next call.
     pub(super) fn next_call(&mut self) -> (Arc<str>, u64) {
         self.sequence += 1;
+        self.last_call()
+    }
+
+    /// Returns the id, and the number of the last call.
+    pub(super) fn last_call(&self) -> (Arc<str>, u64) {
         (self.id.clone(), self.sequence)
     }
 }

@@ -248,8 +248,21 @@ impl Shard {
         self.new_call(script, true, caller)
     }
 
+    /// Returns a call in place of the caller's last: it has the same number, so only one of the two runs.
+    pub(super) fn call_in_place_of_last(&self, script: &'static Script, caller: &Caller) -> ScriptCall<'_> {
+        self.numbered_call(script, false, caller.last_call())
+    }
+
     fn new_call(&self, script: &'static Script, is_growing: bool, caller: &mut Caller) -> ScriptCall<'_> {
-        let (caller_id, sequence) = caller.next_call();
+        self.numbered_call(script, is_growing, caller.next_call())
+    }
+
+    fn numbered_call(
+        &self,
+        script: &'static Script,
+        is_growing: bool,
+        (caller_id, sequence): (Arc<str>, u64),
+    ) -> ScriptCall<'_> {
         let mut command = self.client.script_command(script, is_growing, &self.keys, &self.channel_scope.borrow());
         command.arg(&*caller_id).arg(sequence).arg(self.client.write_offset_ms());
         ScriptCall { shard: self, script, is_growing, command, caller_id, sequence }

@@ -12,10 +12,10 @@ use crate::metrics::{metrics, metrics_of};
 use crate::support::{Fixture, Http, report};
 
 /// A poll interval that is too long to make up for a missing wake-up, or to be counted.
-const RARE_POLLS: u64 = 60_000;
+pub const RARE_POLLS: u64 = 60_000;
 
 /// Reads of queues' records outside of scripts, which surveys and polls make, and `/metrics` too.
-struct Reads {
+pub struct Reads {
     count: Arc<AtomicUsize>,
     /// Those of `/metrics`.
     of_metrics: AtomicUsize,
@@ -24,7 +24,7 @@ struct Reads {
 }
 
 impl Reads {
-    async fn start(fixture: &Fixture) -> Self {
+    pub async fn start(fixture: &Fixture) -> Self {
         let client = redis::Client::open(fixture.redis.url.as_str()).expect("a URL");
         let monitor = client.get_async_monitor().await.expect("a connection");
         let count = Arc::new(AtomicUsize::new(0));
@@ -55,7 +55,7 @@ impl Reads {
 }
 
 /// Starts a server and waits until it is subscribed.
-async fn start(shards: u16) -> (Fixture, Reads) {
+pub async fn start(shards: u16) -> (Fixture, Reads) {
     let change = |written: &mut slotwheel::config::RawConfig| {
         written.shards = Some(shards);
         written.poll_interval_ms = Some(RARE_POLLS);
@@ -66,7 +66,7 @@ async fn start(shards: u16) -> (Fixture, Reads) {
     (fixture, reads)
 }
 
-async fn is_subscribed(fixture: &Fixture, http: &Http) {
+pub async fn is_subscribed(fixture: &Fixture, http: &Http) {
     let gaps = [("kind", "gap")];
     fixture
         .until(|| async { (metrics_of(http).await.count("slotwheel_wakeups_total", &gaps) >= 1.0).then_some(()) })
@@ -74,7 +74,7 @@ async fn is_subscribed(fixture: &Fixture, http: &Http) {
 }
 
 /// Calls of the scripts of a task's life so far, and reads of records outside of scripts.
-async fn calls(fixture: &Fixture, reads: &Reads) -> f64 {
+pub async fn calls(fixture: &Fixture, reads: &Reads) -> f64 {
     let before = reads.count(fixture).await;
     let page = metrics(fixture).await;
     let others = before - reads.of_metrics.fetch_add(reads.count(fixture).await - before, Ordering::Relaxed);
@@ -88,7 +88,7 @@ async fn claim(http: &Http, queue: &str, wait_ms: u64) -> Vec<Value> {
 }
 
 /// Claims until the server asks Redis nothing, because it knows the queue to be empty.
-async fn learn_empty(fixture: &Fixture, reads: &Reads, queue: &str) {
+pub async fn learn_empty(fixture: &Fixture, reads: &Reads, queue: &str) {
     let check = || async {
         let before = calls(fixture, reads).await;
         assert!(claim(&fixture.http, queue, 1).await.is_empty());

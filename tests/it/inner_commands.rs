@@ -11,7 +11,7 @@ use slotwheel::domain::task::NewTask;
 use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::ops::complete::{Completion, complete};
-use slotwheel::store::ops::submit::{Submitted, submit};
+use slotwheel::store::ops::submit::{Offers, Submitted, submit};
 use slotwheel::store::ops::{LeaseEnd, LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::{Caller, Client, Shard, Store};
@@ -35,7 +35,7 @@ async fn plain_store() -> (OwnRedis, Store) {
 
 /// Submits, claims and completes task `n`. Calls `after` behind each.
 async fn life(shard: &Shard, caller: &mut Caller, n: u16, mut after: impl AsyncFnMut(&'static str)) {
-    submit(shard, caller, &[task(n)]).await.expect("a submit");
+    submit(shard, caller, &[task(n)], &Offers::default()).await.expect("a submit");
     after("submit").await;
     let queues = [queue("q")];
     let claimed = ClaimCall::new(shard, caller, &queues, &[want(1, None, 1)]).send().await.expect("a claim");

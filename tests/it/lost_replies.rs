@@ -4,6 +4,7 @@ use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
 use slotwheel::store::layout::queue::Field;
 use slotwheel::store::ops::claim::ClaimCall;
+use slotwheel::store::ops::resolve_submit::resolve_submit;
 use slotwheel::store::{Caller, audit};
 
 use crate::support::event_stream::Stream;
@@ -133,6 +134,8 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     raise(&lossy.redis, &store.shards()[0].keys.callers(), "shard", Field::ready, 1).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
+    // Only a submit that failed with a waiting claim is resolved.
+    assert!(resolve_submit(store.first_shard(), &Caller::new()).await.expect("a reply").is_empty());
     // An outage since 1970.
     let callers = store.first_shard().keys.callers();
     lossy.redis.ask::<()>(cmd("HSET").arg(callers).arg("clock").arg("1")).await;

@@ -31,6 +31,7 @@ mod expiry;
 mod fail;
 mod fairness;
 mod framing;
+mod hand_off;
 mod heartbeats;
 mod history;
 mod http2;

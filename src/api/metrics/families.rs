@@ -139,12 +139,7 @@ impl Families {
             "slotwheel_batch_items",
             "Items of concurrent requests that were sent in one script call, by operation.",
             None,
-            self.api
-                .dispatch
-                .ops()
-                .batch_items()
-                .into_iter()
-                .map(|(operation, sizes)| ([("operation", operation)], sizes)),
+            self.api.dispatch.batch_items().into_iter().map(|(operation, sizes)| ([("operation", operation)], sizes)),
         )?;
         encoder.all_counters(metrics.counters.read())?;
         encoder.counters(

@@ -29,18 +29,16 @@ impl UndeliveredReleaser {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let releases = Batcher::new(store, tasks, stop);
+        let releases = Batcher::new(store, (), tasks, stop);
         Arc::new(UndeliveredReleaser { releases, metrics: metrics.clone(), tasks: tasks.clone() })
     }
 
     /// Each slot gets its turn back. The last task goes first, so that the first is the next to be claimed.
-    fn release_all(self: &Arc<Self>, undelivered: Vec<ClaimedTask>) {
+    pub(super) fn release_all(self: &Arc<Self>, undelivered: Vec<LeaseRef>) {
         let releaser = self.clone();
         self.tasks.spawn(async move {
-            let release = |task: &ClaimedTask| {
-                let lease_ref = LeaseRef { id: task.id, lease: Some(task.lease) };
-                Release { lease_ref, by: Releaser::Undelivered, delay_ms: 0 }
-            };
+            let release =
+                |lease: &LeaseRef| Release { lease_ref: lease.clone(), by: Releaser::Undelivered, delay_ms: 0 };
             let outcomes = releaser.releases.send_all(undelivered.iter().rev().map(release).collect()).await;
             for (task, outcome) in undelivered.iter().rev().zip(outcomes) {
                 match outcome {
@@ -100,7 +98,8 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(releaser) = self.releaser.take() {
-            releaser.release_all(std::mem::take(&mut self.tasks));
+            let leases = self.tasks.iter().map(|task| LeaseRef { id: task.id, lease: Some(task.lease) });
+            releaser.release_all(leases.collect());
         }
     }
 }

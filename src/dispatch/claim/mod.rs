@@ -1,4 +1,4 @@
-//! The claim engine: waiting claims, the claim loop of each shard, and the delivery of tasks.
+//! The claim engine: waiting claims, the claim loop of each shard, hand-offs by submits, and the delivery of tasks.
 //!
 //! Waiting costs no connection to Redis: waiters are kept in memory, and one claim loop per shard calls Redis for many
 //! of them at once. A claim runs in that loop, never in the future of a request, which a disconnect may drop. Tasks
@@ -6,7 +6,9 @@
 
 mod claim_loop;
 pub(super) mod delivery;
+mod hand_off;
 mod next_call;
+mod offers;
 mod parts;
 pub(super) mod poll_limit;
 mod ready_cache;
@@ -26,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::batcher::with_request_timeout;
+use super::batcher::{Batcher, with_request_timeout};
 use super::metrics::Metrics;
 use super::task_spans::TaskTracer;
 use crate::background;
@@ -34,11 +36,12 @@ use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::task::{ClaimedTask, NewTask};
+use crate::metrics::HistogramSnapshot;
 use crate::store::ops::submit::Submitted;
 use crate::store::{self, Error, Shard, Store, views};
 use delivery::{Delivery, UndeliveredReleaser};
+use hand_off::{HandOffs, Stored, Submit};
 use poll_limit::{PollLimit, Rejection};
-use ready_cache::Epoch;
 use survey::Surveyor;
 use waiter::ClaimRequest;
 use waiters::Waiters;
@@ -49,6 +52,7 @@ pub(super) struct ClaimEngine {
     store: Store,
     waiters: Arc<Waiters>,
     surveyor: Surveyor,
+    submits: Batcher<Submit>,
     poll_limit: Arc<PollLimit>,
     task_tracer: Arc<TaskTracer>,
     metrics: Arc<Metrics>,
@@ -74,6 +78,7 @@ impl ClaimEngine {
         ClaimEngine {
             store: store.clone(),
             surveyor: Surveyor::start(store, &waiters, tasks),
+            submits: Batcher::new(store, HandOffs::new(&waiters, &releaser, metrics, tasks, stop), tasks, stop),
             waiters,
             poll_limit: poll_limit.clone(),
             task_tracer: task_tracer.clone(),
@@ -155,19 +160,27 @@ impl ClaimEngine {
         }
     }
 
-    /// The epoch of a submit that is about to be sent.
-    pub(super) fn epoch(&self) -> Epoch {
-        self.waiters.epoch()
+    /// Stores tasks, or hands them over to resting waiters. Returns each with its outcome, in order.
+    pub(super) async fn submit(&self, tasks: Vec<NewTask>) -> Vec<store::Result<(NewTask, Submitted)>> {
+        let sent_at = self.waiters.epoch();
+        let replies = self.submits.send_all(tasks).await;
+        let mut submitted = Vec::with_capacity(replies.len());
+        for reply in replies {
+            submitted.push(reply.map(|Stored { task, outcome, is_handed_over }| {
+                // Recorded before the submit is answered.
+                if let (Submitted::Created { state: State::Ready, .. }, false) = (outcome, is_handed_over) {
+                    let shard = self.store.shard_for_slot(task.slot).index;
+                    self.waiters.record_submit(shard, &task.queue, task.priority, sent_at);
+                }
+                (task, outcome)
+            }));
+        }
+        submitted
     }
 
-    /// Records the tasks that submits sent at `sent_at` have made ready, before they are answered.
-    pub(super) fn record_submits(&self, sent_at: Epoch, submitted: &[store::Result<(NewTask, Submitted)>]) {
-        for (task, submitted) in submitted.iter().flatten() {
-            if let Submitted::Created { state: State::Ready, .. } = submitted {
-                let shard = self.store.shard_for_slot(task.slot).index;
-                self.waiters.record_submit(shard, &task.queue, task.priority, sent_at);
-            }
-        }
+    /// Tasks per submit call.
+    pub(super) fn submit_batch_items(&self) -> HistogramSnapshot {
+        self.submits.batch_items()
     }
 
     /// Handles a wake-up: the queue has a ready task of this priority.

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::IteratorRandom as _;
 
-use super::wait_queue::WaitQueue;
+use super::wait_queue::{INITIAL_BATCH_LIMIT, WaitQueue};
 use super::waiter::Waiter;
 use crate::domain::queue::QueueName;
 
 /// Waiters in one call.
 const MAX_BATCH_WAITERS: usize = 100;
-/// Waiters of a ready queue in the first call after a wake-up. Usually the queue has one task.
-pub(super) const INITIAL_BATCH_LIMIT: usize = 4;
 
 impl WaitQueue {
     /// Whether no shard has a higher priority ready in this queue.

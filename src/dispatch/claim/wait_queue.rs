@@ -1,16 +1,18 @@
 //! The queue of waiting claims: all waiters in order of arrival, the waiters in a running call, and the shards to check
 //! for them; `next_call` chooses among them. Each function is one synchronous step, without a lock or a channel.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::next_call::INITIAL_BATCH_LIMIT;
 use super::ready_cache::{Epoch, ReadyCache};
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::store::Error;
 use crate::store::ops::claim::Front;
+
+/// Waiters of a ready queue in the first call after a wake-up. Usually the queue has one task.
+pub(super) const INITIAL_BATCH_LIMIT: usize = 4;
 
 /// The waiters and where tasks are ready for them.
 #[derive(Default)]
@@ -20,7 +22,9 @@ pub(super) struct WaitQueue {
     /// All waiters, by id. Ids grow in order of arrival.
     pub(super) waiters: HashMap<u64, Waiter>,
     /// Waiters in a running call.
-    pub(super) in_flight: HashSet<u64>,
+    pub(super) in_flight: BTreeSet<u64>,
+    /// Of these, the waiters offered to a submit.
+    pub(super) offered: BTreeSet<u64>,
     /// By queue: the waiters in no call.
     pub(super) idle_by_queue: HashMap<QueueName, BTreeSet<u64>>,
     /// Waiters in no call that have unchecked shards.
@@ -116,6 +120,7 @@ impl WaitQueue {
     pub(super) fn remove(&mut self, id: u64) -> Option<Waiter> {
         self.deindex(id);
         self.in_flight.remove(&id);
+        self.offered.remove(&id);
         let waiter = self.waiters.remove(&id)?;
         if let Some(claim_id) = waiter.request.claim_id
             && self.by_claim_id.get(&claim_id) == Some(&id)

@@ -1,6 +1,6 @@
 --[[ claim: leases ready tasks to waiting requests, in the order of the requests.
 
-KEYS    task:<id>, claim:<digest>, expirations
+KEYS    task:<id>, expirations
 ARGV[5] max_bytes   of documents handed out; one task is always handed out
 ARGV[6] queues      number; then their names
         tokens      number, which is the maximum of tasks; then the tokens
@@ -50,26 +50,14 @@ if last_reply then
   return cmsgpack.pack({ 1, 0, handouts, {}, {} })
 end
 
--- Times in digits, which leases of equal length share.
-local digits_of = {}
-
 -- Stages the lease of a task that was taken off the wheel. Returns its handout.
 local function lease_to(waiter, queue, id, key, task)
-  local max_run_ms = tonumber(task[MAX_RUN_MS]) or 0
-  local lease_ms = max_run_ms > 0 and math.min(max_run_ms, waiter.lease_ms) or waiter.lease_ms
-  local lease_until, claim_digest, acquired, _ = now + lease_ms, waiter.claim_digest, 0, nil
+  local acquired, _ = 0, nil
   if task[LEASE] then _, _, _, _, _, _, acquired = struct.unpack(L.lease.format, task[LEASE]) end
-  local lease = struct.pack(L.lease.format, L.lease.version, tokens[taken], lease_until, now, 0, lease_ms, acquired + 1,
-    claim_digest ~= '' and 1 or 0)
-  local command = { 'HSET', key, F.state, 'leased', F.lease, lease .. waiter.worker }
-  if claim_digest ~= '' then
-    write('SADD', base .. 'claim:' .. string.sub(claim_digest, 1, 16), id)
-    set_field(command, F.claim_digest, claim_digest)
-  end
+  local command = { 'HSET', key, F.state, 'leased' }
+  local lease_until = begin_lease(command, waiter, tokens[taken], tonumber(task[MAX_RUN_MS]) or 0, acquired + 1, queue.name,
+    queue.leased_key, id)
   writes[#writes + 1] = command
-  digits_of[lease_until] = digits_of[lease_until] or digits(lease_until)
-  zset_add(queue.leased_key, digits_of[lease_until], id)
-  due_no_later(queue.name, lease_until)
   if task[EXPIRES_AT] and task[EXPIRES_AT] ~= '' then zset_remove(base .. 'expirations', id) end
   local ready_at = task[READY_AT]
   queue.ready_times[ready_at] = (queue.ready_times[ready_at] or 0) + 1

@@ -69,6 +69,7 @@ ops! {
     remove_queue,
     remove_settings,
     repair,
+    resolve_submit,
     retry(items),
     run_now(items),
     sample_leases,

@@ -1,18 +1,23 @@
-//! Stores new tasks.
+//! Stores new tasks, or hands them over to waiting requests.
 
+use deadpool_redis::redis::Value;
+
+use super::claim::WaiterRequest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
+use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::task::{DedupeMode, NewTask, StartTime};
 use crate::domain::time::TimestampMs;
-use crate::store::error::Result;
+use crate::domain::token::Token;
+use crate::store::error::{Error, Result};
 use crate::store::metrics::count_matching;
 use crate::store::record;
-use crate::store::redis::reply::ReplyReader;
+use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed", "wait_times", "begin_lease", "outages", "hand_off"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,12 +54,47 @@ pub enum Submitted {
     PastExpiry,
 }
 
-/// Stores `tasks`. No two may have the same dedupe key.
+/// Waiting requests to which a submit may hand tasks over, in order of arrival.
+#[derive(Default, Debug)]
+pub struct Offers {
+    /// The queues to which the requests refer.
+    pub queues: Vec<QueueName>,
+    /// The requests.
+    pub requests: Vec<WaiterRequest>,
+}
+
+/// A task that a submit has handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HandOff {
+    /// Index of the request.
+    pub request: usize,
+    /// Index of the task in the call.
+    pub task: usize,
+    /// Its id.
+    pub id: TaskId,
+    /// The token of its lease.
+    pub lease: Token,
+    /// The end of its lease.
+    pub lease_until: TimestampMs,
+}
+
+/// The result of a submit.
+#[derive(Default, Debug)]
+pub struct SubmitReply {
+    /// One outcome for each task, in order. A task that was handed over was created as ready.
+    pub outcomes: Vec<Submitted>,
+    /// The tasks that were handed over.
+    pub hand_offs: Vec<HandOff>,
+}
+
+/// Stores `tasks`. No two may have the same dedupe key. A ready task goes to the first of the `offers` that is for its queue
+/// and has room, if no other task of the queue is ready in the shard. The leases in the reply belong to those requests.
 ///
 /// # Errors
 /// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was stored.
-/// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured.
-pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Result<Vec<Submitted>> {
+/// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured. After an
+/// error, [`resolve_submit`](super::resolve_submit) returns the tasks that were handed over.
+pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask], offers: &Offers) -> Result<SubmitReply> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_int(limits::RETAIN_OTHER_MS);
     call.push_usize(usize::from(tasks.iter().any(|task| task.may_be_stored))).push_usize(tasks.len());
@@ -68,15 +108,55 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask]) -> Re
             call.push(name).push(value);
         }
     }
+    push_offers(&mut call, tasks.len(), offers);
+    let mut reply = read_list(call.send().await?)?;
     let (outcomes, expired): (Vec<Submitted>, Vec<u64>) =
-        super::parse_items(call.send().await?, tasks.len(), parse_item)?.into_iter().unzip();
+        super::parse_items(reply.value()?, tasks.len(), parse_item)?.into_iter().unzip();
+    let hand_offs = parse_hand_offs(reply.value()?)?;
     shard.transitions().submitted.add(count_matching(&outcomes, |outcome| {
         matches!(outcome, Submitted::Created { .. } | Submitted::CreatedAfter { .. })
     }));
+    shard.transitions().claimed.add(hand_offs.len() as u64);
     shard.transitions().expired.add(expired.into_iter().sum());
     // Also if no task is new: a task may be stored by an earlier call that was not confirmed.
     call.wait_for_replicas().await?;
-    Ok(outcomes)
+    Ok(SubmitReply { outcomes, hand_offs })
+}
+
+/// Appends the offers, if there are any, with a token for each task that they may take.
+fn push_offers(call: &mut ScriptCall<'_>, task_count: usize, offers: &Offers) {
+    if offers.requests.is_empty() {
+        return;
+    }
+    let room: usize = offers.requests.iter().map(|request| request.max).sum();
+    let tokens = room.min(task_count);
+    call.push_usize(tokens);
+    for _ in 0..tokens {
+        call.push(Token::new(rand::random()).as_bytes());
+    }
+    call.push_usize(offers.requests.len());
+    for WaiterRequest { max, lease_ms, worker, claim_id, queues } in &offers.requests {
+        call.push_usize(*max)
+            .push_int(*lease_ms)
+            .push(worker)
+            .push(claim_id.map(|claim_id| claim_id.to_bytes()).unwrap_or_default())
+            .push_usize(queues.len());
+        for queue in queues.iter().filter_map(|index| offers.queues.get(*index)) {
+            call.push(queue.as_str());
+        }
+    }
+}
+
+/// Reads the hand-offs of a reply.
+pub(in crate::store) fn parse_hand_offs(list: Value) -> Result<Vec<HandOff>> {
+    let parse = |mut entry: ReplyReader| {
+        let (request, task) = (super::zero_based(entry.int()?)?, super::zero_based(entry.int()?)?);
+        let (lease_until, id) = (TimestampMs(entry.int()?), entry.id()?);
+        let lease = Token::from_bytes(&entry.bytes()?);
+        let lease = lease.ok_or_else(|| Error::Unexpected("submit hands a task over without a token".into()))?;
+        Ok(HandOff { request, task, id, lease, lease_until })
+    };
+    read_list(list)?.map(|entry| parse(read_list(entry)?)).collect()
 }
 
 /// Appends the options: none if the task has none, else all.

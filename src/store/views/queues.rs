@@ -15,7 +15,7 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Result, if_readable};
 use crate::store::record::fields;
-use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
+use crate::store::redis::reply::{bytes, int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::{Shard, Store};
 use crate::store::task_hash::TaskHash;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slotwheel::domain::histogram::Bucket;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
-use slotwheel::store::ops::submit::submit;
+use slotwheel::store::ops::submit::{Offers, submit};
 use slotwheel::store::views::stats::read_window;
 
 use crate::support::script_lab::{Lab, queue, task};
@@ -103,29 +103,29 @@ async fn counters_pending_with_a_caller_count_like_flushed_ones() {
         let of_queue = read_window(&lab.store, Some(&queue("q")), 12).await.unwrap().counters.submitted;
         (of_queue, read_window(&lab.store, None, 12).await.unwrap().counters.submitted, buckets)
     };
-    submit(lab.shard(), &mut caller, &[task(1), task(2)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(1), task(2)], &Offers::default()).await.unwrap();
     // By another caller.
     lab.submit(&[task(3)]).await.unwrap();
     lab.at(7000);
     assert_eq!(seen().await, (3, 3, 0));
     // 5 s later the pending counters are flushed, and count once.
-    submit(lab.shard(), &mut caller, &[task(4)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(4)], &Offers::default()).await.unwrap();
     assert_eq!(seen().await, (3, 3, 1));
     lab.at(14_000);
     assert_eq!(seen().await, (4, 4, 1));
     // For many queues no counter stays pending, in any order of queues.
     for first in [10, 20] {
         let ten = (first..first + 10).map(|n| NewTask { queue: queue(&format!("q{n}")), ..task(n) });
-        submit(lab.shard(), &mut caller, &ten.collect::<Vec<_>>()).await.unwrap();
+        submit(lab.shard(), &mut caller, &ten.collect::<Vec<_>>(), &Offers::default()).await.unwrap();
     }
     lab.at(21_000);
     assert_eq!(seen().await, (4, 24, 3));
-    submit(lab.shard(), &mut caller, &[task(40)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(40)], &Offers::default()).await.unwrap();
     lab.at(28_000);
     assert_eq!(seen().await, (5, 25, 3));
     // Counters older than the longest window are dropped without a flush.
     lab.at(2_000_000);
-    submit(lab.shard(), &mut caller, &[task(41)]).await.unwrap();
+    submit(lab.shard(), &mut caller, &[task(41)], &Offers::default()).await.unwrap();
     lab.at(2_007_000);
     assert_eq!(seen().await, (1, 1, 3));
     lab.end().await;

@@ -20,13 +20,15 @@ struct Plan {
     known: HashSet<Vec<u8>>,
     /// The next reply to these scripts.
     next: HashSet<Vec<u8>>,
+    /// Each reply to these scripts.
+    each: HashSet<Vec<u8>>,
 }
 
 impl Plan {
     /// Whether the reply to this script call is lost.
     fn loses(&mut self, digest: Vec<u8>) -> bool {
         // The very first reply may be NOSCRIPT; losing it tests the same.
-        self.next.remove(&digest) || self.known.insert(digest) && self.first
+        self.each.contains(&digest) || self.next.remove(&digest) || self.known.insert(digest) && self.first
     }
 }
 
@@ -62,9 +64,16 @@ impl Proxy {
         self.plan.lock().unwrap().next.insert(digest.into());
     }
 
+    /// Loses each reply to the script with this digest from now on.
+    pub fn lose_each(&self, digest: &str) {
+        self.plan.lock().unwrap().each.insert(digest.into());
+    }
+
     /// Cancels pending losses.
     pub fn lose_no_more(&self) {
-        self.plan.lock().unwrap().next.clear();
+        let mut plan = self.plan.lock().unwrap();
+        plan.next.clear();
+        plan.each.clear();
     }
 
     /// The number of scripts whose first reply was lost.

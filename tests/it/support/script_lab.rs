@@ -20,7 +20,7 @@ use slotwheel::store::ops::complete::{Completion, complete};
 use slotwheel::store::ops::expire_leases::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
-use slotwheel::store::ops::submit::submit;
+use slotwheel::store::ops::submit::{HandOff, Offers, submit};
 use slotwheel::store::ops::{LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::views::expired_leases::expired_leases;
@@ -236,7 +236,26 @@ impl Lab {
     }
 
     pub async fn submit(&self, tasks: &[NewTask]) -> Result<()> {
-        submit(self.shard(), &mut Caller::new(), tasks).await.map(drop)
+        submit(self.shard(), &mut Caller::new(), tasks, &Offers::default()).await.map(drop)
+    }
+
+    /// Submits, and offers requests for the first of these queues. Keeps the leases that were handed over.
+    pub async fn submit_to(
+        &self,
+        queues: &[&str],
+        requests: &[WaiterRequest],
+        tasks: &[NewTask],
+    ) -> Result<Vec<HandOff>> {
+        let offers = Offers { queues: queues.iter().map(|name| queue(name)).collect(), requests: requests.to_vec() };
+        let reply = submit(self.shard(), &mut Caller::new(), tasks, &offers).await?;
+        self.keep(&reply.hand_offs);
+        Ok(reply.hand_offs)
+    }
+
+    /// Keeps the leases of hand-offs for [`Lab::held`].
+    pub fn keep(&self, hand_offs: &[HandOff]) {
+        let held = hand_offs.iter().map(|one| (one.id, LeaseRef { id: one.id, lease: Some(one.lease) }));
+        self.held.lock().expect("no panic").extend(held);
     }
 
     pub async fn claim(&self, queues: &[&str], wants: &[WaiterRequest]) -> Result<Vec<ClaimedTask>> {

@@ -7,6 +7,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::WhenFull;
 use slotwheel::store::ops::heartbeat::LeaseHeartbeat;
 use slotwheel::store::ops::heartbeat::heartbeat;
+use slotwheel::store::ops::resolve_submit::resolve_submit;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
@@ -86,6 +87,29 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { lab.submit(&[keyed(12, DedupeMode::Keep, None)]).await? }
         ),
+        scenario!("submit", "hands the first task over", |_lab| {}, |lab| {
+            lab.submit_to(&["q"], &[want(1, Some(b"c"), 1)], &[task(11)]).await?;
+        }),
+        scenario!(
+            "submit",
+            "hands over, and leaves some, with events",
+            |lab| {
+                listening(lab).await?;
+                leased(lab, &[task(11)]).await?;
+            },
+            |lab| {
+                let (other, urgent) =
+                    (NewTask { queue: queue("r"), ..task(31) }, NewTask { priority: 9, ..expiring(21) });
+                let tasks = [task(12), urgent, keyed(22, DedupeMode::Keep, None), later(23), other, task(13)];
+                lab.submit_to(&["q", "r"], &[want(2, None, 1), want(1, Some(b"d"), 2)], &tasks).await?;
+            }
+        ),
+        scenario!("submit", "offers for a queue with ready tasks", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            lab.submit_to(&["q"], &[want(2, None, 1)], &[task(12), task(21)]).await?;
+        }),
+        scenario!("resolve_submit", "of a call that has not run", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            resolve_submit(lab.shard(), &Caller::new()).await?;
+        }),
         scenario!("claim", "the last of its slot", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             lab.claim(&["q"], &[want(1, None, 1)]).await?;
         }),
