@@ -48,6 +48,8 @@ counters! {
         due,
         /// A task with a completion waiter has ended.
         ended,
+        /// A server, this one included, has announced its waiters.
+        waiting,
         /// The connection was reopened: wake-ups may have been missed.
         gap,
     }
@@ -60,6 +62,7 @@ impl Metrics {
             Wakeup::Ready { .. } => self.wakeups.ready.inc(),
             Wakeup::Due { .. } => self.wakeups.due.inc(),
             Wakeup::Ended(_) => self.wakeups.ended.inc(),
+            Wakeup::Waiting { .. } => self.wakeups.waiting.inc(),
             Wakeup::Gap { .. } => self.wakeups.gap.inc(),
             // The gap that follows counts.
             Wakeup::Interrupted => {}

@@ -148,6 +148,7 @@ impl Dispatch {
         match wakeup {
             Wakeup::Ready { shard, priority, queue } => self.claims.on_wakeup(*shard, queue, *priority),
             Wakeup::Ended(id) => self.completion_waiters.notify(id),
+            Wakeup::Waiting { server, waiters } => self.claims.on_announcement(*server, waiters),
             Wakeup::Due { .. } => {}
             Wakeup::Interrupted => self.claims.interrupt(),
             Wakeup::Gap { shards } => {

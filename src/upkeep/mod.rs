@@ -193,7 +193,7 @@ impl Upkeep {
         match wakeup {
             Wakeup::Due { shard } => self.wakeups.get(*shard).into_iter().for_each(|wakeup| wakeup.notify_one()),
             Wakeup::Gap { .. } => self.wakeups.iter().for_each(|wakeup| wakeup.notify_one()),
-            Wakeup::Ready { .. } | Wakeup::Ended(_) | Wakeup::Interrupted => {}
+            Wakeup::Ready { .. } | Wakeup::Ended(_) | Wakeup::Waiting { .. } | Wakeup::Interrupted => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! After an error it is not known which tasks were handed over. The waiters then rest again, and the call is resolved: its
 //! tasks are released. So a waiter never gets a task of a submit that was answered with an error.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use tokio_util::task::TaskTracker;
 
 use super::delivery::{Delivery, UndeliveredReleaser};
 use super::offers::OfferedWaiters;
+use super::sharing::YIELD_TIME;
 use super::waiters::Waiters;
 use crate::dispatch::batch::{BatchedOp, Sharing};
 use crate::dispatch::metrics::Metrics;
+use crate::domain::state::State;
 use crate::domain::task::{ClaimedTask, NewTask};
 use crate::store::ops::resolve_submit::resolve_submit;
 use crate::store::ops::submit::{HandOff, SubmitReply, Submitted, submit};
@@ -86,14 +89,20 @@ impl HandOffs {
             Ok(()) => self.waiters.take_offers(shard.index, tasks),
             Err(_) => OfferedWaiters::default(),
         };
+        if !offered.yielded.is_empty() {
+            self.claim_after_yield(shard.index);
+        }
         let started = Instant::now();
         let reply = submit(shard, caller, tasks, &offered.offers).await;
+        if reply.is_err() {
+            self.waiters.check_yielded(&offered, shard.index);
+        }
         if offered.ids.is_empty() {
             return Ok(stored(tasks, reply?));
         }
         match &reply {
             Ok(reply) => {
-                let served_count = self.deliver(&offered, tasks, reply);
+                let served_count = self.deliver(shard.index, &offered, tasks, reply);
                 self.metrics.counters.hand_offs.add(reply.hand_offs.len() as u64);
                 self.metrics.histograms.delivery_duration.observe_durations(started.elapsed(), served_count);
             }
@@ -105,9 +114,11 @@ impl HandOffs {
 
     /// Delivers the tasks that were handed over. If a client has disconnected, dropping the delivery releases them. Returns
     /// the number of waiters served.
-    fn deliver(&self, offered: &OfferedWaiters, tasks: &[NewTask], reply: &SubmitReply) -> usize {
+    fn deliver(&self, shard: usize, offered: &OfferedWaiters, tasks: &[NewTask], reply: &SubmitReply) -> usize {
         let mut claimed: Vec<Vec<ClaimedTask>> = offered.ids.iter().map(|_| Vec::new()).collect();
+        let mut emptied = BTreeSet::new();
         for hand_off in &reply.hand_offs {
+            emptied.extend(tasks.get(hand_off.task).map(|task| &task.queue));
             let task = tasks.get(hand_off.task).zip(reply.outcomes.get(hand_off.task));
             match (claimed.get_mut(hand_off.request), task.and_then(|(task, outcome)| leased(task, *outcome, hand_off)))
             {
@@ -115,12 +126,28 @@ impl HandOffs {
                 _ => tracing::error!(task = %hand_off.id, "a submit handed over what it was not given"),
             }
         }
+        for (index, (task, outcome)) in tasks.iter().zip(&reply.outcomes).enumerate() {
+            let is_ready = matches!(outcome, Submitted::Created { state: State::Ready, .. });
+            if is_ready && reply.hand_offs.iter().all(|hand_off| hand_off.task != index) {
+                emptied.remove(&task.queue);
+            }
+        }
+        emptied.into_iter().for_each(|queue| self.waiters.record_empty(offered, queue, shard));
         let mut served_count = 0;
         for (id, tasks) in offered.ids.iter().zip(claimed).filter(|(_, tasks)| !tasks.is_empty()) {
             served_count += 1;
             self.waiters.deliver(*id, Delivery::new(tasks, &self.releaser));
         }
         served_count
+    }
+
+    /// Has the own waiters claim the tasks that no other server takes.
+    fn claim_after_yield(&self, shard: usize) {
+        let waiters = self.waiters.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(YIELD_TIME).await;
+            waiters.trigger([shard]);
+        });
     }
 
     /// Releases the tasks that the last call of `caller` has handed over, once Redis tells which. The leases of a call that

@@ -4,6 +4,7 @@
 //! of them at once. A claim runs in that loop, never in the future of a request, which a disconnect may drop. Tasks
 //! claimed for a client that has disconnected are released.
 
+mod announcements;
 mod claim_loop;
 pub(super) mod delivery;
 mod hand_off;
@@ -15,6 +16,7 @@ mod ready_cache;
 #[cfg(test)]
 mod ready_cache_model;
 mod shard_set;
+mod sharing;
 mod survey;
 pub(super) mod wait_handle;
 mod wait_queue;
@@ -75,6 +77,8 @@ impl ClaimEngine {
             let claim_loop = claim_loop::run(shard, waiters, releaser, metrics.clone(), stop.clone());
             background::spawn(tasks, "claim_loop", claim_loop);
         }
+        let announce = announcements::run(store.first_shard().clone(), waiters.clone(), stop.clone());
+        background::spawn(tasks, "announcements", announce);
         ClaimEngine {
             store: store.clone(),
             surveyor: Surveyor::start(store, &waiters, tasks),
@@ -186,6 +190,11 @@ impl ClaimEngine {
     /// Handles a wake-up: the queue has a ready task of this priority.
     pub(super) fn on_wakeup(&self, shard: usize, queue: &QueueName, priority: u8) {
         self.waiters.on_wakeup(shard, queue, priority);
+    }
+
+    /// Handles an announcement: the server has these waiters.
+    pub(super) fn on_announcement(&self, server: u64, waiters: &[(QueueName, usize)]) {
+        self.waiters.on_announcement(server, waiters);
     }
 
     /// Wake-ups may be lost from now on.

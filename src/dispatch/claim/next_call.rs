@@ -1,6 +1,7 @@
 //! The choice of the next call: the shard to check for a waiter, and the waiters that a shard's call includes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use rand::seq::IteratorRandom as _;
 
@@ -37,6 +38,21 @@ impl WaitQueue {
         }
     }
 
+    /// Whether the queue's tasks in the shard are left to other servers for now.
+    pub(super) fn is_yielded(&self, queue: &QueueName, shard: usize) -> bool {
+        self.sharing.has_yielded() && self.sharing.is_yielded(queue, shard, Instant::now())
+    }
+
+    /// Whether the only tasks of these queues that the shard may have are left to other servers. A claim call follows once
+    /// they are no longer left.
+    pub(super) fn is_left_to_others(&self, queues: &[QueueName], shard: usize) -> bool {
+        if !self.sharing.has_yielded() {
+            return false;
+        }
+        let (left, own): (Vec<QueueName>, _) = queues.iter().cloned().partition(|queue| self.is_yielded(queue, shard));
+        !left.is_empty() && (own.is_empty() || !self.ready_cache.possible_shards(&own).contains(&shard))
+    }
+
     /// The ready shards of the first of the waiter's queues that has any.
     pub(super) fn preferred_ready_shards(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
         waiter.request.queues.iter().find_map(|queue| self.ready_cache.ready_shards(queue))
@@ -66,10 +82,13 @@ impl WaitQueue {
             let Some(idle) = self.idle_by_queue.get(queue).filter(|_| self.has_best_priority(queue, shard)) else {
                 continue;
             };
+            let is_left = self.is_yielded(queue, shard);
             let prefers_queue = |id: &&u64| {
-                let queues = self.waiters.get(id).map(|waiter| &waiter.request.queues);
-                queues.and_then(|queues| queues.iter().find(|name| self.ready_cache.ready_shards(name).is_some()))
-                    == Some(queue)
+                self.waiters.get(id).is_some_and(|waiter| {
+                    let is_ready = |name: &&QueueName| self.ready_cache.ready_shards(name).is_some();
+                    let preferred = waiter.request.queues.iter().find(is_ready);
+                    preferred == Some(queue) && !(is_left && waiter.is_long_poll)
+                })
             };
             ids.extend(idle.iter().filter(prefers_queue).take(limit));
         }

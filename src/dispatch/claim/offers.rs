@@ -1,17 +1,20 @@
 //! Offers: resting waiters that a submit call includes, so that its tasks may go straight to them.
 //!
-//! A waiter rests once all shards are checked for it and no queue of its own is known to have ready tasks. Waiters are
-//! offered in order of arrival, and at most one for each task. A waiter that gets no task keeps its position, and finds
-//! the tasks of the wake-ups that have arrived meanwhile.
+//! A waiter rests once all shards are checked for it and no queue of its own is known to have ready tasks, except tasks
+//! left to other servers. Waiters are offered in order of arrival, and at most one for each task of this server's share. A
+//! waiter that gets no task keeps its position, and finds the tasks of the wake-ups that have arrived meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use super::ready_cache::Epoch;
+use super::sharing::YIELD_TIME;
 use super::wait_queue::WaitQueue;
 use super::waiter::{ClaimRequest, Waiter};
 use super::waiters::Waiters;
 use crate::domain::queue::QueueName;
 use crate::domain::task::{NewTask, StartTime};
-use crate::store::ops::claim::WaiterRequest;
+use crate::store::ops::claim::{Front, WaiterRequest};
 use crate::store::ops::submit::Offers;
 
 /// Waiters in a submit call.
@@ -19,13 +22,21 @@ use crate::store::ops::submit::Offers;
 pub(super) struct OfferedWaiters {
     pub(super) ids: Vec<u64>,
     pub(super) offers: Offers,
+    /// Queues with tasks that are left to other servers.
+    pub(super) yielded: Vec<QueueName>,
+    /// The epoch before the call is sent.
+    sent_at: Epoch,
 }
 
 impl WaitQueue {
     /// Whether all shards are checked for a waiter in no call, and none is known to have tasks for it.
     fn is_resting(&self, id: u64) -> bool {
         self.waiters.get(&id).is_some_and(|waiter| {
-            let is_checked = waiter.unchecked_shards.is_empty() && self.preferred_ready_shards(waiter).is_none();
+            let has_tasks = |queue: &QueueName| {
+                let shards = self.ready_cache.ready_shards(queue);
+                shards.is_some_and(|shards| shards.keys().any(|shard| !self.is_yielded(queue, *shard)))
+            };
+            let is_checked = waiter.unchecked_shards.is_empty() && !waiter.request.queues.iter().any(has_tasks);
             waiter.is_long_poll && is_checked && !waiter.reply.is_closed()
         })
     }
@@ -73,7 +84,22 @@ impl Waiters {
         for task in tasks.iter().filter(|task| task.start == StartTime::After(0)) {
             *new_tasks.entry(&task.queue).or_insert(0) += 1;
         }
-        let mut offered = OfferedWaiters::default();
+        let mut offered = OfferedWaiters { sent_at: wait_queue.ready_cache.epoch(), ..OfferedWaiters::default() };
+        new_tasks.retain(|queue, count| {
+            let own = wait_queue.idle_by_queue.get(*queue).map_or(0, BTreeSet::len);
+            if own == 0 {
+                return false;
+            }
+            let now = Instant::now();
+            let share = wait_queue.sharing.own_share(queue, own, *count, now);
+            if wait_queue.sharing.is_heard() && share < *count {
+                wait_queue.sharing.begin_yield(queue, shard, now + YIELD_TIME);
+                offered.yielded.push((*queue).clone());
+            }
+            *count = share;
+            share > 0
+        });
+        offered.offers.max_tasks = new_tasks.values().sum();
         for id in wait_queue.offerable(shard, &new_tasks) {
             wait_queue.begin_call(id);
             wait_queue.offered.insert(id);
@@ -91,6 +117,21 @@ impl Waiters {
             offered.ids.push(id);
         }
         offered
+    }
+
+    /// Records that a submit found the queue empty in the shard, and left no ready task there.
+    pub(super) fn record_empty(&self, offered: &OfferedWaiters, queue: &QueueName, shard: usize) {
+        let mut wait_queue = self.lock();
+        wait_queue.apply_check(queue, shard, offered.sent_at, Front::Empty);
+        wait_queue.sharing.end_yield(queue, shard);
+    }
+
+    /// Has the yielded queues checked: it is not known whether a submit has left tasks to other servers.
+    pub(super) fn check_yielded(&self, offered: &OfferedWaiters, shard: usize) {
+        let mut wait_queue = self.lock();
+        for queue in &offered.yielded {
+            wait_queue.record_wakeup(queue, shard, 0);
+        }
     }
 
     /// Returns the offered waiters that got no task to their positions.
@@ -119,7 +160,6 @@ impl Waiters {
 mod tests {
     use super::super::wait_queue::tests::{add_waiter, queue};
     use super::*;
-    use crate::store::ops::claim::Front;
 
     /// Makes a waiter of two shards rest.
     fn rest(wait_queue: &mut WaitQueue, id: u64) {

@@ -19,6 +19,9 @@ impl Waiters {
         is_long_poll: bool,
     ) -> (WaitHandle, Option<Survey>) {
         let (reply, reply_receiver) = oneshot::channel();
+        if is_long_poll {
+            self.announce_soon(&request.queues);
+        }
         let mut wait_queue = self.lock();
         let id = wait_queue.add(request, reply, is_long_poll);
         let unchecked = wait_queue.waiters.get(&id).map(|waiter| &waiter.unchecked_shards);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::ready_cache::{Epoch, ReadyCache};
+use super::sharing::Sharing;
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
@@ -35,6 +36,8 @@ pub(super) struct WaitQueue {
     pub(super) ready_cache: ReadyCache,
     /// By shard: waiters of a ready queue that the next call takes.
     pub(super) batch_limits: Vec<usize>,
+    /// The waiters of other servers.
+    pub(super) sharing: Sharing,
     /// Unavailable shards, with the error.
     pub(super) unavailable_shards: BTreeMap<usize, Error>,
     pub(super) is_stopping: bool,
@@ -68,7 +71,8 @@ impl WaitQueue {
             true => self.ready_cache.possible_shards(&request.queues),
             false => (0..self.shard_count).collect(),
         };
-        unchecked_shards.retain(|shard| !failed_shards.contains_key(shard));
+        let is_left = |shard| is_long_poll && self.is_left_to_others(&request.queues, shard);
+        unchecked_shards.retain(|shard| !failed_shards.contains_key(shard) && !is_left(*shard));
         let request = Arc::new(request);
         let waiter = Waiter { request, reply, unchecked_shards, failed_shards, is_long_poll, is_cancelled: false };
         self.waiters.insert(id, waiter);

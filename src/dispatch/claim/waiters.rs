@@ -30,6 +30,8 @@ pub(in crate::dispatch) struct ClaimBatch {
     pub(super) triggered_at: Instant,
     /// The epoch before the call is sent.
     sent_at: Epoch,
+    /// Queues whose tasks were left to other servers in vain, if the call finds any.
+    ended_yields: Vec<QueueName>,
 }
 
 /// The trigger of a shard's claim loop.
@@ -46,6 +48,8 @@ pub(in crate::dispatch) struct Waiters {
     wait_queue: Mutex<WaitQueue>,
     started: Instant,
     triggers: Vec<ClaimTrigger>,
+    /// Notified when a queue has waiters that are not announced.
+    news: Notify,
     pub(super) stop: CancellationToken,
 }
 
@@ -53,7 +57,7 @@ impl Waiters {
     pub(in crate::dispatch) fn new(shards: usize, stop: &CancellationToken) -> Self {
         let triggers = (0..shards).map(|_| ClaimTrigger::default()).collect();
         let wait_queue = Mutex::new(WaitQueue::new(shards));
-        Waiters { wait_queue, started: Instant::now(), triggers, stop: stop.clone() }
+        Waiters { wait_queue, started: Instant::now(), triggers, news: Notify::new(), stop: stop.clone() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, WaitQueue> {
@@ -87,6 +91,7 @@ impl Waiters {
         let mut wait_queue = self.lock();
         let triggered_us =
             self.triggers.get(shard).map_or(0, |trigger| trigger.pending_since_us.swap(0, Ordering::Relaxed));
+        let ended_yields = wait_queue.sharing.take_ended_yields(shard, Instant::now());
         let ids = wait_queue.eligible(shard);
         if ids.is_empty() {
             return None;
@@ -94,9 +99,11 @@ impl Waiters {
         let triggered_us = if triggered_us == 0 { self.elapsed_us() } else { triggered_us };
         let triggered_at = self.started + Duration::from_micros(triggered_us);
         let sent_at = wait_queue.ready_cache.epoch();
-        let mut batch = ClaimBatch { ids: Vec::new(), queues: Vec::new(), requests: Vec::new(), triggered_at, sent_at };
+        let (ids_to_take, ids) = (ids, Vec::new());
+        let mut batch =
+            ClaimBatch { ids, queues: Vec::new(), requests: Vec::new(), triggered_at, sent_at, ended_yields };
         let mut queue_indexes = HashMap::new();
-        for id in ids {
+        for id in ids_to_take {
             wait_queue.begin_call(id);
             let Some(waiter) = wait_queue.waiters.get(&id) else { continue };
             let is_unchecked = waiter.unchecked_shards.contains(&shard);
@@ -142,6 +149,9 @@ impl Waiters {
         let mut wait_queue = self.lock();
         let served = batch.ids.iter().filter(|id| !wait_queue.in_flight.contains(id)).count();
         wait_queue.set_batch_limit(shard, served);
+        if served > 0 {
+            batch.ended_yields.iter().for_each(|queue| wait_queue.sharing.halve_others(queue));
+        }
         for (index, front) in fronts {
             let Some(queue) = batch.queues.get(*index) else { continue };
             wait_queue.apply_check(queue, shard, batch.sent_at, *front);
@@ -228,9 +238,35 @@ impl Waiters {
         self.lock().record_submit(queue, shard, priority, sent_at);
     }
 
+    /// Handles an announcement: the server has these waiters.
+    pub(super) fn on_announcement(&self, server: u64, waiters: &[(QueueName, usize)]) {
+        self.lock().sharing.record(server, waiters.to_vec(), Instant::now());
+    }
+
+    /// Returns the id of this server and its idle waiters by queue; `None` if there is nothing to announce.
+    pub(super) fn announcement(&self) -> Option<(u64, Vec<(QueueName, usize)>)> {
+        let mut wait_queue = self.lock();
+        let waiters = wait_queue.idle_by_queue.iter().map(|(queue, idle)| (queue.clone(), idle.len())).collect();
+        wait_queue.sharing.announce(waiters)
+    }
+
+    /// Returns once a queue has waiters that are not announced.
+    pub(super) async fn has_news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Has the waiters announced, if one of these queues is not.
+    pub(super) fn announce_soon(&self, queues: &[QueueName]) {
+        if self.lock().sharing.has_news(queues) {
+            self.news.notify_one();
+        }
+    }
+
     /// Wake-ups may be lost from now on.
     pub(super) fn interrupt(&self) {
-        self.lock().ready_cache.interrupt();
+        let mut wait_queue = self.lock();
+        wait_queue.ready_cache.interrupt();
+        wait_queue.sharing.interrupt();
     }
 
     /// The wake-ups of these shards arrive from now on.

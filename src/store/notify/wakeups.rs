@@ -2,10 +2,12 @@
 //!
 //! A wake-up may be lost, duplicated or late. Its receiver reads the state from Redis, and also polls periodically.
 
+use deadpool_redis::redis::cmd;
 use tokio::sync::mpsc;
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
+use crate::store::error::Result;
 use crate::store::redis::pubsub::PubSubMessage;
 use crate::store::shard::{Shard, Store};
 
@@ -28,6 +30,13 @@ pub enum Wakeup {
     },
     /// A task whose completion a client awaits has ended or was deleted.
     Ended(TaskId),
+    /// A server, this one included, has these waiters.
+    Waiting {
+        /// Identifies the server.
+        server: u64,
+        /// The number of waiters by queue.
+        waiters: Vec<(QueueName, usize)>,
+    },
     /// Wake-ups of all shards may be lost from now on, until the next gap.
     Interrupted,
     /// The wake-ups of these shards arrive from now on. Earlier ones may have been lost.
@@ -51,6 +60,15 @@ pub async fn subscribe(store: Store, sender: mpsc::UnboundedSender<Wakeup>) {
     super::subscribe(&store, Shard::wakeups_channel, on_message).await;
 }
 
+/// Announces to all servers how many waiters this one has.
+pub async fn announce_waiters(shard: &Shard, server: u64, waiters: &[(QueueName, usize)]) -> Result<()> {
+    let mut message = format!("waiting {server:x}");
+    for (queue, count) in waiters {
+        message.push_str(&format!(" {} {queue}", u16::try_from(*count).unwrap_or(u16::MAX)));
+    }
+    shard.send(cmd("SPUBLISH").arg(shard.wakeups_channel()).arg(message)).await.map(drop)
+}
+
 fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {
     if let Some(id) = message.strip_prefix(b"ended ") {
         return Some(Wakeup::Ended(TaskId::from_bytes(id)?));
@@ -63,6 +81,16 @@ fn parse(shard: usize, message: &[u8]) -> Option<Wakeup> {
             Some(Wakeup::Ready { shard, priority, queue: QueueName::parse(words.next()?)? })
         }
         "due" => Some(Wakeup::Due { shard }),
+        "waiting" => {
+            let server = u64::from_str_radix(words.next()?, 16).ok()?;
+            let mut waiters = Vec::new();
+            while let Some(count) = words.next() {
+                // A sum of these numbers does not overflow.
+                let count: u16 = count.parse().ok()?;
+                waiters.push((QueueName::parse(words.next()?)?, count.into()));
+            }
+            Some(Wakeup::Waiting { server, waiters })
+        }
         _ => None,
     }
 }
@@ -81,11 +109,17 @@ mod tests {
         assert_eq!(parsed(b"ready 7 mail"), Some(Wakeup::Ready { shard: 3, priority: 7, queue }));
         assert_eq!(parsed(b"due 1700000000000"), Some(Wakeup::Due { shard: 3 }));
         assert!(matches!(parsed(b"ended 0123456789abcdef"), Some(Wakeup::Ended(_))));
+        let queue = |name| QueueName::parse(name).unwrap();
+        let waiters = vec![(queue("mail"), 3), (queue("q"), 1)];
+        assert_eq!(parsed(b"waiting ff 3 mail 1 q"), Some(Wakeup::Waiting { server: 255, waiters }));
+        assert_eq!(parsed(b"waiting ff"), Some(Wakeup::Waiting { server: 255, waiters: Vec::new() }));
     }
 
     #[test]
     fn unknown_messages_are_ignored() {
-        for message in [&b"woken mail"[..], b"ready mail", b"ended 1", b"", b"\xff"] {
+        for message in
+            [&b"woken mail"[..], b"ready mail", b"ended 1", b"waiting ff 3", b"waiting ff -1 q", b"", b"\xff"]
+        {
             assert_eq!(parsed(message), None);
         }
     }

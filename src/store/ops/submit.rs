@@ -61,6 +61,8 @@ pub struct Offers {
     pub queues: Vec<QueueName>,
     /// The requests.
     pub requests: Vec<WaiterRequest>,
+    /// The maximum of tasks to hand over.
+    pub max_tasks: usize,
 }
 
 /// A task that a submit has handed over.
@@ -129,7 +131,7 @@ fn push_offers(call: &mut ScriptCall<'_>, task_count: usize, offers: &Offers) {
         return;
     }
     let room: usize = offers.requests.iter().map(|request| request.max).sum();
-    let tokens = room.min(task_count);
+    let tokens = room.min(task_count).min(offers.max_tasks);
     call.push_usize(tokens);
     for _ in 0..tokens {
         call.push(Token::new(rand::random()).as_bytes());

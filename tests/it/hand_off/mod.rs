@@ -33,6 +33,14 @@ async fn are_waiting(fixture: &Fixture, http: &Http, count: usize) {
     let wanted = count as f64;
     let check = || async { (metrics_of(http).await.count("slotwheel_waiting_requests", &[]) == wanted).then_some(()) };
     fixture.until(check).await;
+    hears_announcements(fixture, http, 1).await;
+}
+
+/// Returns once the server has heard this many announcements of waiting claims.
+async fn hears_announcements(fixture: &Fixture, http: &Http, count: usize) {
+    let (wanted, kind) = (count as f64, [("kind", "waiting")]);
+    let check = || async { (metrics_of(http).await.count("slotwheel_wakeups_total", &kind) >= wanted).then_some(()) };
+    fixture.until(check).await;
 }
 
 /// Starts a claim that rests: the server knows that its queue is empty.
@@ -243,4 +251,63 @@ async fn full_redis_takes_no_task_and_no_waiting_claim() {
     assert_eq!((tasks.len(), &tasks[0]["id"]), (1, &id));
     assert_eq!(count(&fixture, "slotwheel_hand_offs_total").await, 1.0);
     fixture.end().await;
+}
+
+/// Two servers with as many waiting claims each. All tasks come through the first. Returns how many tasks each claim has
+/// waited for, the claims of the first server first.
+async fn waits_of_two_servers() -> [Vec<usize>; 2] {
+    const WAITERS: usize = 32;
+    const TASKS: usize = 20 * WAITERS;
+    let (mut fixture, _) = start(1).await;
+    let servers = [fixture.http.clone(), fixture.another_server().await];
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let begin = |server: usize| {
+        let (http, sender) = (servers[server].clone(), sender.clone());
+        let body = json!({"queues": ["q"], "wait_ms": 60_000, "worker": format!("w{server}")});
+        tokio::spawn(async move {
+            let answer = http.post("/claim", &body).await.expect(200);
+            let _ = sender.send((server, answer["tasks"][0].clone()));
+        });
+    };
+    let mut since = [const { std::collections::VecDeque::new() }; 2];
+    for server in 0..2 {
+        for _ in 0..WAITERS {
+            begin(server);
+            since[server].push_back(0);
+        }
+        are_waiting(&fixture, &servers[server], WAITERS).await;
+    }
+    // Each of both announces its claims once in a second.
+    hears_announcements(&fixture, &servers[0], 6).await;
+    let mut waits = [Vec::new(), Vec::new()];
+    for number in 1..=TASKS {
+        let id = servers[0].post("/tasks", &json!({"queue": "q"})).await.expect(201)["id"].clone();
+        let (server, task) = receiver.recv().await.expect("a claim");
+        assert_eq!(task["id"], id);
+        servers[server].post("/complete", &report(&task)).await.expect(200);
+        // Claims are served in order of arrival.
+        waits[server].push(number - since[server].pop_front().expect("a claim"));
+        begin(server);
+        since[server].push_back(number);
+    }
+    for server in 0..2 {
+        waits[server].extend(since[server].iter().map(|since| TASKS - since));
+    }
+    drop(receiver);
+    let hand_offs = count(&fixture, "slotwheel_hand_offs_total").await;
+    println!("{hand_offs} hand-offs, {} and {} tasks", waits[0].len() - WAITERS, waits[1].len() - WAITERS);
+    fixture.end().await;
+    waits
+}
+
+#[tokio::test]
+async fn claims_of_two_servers_wait_about_as_long() {
+    let waits = waits_of_two_servers().await;
+    let mut all: Vec<usize> = waits.concat();
+    all.sort_unstable();
+    let median = all[all.len() / 2];
+    for waits in &waits {
+        let longest = waits.iter().max().expect("a wait");
+        assert!(*longest <= 4 * median, "a claim waited for {longest} tasks; the median is {median}");
+    }
 }

@@ -158,7 +158,7 @@ async fn hand_off_without_a_client_returns_to_its_position() {
 #[tokio::test]
 async fn submit_of_unknown_outcome_is_resolved_to_its_hand_offs() {
     let lab = Lab::start().await;
-    let offers = Offers { queues: vec![queue("q")], requests: vec![want(2, None, 1)] };
+    let offers = Offers { queues: vec![queue("q")], requests: vec![want(2, None, 1)], max_tasks: 3 };
     let mut caller = Caller::new();
     let reply = submit(lab.shard(), &mut caller, &[task(11), task(12), task(13)], &offers).await.unwrap();
     for _ in 0..2 {

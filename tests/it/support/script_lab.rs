@@ -246,7 +246,8 @@ impl Lab {
         requests: &[WaiterRequest],
         tasks: &[NewTask],
     ) -> Result<Vec<HandOff>> {
-        let offers = Offers { queues: queues.iter().map(|name| queue(name)).collect(), requests: requests.to_vec() };
+        let queues = queues.iter().map(|name| queue(name)).collect();
+        let offers = Offers { queues, requests: requests.to_vec(), max_tasks: tasks.len() };
         let reply = submit(self.shard(), &mut Caller::new(), tasks, &offers).await?;
         self.keep(&reply.hand_offs);
         Ok(reply.hand_offs)
