@@ -135,6 +135,11 @@ impl Names {
                     .collect();
                 (200, json!({"results": results}))
             }
+            Reply::Met(submitted, claimed) => {
+                let (status, submitted) = self.wanted(submitted, true, &mut seen["submit"]);
+                let tasks = self.claimed(Some(claimed), &mut seen["claim"]["tasks"]);
+                (status, json!({"submit": submitted, "claim": {"tasks": tasks}}))
+            }
             one => self.wanted(one, submits, &mut seen),
         };
         let mut differences = self.differences("status", &json!(answer.status), &json!(status));
@@ -158,7 +163,7 @@ impl Names {
                 *seen = json!({"id": seen["id"], "state": seen["state"], "deduplicated": seen["deduplicated"]});
                 (*status, json!({"id": self.id(*name), "state": null, "deduplicated": *status == 200}))
             }
-            Reply::Batch(_) => unreachable!("a batch has no batches"),
+            Reply::Batch(_) | Reply::Met(..) => unreachable!("an item has no items"),
             Reply::Claimed(claimed) => (200, json!({"tasks": self.claimed(Some(claimed), &mut seen["tasks"])})),
             Reply::Transitioned(name, ended) => (200, self.moved(*name, ended)),
             Reply::Completed(results, then) => {

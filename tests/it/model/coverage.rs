@@ -23,6 +23,9 @@ fn outcome(reply: &Reply) -> Vec<String> {
         Reply::Gone(status, _) => vec![format!("{status} gone")],
         Reply::Batch(items) => items.iter().flat_map(outcome).collect(),
         Reply::Claimed(claimed) => vec![claims(claimed)],
+        Reply::Met(submitted, claimed) => {
+            outcome(submitted).into_iter().map(|what| format!("{what} then {}", claims(claimed))).collect()
+        }
         Reply::Transitioned(_, ended) => vec![format!("{}{}", ended.state, if ended.repeated { " again" } else { "" })],
         Reply::Completed(results, then) => {
             let results = results.iter().map(|result| word(&result.clone().map(|state| state.to_string())));
@@ -62,6 +65,10 @@ const WANTED: &[(&str, &str)] = &[
     ("submit", "201 leased, 201 completed, 201 gone, idempotency_mismatch"),
     ("submit", "201 after, 200 after"),
     ("claim", "none, one, many, the same again, claim_id_mismatch"),
+    (
+        "meet",
+        "201 ready then one, 201 ready then none, 201 scheduled then none, 200 leased then none, 200 ready then one",
+    ),
     ("complete", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("batch", "completed, then none, then one, then many, then the same again, task_not_found"),
     ("fail", "ready, ready again, scheduled, scheduled again, dead, dead again, cancelled, cancelled again"),

@@ -2,7 +2,7 @@
 //! state with the model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadpool_redis::redis::{Script, cmd};
@@ -19,6 +19,7 @@ use super::generate::{Stop, Trace};
 use super::http_requests::{proof, send};
 use super::steps::{Call, ClaimSpec, Fault, Name, QUEUES, Step};
 use super::{DUPLICATE_DELAY, HOUR, Model};
+use crate::metrics::metrics_of;
 use crate::support::poll::INTERVAL;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Flavour, OwnRedis};
@@ -50,7 +51,8 @@ fn servers_reply_and_store_as_the_model_does() {
         Ok::<(), TestCaseError>(())
     });
     match outcome {
-        Ok(()) => {}
+        // Otherwise the traces would show nothing about them.
+        Ok(()) => assert!(HAND_OFFS.load(Ordering::Relaxed) > 0, "no task was handed over"),
         Err(TestError::Fail(why, (_, steps, _))) => {
             let steps: Vec<String> =
                 steps.iter().enumerate().map(|(place, step)| format!("{:3}  {step:?}", place + 1)).collect();
@@ -59,6 +61,9 @@ fn servers_reply_and_store_as_the_model_does() {
         Err(other) => panic!("PROPTEST_RNG_SEED={seed}: {other}"),
     }
 }
+
+/// Tasks that their submits handed over, in all traces.
+static HAND_OFFS: AtomicU64 = AtomicU64::new(0);
 
 struct System {
     runtime: Runtime,
@@ -101,6 +106,8 @@ impl StateMachineTest for System {
                 system = System::apply(system, &trace, step);
             }
         }
+        let hand_offs = system.runtime.block_on(system.player.hand_offs());
+        HAND_OFFS.fetch_add(hand_offs, Ordering::Relaxed);
         system.runtime.block_on(system.player.fixture.end());
     }
 }
@@ -152,7 +159,7 @@ impl Player {
                     if *fault == Fault::Lost {
                         self.lose_reply_to(&call);
                     }
-                    let answer = send(&self.servers[*server], &self.names, &call).await;
+                    let answer = send(&self.servers[*server], &self.names, &call, wanted).await;
                     if let Some(proxy) = &self.proxy {
                         proxy.lose_no_more();
                     }
@@ -204,6 +211,12 @@ impl Player {
         let mut command = cmd("ZADD");
         command.arg(self.keys.outages()).arg(from);
         self.fixture.redis.ask::<()>(command.arg(format!("{from} {}", from + length))).await;
+    }
+
+    /// Tasks that the servers have handed over.
+    async fn hand_offs(&self) -> u64 {
+        let pages = join_all(self.servers.iter().map(metrics_of)).await;
+        pages.iter().map(|page| page.count("slotwheel_hand_offs_total", &[]) as u64).sum()
     }
 
     async fn reach(&mut self, model: &Model) {
@@ -292,7 +305,7 @@ impl Player {
         let Some(proxy) = &self.proxy else { return };
         let script = match call {
             Call::Submit(_, spec) if spec.once.is_some() => "idempotency",
-            Call::Submit(..) | Call::SubmitBatch(_) => "submit",
+            Call::Submit(..) | Call::SubmitBatch(_) | Call::Meet(..) => "submit",
             Call::Claim(_) | Call::Complete(_, _, Some(_)) => "claim",
             Call::Complete(..) | Call::CompleteBatch(..) => "complete",
             Call::Fail(..) | Call::FailBatch(_) => "fail",

@@ -259,6 +259,10 @@ impl Model {
                 Ok(Reply::Batch(tasks.iter().map(|(name, spec)| self.submit(*name, spec)).collect()))
             }
             Call::Claim(ask) => self.claim(ask, ClaimId::given(ask), ask.claim_id.is_some()).map(Reply::Claimed),
+            Call::Meet(ask, name, spec) => {
+                let submitted = Box::new(self.submit(*name, spec));
+                self.claim(ask, None, false).map(|claimed| Reply::Met(submitted, claimed))
+            }
             Call::Complete(held, result, then) => match self.complete_all(&[(*held, *result)], then.as_ref(), false) {
                 Reply::Completed(ends, _) if ends[0].is_err() => Err(ends[0].clone().unwrap_err()),
                 completed => Ok(completed),

@@ -72,11 +72,7 @@ impl ReferenceStateMachine for Trace {
         let Step::Send { call, .. } = step else { return true };
         let model = &trace.model;
         let made = |name: &Name| model.made.contains(name);
-        let names = match call {
-            Call::Submit(name, _) => vec![*name],
-            Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
-            _ => Vec::new(),
-        };
+        let names = call.new_names();
         // Upkeep makes the successor of a completed task ready, before or after the claim that follows.
         let successor = |Held(target, _): &Held| match target {
             Target::Task(name) => model.successor(*name).is_some(),
@@ -86,8 +82,13 @@ impl ReferenceStateMachine for Trace {
         if claims_next && call.held_leases().iter().any(successor) {
             return false;
         }
+        let would_wait = match call {
+            Call::Meet(ask, ..) => ask.queues.iter().all(|queue| !has_claimable(model, queue)),
+            _ => true,
+        };
         let fresh = names.first().is_none_or(|first| model.made.iter().all(|name| name < first));
         fresh
+            && would_wait
             && call.held_leases().iter().all(|Held(target, proof)| {
                 let is_there = match target {
                     Target::Task(name) => made(name),
@@ -142,11 +143,7 @@ impl Trace {
     fn arrive(&mut self, call: &Call) {
         let reply = self.model.call(call);
         self.replies.push((self.model.clone(), reply));
-        let names = match call {
-            Call::Submit(name, _) => vec![*name],
-            Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
-            _ => Vec::new(),
-        };
+        let names = call.new_names();
         // Leaves a name for the duplicate of each.
         self.next = names.iter().map(|name| name.0 + 2).fold(self.next, u16::max);
     }
@@ -160,8 +157,23 @@ fn renamed(call: Call, next: u16) -> Call {
         Call::SubmitBatch(tasks) => {
             Call::SubmitBatch(tasks.into_iter().enumerate().map(|(place, (_, spec))| (name(place), spec)).collect())
         }
+        Call::Meet(ask, _, spec) => Call::Meet(ask, name(0), spec),
         other => other,
     }
+}
+
+fn has_claimable(model: &Model, queue: &str) -> bool {
+    model.queues.get(queue).is_some_and(|queue| !queue.paused && !queue.wheel.is_empty())
+}
+
+/// A submit while a claim waits.
+fn meeting(model: &Model, next: u16) -> Option<BoxedStrategy<Call>> {
+    let idle: Vec<&str> = QUEUES.into_iter().filter(|queue| !has_claimable(model, queue)).collect();
+    let first = vec![*idle.first()?];
+    let meeting = (select(vec![first, idle]), ask(), spec(false)).prop_map(move |(queues, ask, spec)| {
+        Call::Meet(ClaimSpec { queues, claim_id: None, ..ask }, Name(next), spec.into())
+    });
+    Some(meeting.boxed())
 }
 
 /// Requests that are no repetition, by weight.
@@ -184,7 +196,7 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
     let ready = if model.queues.values().any(|queue| !queue.paused && !queue.wheel.is_empty()) { 3 } else { 1 };
     let paused = if model.queues.values().any(|queue| queue.paused) { 4 } else { 1 };
     let revivable = if model.tasks.values().any(retryable) { 3 } else { 1 };
-    vec![
+    let mut calls = vec![
         (12, spec(false).prop_map(move |spec| Call::Submit(Name(next), spec)).boxed()),
         (6, batch.boxed()),
         (5 * ready, ask().prop_map(Call::Claim).boxed()),
@@ -208,7 +220,9 @@ fn fresh(trace: &Trace) -> Vec<(u32, BoxedStrategy<Call>)> {
         (paused, queue().prop_map(Call::Resume).boxed()),
         (2, queue().prop_map(Call::Remove).boxed()),
         (2, (queue(), subsequence(purged, 1..4)).prop_map(|(queue, states)| Call::Purge(queue, states)).boxed()),
-    ]
+    ];
+    calls.extend(meeting(model, next).map(|meeting| (8, meeting)));
+    calls
 }
 
 /// A task; as an item of a batch it replaces no other: what of a batch goes into one script is not said, and a slot that

@@ -1,10 +1,14 @@
 //! Encodes requests as paths and bodies, and sends them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::HOUR;
 use super::compare::Names;
 use super::steps::{Call, ClaimSpec, Held, Mode, Proof, Retry, Spec, Start, Target};
+use super::{Claimed, HOUR, Reply};
+use crate::metrics::metrics_of;
+use crate::support::poll::poll;
 use crate::support::{Answer, Http, text};
 
 /// An unknown id and an unknown token.
@@ -28,7 +32,7 @@ pub(super) fn proof(names: &Names, held: &Held, more: Value) -> Value {
 }
 
 /// Sends a request, and answers the answer.
-pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
+pub(super) async fn send(http: &Http, names: &Names, call: &Call, wanted: &Reply) -> Answer {
     let done = |(held, result): &(Held, u8)| proof(names, held, json!({"result": result}));
     let failed = |(held, retry): &(Held, Retry)| {
         let error = json!({"type": "broken", "message": "it broke", "details": [1]});
@@ -41,9 +45,21 @@ pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
     };
     let task = |target: &Target, verb: &str| format!("/tasks/{}{verb}", text(&id(names, target)));
     match call {
-        Call::Submit(_, spec) => {
-            let headers: Vec<(&str, &str)> = spec.once.iter().map(|key| ("idempotency-key", *key)).collect();
-            http.post_with("/tasks", &headers, submitted(spec).to_string().as_bytes()).await
+        Call::Submit(_, spec) => submit(http, spec).await,
+        Call::Meet(ask, _, spec) => {
+            let gets_tasks = matches!(wanted, Reply::Met(_, Claimed { tasks, .. }) if !tasks.is_empty());
+            let wait_ms = if gets_tasks { 20_000 } else { 50 };
+            let (own, body) = (http.clone(), joined(asked(ask), json!({"wait_ms": wait_ms})));
+            let claim = tokio::spawn(async move { own.post("/claim", &body).await });
+            let waits = || async {
+                let waiting = metrics_of(http).await.count("slotwheel_waiting_requests", &[]);
+                (waiting > 0.0 || claim.is_finished()).then_some(())
+            };
+            poll(Duration::from_secs(20), waits).await.expect("a claim that waits");
+            let submitted = submit(http, spec).await;
+            let claimed = claim.await.expect("no panic").expect(200);
+            let text = json!({"submit": submitted.json(), "claim": claimed}).to_string();
+            Answer { text, ..submitted }
         }
         Call::SubmitBatch(tasks) => {
             let items = tasks.iter().map(|(_, spec)| match spec.once {
@@ -97,6 +113,11 @@ pub(super) async fn send(http: &Http, names: &Names, call: &Call) -> Answer {
             http.post(&format!("/queues/{queue}/purge"), &json!({"states": states})).await
         }
     }
+}
+
+async fn submit(http: &Http, spec: &Spec) -> Answer {
+    let headers: Vec<(&str, &str)> = spec.once.iter().map(|key| ("idempotency-key", *key)).collect();
+    http.post_with("/tasks", &headers, submitted(spec).to_string().as_bytes()).await
 }
 
 fn joined(mut body: Value, more: Value) -> Value {

@@ -205,6 +205,8 @@ enum Reply {
     Gone(u16, Name),
     Batch(Vec<Reply>),
     Claimed(Claimed),
+    /// Of a submit, and of the claim that has waited for its task.
+    Met(Box<Reply>, Claimed),
     Transitioned(Name, Ended),
     Completed(Vec<Result<State, Problem>>, Option<Result<Claimed, Problem>>),
     /// The results of a batch of failures or releases.

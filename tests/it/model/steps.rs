@@ -91,6 +91,8 @@ pub enum Call {
     Submit(Name, Spec),
     SubmitBatch(Vec<(Name, Spec)>),
     Claim(ClaimSpec),
+    /// A submit while a claim of queues without a claimable task waits.
+    Meet(ClaimSpec, Name, Box<Spec>),
     Complete(Held, u8, Option<ClaimSpec>),
     CompleteBatch(Vec<(Held, u8)>, Option<ClaimSpec>),
     /// `retry: false`, or the worker's own delay, if any.
@@ -156,7 +158,17 @@ impl Call {
             Call::SubmitBatch(tasks) => {
                 Call::SubmitBatch(tasks.iter().map(|(name, spec)| (next(name), spec.clone())).collect())
             }
+            Call::Meet(ask, name, spec) => Call::Meet(ask.clone(), next(name), spec.clone()),
             other => other.clone(),
+        }
+    }
+
+    /// The tasks that the call may make.
+    pub fn new_names(&self) -> Vec<Name> {
+        match self {
+            Call::Submit(name, _) | Call::Meet(_, name, _) => vec![*name],
+            Call::SubmitBatch(tasks) => tasks.iter().map(|(name, _)| *name).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -170,7 +182,7 @@ impl Call {
             Call::Revoke(target, _, _) | Call::Run(target) => vec![Held(*target, Proof::Garbage)],
             Call::Heartbeat(beats) => beats.iter().map(|(held, _, _)| *held).collect(),
             Call::Cancel(target) | Call::Retry(target) | Call::Delete(target) => vec![Held(*target, Proof::Garbage)],
-            Call::Submit(..) | Call::SubmitBatch(_) | Call::Claim(_) => Vec::new(),
+            Call::Submit(..) | Call::SubmitBatch(_) | Call::Claim(_) | Call::Meet(..) => Vec::new(),
             Call::Pause(_) | Call::Resume(_) | Call::Purge(..) | Call::Remove(_) => Vec::new(),
         }
     }
@@ -258,6 +270,7 @@ impl fmt::Debug for Call {
                 tasks.iter().try_for_each(|(name, spec)| write!(f, " {name:?}: {spec:?};"))
             }
             Call::Claim(ask) => write!(f, "claim {ask:?}"),
+            Call::Meet(ask, name, spec) => write!(f, "meet claim {ask:?}: {name:?}: {spec:?}"),
             Call::Complete(held, result, then) => write!(f, "complete {held:?} #{result}{:?}", Then(then)),
             Call::CompleteBatch(items, then) => {
                 f.write_str("complete a batch:")?;
