@@ -6,6 +6,7 @@ use slotwheel::config::{Durability, RawConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::hand_off::{are_waiting, wait_for_tasks};
 use crate::support::Fixture;
 use crate::support::exposition::Exposition;
 use crate::support::redis::{OwnRedis, free_port};
@@ -82,14 +83,22 @@ async fn replicated_submit_is_acknowledged_only_once_a_replica_has_it() {
     let there: usize = replica.ask(cmd("EXISTS").arg(task_key(&fixture, &task).await)).await;
     assert_eq!(there, 1, "the accepted task is replicated");
 
+    let body = json!({"queues": ["waited"], "wait_ms": 30_000, "worker": "w"});
+    let waiting = wait_for_tasks(&fixture.http, body);
+    are_waiting(&fixture, &fixture.http, 1).await;
+
     // The replica is frozen, and the master has not noticed yet: the write is not confirmed.
     replica.freeze();
+    // A hand-off that is not confirmed reaches no client. It is released, and claimed.
+    assert_eq!(fixture.http.post("/tasks", &json!({"queue": "waited"})).await.problem(503).0, "not_replicated");
+    let tasks = waiting.await.unwrap();
+    assert_eq!((tasks.len(), &fixture.task(&tasks[0]["id"]).await["acquired"]), (1, &json!(2)));
     let body = json!({"queue": "q", "payload": "here"}).to_string();
     let key = [("idempotency-key", "once")];
     let answer = fixture.http.post_with("/tasks", &key, body.as_bytes()).await;
     assert_eq!(answer.problem(503).0, "not_replicated");
     let metrics = Exposition::older(&fixture.http.get("/metrics").await.text);
-    assert_eq!(metrics.value("slotwheel_redis_errors_total", &[("kind", "unconfirmed")]), Some(1.0));
+    assert_eq!(metrics.value("slotwheel_redis_errors_total", &[("kind", "unconfirmed")]), Some(2.0));
     replica.thaw();
     let accepted = fixture
         .until(|| async {

@@ -73,13 +73,19 @@ pub async fn is_subscribed(fixture: &Fixture, http: &Http) {
         .await;
 }
 
-/// Calls of the scripts of a task's life so far, and reads of records outside of scripts.
-pub async fn calls(fixture: &Fixture, reads: &Reads) -> f64 {
-    let before = reads.count(fixture).await;
+/// Calls of the scripts of a task's life so far.
+pub async fn scripts(fixture: &Fixture) -> f64 {
     let page = metrics(fixture).await;
+    let calls = |call| page.count("slotwheel_redis_call_duration_seconds_count", &[("call", call)]);
+    ["submit", "claim", "complete"].map(calls).iter().sum()
+}
+
+/// Calls of the scripts of a task's life so far, and reads of records outside of scripts.
+async fn calls(fixture: &Fixture, reads: &Reads) -> f64 {
+    let before = reads.count(fixture).await;
+    let scripts = scripts(fixture).await;
     let others = before - reads.of_metrics.fetch_add(reads.count(fixture).await - before, Ordering::Relaxed);
-    let scripts = |call| page.count("slotwheel_redis_call_duration_seconds_count", &[("call", call)]);
-    ["submit", "claim", "complete"].map(scripts).iter().sum::<f64>() + others as f64
+    scripts + others as f64
 }
 
 async fn claim(http: &Http, queue: &str, wait_ms: u64) -> Vec<Value> {

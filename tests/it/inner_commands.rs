@@ -82,9 +82,9 @@ async fn scripts_of_a_life_call_no_more_commands_than_they_need() {
 async fn submit_of_ids_that_may_be_stored_stores_each_task_once() {
     let (mut redis, store) = plain_store().await;
     let (shard, mut caller) = (store.first_shard(), Caller::new());
-    submit(shard, &mut caller, &[task(11)]).await.expect("a submit");
+    submit(shard, &mut caller, &[task(11)], &Offers::default()).await.expect("a submit");
     let again = [NewTask { may_be_stored: true, ..task(11) }, task(12)];
-    let outcomes = submit(shard, &mut caller, &again).await.expect("a submit");
+    let outcomes = submit(shard, &mut caller, &again, &Offers::default()).await.expect("a submit").outcomes;
     assert!(matches!(outcomes[..], [Submitted::AlreadyStored, Submitted::Created { .. }]), "{outcomes:?}");
     redis.stop().await;
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use slotwheel::domain::digest::Digest;
 use slotwheel::domain::time::TimestampMs;
 
+use super::producer::BUSY;
 use super::recorder::Recorder;
 use crate::history::event::{Answer, Call, Claimed, Event};
 use crate::support::{self, contract, text};
@@ -49,6 +50,8 @@ pub struct Client {
     pub rng: StdRng,
     pub recorder: Arc<Recorder>,
     pub servers: Vec<SocketAddr>,
+    /// The queues that it claims from.
+    pub queues: &'static [&'static str],
     http: reqwest::Client,
     ops: u64,
 }
@@ -59,7 +62,7 @@ impl Client {
         let own = Digest::of(&[&seed.to_be_bytes(), name.as_bytes()]);
         let rng = StdRng::seed_from_u64(u64::from_be_bytes(own.as_bytes()[..8].try_into().expect("eight bytes")));
         let http = reqwest::Client::builder().no_proxy().connect_timeout(PATIENCE).build().expect("a client");
-        Client { name, rng, recorder: recorder.clone(), servers: servers.to_vec(), http, ops: 0 }
+        Client { name, rng, recorder: recorder.clone(), servers: servers.to_vec(), queues: &BUSY, http, ops: 0 }
     }
 
     pub fn begin(&mut self) -> Op {

@@ -1,5 +1,6 @@
 //! The end of a run: all tasks are read back.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -60,6 +61,18 @@ pub async fn drained(client: &mut Client) -> Result<(), String> {
         }
     };
     tokio::time::timeout(Duration::from_secs(90), all).await.map_err(|_| "tasks are left that never end".to_owned())
+}
+
+/// Tasks that the servers have handed over.
+pub async fn hand_offs(servers: &[SocketAddr]) -> u64 {
+    let mut sum = 0;
+    for server in servers {
+        let Ok(answer) = reqwest::get(format!("http://{server}/metrics")).await else { continue };
+        let page = answer.text().await.unwrap_or_default();
+        let line = page.lines().find_map(|line| line.strip_prefix("slotwheel_hand_offs_total "));
+        sum += line.map_or(0, |count| count.parse::<u64>().expect("a count"));
+    }
+    sum
 }
 
 /// Reads every task of every queue, page by page, as one event per queue; then the counts.

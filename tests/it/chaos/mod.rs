@@ -47,6 +47,8 @@ const CREWS: usize = 2;
 const PRODUCERS: usize = 8;
 const WORKERS: usize = 24;
 const RUDE: usize = 2;
+/// Workers of the calm queue: more than its tasks at one time.
+const WAITING_WORKERS: usize = 8;
 
 /// Default duration: long enough for a fault of most kinds.
 const SECONDS: u64 = 5;
@@ -144,6 +146,12 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     for number in 0..WORKERS {
         work.spawn(worker::work(client(format!("w{number}")), polite.clone(), stop_work.clone()));
     }
+    load.spawn(producer::produce_calmly(client("calm".into()), stop_load.clone()));
+    for number in 0..WAITING_WORKERS {
+        let mut waiting_worker = client(format!("c{number}"));
+        waiting_worker.queues = &[producer::CALM];
+        work.spawn(worker::work(waiting_worker, polite.clone(), stop_work.clone()));
+    }
     work.spawn(final_check::watch(client("watch".into()), waiting, stop_work.clone()));
     world.suffer(faults::schedule(seed, length, SERVERS, CREWS)).await;
 
@@ -158,6 +166,11 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     polite.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut reader = client("reader".into());
     troubles.extend(final_check::drained(&mut reader).await.err());
+    let hand_offs = final_check::hand_offs(&addresses).await;
+    recorder.count("hand-offs since the servers' last starts", hand_offs);
+    if hand_offs == 0 && length > Duration::from_secs(30) {
+        troubles.push("no submit handed a task over".into());
+    }
     // Requests in flight have arrived or are lost once the servers have ended; the rest is processed.
     for server in &world.servers {
         server.stop().await;

@@ -14,7 +14,11 @@ use super::pause;
 use crate::history::event::{Answer, Call, Item, Outcome};
 use crate::support::text;
 
-pub const QUEUES: [&str; 3] = ["plain", "keyed", "mixed"];
+pub const QUEUES: [&str; 4] = ["plain", "keyed", "mixed", CALM];
+/// The queue with waiting workers: its tasks are few, so that their submits hand them over.
+pub const CALM: &str = "calm";
+/// The queues of the other workers.
+pub const BUSY: [&str; 3] = ["plain", "keyed", "mixed"];
 
 /// Limit of waiting tasks; producers pause above it.
 const BACKLOG: i64 = 600;
@@ -26,12 +30,21 @@ pub async fn produce(mut client: Client, waiting: Arc<AtomicI64>, stop: Cancella
             pause(Duration::from_millis(50)).await;
             continue;
         }
-        let queue = QUEUES[client.rng.random_range(0..QUEUES.len())];
+        let queue = BUSY[client.rng.random_range(0..BUSY.len())];
         match client.rng.random_range(0..100) {
             0..15 => batch(&mut client, queue).await,
             _ => one(&mut client, queue).await,
         }
         let rest = client.rng.random_range(1..15);
+        pause(Duration::from_millis(rest)).await;
+    }
+}
+
+/// Submits single tasks to the calm queue until `stop` is cancelled.
+pub async fn produce_calmly(mut client: Client, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        one(&mut client, CALM).await;
+        let rest = client.rng.random_range(10..60);
         pause(Duration::from_millis(rest)).await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Read, Request, Sent, claimed, digest, time};
-use super::producer::{QUEUES, retry_later};
+use super::producer::retry_later;
 use super::{pause, poison};
 use crate::history::event::{Answer, Call};
 use crate::support::{report_with, text};
@@ -34,8 +34,8 @@ pub async fn work(mut client: Client, polite: Arc<AtomicBool>, stop: Cancellatio
 fn wanted(client: &mut Client) -> (i64, Value) {
     let lease_ms = client.rng.random_range(1000..3000);
     let max = if client.chance(60) { 1 } else { client.rng.random_range(2..10) };
-    let mut queues = QUEUES.to_vec();
-    queues.rotate_left(client.rng.random_range(0..QUEUES.len()));
+    let mut queues = client.queues.to_vec();
+    queues.rotate_left(client.rng.random_range(0..client.queues.len()));
     if client.chance(10) {
         queues.insert(0, poison::QUEUE);
     }

@@ -8,7 +8,7 @@ use deadpool_redis::redis::{Script, cmd};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::empty_queues::{RARE_POLLS, Reads, calls, is_subscribed, learn_empty, start};
+use crate::empty_queues::{RARE_POLLS, Reads, is_subscribed, learn_empty, scripts, start};
 use crate::metrics::{metrics, metrics_of};
 use crate::support::event_stream::Stream;
 use crate::support::proxy::Proxy;
@@ -21,7 +21,7 @@ fn claim_of(worker: &str) -> Value {
 }
 
 /// Sends a claim that waits. Returns its tasks once it has ended.
-fn wait_for_tasks(http: &Http, body: Value) -> JoinHandle<Vec<Value>> {
+pub fn wait_for_tasks(http: &Http, body: Value) -> JoinHandle<Vec<Value>> {
     let http = http.clone();
     tokio::spawn(
         async move { http.post("/claim", &body).await.expect(200)["tasks"].as_array().expect("tasks").clone() },
@@ -29,7 +29,7 @@ fn wait_for_tasks(http: &Http, body: Value) -> JoinHandle<Vec<Value>> {
 }
 
 /// Returns once this number of claims wait at the server.
-async fn are_waiting(fixture: &Fixture, http: &Http, count: usize) {
+pub async fn are_waiting(fixture: &Fixture, http: &Http, count: usize) {
     let wanted = count as f64;
     let check = || async { (metrics_of(http).await.count("slotwheel_waiting_requests", &[]) == wanted).then_some(()) };
     fixture.until(check).await;
@@ -70,14 +70,14 @@ async fn submit_to_frozen_redis(fixture: &Fixture) -> JoinHandle<crate::support:
     submitting
 }
 
-/// Returns the calls for each task that is submitted while a claim waits, and completed.
+/// Returns the calls of scripts for each task that is submitted while a claim waits, and completed.
 async fn calls_of_a_life(shards: u16) -> f64 {
     const LIVES: usize = 50;
     let (fixture, reads) = start(shards).await;
     learn_empty(&fixture, &reads, "q").await;
     let waiting: Vec<_> = (0..LIVES).map(|_| wait_for_tasks(&fixture.http, claim_of("w"))).collect();
     are_waiting(&fixture, &fixture.http, LIVES).await;
-    let before = calls(&fixture, &reads).await;
+    let before = scripts(&fixture).await;
     for number in 0..LIVES {
         fixture.submit("q", json!(number)).await;
     }
@@ -86,7 +86,7 @@ async fn calls_of_a_life(shards: u16) -> f64 {
         assert_eq!((tasks.len(), &tasks[0]["attempt"]), (1, &json!(1)));
         fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
     }
-    let calls = calls(&fixture, &reads).await - before;
+    let calls = scripts(&fixture).await - before;
     assert_eq!(count(&fixture, "slotwheel_hand_offs_total").await, LIVES as f64);
     fixture.end().await;
     calls / LIVES as f64
@@ -158,6 +158,8 @@ async fn behind_a_proxy() -> Option<(Fixture, Reads, Proxy, String)> {
     // Boxed: the future of a server is too large for the stack of a test that calls this.
     let fixture = Box::pin(start).await;
     Box::pin(is_subscribed(&fixture, &fixture.http)).await;
+    // Redis knows the script from here on: the proxy knows a call by its digest.
+    fixture.submit("other", json!(1)).await;
     let submit = slotwheel::store::ops::ALL.iter().find(|script| script.name == "submit").expect("a script");
     let text = submit.full_text(&fixture.config.test_hooks.injected_lua);
     let reads = Reads::start(&fixture).await;
@@ -192,6 +194,35 @@ async fn hand_off_of_an_unanswered_submit_is_released_to_the_next_claim() {
     // The hand-off that no client got, and the claim.
     assert_eq!(fixture.task(&tasks[0]["id"]).await["acquired"], 2);
     assert_eq!(count(&fixture, "slotwheel_undelivered_leases_released_total").await, 1.0);
+    fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn repeated_submit_hands_no_task_over_whose_lease_has_ended() {
+    let Some((fixture, proxy, submit)) = behind_a_proxy().await else { return };
+    let mut body = claim_of("w");
+    body["lease_ms"] = json!(1000);
+    let waiting = rest(&fixture, body).await;
+    proxy.lose_each(&submit);
+    let (http, at_once) = (fixture.http.clone(), json!({"kind": "list", "delays_ms": [0], "jitter": "none"}));
+    let body = json!({"queue": "q", "backoff": at_once});
+    let submitting = tokio::spawn(async move { http.post("/tasks", &body).await });
+    let leased = || async {
+        let counts = fixture.http.get("/queues/q").await.json()["counts"].clone();
+        (counts["leased"] == 1).then_some(())
+    };
+    fixture.until(leased).await;
+    fixture.advance(2000);
+    let labels = [("transition", "lease_expired")];
+    let expired =
+        || async { (metrics(&fixture).await.count("slotwheel_transitions_total", &labels) == 1.0).then_some(()) };
+    fixture.until(expired).await;
+    proxy.lose_no_more();
+
+    // The lease of the first call has ended: the waiting claim gets another, which lives.
+    let tasks = waiting.await.unwrap();
+    submitting.await.unwrap();
     fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
     fixture.end().await;
 }
