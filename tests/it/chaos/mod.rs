@@ -166,11 +166,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
     polite.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut reader = client("reader".into());
     troubles.extend(final_check::drained(&mut reader).await.err());
-    let hand_offs = final_check::hand_offs(&addresses).await;
-    recorder.count("hand-offs since the servers' last starts", hand_offs);
-    if hand_offs == 0 && length > Duration::from_secs(30) {
-        troubles.push("no submit handed a task over".into());
-    }
+    recorder.count("hand-offs since the servers' last starts", final_check::hand_offs(&addresses).await);
     // Requests in flight have arrived or are lost once the servers have ended; the rest is processed.
     for server in &world.servers {
         server.stop().await;

@@ -200,10 +200,10 @@ async fn hand_off_of_an_unanswered_submit_is_released_to_the_next_claim() {
 
 #[tokio::test]
 async fn repeated_submit_hands_no_task_over_whose_lease_has_ended() {
-    let Some((fixture, proxy, submit)) = behind_a_proxy().await else { return };
+    let Some((fixture, reads, proxy, submit)) = behind_a_proxy().await else { return };
     let mut body = claim_of("w");
     body["lease_ms"] = json!(1000);
-    let waiting = rest(&fixture, body).await;
+    let waiting = rest(&fixture, &reads, body).await;
     proxy.lose_each(&submit);
     let (http, at_once) = (fixture.http.clone(), json!({"kind": "list", "delays_ms": [0], "jitter": "none"}));
     let body = json!({"queue": "q", "backoff": at_once});
