@@ -1,18 +1,14 @@
 //! Load, and its measurements: work, requests, processor time by role, and durations, within a window after a warm-up.
 //!
-//! Closed loop: a fixed number of connections, each of which repeats its script. Open loop: a fixed rate of arrivals by
-//! a schedule that does not wait. A duration counts from the due time, so a stall counts for every request that it
-//! delays.
+//! Closed loop: a fixed number of connections, each of which repeats its script. For the open loop see `open_loop`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use nix::sys::prctl::set_timerslack;
-use tokio::sync::{Notify, mpsc};
 
 use crate::adapters::{Adapter, Client, Job, Task};
 use crate::ledger::{Ledger, payload};
@@ -152,6 +148,11 @@ impl<'a> Run<'a> {
         matches!(self.phase.get(), Phase::Over(..))
     }
 
+    /// Whether the window has ended before this time.
+    pub fn ended_before(&self, time: Instant) -> bool {
+        matches!(self.phase.get(), Phase::Over(_, ended) if ended <= time)
+    }
+
     /// Returns the number and payload of a new task.
     pub fn next(&self) -> (u64, String) {
         let number = self.ledger.number();
@@ -187,7 +188,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Records the completion of work that was due then (see [`open`]). It counts if it was due within the window,
+    /// Records the completion of work that was due then (see `open_loop`). It counts if it was due within the window,
     /// regardless of when it was done: slow work is not left out.
     pub fn arrived(&self, verb: Verb, due: Instant) {
         let within = match self.phase.get() {
@@ -270,110 +271,4 @@ where
     let observed = Observed::of(system)?;
     let (window, _) = tokio::try_join!(run.window(plan, &observed), loops)?;
     Ok(run.measured(window))
-}
-
-/// Generates `rate` arrivals per second from the beginning of the warm-up to the end of the window. The first free
-/// sender sends each, with its due time.
-pub async fn open<T, F>(
-    run: &Run<'_>,
-    plan: &Plan,
-    rate: f64,
-    observed: &Observed,
-    senders: Vec<T>,
-    send: F,
-) -> Result<(f64, Spent)>
-where
-    F: AsyncFn(&mut T, Instant) -> Result<()>,
-{
-    let (due, wake) = (RefCell::new(VecDeque::new()), Notify::new());
-    let pace = async {
-        let mut arrivals = schedule(rate);
-        while !run.over() {
-            let next = arrivals.recv().await.context("a schedule")?;
-            due.borrow_mut().push_back(next);
-            wake.notify_one();
-        }
-        wake.notify_waiters();
-        anyhow::Ok(())
-    };
-    let senders = try_join_all(senders.into_iter().map(async |mut sender| {
-        loop {
-            let notified = wake.notified();
-            let next = due.borrow_mut().pop_front();
-            match next {
-                Some(due) => send(&mut sender, due).await?,
-                None if run.over() => return anyhow::Ok(()),
-                None => notified.await,
-            }
-        }
-    }));
-    let (window, ..) = tokio::try_join!(run.window(plan, observed), pace, senders)?;
-    Ok(window)
-}
-
-/// Sends each arrival at its due time, until the receiver is dropped. It sleeps in its own thread, because the
-/// runtime's timers have a resolution of a millisecond, longer than the measured durations.
-fn schedule(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
-    let (tell, told) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        // Otherwise the kernel may delay wake-ups by 50 us to batch them.
-        set_timerslack(1).expect("a timer slack");
-        let begun = Instant::now();
-        for number in 0.. {
-            let due = begun + Duration::from_secs_f64(f64::from(number) / rate);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if tell.send(due).is_err() {
-                return;
-            }
-        }
-    });
-    told
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAN: Plan = Plan {
-        connections: 1,
-        warm_up: Duration::from_millis(100),
-        window: Duration::from_millis(500),
-        steady_window: Duration::ZERO,
-        payload: 100,
-    };
-
-    /// 200 per second; the first arrival due after 200 ms is answered 250 ms later, all others at once.
-    async fn with_a_stall(senders: usize) -> Times {
-        let ledger = Ledger::default();
-        let run = Run::new(&ledger, &PLAN);
-        let begun = Instant::now();
-        let stalled = Cell::new(false);
-        let send = async |_: &mut (), due: Instant| {
-            if due.duration_since(begun) > Duration::from_millis(200) && !stalled.replace(true) {
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            run.arrived(Verb::PickUp, due);
-            Ok(())
-        };
-        let window = open(&run, &PLAN, 200.0, &Observed::default(), vec![(); senders], send).await.unwrap();
-        let measured = run.measured(window);
-        assert!((99..=101).contains(&measured.tasks), "all that were due in the window count: {}", measured.tasks);
-        measured.latencies[&Verb::PickUp].clone()
-    }
-
-    #[tokio::test]
-    async fn stall_delays_every_request_behind_it() {
-        let times = with_a_stall(1).await;
-        // 50 were due during the stall: 5 ms, 10 ms, … 250 ms late.
-        let late = times.len() - times.count_between(0, 20_000_000);
-        assert!((40..=60).contains(&late), "{late} of them came late");
-        assert!(times.max() >= 250_000_000);
-    }
-
-    #[tokio::test]
-    async fn late_request_delays_no_other_if_a_sender_is_free() {
-        let times = with_a_stall(2).await;
-        let late = times.len() - times.count_between(0, 20_000_000);
-        assert!((1..10).contains(&late), "{late} of them came late");
-    }
 }

@@ -1,9 +1,9 @@
 //! Slotwheel's benchmark: the same work for Slotwheel, its peers and the limit, in one run, in alternation.
 //!
 //! In reading order: `workloads` define the work; `systems` lists the systems under test, `adapters` drive them; `load`
-//! generates load and measures; `spent` and `command_stats` read the costs; `http` and `line_protocol` are clients,
-//! `processes` starts servers; `limit` and `empty_server` are lower bounds; `ledger` detects lost and duplicate work;
-//! `stats` and `report` summarise.
+//! and `open_loop` generate load and measure; `spent` and `command_stats` read the costs; `http` and `line_protocol` are
+//! clients, `processes` starts servers; `limit` and `empty_server` are lower bounds; `ledger` detects lost and duplicate
+//! work; `stats` and `report` summarise.
 
 mod adapters;
 mod command_stats;
@@ -14,6 +14,7 @@ mod limit;
 mod line_protocol;
 mod load;
 mod machine;
+mod open_loop;
 mod processes;
 mod report;
 mod round_trip;

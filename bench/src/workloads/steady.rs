@@ -12,7 +12,8 @@ use futures_util::future::try_join_all;
 use super::{Entry, QUEUE, Script, Workload};
 use crate::adapters::Adapter;
 use crate::ledger::Ledger;
-use crate::load::{Measured, Plan, Run, Verb, open};
+use crate::load::{Measured, Plan, Run, Verb};
+use crate::open_loop::open;
 use crate::spent::Observed;
 use crate::systems::Kind;
 
