@@ -20,6 +20,8 @@ use crate::adapters::{Fsync, Settings};
 
 /// Timeout of a start.
 pub const START: Duration = Duration::from_secs(60);
+/// Attempts to start a Redis, each on another port.
+const ATTEMPTS: usize = 5;
 
 /// A child process in its own process group; dropping it kills the whole group.
 pub struct Process {
@@ -155,6 +157,18 @@ pub struct Redis {
 impl Redis {
     /// Starts a Redis; `more` are further settings (`["--name", "value"]`).
     pub async fn start(settings: &Settings, name: &str, more: &[&str]) -> Result<Self> {
+        let mut started = Self::attempt(settings, name, more).await;
+        // Another process may have taken the free port before the Redis did.
+        for _ in 1..ATTEMPTS {
+            match started {
+                Ok(_) => break,
+                Err(_) => started = Self::attempt(settings, name, more).await,
+            }
+        }
+        started
+    }
+
+    async fn attempt(settings: &Settings, name: &str, more: &[&str]) -> Result<Self> {
         let directory = Directory::fresh(settings, &format!("{name}-redis"))?;
         let port = free_port()?;
         let fsync = match settings.fsync {
