@@ -127,6 +127,13 @@ async fn waiting_claims_get_tasks_in_order_of_arrival() {
     }
     let counts = fixture.counts("q").await;
     assert_eq!((&counts["submitted"], &counts["ready"], &counts["leased"]), (&json!(5), &json!(0), &json!(5)));
+    let page = metrics(&fixture).await;
+    for transition in ["submitted", "claimed"] {
+        assert_eq!(page.count("slotwheel_transitions_total", &[("transition", transition)]), 5.0, "{transition}");
+    }
+    fixture.advance(6000);
+    let stats = fixture.http.get("/stats?queue=q").await.expect(200);
+    assert_eq!((&stats["wait_mean_ms"], &stats["wait_p99_ms"]), (&json!(0.0), &json!(0.0)), "{stats}");
     assert_eq!(count(&fixture, "slotwheel_hand_offs_total").await, 5.0);
     fixture.end().await;
 }
