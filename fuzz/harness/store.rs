@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::error::{Error, Result};
 use super::notify::events;
 use super::opaque::{decode_document, encode_document};
-use super::ops::{self, claim, subscribe_completion};
+use super::ops::{self, claim, submit, subscribe_completion};
 use super::record::{FIELDS, fields};
 use super::redis::reply;
 use super::task_hash::TaskHash;
@@ -149,6 +149,7 @@ pub fn replies(bytes: &[u8]) {
         check_result(checked);
     }
     check_result(subscribe_completion::parse_reply(copy()));
+    check_result(submit::parse_hand_offs(copy()));
     check_result(page::decode(copy()));
     check_result(next_due::decode(copy()));
     check_result(lease_details::decode_lease_details(id, copy()));

@@ -261,7 +261,7 @@ impl Keys {
         self.text_key("workers_seen")
     }
 
-    /// The channel of wake-ups: a queue is ready, or a task is due or has ended.
+    /// The channel of wake-ups: a queue is ready, a task is due or has ended, or a server has waiters.
     pub fn wakeups_channel(&self, scope: &ChannelScope) -> String {
         format!("{}wakeups:{scope}", self.base)
     }
