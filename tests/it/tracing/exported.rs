@@ -13,6 +13,7 @@ use slotwheel::domain::queue::QueueName;
 use tokio::net::TcpListener;
 
 use super::{Logged, PARENT};
+use crate::hand_off::{are_waiting, wait_for_tasks};
 use crate::support::redis::OwnRedis;
 use crate::support::{Fixture, Http, report, report_with, text};
 use collector::{Collector, Span};
@@ -73,6 +74,25 @@ async fn task_spans_lie_in_the_clients_trace_from_submit_to_end() {
     let second = 1_000_000_000;
     assert!((second..second * 30).contains(&(waiting.end - waiting.start)), "{waiting:?}");
     assert!((2 * second..second * 30).contains(&(execution.end - execution.start)), "{execution:?}");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn task_for_a_waiting_claim_has_the_same_spans() {
+    let collector = Collector::start().await;
+    let mut fixture = tracing_to(&collector.endpoint).await;
+    let body = json!({"queues": ["default"], "wait_ms": 30_000, "worker": "w"});
+    let waiting = wait_for_tasks(&fixture.http, body);
+    are_waiting(&fixture, &fixture.http, 1).await;
+    submit(&fixture.http, json!({})).await;
+    let tasks = waiting.await.unwrap();
+    fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
+    fixture.stop_servers().await;
+
+    let spans = collector.spans();
+    let mut found = names(&spans);
+    found.sort_unstable();
+    assert_eq!(found, ["execution default", "submit default", "waiting default"], "{spans:#?}");
     fixture.end().await;
 }
 
