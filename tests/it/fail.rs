@@ -1,6 +1,9 @@
 //! Failures: an attempt is counted, the task waits for its backoff, and is retried until its attempts are used up.
 
+use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
+use slotwheel::domain::queue::QueueName;
 
 use crate::support::{Fixture, report, report_with, text};
 
@@ -112,6 +115,24 @@ async fn expired_lease_counts_an_attempt_and_the_task_returns() {
     assert_eq!((&again["id"], &again["attempt"]), (&id, &json!(2)));
     let task = fixture.task(&id).await;
     assert_eq!((&task["errors"][0]["type"], &task["errors"][0]["worker"]), (&json!("lease_expired"), &json!("w")));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn stale_entry_of_time_zero_keeps_no_task_from_its_retry() {
+    let fixture = Fixture::start().await;
+    let body = json!({"queue": "q", "backoff": {"kind": "fixed", "base_ms": 30_000, "jitter": "none"}});
+    let id = fixture.submit_with(body).await["id"].clone();
+    fixture.claim_one("q").await;
+    let store = fixture.store().await;
+    let keys = &store.shard_for_task(&TaskId::parse(text(&id)).unwrap()).keys;
+    let leased = keys.leased(&QueueName::parse("q").unwrap());
+    fixture.redis.ask::<()>(cmd("ZADD").arg(&leased).arg(0).arg("0123456789abcdef")).await;
+    fixture.advance(61_000);
+    fixture.until_state(&id, "scheduled").await;
+    fixture.advance(31_000);
+    fixture.until_state(&id, "ready").await;
+    fixture.redis.ask::<()>(cmd("ZREM").arg(&leased).arg("0123456789abcdef")).await;
     fixture.end().await;
 }
 

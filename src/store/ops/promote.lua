@@ -42,5 +42,5 @@ end
 -- The queue's time in `due` becomes that of its first remaining task.
 local first_lease = call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2]
 if first_lease and (not next_time or tonumber(first_lease) < next_time) then next_time = tonumber(first_lease) end
-set_due(queue, next_time or 0)
+set_due(queue, next_time)
 return commit({ taken, expired })

@@ -21,7 +21,7 @@ else
   local record, has_settings = record_of(queue), call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   for _, place in pairs(COUNTS) do record[place] = 0 end
   set_front(queue, nil)
-  set_due(queue, 0)
+  set_due(queue)
   if not has_settings then
     zset_remove(base .. 'queues', queue)
     forget_record(queue)

@@ -30,6 +30,7 @@ local function check_due(flag, queue, record)
     local time = tonumber(call('ZRANGE', index, 0, 0, 'WITHSCORES')[2])
     if time and (not first or time < first) then first = time end
   end
+  first = first and math.max(first, 1)
   local due, recorded = tonumber(call('ZSCORE', base .. 'due', queue)), record[L.queue.due]
   touched[base .. 'due'] = true
   if first and (not due or due > first) then
@@ -38,7 +39,7 @@ local function check_due(flag, queue, record)
     earlier_queues[queue] = true
   elseif recorded ~= 0 and (not due or due > recorded) then
     flag('time in due is ' .. (due and digits(due) or 'missing') .. ', but its record says ' .. digits(recorded), 'corrected')
-    set_due(queue, due or 0)
+    set_due(queue, due)
   end
   return first ~= nil
 end

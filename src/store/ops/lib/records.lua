@@ -81,6 +81,7 @@ end
 -- the same time, so that most calls need no command.
 local function due_no_later(queue, time)
   local record = record_of(queue)
+  time = math.max(time, 1)
   local due = record[L.queue.due]
   if due == 0 or time < due then
     record[L.queue.due] = time
@@ -88,9 +89,9 @@ local function due_no_later(queue, time)
   end
 end
 
--- Sets the time of the queue in `due`; 0: the queue is not due.
+-- Sets the time of the queue in `due`; nil: the queue is not due. A record says so by 0: an earlier time counts as 1.
 local function set_due(queue, time)
-  record_of(queue)[L.queue.due] = time
+  record_of(queue)[L.queue.due] = time and math.max(time, 1) or 0
   save_record(queue)
   moved_queues[queue] = true
 end
