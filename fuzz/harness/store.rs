@@ -5,6 +5,7 @@ use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, Result};
+use super::layout;
 use super::notify::events;
 use super::opaque::{decode_document, encode_document};
 use super::ops::{self, claim, submit, subscribe_completion};
@@ -169,21 +170,24 @@ pub fn replies(bytes: &[u8]) {
     }
 }
 
-/// Decodes hashes of tasks: a valid hash whose fields are overwritten by choice of the input.
+/// Decodes hashes of tasks: a valid hash whose fields are overwritten by choice of the input. In a record, the input changes
+/// bytes.
 pub fn records(bytes: &[u8]) {
     let mut choices = ByteSource(bytes);
     let as_map = choices.byte() & 1 == 1;
-    let valid: [(&str, &[u8]); 9] = [
+    let (now, until) = (layout::Value::Uint(1_700_000_000_000), layout::Value::Uint(1_700_000_060_000));
+    let [zero, seven] = [0, 7].map(layout::Value::Uint);
+    let placement = layout::PLACEMENT.encode(&[zero, seven, seven, zero, zero, now, now, seven], b"mail");
+    let lease = layout::LEASE.encode(&[layout::Value::Bytes(&[7; 16]), until, now, zero, seven, seven, zero], b"w");
+    let ending = layout::ENDING.encode(&[], b"");
+    let valid: [(&str, &[u8]); 4] = [
         (fields::STATE, b"leased"),
-        (fields::QUEUE, b"mail"),
-        (fields::SLOT, b"7"),
-        (fields::PRIORITY, b"4"),
-        (fields::CREATED_AT, b"1700000000000"),
-        (fields::MAX_ATTEMPTS, b"5"),
-        (fields::LEASE_TOKEN, &[7; 16]),
-        (fields::LEASE_UNTIL, b"1700000060000"),
+        (fields::PLACEMENT, &placement),
+        (fields::LEASE, &lease),
         (fields::DOCUMENT, b"1{}"),
     ];
+    let records: [(&str, &[u8]); 3] =
+        [(fields::PLACEMENT, &placement), (fields::LEASE, &lease), (fields::ENDING, &ending)];
     let errors = [0, 1, 9].map(|index| format!("{}{index}", fields::ERROR));
     let unknown = ["unknown".to_owned(), String::new()];
     let names: Vec<String> = FIELDS.iter().map(|field| field.stored.to_owned()).chain(errors).chain(unknown).collect();
@@ -194,7 +198,12 @@ pub fn records(bytes: &[u8]) {
     while !choices.0.is_empty() {
         let index = usize::from(choices.byte()) % names.len();
         let name = names.get(index).cloned().unwrap_or_default();
-        pairs.push((Value::BulkString(name.into()), Value::BulkString(choices.short_bytes())));
+        let mut value = choices.short_bytes();
+        if let Some((_, record)) = records.iter().find(|(stored, _)| *stored == name) {
+            let changes = std::mem::replace(&mut value, record.to_vec());
+            value.iter_mut().skip(1).zip(changes).for_each(|(byte, change)| *byte ^= change);
+        }
+        pairs.push((Value::BulkString(name.into()), Value::BulkString(value)));
     }
     let answer = match as_map {
         true => Value::Map(pairs),

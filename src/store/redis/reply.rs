@@ -11,7 +11,7 @@ use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Error, Result};
 
-fn mismatch(expected: &str, actual: &Value) -> Error {
+pub(in crate::store) fn mismatch(expected: &str, actual: &Value) -> Error {
     let mut truncated = Truncated(String::new());
     // An error means that the limit is reached.
     let _ = write!(truncated, "{actual:?}");

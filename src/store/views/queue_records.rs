@@ -5,9 +5,9 @@ use deadpool_redis::redis::{Value, cmd};
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
-use crate::store::error::{Error, Result, if_readable};
+use crate::store::error::{Result, if_readable};
 use crate::store::layout::{Decoded, QUEUE, SHARD, queue, shard};
-use crate::store::redis::reply::read_list;
+use crate::store::redis::reply::{mismatch, read_list};
 use crate::store::shard::Shard;
 
 /// Numbers of tasks. `submitted` is the sum of all others.
@@ -121,7 +121,7 @@ fn bytes_of(field: &Value) -> Result<Option<&[u8]>> {
     match field {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),
-        other => Err(Error::Unexpected(format!("a record is {other:?}"))),
+        other => Err(mismatch("a record", other)),
     }
 }
 
