@@ -195,7 +195,7 @@ impl Fixture {
 
     /// Returns the first result of `check`, which is called again until it has one. Upkeep sends no signal to tests.
     pub async fn until<T, F: Future<Output = Option<T>>>(&self, check: impl Fn() -> F) -> T {
-        poll::poll(Duration::from_secs(20), check).await.expect("a result within 20 s")
+        poll::poll(Duration::from_secs(60), check).await.expect("a result within 60 s")
     }
 }
 
