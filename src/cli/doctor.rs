@@ -39,19 +39,8 @@ pub(super) struct RepairOptions {
 
 /// Inspects the Redis and data set of the settings. Exits with failure if a defect remains.
 pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen().context("installing signal handlers failed")?;
-    let (redis_config, embedded) = tokio::select! {
-        opened = app::redis_for_inspection(&config) => opened?,
-        () = signals.any() => anyhow::bail!("interrupted"),
-    };
-    let problems = tokio::select! {
-        problems = inspect(&config, redis_config, &options) => problems,
-        () = signals.any() => Err(anyhow::anyhow!("interrupted; each repair so far is complete")),
-    };
-    if let Some(embedded) = embedded {
-        embedded.stop().await;
-    }
-    let problem_count = problems?;
+    let inspection = async |redis_config| inspect(&config, redis_config, &options).await;
+    let problem_count = with_redis(&config, inspection, "interrupted; each repair so far is complete").await?;
     match problem_count {
         0 => print_line!("no defects found"),
         1 => print_line!("1 defect"),
@@ -60,22 +49,32 @@ pub(super) async fn run(config: Config, options: RepairOptions) -> anyhow::Resul
     Ok(if problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints what is stored of a task. Exits with failure if there is no such task.
-pub(super) async fn show(config: Config, task: String) -> anyhow::Result<ExitCode> {
-    let id = TaskId::parse(&task).with_context(|| format!("{task} is not the id of a task"))?;
+/// Opens the Redis of the settings, which may be the embedded one, for `work`. A signal ends it with the error `interrupted`.
+async fn with_redis<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(RedisConfig) -> anyhow::Result<T>,
+    interrupted: &'static str,
+) -> anyhow::Result<T> {
     let mut signals = Signals::listen().context("installing signal handlers failed")?;
     let (redis_config, embedded) = tokio::select! {
-        opened = app::redis_for_inspection(&config) => opened?,
+        opened = app::redis_for_inspection(config) => opened?,
         () = signals.any() => anyhow::bail!("interrupted"),
     };
-    let values = tokio::select! {
-        values = stored_values(&config, redis_config, id) => values,
-        () = signals.any() => Err(anyhow::anyhow!("interrupted")),
+    let outcome = tokio::select! {
+        outcome = work(redis_config) => outcome,
+        () = signals.any() => Err(anyhow::anyhow!(interrupted)),
     };
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
-    let Some(values) = values? else {
+    outcome
+}
+
+/// Prints what is stored of a task. Exits with failure if there is no such task.
+pub(super) async fn show(config: Config, task: String) -> anyhow::Result<ExitCode> {
+    let id = TaskId::parse(&task).with_context(|| format!("{task} is not the id of a task"))?;
+    let reading = async |redis_config| stored_values(&config, redis_config, id).await;
+    let Some(values) = with_redis(&config, reading, "interrupted").await? else {
         print_line!("no task {id} is stored");
         return Ok(ExitCode::FAILURE);
     };
