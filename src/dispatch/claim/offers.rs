@@ -137,22 +137,10 @@ impl Waiters {
     /// Returns the offered waiters that got no task to their positions.
     pub(super) fn return_offers(&self, offered: &OfferedWaiters) {
         let mut wait_queue = self.lock();
-        let (mut shards_to_trigger, mut finished) = (BTreeSet::new(), Vec::new());
         for id in &offered.ids {
             wait_queue.offered.remove(id);
-            if !wait_queue.in_flight.remove(id) {
-                continue;
-            }
-            if wait_queue.is_finished(*id) {
-                finished.extend(wait_queue.remove(*id));
-            } else {
-                wait_queue.index(*id);
-                shards_to_trigger.extend(wait_queue.next_shard(*id));
-            }
         }
-        drop(wait_queue);
-        self.trigger(shards_to_trigger);
-        finished.into_iter().for_each(Waiter::finish_empty);
+        self.return_waiters(wait_queue, BTreeSet::new(), &offered.ids, |_| ());
     }
 }
 

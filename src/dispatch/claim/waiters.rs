@@ -157,7 +157,7 @@ impl Waiters {
             wait_queue.apply_check(queue, shard, batch.sent_at, *front);
         }
         failed.keys().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, Front::Blocked));
-        self.return_waiters(wait_queue, shard, batch, |waiter| {
+        self.return_waiters(wait_queue, BTreeSet::from([shard]), &batch.ids, |waiter| {
             let error = waiter.request.queues.first().and_then(|queue| failed.get(queue));
             if let Some(error) = error.filter(|_| waiter.request.queues.iter().all(|queue| failed.contains_key(queue)))
             {
@@ -184,7 +184,7 @@ impl Waiters {
             batch.queues.iter().for_each(|queue| wait_queue.apply_check(queue, shard, batch.sent_at, Front::Blocked));
         }
         let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
-        self.return_waiters(wait_queue, shard, batch, |waiter| {
+        self.return_waiters(wait_queue, BTreeSet::from([shard]), &batch.ids, |waiter| {
             waiter.unchecked_shards.remove(&shard);
             waiter.failed_shards.insert(shard, reason.clone());
         });
@@ -198,17 +198,17 @@ impl Waiters {
         self.trigger([shard]);
     }
 
-    fn return_waiters(
+    /// Returns those of the waiters that are still in a call. Their next shards are triggered too. After a claim call,
+    /// `shards_to_trigger` has its shard, which may have tasks for waiters outside the call.
+    pub(super) fn return_waiters(
         &self,
         mut wait_queue: MutexGuard<'_, WaitQueue>,
-        shard: usize,
-        batch: &ClaimBatch,
+        mut shards_to_trigger: BTreeSet<usize>,
+        ids: &[u64],
         update: impl Fn(&mut Waiter),
     ) {
-        // The shard may have tasks for waiters outside this call.
-        let mut shards_to_trigger = BTreeSet::from([shard]);
         let mut finished = Vec::new();
-        for id in &batch.ids {
+        for id in ids {
             if !wait_queue.in_flight.remove(id) {
                 continue;
             }
