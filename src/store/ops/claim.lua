@@ -37,15 +37,8 @@ if last_reply then
   for i = 1, #leased, 4 do
     local waiter, token, id, queue = unpack(leased, i, i + 3)
     local task = read_claimable(base .. 'task:' .. id)
-    if task and task[STATE] == 'leased' and task[LEASE] then
-      local _, lease_token, lease_until, leased_at, lease_set_at = struct.unpack(L.lease.format, task[LEASE])
-      if lease_until <= now then
-        lease_until = lease_end({ [F.leased_at] = leased_at, [F.lease_set_at] = lease_set_at }, lease_until)
-      end
-      if lease_token == tokens[token] and lease_until > now then
-        handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, task)
-      end
-    end
+    local lease_until = task and task[STATE] == 'leased' and task[LEASE] and live_until(task[LEASE], tokens[token])
+    if lease_until then handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, task) end
   end
   return cmsgpack.pack({ 1, 0, handouts, {}, {} })
 end

@@ -14,12 +14,12 @@ local replies, completed = {}, { 'completed' }
 for i, task in ipairs(tasks) do
   local at = 4 + 3 * i
   local token, result = ARGV[at + 1], ARGV[at + 2]
-  if task and (task[F.options] >= END_OPTIONS or task[F.has_claim] == 1) then read_fields(task, COMPLETE_FIELDS) end
   local reply = check_lease(task, token, 'complete')
   -- A dropped result is one byte.
   if reply and reply[1] == 'repeated' and call('HSTRLEN', task.key, F.result) == 1 then reply[4] = 1 end
   if not reply then
     reply = completed
+    if task[F.options] >= END_OPTIONS or task[F.has_claim] == 1 then read_fields(task, COMPLETE_FIELDS) end
     local command = { 'HSET', task.key, F.state, 'completed', F.finished_at, now, end_lease(task, 'complete', 'completed') }
     if result ~= '' then set_field(command, F.result, result) end
     write_task(task, command)

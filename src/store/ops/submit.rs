@@ -17,7 +17,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed", "wait_times", "begin_lease", "outages", "hand_off"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed", "wait_times", "begin_lease", "outages", "repeated_lease", "hand_off"]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@
 -- of requests; then for each: max tasks, lease_ms, worker, digest of its claim id or '', number of queues, their names.
 --
 -- defines: define_hand_off, repeat_hand_offs
--- needs: prelude, clock, transaction, records, events, wheel, wait_times, begin_lease, outages
+-- needs: prelude, clock, transaction, records, events, wheel, wait_times, begin_lease, repeated_lease
 -- keys: task:<id>, leased:<queue>
 
 -- Defines what only calls with offers need, which begin at ARGV[at]. Returns two functions.
@@ -89,11 +89,7 @@ local function repeat_hand_offs(packed)
   local live = {}
   for _, entry in ipairs(reply[2]) do
     local state, lease = unpack(call('HMGET', base .. 'task:' .. entry[4], F.state, F.lease))
-    if state == 'leased' and lease then
-      local _, token, lease_until, leased_at, lease_set_at = struct.unpack(L.lease.format, lease)
-      local task = { [F.leased_at] = leased_at, [F.lease_set_at] = lease_set_at }
-      if token == entry[5] and (lease_until > now or lease_end(task, lease_until) > now) then live[#live + 1] = entry end
-    end
+    if state == 'leased' and lease and live_until(lease, entry[5]) then live[#live + 1] = entry end
   end
   reply[2] = live
   return cmsgpack.pack(reply)
