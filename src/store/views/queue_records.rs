@@ -153,7 +153,7 @@ pub async fn queue_records(shard: &Shard, queues: &[QueueName]) -> Result<Vec<Op
 /// Returns the record of the shard.
 ///
 /// # Errors
-/// [`Error::Unexpected`] if it is unreadable.
+/// [`crate::store::Error::Unexpected`] if it is unreadable.
 pub async fn shard_record(shard: &Shard) -> Result<ShardRecord> {
     decode_shard(&shard.send(cmd("HGET").arg(shard.keys.callers()).arg("shard")).await?)
 }
