@@ -73,7 +73,7 @@ pub const PATTERNS: &[KeyPattern] = &[
     key(
         "callers",
         KeyType::Hash,
-        "<caller> -> its last call; <caller>:counters -> counters not in stats yet; every script that writes, prune_callers; \
+        "<caller> -> its last call, with counters that are not in stats yet; every script that writes, prune_callers; \
          queue:<queue> -> counts, front, time in due, paused; every transition, apply_settings, remove_queue; shard -> counts, \
          seq, turn; every transition; layout.rs has the bytes of all these; clock -> last touch, shift, last change of the \
          shift; touch_clock, confirm_clock; events -> end of the time in which scripts publish events, in s by Redis' clock, \

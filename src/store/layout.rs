@@ -142,18 +142,28 @@ records! {
     /// The last end of a lease of a task, and its own end: field `f` of its hash.
     ENDING ending = 1 {
         ended_lease_token: Bytes 16 = "token of that lease; zeros: none";
-        ended_by: Uint 1 = "what ended it: 1 complete, 2 fail, 3 release, 4 revoke, 5 expire; 0: nothing";
-        ended_state: Uint 1 = "state from then on: 1 ready, 2 scheduled, 3 completed, 4 dead, 5 cancelled, 6 expired; 0: none";
+        ended_by: Uint 1 = "number of the word for what ended it; 0: nothing";
+        ended_state: Uint 1 = "number of the word for the state from then on; 0: none";
         ended_run_at: Uint 6 = "run_at from then on, in ms; 0: none";
         finished_at: Uint 6 = "time of the task's end, in ms; 0: it has not ended";
     }
 
-    /// The last call of a caller: field `<caller>` of `callers`; and its counters: field `<caller>:counters`.
+    /// The last call of a caller: field `<caller>` of `callers`.
     CALL call = 1 {
         sequence: Uint 7 = "number of the call";
         called_at: Uint 6 = "time of the call, in ms";
-    } => "MessagePack: the reply; the counters of the 5 s of that time, by name and queue"
+        counted_at: Uint 6 = "time at which the caller last counted, in ms; 0: never";
+        counters_bytes: Uint 2 = "bytes of its counters";
+    } => "its counters of the 5 s of that time, see stats_format.lua; the reply"
 }
+
+/// The words that a field has a number for, from 1, by the names of the record and the field. `counter` is the first byte of
+/// each entry in the counters of a caller.
+const WORDS: [(&str, &str, &[&str]); 3] = [
+    ("ending", "ended_by", &["complete", "fail", "release", "revoke", "expire"]),
+    ("call", "counter", &["submitted", "lease_ends", "waits"]),
+    ("ending", "ended_state", &["ready", "scheduled", "completed", "dead", "cancelled", "expired"]),
+];
 
 /// A value of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,27 +182,29 @@ impl Record {
 
     /// The format of Redis' `struct`. It does not have the tail.
     pub fn format(&self) -> String {
-        let fields = self.fields.iter().map(|field| match field.kind {
-            Kind::Uint => format!("I{}", field.bytes),
-            Kind::Bytes => format!("c{}", field.bytes),
-        });
-        [">B".to_owned()].into_iter().chain(fields).collect()
+        format!(">B{}", field_formats(self.fields))
     }
 
     /// Returns the record with these values, in the order of its fields. A number that is too large is cut, and so are bytes;
     /// what is missing is zero.
     pub fn encode(&self, values: &[Value<'_>], tail: &[u8]) -> Vec<u8> {
+        let mut encoded = self.encode_start(values);
+        encoded.resize(self.bytes(), 0);
+        encoded.extend(tail);
+        encoded
+    }
+
+    /// Returns the start of such a record: the version and these values.
+    pub fn encode_start(&self, values: &[Value<'_>]) -> Vec<u8> {
         let mut encoded = vec![self.version];
-        for (place, field) in self.fields.iter().enumerate() {
-            let mut bytes = match values.get(place) {
-                Some(Value::Uint(number)) => number.to_be_bytes().into_iter().skip(8 - field.bytes.min(8)).collect(),
-                Some(Value::Bytes(bytes)) => bytes.to_vec(),
-                None => Vec::new(),
+        for (field, value) in self.fields.iter().zip(values) {
+            let mut bytes = match value {
+                Value::Uint(number) => number.to_be_bytes().into_iter().skip(8 - field.bytes.min(8)).collect(),
+                Value::Bytes(bytes) => bytes.to_vec(),
             };
             bytes.resize(field.bytes, 0);
             encoded.extend(bytes);
         }
-        encoded.extend(tail);
         encoded
     }
 
@@ -216,16 +228,50 @@ impl Record {
     }
 
     /// Returns what scripts write for `L.<record>.<name>`: `format`, `bytes`, `version`, or the place of a field in the list
-    /// that `struct.unpack` returns.
+    /// that `struct.unpack` returns, which has a number in the place `behind` the fields. `before_<field>` and `from_<field>`
+    /// are the two parts of the format; `byte_<field>` is the place of the field's first byte, `words_<field>` the list of its
+    /// words, and `<field>.<word>` the number of a word.
     pub(super) fn in_script(&self, name: &str) -> Option<String> {
+        let place_of = |name| self.fields.iter().position(|field| field.name == name);
+        if let Some((before, _)) =
+            name.strip_prefix("before_").and_then(|name| self.fields.split_at_checked(place_of(name)?))
+        {
+            return Some(format!("'>B{}'", field_formats(before)));
+        }
+        if let Some((_, from)) =
+            name.strip_prefix("from_").and_then(|name| self.fields.split_at_checked(place_of(name)?))
+        {
+            return Some(format!("'>{}'", field_formats(from)));
+        }
+        if let Some(place) = name.strip_prefix("byte_").and_then(place_of) {
+            let before: usize = self.fields.iter().take(place).map(|field| field.bytes).sum();
+            return Some((before + 2).to_string());
+        }
+        let words_of =
+            |name| WORDS.iter().find(|(record, field, _)| *record == self.name && *field == name).map(|found| found.2);
+        if let Some(words) = name.strip_prefix("words_").and_then(words_of) {
+            return Some(format!("{{ '{}' }}", words.join("', '")));
+        }
+        if let Some((field, word)) = name.split_once('.') {
+            return Some((words_of(field)?.iter().position(|known| *known == word)? + 1).to_string());
+        }
         match name {
             "format" => Some(format!("'{}'", self.format())),
             "bytes" => Some(self.bytes().to_string()),
             "version" => Some(self.version.to_string()),
+            "behind" => Some((self.fields.len() + 2).to_string()),
             // The version is the first, and Lua counts from 1.
-            name => Some((self.fields.iter().position(|field| field.name == name)? + 2).to_string()),
+            name => Some((place_of(name)? + 2).to_string()),
         }
     }
+}
+
+fn field_formats(fields: &[RecordField]) -> String {
+    let format = |field: &RecordField| match field.kind {
+        Kind::Uint => format!("I{}", field.bytes),
+        Kind::Bytes => format!("c{}", field.bytes),
+    };
+    fields.iter().map(format).collect()
 }
 
 /// A record that is readable.
@@ -277,7 +323,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{}", record.name);
             for field in record.fields {
                 assert!(field.kind == Kind::Bytes || (1..=7).contains(&field.bytes), "{}", field.name);
-                assert!(!["format", "bytes", "version"].contains(&field.name), "{}", field.name);
+                assert!(!["format", "bytes", "version", "behind"].contains(&field.name), "{}", field.name);
             }
         }
     }

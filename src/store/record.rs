@@ -6,6 +6,7 @@
 //! table belongs to a later release and is left alone.
 
 use super::error::{Error, Result};
+use super::layout::{PLACEMENT, Value};
 use super::opaque::{decode, decode_document, encode_backoff, encode_document};
 use super::redis::reply::ReplyReader;
 use super::redis::script::Field;
@@ -91,10 +92,16 @@ pub(super) fn malformed(id: &TaskId, problem: &str) -> Error {
 }
 
 /// The options of a new task's fields, see layout.rs: 1 if a claim reads some of them, and 2 if its end does.
-pub(super) fn field_options(task: &NewTask) -> u8 {
+fn field_options(task: &NewTask) -> u64 {
     let is_read_by_claim = task.max_run_ms > 0 || task.expires_in_ms.is_some();
     let is_read_by_end = task.retain_ms.is_some() || task.dedupe.is_some();
-    u8::from(is_read_by_claim) + 2 * u8::from(is_read_by_end)
+    u64::from(is_read_by_claim) + 2 * u64::from(is_read_by_end)
+}
+
+/// Returns the start of the record `placement` of a new task, which its submit completes with the times and its position.
+pub(super) fn placement_start(task: &NewTask) -> Vec<u8> {
+    let numbers = [task.priority.into(), task.slot.number().into(), task.max_attempts.into(), 0, field_options(task)];
+    PLACEMENT.encode_start(&numbers.map(Value::Uint))
 }
 
 /// Returns the fields of a new task that its submit writes as they are. If the task may replace the content of another,

@@ -24,7 +24,6 @@ if touched_at and clock_record == ARGV[5] and since_read_ms >= -MAX_SETBACK_MS a
   if outage_ms <= MAX_GAP_MS then outage_ms = 0 end
   if outage_ms > 0 then
     local outages = call('ZRANGE', key, 0, -1)
-    touched[key] = true
     for i, outage in ipairs(outages) do
       local ended = tonumber(string.match(outage, '%d+$'))
       if ended < time + offset - ARGV[8] or #outages - i + 2 > tonumber(ARGV[9]) then zset_remove(key, outage) end

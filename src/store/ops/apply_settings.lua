@@ -17,7 +17,6 @@ for i = 7, #ARGV, 2 do settings[ARGV[i]] = ARGV[i + 1] end
 local paused = settings.paused == '1'
 local key = base .. 'settings_copy:' .. queue
 local version_before = call('HGET', key, 'version')
-touched[key] = true
 local changed, is_removed = 0, #ARGV < 7
 local is_behind = not version_before and not is_removed
 if version_before then is_behind = tonumber(version_before) < version end
@@ -36,10 +35,13 @@ if is_behind then
   if was_paused ~= paused then
     -- Scripts obey the record, not the copy.
     record[L.queue.flags] = record[L.queue.flags] + (paused and 1 or -1)
-    save_record(queue)
+    record[L.queue.behind] = true
     local front = front_of(record)
     if front and was_paused then notify('ready ' .. front .. ' ' .. queue) end
   end
-  if is_removed and is_unused then forget_record(queue) end
+  if is_removed and is_unused then
+    record[L.queue.behind] = false
+    write_last('HDEL', callers, 'queue:' .. queue)
+  end
 end
 return commit(changed)

@@ -15,97 +15,90 @@ RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for 
 MOVES   ready -> leased
 COST    O(n log queue), and a page of the wheel for each queue
 ]]
-local arg_at = 6
-local function read_list()
-  local from, to = arg_at + 1, arg_at + ARGV[arg_at]
-  arg_at = to + 1
-  return { unpack(ARGV, from, to) }
-end
-local queue_names, tokens = read_list(), read_list()
+local queue_names, at = { unpack(ARGV, 7, 6 + ARGV[6]) }, 7 + ARGV[6]
 local answer = open_call(queue_names)
 if answer and not last_reply then return answer end
-max_tasks, bytes_left = #tokens, tonumber(ARGV[5])
 
--- The fields of a leased task that the caller needs and does not know.
-local function handout(waiter, token, id, lease_until, queue, task)
-  return { waiter, token, id, lease_until, queue, task[SLOT], task[PRIORITY], task[DOCUMENT], task[ATTEMPTS], task[MAX_ATTEMPTS],
-    task[PROGRESS] or '', task[CREATED_AT], task[EXPIRES_AT] or '' }
+max_tasks, bytes_left = tonumber(ARGV[at]), tonumber(ARGV[5])
+local tokens_at, handouts = at, {}
+at = at + max_tasks + 1
+
+-- Adds the handout of a leased task: what the caller needs and does not know.
+local function hand_out(waiter, token, id, lease_until, queue, document, placement, expires_at, progress)
+  local _, priority, slot, max_attempts, attempts, _, created_at = struct.unpack(L.placement.format, placement)
+  handouts[#handouts + 1] = { waiter, token, id, lease_until, queue, slot, priority, document, attempts, max_attempts, progress or '',
+    created_at, expires_at or '' }
 end
 
 if last_reply then
-  local leased, handouts = cmsgpack.unpack(last_reply), {}
-  for i = 1, #leased, 4 do
-    local waiter, token, id, queue = unpack(leased, i, i + 3)
-    local task = read_claimable(base .. 'task:' .. id)
-    local lease_until = task and task[STATE] == 'leased' and task[LEASE] and live_until(task[LEASE], tokens[token])
-    if lease_until then handouts[#handouts + 1] = handout(waiter, token, id, lease_until, queue, task) end
+  for from = 1, #last_reply, 22 do
+    local waiter, token, queue, id = struct.unpack('>I2I2I2c16', last_reply, from)
+    local state, document, placement, lease, expires_at, progress = read_claimable(base .. 'task:' .. id)
+    local lease_until = state == 'leased' and lease and live_until(lease, ARGV[tokens_at + token])
+    if lease_until then hand_out(waiter, token, id, lease_until, queue, document, placement, expires_at, progress) end
   end
   return cmsgpack.pack({ 1, 0, handouts, {}, {} })
 end
 
--- Stages the lease of a task that was taken off the wheel. Returns its handout.
-local function lease_to(waiter, queue, id, key, task)
-  local acquired, _ = 0, nil
-  if task[LEASE] then _, _, _, _, _, _, acquired = struct.unpack(L.lease.format, task[LEASE]) end
-  local command = { 'HSET', key, F.state, 'leased' }
-  local lease_until = begin_lease(command, waiter, tokens[taken], tonumber(task[MAX_RUN_MS]) or 0, acquired + 1, queue.name,
+-- For a repetition of this call waiter, token, queue, id of each task handed out.
+local remembered = {}
+
+-- Leases the next task of the queue to the waiter. Returns false if there is none, or a limit of the call is reached.
+local function lease_next(waiter, queue)
+  if taken == max_tasks then is_full = true end
+  local id, key, document, placement, lease, expires_at, progress, max_run_ms = next_task(queue)
+  if not id then return false end
+  local acquired, index, name, _ = 0, waiter.index, queue.name, nil
+  if lease then _, _, _, _, _, _, acquired = struct.unpack(L.lease.format, lease) end
+  local command = { 'HSET', key, F.state, 'leased', nil, nil }
+  local lease_until = begin_lease(command, waiter, ARGV[tokens_at + taken], tonumber(max_run_ms) or 0, acquired + 1, name,
     queue.leased_key, id)
   writes[#writes + 1] = command
-  if task[EXPIRES_AT] and task[EXPIRES_AT] ~= '' then zset_remove(base .. 'expirations', id) end
-  local ready_at = task[READY_AT]
-  queue.ready_times[ready_at] = (queue.ready_times[ready_at] or 0) + 1
+  if expires_at and expires_at ~= '' then zset_remove(base .. 'expirations', id) end
+  local ready_at = struct.unpack(L.placement.from_ready_at, placement, L.placement.byte_ready_at)
+  record_wait(name, now > ready_at and now - ready_at or 0, 1)
   queue.leased = queue.leased + 1
-  emit_event(id, queue.name, 'ready', 'leased')
-  return handout(waiter.index, taken, id, lease_until, queue.index, task)
+  emit_event(id, name, 'ready', 'leased')
+  hand_out(index, taken, id, lease_until, queue.index, document, placement, expires_at, progress)
+  remembered[taken] = struct.pack('>I2I2I2', index, taken, queue.index) .. id
+  return true
 end
 
--- Queues that were read, by index; the handouts; and for a repetition of this call waiter, token, id, queue of each.
-local opened, handouts, remembered = {}, {}, {}
-
-local function serve(waiter, queue_indexes)
-  for i = 1, #queue_indexes do
-    local index = tonumber(queue_indexes[i])
-    local queue = opened[index]
+-- Queues that were read, by index.
+local opened = {}
+for index = 1, tonumber(ARGV[at]) do
+  local max, lease_ms, worker, claim_digest, queues = unpack(ARGV, at + 1, at + 5)
+  local waiter = { index = index, lease_ms = tonumber(lease_ms), worker = worker, claim_digest = claim_digest }
+  local room = tonumber(max)
+  at = at + 5
+  for i = at + 1, at + queues do
+    local queue_index = tonumber(ARGV[i])
+    local queue = opened[queue_index]
     if not queue then
-      queue = open_queue(index, queue_names[index])
-      opened[index] = queue
+      queue = open_queue(queue_index, queue_names[queue_index])
+      opened[queue_index] = queue
     end
-    while waiter.max > 0 and not queue.is_empty and not is_full do
-      if taken == max_tasks then is_full = true break end
-      local id, key, task = next_task(queue)
-      if not id then break end
-      waiter.max = waiter.max - 1
-      handouts[#handouts + 1] = lease_to(waiter, queue, id, key, task)
-      local n = #remembered
-      remembered[n + 1], remembered[n + 2], remembered[n + 3], remembered[n + 4] = waiter.index, taken, id, index
-    end
+    while room > 0 and not queue.is_empty and not is_full and lease_next(waiter, queue) do room = room - 1 end
   end
-end
-
-local waiters = tonumber(ARGV[arg_at])
-arg_at = arg_at + 1
-for index = 1, waiters do
-  local max, lease_ms, worker, claim_digest = unpack(ARGV, arg_at, arg_at + 3)
-  arg_at = arg_at + 4
-  serve({ index = index, max = tonumber(max), lease_ms = tonumber(lease_ms), worker = worker, claim_digest = claim_digest }, read_list())
+  at = at + queues
 end
 
 local fronts, is_front_wrong = {}, false
 for index, queue in pairs(opened) do
-  local front = close_queue(queue)
-  fronts[#fronts + 1] = { index, queue.is_empty and front and -2 or front or -1 }
+  local front, name, leased = nil, queue.name, queue.leased
   -- The wheel of a paused queue was not read.
   if queue.wheel then
-    is_front_wrong = is_front_wrong or front ~= front_of(record_of(queue.name))
-    set_front(queue.name, front)
+    front = close_queue(queue)
+    is_front_wrong = is_front_wrong or front ~= front_of(record_of(name))
+    set_front(name, front)
   end
-  if queue.leased > 0 then
-    for ready_at, number in pairs(queue.ready_times) do record_wait(queue.name, math.max(now - ready_at, 0), number) end
-    count(queue.name, 'ready', -queue.leased)
-    count(queue.name, 'leased', queue.leased)
+  fronts[#fronts + 1] = { index, queue.is_empty and front and -2 or front or -1 }
+  if leased > 0 then
+    count(name, L.queue.ready, -leased)
+    count(name, L.queue.leased, leased)
   end
 end
 local reply = { is_full and 1 or 0, passed_expired, handouts, fronts, unreadable }
 -- Nothing is written, not even the record of this call. A wrong front is corrected.
 if taken == 0 and not has_set_back and not is_front_wrong then return cmsgpack.pack(reply) end
-return commit(reply, remembered)
+return commit(reply, table.concat(remembered))

@@ -9,6 +9,6 @@ COST    O(1)
 local answer = open_call()
 if answer then return answer end
 
-local period = events and string.match(events_enabled, ' (.+)$') or caller .. '-' .. ARGV[3]
+local period = events_raw and string.match(events_raw, ' (.+)$') or caller .. '-' .. ARGV[3]
 set_field(callers_command, 'events', digits(math.floor(shard_ms / 1000) + ARGV[5]) .. ' ' .. period)
 return commit(period)

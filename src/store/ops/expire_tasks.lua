@@ -12,7 +12,6 @@ if answer then return answer end
 
 local ended = 0
 local ids = call('ZRANGEBYSCORE', base .. 'expirations', '-inf', digits(now), 'LIMIT', 0, ARGV[6])
-touched[base .. 'expirations'] = true
 for _, id in ipairs(ids) do
   local task = load_task(id, WAITING_FIELDS)
   if task and has_expired(task) then

@@ -10,7 +10,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "heartbeat", ["task", "outages", "lease"]);
+pub(super) static SCRIPT: Script = script!(write "heartbeat", ["due", "task", "write_task", "outages", "lease"]);
 
 /// A heartbeat for one task.
 #[derive(Clone, Debug)]

@@ -17,7 +17,6 @@ for i = 1, tonumber(ARGV[6]) do
   local at = 3 + 4 * i
   local key, body, id, status = base .. 'idempotency:' .. ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record = call('HMGET', key, 'body', 'id', 'status', 'until')
-  touched[key] = true
   local is_live = record[1] and tonumber(record[4]) > now
   local is_refused = is_live and record[3] == 'refused'
   local outcome = is_live and not is_refused and record[3] and record[3] ~= '' and record[3]

@@ -16,7 +16,6 @@ local queue, limit = ARGV[5], tonumber(ARGV[6])
 local scheduled, leased = base .. 'scheduled:' .. queue, base .. 'leased:' .. queue
 -- Reads one more than the limit: its time is the queue's next.
 local page = call('ZRANGE', scheduled, 0, limit, 'WITHSCORES')
-touched[scheduled] = true
 local taken, expired, next_time = 0, 0, nil
 for i = 1, #page, 2 do
   local run_at = tonumber(page[i + 1])
@@ -33,7 +32,7 @@ for i = 1, #page, 2 do
     expired = expired + 1
   elseif task and task[F.state] == 'scheduled' then
     task[F.queue] = queue
-    local seq = next_counter('seq')
+    local seq = next_counter(L.shard.seq)
     write_task(task, { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now })
     enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
     transition(task, 'scheduled', 'ready')

@@ -18,7 +18,6 @@ for i = 1, #records, 2 do
     local _, _, time = struct.unpack(L.call.format, record)
     called_at = time
   end
-  local is_of_caller = string.match(name, '^%x+$') or string.match(name, '^%x+:counters$')
-  if is_of_caller and called_at < idle_since then write_last('HDEL', callers, name) end
+  if string.match(name, '^%x+$') and called_at < idle_since then write_last('HDEL', callers, name) end
 end
 return commit(cursor)

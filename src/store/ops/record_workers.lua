@@ -18,7 +18,6 @@ for i = 1, count do
   is_recorded[ids[i]] = true
 end
 local records = count > 0 and call('HMGET', workers, unpack(ids)) or {}
-touched[workers], touched[workers_seen] = true, true
 for i = 1, count do
   local seen_at, claimed_ago, description = now - ARGV[5 + 4 * i], ARGV[6 + 4 * i], ARGV[7 + 4 * i]
   local first_seen_at, claimed_at = seen_at, claimed_ago == '' and 0 or now - claimed_ago

@@ -56,7 +56,8 @@ local function release(task, by, delay_ms)
   elseif delay_ms > 0 then
     state, run_at = 'scheduled', now + delay_ms
   end
-  local command = { 'HSET', task.key, F.state, state, end_lease(task, by == 'client' and 'revoke' or 'release', state, run_at) }
+  local command = { 'HSET', task.key, F.state, state }
+  end_lease(task, command, by == 'client' and 'revoke' or 'release', state, run_at)
   if by == 'undelivered' then set_field(command, F.uncounted, (tonumber(task[F.uncounted]) or 0) + 1) end
   if state == 'ready' then
     -- The wait restarts: the time under lease is no wait. The position dates from the first arrival, also after several
@@ -76,7 +77,6 @@ local function release(task, by, delay_ms)
     if state == 'dead' then
       add_error(command, task, task[F.attempts] + 1, ARGV[10] .. cjson.encode(task[F.worker]) .. ARGV[11])
     end
-    set_field(command, F.finished_at, now)
     finish_task(task, state, state == 'dead' and ARGV[5] or ARGV[6])
   end
   write_task(task, command)

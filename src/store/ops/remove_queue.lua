@@ -24,7 +24,8 @@ else
   set_due(queue)
   if not has_settings then
     zset_remove(base .. 'queues', queue)
-    forget_record(queue)
+    record[L.queue.behind] = false
+    write_last('HDEL', callers, 'queue:' .. queue)
   end
 end
 return commit(reply)

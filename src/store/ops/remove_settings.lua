@@ -16,7 +16,6 @@ if answer then return answer end
 
 local key, index = base .. 'settings:' .. ARGV[5], base .. 'settings_index'
 local copy = call('HMGET', key, 'version', 'removed_at')
-touched[key] = true
 local version, removed_at = tonumber(copy[1] or 0), tonumber(copy[2])
 if ARGV[6] == '' then
   if copy[1] and not removed_at then

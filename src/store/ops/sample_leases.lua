@@ -19,7 +19,6 @@ for _, taken in ipairs(call('HKEYS', key)) do
   if tonumber(taken) == bucket then return cmsgpack.pack(cmsgpack.unpack(call('HGET', key, taken))[1]) end
   if tonumber(taken) <= bucket - ARGV[7] then outdated[#outdated + 1] = taken end
 end
-touched[key] = true
 local leases_left, leases_of = tonumber(ARGV[6]), {}
 for _, queue in ipairs(call('ZRANGE', base .. 'due', 0, ARGV[5] - 1)) do
   if leases_left == 0 then break end

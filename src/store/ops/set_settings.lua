@@ -14,7 +14,6 @@ if answer then return answer end
 local key = base .. 'settings:' .. ARGV[5]
 local copy = call('HMGET', key, 'version', 'removed_at')
 local version = tonumber(copy[1] or 0) + 1
-touched[key] = true
 local command = { 'HSET', key, 'version', version, ARGV[6], ARGV[7] }
 if copy[2] then set_field(command, 'removed_at', '') end
 writes[#writes + 1] = command

@@ -17,7 +17,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["events", "stats_format", "stats_counters", "wheel", "waiting", "keyed", "task", "stop_waiting", "dedupe", "free_dedupe", "finish_task", "expiry", "holder", "submit_keyed", "wait_times", "begin_lease", "outages", "repeated_lease", "hand_off"]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["due", "events", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "wheel", ("local function define_submit_with_options(create)" ["waiting", "submit_options", "counts", "transition", "task", "write_task", "stop_waiting", "dedupe", "free_dedupe", "index_end", "finish_task", "expiry", "holder", "submit_keyed"]), ("local function define_hand_off(at)" ["wait_times", "begin_lease", "outages", "repeated_lease", "hand_off"])]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +102,7 @@ pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask], offer
     call.push_usize(usize::from(tasks.iter().any(|task| task.may_be_stored))).push_usize(tasks.len());
     for task in tasks {
         call.push(task.id.as_bytes()).push(task.queue.as_str()).push_int(task.priority).push_int(task.slot.number());
-        call.push_int(task.max_attempts).push_int(record::field_options(task));
+        call.push(record::placement_start(task));
         push_options(&mut call, task);
         let fields = record::submitted_fields(task)?;
         call.push_usize(fields.len());
@@ -190,6 +190,9 @@ fn push_options(call: &mut ScriptCall<'_>, task: &NewTask) {
 /// Reads the reply to one item: the outcome, and how many tasks it found expired.
 pub(in crate::store) fn parse_item(mut item: ReplyReader) -> Result<(Submitted, u64)> {
     let outcome = match item.text()?.as_str() {
+        "ready" => {
+            Submitted::Created { state: State::Ready, at: TimestampMs(item.int()?), run_at: None, expires_at: None }
+        }
         "created" => Submitted::Created {
             state: item.state()?,
             at: TimestampMs(item.int()?),

@@ -16,7 +16,7 @@ for i = 1, tonumber(ARGV[5]) do
   local state = task and task[F.state] or ''
   if WAITING[state] and (tonumber(task[F.expires_at]) or now + 1) <= now then state = 'expired' end
   if task and not ENDED[state] and not task[F.completion_watched] then
-    write_task(task, { 'HSET', task.key, F.completion_watched, '1', F.options, bit.bor(task[F.options], END_OPTIONS) })
+    write_task(task, { 'HSET', task.key, F.completion_watched, '1', F.options, bit.bor(task[F.options], 2) })
   end
   replies[i] = state
 end

@@ -9,7 +9,7 @@ use crate::store::redis::reply::{read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "subscribe_completion", ["task"]);
+pub(super) static SCRIPT: Script = script!(write "subscribe_completion", ["task", "write_task"]);
 
 /// Has the tasks' ends published. Returns their current states, `None` if there is no such task.
 pub async fn subscribe_completion(shard: &Shard, caller: &mut Caller, ids: &[TaskId]) -> Result<Vec<Option<State>>> {

@@ -13,7 +13,6 @@ if answer then return answer end
 
 local key = base .. 'dataset'
 local marker = call('HMGET', key, 'dataset', 'generation', 'accepted_at')
-touched[key] = true
 local dataset, generation, accepted_at = marker[1], tonumber(marker[2] or 0), tonumber(marker[3] or 0)
 if ARGV[6] == 'accept' then
   dataset, accepted_at = ARGV[5], math.max(now, accepted_at + 1)

@@ -75,27 +75,44 @@ fn replace_names(text: &str, prefix: &str, replacement: impl Fn(&str) -> Option<
 /// - `touch`: the same, and runs also while the shard's clock is not confirmed.
 /// - `grow`: writes, and is refused when Redis' memory is full.
 /// - `read`: only reads.
+///
+/// A script pays for each function and table that it defines. `("local function define_x()" ["one", "other"])` wraps fragments that
+/// few calls need in a function, which such a call calls first; the last of them ends with what it returns. All but the first
+/// two fragments of a script that writes are a function too: Lua searches the variables that its functions share with each
+/// other, all of them, unless they are those of an outer function.
 macro_rules! script {
-    (write $name:literal, [$($fragment:literal),* $(,)?]) => {
-        script!(@ $name, " flags=allow-oom", "prelude" "clock" "transaction" "records" "open_call" $($fragment)*)
+    (write $name:literal, [$($fragment:tt),* $(,)?]) => {
+        script!(@write $name, " flags=allow-oom", [] $($fragment)*)
     };
-    (touch $name:literal, [$($fragment:literal),* $(,)?]) => {
-        script!(@ $name, " flags=allow-oom", "prelude" "clock" "transaction" "records" "open_call" "any_clock" $($fragment)*)
+    (touch $name:literal, [$($fragment:tt),* $(,)?]) => {
+        script!(@write $name, " flags=allow-oom", ["any_clock"] $($fragment)*)
     };
-    (grow $name:literal, [$($fragment:literal),* $(,)?]) => {
-        script!(@ $name, "", "prelude" "clock" "transaction" "records" "open_call" $($fragment)*)
+    (grow $name:literal, [$($fragment:tt),* $(,)?]) => {
+        script!(@write $name, "", [] $($fragment)*)
     };
-    (read $name:literal, [$($fragment:literal),* $(,)?]) => {
-        script!(@ $name, " flags=no-writes", "read_prelude" $($fragment)*)
+    (read $name:literal, [$($fragment:tt),* $(,)?]) => {
+        script!(@ $name, "#!lua flags=no-writes\n", script!(% "read_prelude"), $(script!(% $fragment),)* script!(@body $name))
     };
-    (@ $name:literal, $flags:literal, $($fragment:literal)*) => {
+    (@write $name:literal, $flags:literal, [$($clock:literal)?] $($fragment:tt)*) => {
+        script!(
+            @ $name, concat!("#!lua", $flags, "\n"), script!(% "prelude"), script!(% "clock"), "return (function()\n",
+            script!(% "transaction"), script!(% "records"), script!(% "open_call"), $(script!(% $clock),)?
+            $(script!(% $fragment),)* script!(@body $name), "end)()\n"
+        )
+    };
+    (@body $name:literal) => {
+        include_str!(concat!($name, ".lua"))
+    };
+    (% $fragment:literal) => {
+        include_str!(concat!("../ops/lib/", $fragment, ".lua"))
+    };
+    (% ($head:literal [$($fragment:literal),*])) => {
+        concat!($head, "\n", $(script!(% $fragment),)* "end\n")
+    };
+    (@ $name:literal, $($part:expr),*) => {
         $crate::store::redis::script::Script {
             name: $name,
-            text: concat!(
-                "#!lua", $flags, "\n",
-                $(include_str!(concat!("../ops/lib/", $fragment, ".lua")),)*
-                include_str!(concat!($name, ".lua")),
-            ),
+            text: concat!($($part),*),
             fields: $crate::store::record::FIELDS,
         }
     };

@@ -24,9 +24,12 @@ for bucket = first, last do
 end
 -- Callers hold counters of that time that are in no bucket yet.
 for _, field in ipairs(call('HKEYS', callers)) do
-  local bucket, pending = unpack_pending(string.sub(field, -9) == ':counters' and call('HGET', callers, field))
-  if bucket and bucket >= first and bucket <= last then
-    for name, by_queue in pairs(pending) do
+  local record, bucket = string.match(field, '^%x+$') and call('HGET', callers, field) or '', nil
+  local is_readable = #record > L.call.bytes and string.byte(record) == L.call.version
+  local _, _, _, time, bytes, behind = struct.unpack(L.call.format, is_readable and record or string.rep('\0', L.call.bytes))
+  bucket = math.floor(time / BUCKET_MS)
+  if bytes > 0 and bucket >= first and bucket <= last then
+    for name, by_queue in pairs(unpack_counters(string.sub(record, behind, behind + bytes - 1))) do
       for of_queue, counter in pairs(by_queue) do
         if queue == '' or queue == of_queue then sums[name] = add_counter(sums[name], counter) end
       end

@@ -22,10 +22,11 @@ local function fail_attempt(task, verb, report, wait_ms)
   elseif wait_ms > 0 then
     state, run_at = 'scheduled', now + wait_ms
   end
-  local command = { 'HSET', task.key, F.state, state, F.attempts, attempt, end_lease(task, verb, state, run_at) }
+  local command = { 'HSET', task.key, F.state, state, F.attempts, attempt }
+  end_lease(task, command, verb, state, run_at)
   add_error(command, task, attempt, report)
   if state == 'ready' then
-    local seq = next_counter('seq')
+    local seq = next_counter(L.shard.seq)
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
     enqueue(task[F.queue], task[F.priority], task[F.slot], seq, task.id)
@@ -35,7 +36,6 @@ local function fail_attempt(task, verb, report, wait_ms)
     schedule(task, run_at)
     index_expiration(task)
   else
-    set_field(command, F.finished_at, now)
     finish_task(task, state, state == 'dead' and dead_retain_ms or other_retain_ms)
   end
   write_task(task, command)

@@ -7,8 +7,8 @@
 -- needs: clock, transaction, records
 -- keys: claim:<digest>
 
--- Times in digits, which leases of equal length share.
-local digits_of = {}
+-- The end of the last lease, and its digits, which leases of equal length share.
+local last_until, last_digits
 
 -- Leases a task to the request, for as long as the request asks for, at most `max_run_ms`; 0: unlimited. `acquired` is the
 -- number of the lease, and `leased_key` that of the queue. Adds to `command`, an HSET of the task, all but the state. Returns
@@ -22,8 +22,8 @@ local function begin_lease(command, waiter, token, max_run_ms, acquired, queue, 
     write('SADD', base .. 'claim:' .. string.sub(claim_digest, 1, 16), id)
     set_field(command, F.claim_digest, claim_digest)
   end
-  digits_of[lease_until] = digits_of[lease_until] or digits(lease_until)
-  zset_add(leased_key, digits_of[lease_until], id)
+  if lease_until ~= last_until then last_until, last_digits = lease_until, digits(lease_until) end
+  zset_add(leased_key, last_digits, id)
   due_no_later(queue, lease_until)
   return lease_until
 end

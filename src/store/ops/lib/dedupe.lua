@@ -9,7 +9,6 @@
 local function read_dedupe(queue, digest)
   local key = base .. 'dedupe:' .. queue .. ':' .. digest
   local record = call('GET', key)
-  touched[key] = true
   if not record then return key, nil, nil end
   return key, string.sub(record, 1, 16), tonumber(string.sub(record, 17))
 end

@@ -3,7 +3,7 @@
 --
 -- defines: free_dedupe, start_successor
 -- needs: clock, transaction, dedupe
--- registers: before_commit, once a key is freed: a later item of the call may end the successor too
+-- sets: stage_freed_keys, once a key is freed: a later item of the call may end the successor too
 -- keys: task:<id>, scheduled:<queue>
 local freed_tasks, freed
 
@@ -31,7 +31,7 @@ local function free_dedupe(task)
   if not freed then
     freed_tasks, freed = {}, {}
     -- At the end: a later item of the call may end the successor too.
-    table.insert(before_commit, 1, function()
+    stage_freed_keys = function()
       for _, task in ipairs(freed_tasks) do
         local key, holder, until_ms = read_dedupe(task[F.queue], task[F.dedupe_digest])
         local id, has_key = call('HGET', task.key, F.successor), false
@@ -41,7 +41,6 @@ local function free_dedupe(task)
           local state, predecessor
           state, predecessor, successor[F.start_at], successor[F.dedupe_until] =
             unpack(redis.pcall('HMGET', successor.key, F.state, F.predecessor, F.start_at, F.dedupe_until))
-          touched[successor.key] = true
           if state == 'scheduled' and predecessor == task.id then
             local is_free = not holder or holder == task.id or (until_ms and until_ms <= now)
             has_key = start_successor(successor, is_free and key) and is_free
@@ -49,7 +48,7 @@ local function free_dedupe(task)
         end
         if holder == task.id and not has_key then write_last('DEL', key) end
       end
-    end)
+    end
   end
   freed_tasks[#freed_tasks + 1], freed[task.id] = task, true
 end

@@ -75,7 +75,6 @@ function checks.index_entry(flag, id, index)
   local kind, rest = string.match(index, '^(%a+):?(.*)$')
   local key, expected, any_score, score = base .. index, nil, false, nil
   if task then expected, any_score = expected_score(task, kind, rest) end
-  touched[key] = true
   if kind == 'claim' then
     score = call('SISMEMBER', key, id) == 1 and 0
   else
@@ -184,7 +183,6 @@ end
 function checks.idempotency(flag, digest)
   local key = base .. 'idempotency:' .. digest
   local until_ms, ttl = tonumber(call('HGET', key, 'until')), call('PTTL', key)
-  touched[key] = true
   if ttl == -2 then return end
   local expected = until_ms and until_ms - now or 1
   if ttl == -1 or ttl + 1000 < expected then
@@ -213,7 +211,6 @@ end
 function checks.settings(flag, queue)
   local key = base .. 'settings_index'
   local exist, is_indexed = call('EXISTS', base .. 'settings:' .. queue) == 1, call('ZSCORE', key, queue)
-  touched[key] = true
   if exist and not is_indexed then
     flag('missing from settings_index', 'added')
     zset_add(key, 0, queue)
@@ -227,7 +224,6 @@ end
 function checks.wheel_entry(flag, queue, member)
   local wheel, slot = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member
   local size, score = call('ZCARD', slot), tonumber(call('ZSCORE', wheel, member))
-  touched[wheel] = true
   if size == 0 then
     if not score then return end
     flag('on the wheel without a ready task', 'removed')
@@ -237,5 +233,5 @@ function checks.wheel_entry(flag, queue, member)
   local from = (9 - tonumber(string.match(member, '^%d+'))) * TURNS
   if score and score >= from and score < from + TURNS then return end
   flag((score and 'outside its priority on the wheel' or 'missing from the wheel') .. ', with ' .. size .. ' ready tasks', 'added')
-  zset_add(wheel, from + next_counter('turn'), member)
+  zset_add(wheel, from + next_counter(L.shard.turn), member)
 end

@@ -13,7 +13,6 @@ local outages
 local function lease_end(task, lease_until, set_at)
   if not outages then
     outages = call('ZRANGE', base .. 'outages', 0, -1)
-    touched[base .. 'outages'] = true
   end
   if #outages == 0 then return lease_until, now end
   set_at = set_at or math.max(task[F.leased_at], task[F.lease_set_at])

@@ -13,7 +13,7 @@ local function check_front(flag, queue, record)
   if paused ~= is_paused(record) then
     flag('it is ' .. (paused and 'paused' or 'not paused') .. ', but its record says otherwise', 'corrected')
     record[L.queue.flags] = record[L.queue.flags] + (paused and 1 or -1)
-    save_record(queue)
+    record[L.queue.behind] = true
   end
   if front ~= expected then
     flag('priority at the front is ' .. (front or 'none') .. ', expected ' .. (expected or 'none'), 'corrected')
@@ -32,11 +32,9 @@ local function check_due(flag, queue, record)
   end
   first = first and math.max(first, 1)
   local due, recorded = tonumber(call('ZSCORE', base .. 'due', queue)), record[L.queue.due]
-  touched[base .. 'due'] = true
   if first and (not due or due > first) then
     flag('time in due is ' .. (due and digits(due) or 'missing') .. ', but a task is due at ' .. digits(first), 'corrected')
-    set_due(queue, first)
-    earlier_queues[queue] = true
+    set_due(queue, first, true)
   elseif recorded ~= 0 and (not due or due > recorded) then
     flag('time in due is ' .. (due and digits(due) or 'missing') .. ', but its record says ' .. digits(recorded), 'corrected')
     set_due(queue, due)
@@ -49,11 +47,10 @@ function checks.queue(flag, queue)
   local record = record_of(queue)
   if unreadable_records[queue] then
     flag('its record cannot be read', 'replaced')
-    save_record(queue)
+    record[L.queue.behind] = true
   end
   local has_ready, has_due = check_front(flag, queue, record), check_due(flag, queue, record)
   local is_listed = call('ZSCORE', base .. 'queues', queue)
-  touched[base .. 'queues'] = true
   local exists = has_ready or has_due or record[L.queue.submitted] > 0 or call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   if exists and not is_listed then
     flag('missing from the list of queues', 'added')
@@ -103,7 +100,7 @@ function checks.queue_counts(flag, queue, ...)
   local expected = { ready = ready, submitted = record[L.queue.submitted], deleted = record[L.queue.deleted],
     scheduled = call('ZCARD', base .. 'scheduled:' .. queue), leased = call('ZCARD', base .. 'leased:' .. queue) }
   for state in pairs(ENDED) do expected[state] = call('ZCARD', base .. 'ended:' .. queue .. ':' .. state) end
-  if set_counts(flag, record, expected) then save_record(queue) end
+  if set_counts(flag, record, expected) then record[L.queue.behind] = true end
 end
 
 -- The counts of the shard are the sums of those of its queues; a deleted queue leaves submitted and deleted tasks.

@@ -7,7 +7,6 @@
 local function set_aside(flag, name, violation)
   local key, aside = base .. name, base .. 'quarantine:' .. now_digits .. ':' .. name
   call('EXISTS', aside)
-  touched[key], touched[aside] = true, true
   flag(violation, 'set aside under quarantine:' .. now_digits)
   write_last('RENAME', key, aside)
 end

@@ -1,73 +1,60 @@
 -- stats_counters: counters for the throughput model.
 --
--- Each caller keeps the counters of the current 5 s beside the record of its last call, so counting costs no command per
--- queue. Counters of earlier 5 s go into a bucket that all callers share, by queue and, under the empty name, for the
--- shard. A bucket expires when no window reaches back to it. A reader adds both.
+-- Each caller keeps the counters of the current 5 s in the record of its last call, so counting costs no command. Those of
+-- earlier 5 s go into a bucket that all callers share. A reader adds both.
 --
 -- defines: new_counters
--- needs: prelude, clock, transaction, stats_format
--- registers: before_commit, which adds the call's counters to the caller's; a field that open_call reads
--- keys: callers, stats:<bucket>
-local BUCKET_TTL_MS = 920000
--- With more queues the caller's counters go into the bucket at once: reading them would cost each call more.
-local MAX_PENDING_QUEUES = 16
+-- needs: prelude, clock, transaction, flush_counters
+-- sets: stage_counters, which adds the call's counters to the caller's
+-- keys: callers
 
-local counters_field, counters_place = caller .. ':counters', #call_fields + 1
-call_fields[counters_place] = counters_field
-
--- Counters of this call: name -> queue -> counter; scripts and fragments enter their names.
+-- With more entries or bytes the caller's counters go into the bucket at once: reading them would cost each call more.
+local MAX_ENTRIES, MAX_BYTES = 16, 4096
+-- Counters of this call: number of their kind (see layout.rs) -> queue -> counter.
 local new_counters = {}
 
--- Stages the addition of `pending` to its bucket.
-local function flush_bucket(bucket, pending)
-  local fields, additions = {}, {}
-  for name, by_queue in pairs(pending) do
-    local of_shard
+stage_counters = function()
+  local entry_format, ends_format = '>BBc0I2', '>I4I4I4I4I6I4'
+  local counted, at, entries, number = counters, 1, '', 0
+  if counted ~= '' and math.floor(counted_at / 5000) ~= math.floor(now / 5000) then
+    flush_counters(counted)
+    counted = ''
+  end
+  -- An entry of an earlier call is added to the counter of this call, or kept if there is none.
+  while at <= #counted do
+    local kind, queue, bytes, from = struct.unpack(entry_format, counted, at)
+    local of_kind, entry_at = new_counters[kind], at
+    local counter = of_kind and of_kind[queue]
+    at = from + bytes
+    if not counter then
+      entries, number = entries .. string.sub(counted, entry_at, at - 1), number + 1
+    elseif kind == L.call.counter.submitted then
+      of_kind[queue] = counter + struct.unpack('>I6', counted, from)
+    elseif kind == L.call.counter.lease_ends then
+      local completed, failed, released, expired, held_ms, returned = struct.unpack(ends_format, counted, from)
+      of_kind[queue] = { counter[1] + completed, counter[2] + failed, counter[3] + released, counter[4] + expired, counter[5] + held_ms,
+        counter[6] + returned }
+    else
+      for name, n in pairs(cmsgpack.unpack(string.sub(counted, from, at - 1))) do counter[name] = (counter[name] or 0) + n end
+    end
+  end
+  for kind, by_queue in pairs(new_counters) do
     for queue, counter in pairs(by_queue) do
-      fields[#fields + 1] = queue .. ':' .. name
-      additions[#fields] = counter
-      of_shard = add_counter(of_shard, counter)
-    end
-    fields[#fields + 1] = ':' .. name
-    additions[#fields] = of_shard
-  end
-  local key, is_new = base .. 'stats:' .. digits(bucket), true
-  local command = { 'HSET', key }
-  touched[key] = true
-  for i, packed in ipairs(call('HMGET', key, unpack(fields))) do
-    if packed then is_new = false end
-    command[2 * i + 1] = fields[i]
-    command[2 * i + 2] = cmsgpack.pack(packed and add_counter(cmsgpack.unpack(packed), additions[i]) or additions[i])
-  end
-  writes[#writes + 1] = command
-  if is_new then write('PEXPIRE', key, BUCKET_TTL_MS) end
-end
-
-before_commit[#before_commit + 1] = function()
-  local bucket, pending, queues = math.floor(now / BUCKET_MS), nil, 0
-  for name, by_queue in pairs(new_counters) do
-    if next(by_queue) then
-      if not pending then
-        local pending_bucket
-        pending_bucket, pending = unpack_pending(call_values[counters_place])
-        if pending_bucket ~= bucket then
-          if pending_bucket and next(pending) and bucket - pending_bucket < BUCKET_TTL_MS / BUCKET_MS then
-            flush_bucket(pending_bucket, pending)
-          end
-          pending = {}
-        end
+      local packed
+      if kind == L.call.counter.submitted then
+        packed = struct.pack('>I6', counter)
+      elseif kind == L.call.counter.lease_ends then
+        packed = struct.pack(ends_format, unpack(counter))
+      else
+        packed = cmsgpack.pack(counter)
       end
-      local sums = pending[name] or {}
-      pending[name] = sums
-      for queue, counter in pairs(by_queue) do sums[queue] = add_counter(sums[queue], counter) end
-      for _ in pairs(sums) do queues = queues + 1 end
+      entries, number = entries .. struct.pack(entry_format, kind, #queue, queue, #packed) .. packed, number + 1
     end
   end
-  if not pending then return end
-  if queues > MAX_PENDING_QUEUES then
-    flush_bucket(bucket, pending)
-    pending = {}
+  if number > MAX_ENTRIES or #entries > MAX_BYTES then
+    counted_at = now
+    flush_counters(entries)
+    entries = ''
   end
-  set_field(callers_command, counters_field,
-    struct.pack(L.call.format, L.call.version, sequence, now) .. cmsgpack.pack(pending))
+  counters, counted_at = entries, now
 end

@@ -2,9 +2,11 @@
 --   submitted   number of tasks
 --   waits       total_ms: time that claimed tasks had been ready; bucket of that time -> number of tasks
 --   lease_ends  leases completed, failed, released, expired; their time in all, in ms; those whose task waits again
+-- A bucket has them as MessagePack, a caller as entries: number of the kind (layout.rs), bytes of the queue, the queue,
+-- bytes of the rest, the rest: numbers for submitted and lease ends, MessagePack for waits.
 --
--- defines: BUCKET_MS, add_counter, unpack_pending
-local BUCKET_MS = 5000
+-- defines: BUCKET_MS, ENTRY, LEASE_ENDS, add_counter, unpack_counters
+local BUCKET_MS, ENTRY, LEASE_ENDS = 5000, '>BBc0I2', '>I4I4I4I4I6I4'
 
 -- Adds `more` to `sum` (nil: nothing), which it may change, and returns the sum.
 local function add_counter(sum, more)
@@ -14,9 +16,20 @@ local function add_counter(sum, more)
   return sum
 end
 
--- Reads a caller's pending counters: their bucket, and the counters by name and queue; nil if there are none.
-local function unpack_pending(record)
-  if not record or #record <= L.call.bytes or string.byte(record) ~= L.call.version then return nil end
-  local _, _, time, behind = struct.unpack(L.call.format, record)
-  return math.floor(time / BUCKET_MS), cmsgpack.unpack(string.sub(record, behind))
+-- Reads a caller's counters: returns them by name and queue.
+local function unpack_counters(entries)
+  local pending, at = { submitted = {}, lease_ends = {}, waits = {} }, 1
+  while at <= #entries do
+    local kind, queue, bytes, from = struct.unpack(ENTRY, entries, at)
+    at = from + bytes
+    if kind == L.call.counter.submitted then
+      pending.submitted[queue] = struct.unpack('>I6', entries, from)
+    elseif kind == L.call.counter.lease_ends then
+      pending.lease_ends[queue] = { struct.unpack(LEASE_ENDS, entries, from) }
+      pending.lease_ends[queue][7] = nil
+    else
+      pending.waits[queue] = cmsgpack.unpack(string.sub(entries, from, at - 1))
+    end
+  end
+  return pending
 end

@@ -1,10 +1,10 @@
--- submit_keyed: submits a task with a dedupe key, by the state of the task that holds the key. Ends the function that
--- keyed begins.
+-- submit_keyed: submits a task with options. With a dedupe key, the state of the task that holds the key decides.
 --
 -- Reads ARGV[6]: retain_ms of expired tasks.
 --
--- defines: nothing; define_submit_keyed returns a function that submits a task and returns the reply
--- needs: clock, transaction, events, wheel, waiting, keyed, holder
+-- defines: the end of define_submit_with_options(create), which returns a function that submits a task and returns the reply,
+--   and one that appends the fields of a new task's options to its HSET
+-- needs: clock, transaction, events, wheel, waiting, submit_options, holder
 -- keys: scheduled:<queue>, expirations
 
 -- The time in `scheduled` of a task that waits for another's end: the end of the year 9999.
@@ -25,7 +25,8 @@ end
 -- Gives the waiting task `old` the content of `new`, with no attempts used. Its time starts again with debounce, and if it
 -- waits for the retry of its old content; a successor's with each mode but replace.
 local function replace(old, new)
-  local options, queue, slot, was, priority = new.options, old[F.queue], old[F.slot], old[F.state], tonumber(new[F.priority])
+  local options, queue, slot, was = new.options, old[F.queue], old[F.slot], old[F.state]
+  local _, priority, _, max_attempts, _, fields_read = struct.unpack(L.placement.before_created_at, new.placement)
   local is_successor, due = (old[F.predecessor] or '') ~= '', nil
   local waits_for_retry = was == 'scheduled' and old[F.ended_state] == 'scheduled' and old[F.ended_run_at] == tonumber(old[F.run_at])
   local restarts = options.mode == 'debounce' or waits_for_retry
@@ -36,8 +37,8 @@ local function replace(old, new)
   end
   -- It would expire before the time that it keeps.
   if due and options.expires_at and due >= options.expires_at then return { 'past_expiry' } end
-  local command = { 'HSET', old.key, F.priority, priority, F.max_attempts, new[F.max_attempts], F.options,
-    bit.bor(old[F.options], new[F.options]), F.expires_at, options.expires_at or '', F.expires_in_ms,
+  local command = { 'HSET', old.key, F.priority, priority, F.max_attempts, max_attempts, F.options,
+    bit.bor(old[F.options], fields_read), F.expires_at, options.expires_at or '', F.expires_in_ms,
     options.expires_at and options.expires_in_ms or '', F.dedupe_until, options.until_ms or '', F.attempts, 0,
     F.uncounted, old[F.acquired], F.progress, '' }
   for i = new.fields_from, new.fields_to do command[#command + 1] = ARGV[i] end
@@ -65,7 +66,7 @@ local function replace(old, new)
     schedule(old, options.run_at)
   elseif restarts then
     -- Ready from now on, behind the tasks that are ready.
-    seq = next_counter('seq')
+    seq = next_counter(L.shard.seq)
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
   end
@@ -78,7 +79,7 @@ local function replace(old, new)
   return { 'replaced', old.id }
 end
 
-local function place(task)
+local function submit_keyed(task)
   local options, holder, successor = task.options, nil, nil
   options.dedupe_key, holder, successor = find_holder(task[F.queue], options.digest, ARGV[6])
   if not holder then return create(task) end
@@ -93,11 +94,17 @@ local function place(task)
   return replace(holder, task)
 end
 
--- The number of tasks that had expired follows the reply.
-return function(task)
-  local expired_before = expired_holders
-  local reply = place(task)
+local function submit(task)
+  local options, expired_before = read_options(task.options_at), expired_holders
+  task.options = options
+  if options.run_at and options.run_at - now > within_ms then return { 'too_far' } end
+  if options.run_at and options.expires_at and options.run_at >= options.expires_at then return { 'past_expiry' } end
+  if options.run_at and options.run_at <= now then options.run_at = nil end
+  if not options.digest then return create(task) end
+  local reply = submit_keyed(task)
+  -- The number of tasks that had expired follows the reply.
   if expired_holders > expired_before then reply[#reply + 1] = expired_holders - expired_before end
   return reply
 end
-end
+
+return submit, set_options

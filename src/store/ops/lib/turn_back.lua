@@ -2,13 +2,13 @@
 --
 -- defines: give_turn_back
 -- needs: prelude, clock, transaction, wheel
--- registers: before_commit, behind that of wheel, which puts those slots in front of their priorities
+-- sets: stage_turns, behind stage_wheels, which puts those slots in front of their priorities
 local slots_with_turn, turns_back = {}, 0
 
 -- The slot of an enqueued task comes first in its priority; of several slots, the last.
 local function give_turn_back(queue, priority, slot)
   turns_back = turns_back + 1
-  local entry = slot_of(queue_of(queue), priority, slot)
+  local entry = slot_of(queue, priority, slot)
   if not entry.turn_back then slots_with_turn[#slots_with_turn + 1] = entry end
   entry.turn_back, entry.wheel = turns_back, base .. 'wheel:' .. queue
 end
@@ -17,10 +17,10 @@ end
 local function front_score(wheel, priority)
   local from = (9 - priority) * TURNS
   local first = call('ZRANGEBYSCORE', wheel, digits(from), '(' .. digits(from + TURNS), 'WITHSCORES', 'LIMIT', 0, 1)
-  return first[2] and tonumber(first[2]) - 1 or from + next_counter('turn')
+  return first[2] and tonumber(first[2]) - 1 or from + next_counter(L.shard.turn)
 end
 
-before_commit[#before_commit + 1] = function()
+stage_turns = function()
   local scores = {}
   table.sort(slots_with_turn, function(one, other) return one.turn_back < other.turn_back end)
   for _, entry in ipairs(slots_with_turn) do

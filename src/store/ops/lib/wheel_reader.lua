@@ -15,192 +15,172 @@
 --
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: the index of each field, open_queue, next_task, close_queue; taken, is_full, passed_expired, unreadable,
---   has_set_back
+-- defines: open_queue, next_task, close_queue, read_claimable; taken, is_full, passed_expired, unreadable, has_set_back
 -- needs: prelude, clock, transaction, records
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>
-local TURNS, FIRST_PAGE, NEXT_PAGES, MAX_EXAMINED = 2 ^ 49, 16, 64, 500
--- A task is an array here: with a hundred tasks a call, tables by name are a tenth of the cost.
-local STATE, DOCUMENT, SLOT, PRIORITY, ATTEMPTS, MAX_ATTEMPTS, CREATED_AT, READY_AT, LEASE, EXPIRES_AT, PROGRESS, MAX_RUN_MS =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
 -- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
-local unreadable, has_set_back = {}, false
--- Added to the scores of entries that cannot be handed out: more than any seq.
-local SET_BACK = 2 ^ 52
+local unreadable, has_set_back, loaded_keys = {}, false, {}
 
--- A priority is one digit.
-local function priority_of(member)
-  return tonumber(string.sub(member, 1, 1))
-end
-
--- Returns the queue with the first page of its wheel. `index` is its position in the call's list of queues.
+-- Returns the queue with the first page of its wheel, whose number of members is `size`. `index` is its position in the call's
+-- list of queues.
 local function open_queue(index, name)
-  local queue = { index = index, name = name, page = {}, page_at = 1, read = 0, size = 0, rear = {}, rear_at = 1, visited = {},
-    turns = 0, leased = 0, ready_times = {}, slots = base .. 'slot:' .. name .. ':', leased_key = base .. 'leased:' .. name }
-  if is_paused(record_of(name)) then
-    queue.is_empty = true
-    return queue
-  end
-  queue.wheel = base .. 'wheel:' .. name
-  queue.page = call('ZRANGE', queue.wheel, 0, FIRST_PAGE - 1)
-  touched[queue.wheel] = true
-  queue.read, queue.front = #queue.page, queue.page[1]
-  queue.size = queue.read < FIRST_PAGE and queue.read or call('ZCARD', queue.wheel)
+  if is_paused(record_of(name)) then return { index = index, name = name, is_empty = true, leased = 0 } end
+  local wheel = base .. 'wheel:' .. name
+  local page = call('ZRANGE', wheel, '0', '15')
+  local size = #page < 16 and #page or call('ZCARD', wheel)
   -- Ids are read ahead for each slot: the call's share of it if all slots have as many, and one to see whether more follow.
-  queue.read_ahead = math.ceil((max_tasks - taken) / math.max(1, queue.size)) + 1
-  queue.read_ahead_last = digits(queue.read_ahead - 1)
-  return queue
+  local read_ahead = math.ceil((max_tasks - taken) / math.max(1, size)) + 1
+  return { index = index, name = name, wheel = wheel, page = page, page_at = 1, read = #page, size = size, rear = nil, rear_at = 1,
+    visited = {}, turns = 0, leased = 0, slots = base .. 'slot:' .. name .. ':', leased_key = base .. 'leased:' .. name,
+    read_ahead = read_ahead, current = nil, is_empty = false }
 end
 
 -- Returns the next member of the wheel that has had no turn yet.
 local function next_unvisited(queue)
   if queue.page_at > #queue.page and queue.read < queue.size then
-    queue.page, queue.page_at = call('ZRANGE', queue.wheel, queue.read, queue.read + NEXT_PAGES - 1), 1
+    queue.page, queue.page_at = call('ZRANGE', queue.wheel, queue.read, queue.read + 63), 1
     queue.read = queue.read + #queue.page
     if #queue.page == 0 then queue.size = queue.read end
   end
   return queue.page[queue.page_at]
 end
 
--- Returns the entry whose turn it is, nil if there is none; and whether it comes from `rear`. Within a priority, entries
--- without a turn come first.
-local function current_entry(queue)
-  local member, rear = next_unvisited(queue), queue.rear[queue.rear_at]
-  local priority = member and priority_of(member)
-  if rear and (not member or priority < rear.priority) then return rear, true end
-  if not member then return nil end
-  if not queue.current or queue.current.member ~= member then
-    queue.current = { member = member, priority = priority, key = queue.slots .. member, ids = {},
-      id_at = 1, read = 0, taken = { 'ZREM', queue.slots .. member }, is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
-  end
-  return queue.current, false
-end
-
 -- Returns the next id of an entry.
 local function peek(queue, entry)
-  if entry.id_at > #entry.ids and not entry.is_drained then
-    local from, to = '0', queue.read_ahead_last
-    if entry.read > 0 then from, to = entry.read, entry.read + queue.read_ahead - 1 end
-    entry.ids = call('ZRANGE', entry.key, from, to)
-    touched[entry.key] = true
-    entry.id_at, entry.read = 1, entry.read + #entry.ids
-    entry.is_drained = #entry.ids < queue.read_ahead
+  local ids = entry.ids
+  if not ids or entry.id_at > #ids and not entry.is_drained then
+    local read, read_ahead = entry.read, queue.read_ahead
+    ids = call('ZRANGE', entry.key, read == 0 and '0' or read, read + read_ahead - 1)
+    entry.ids, entry.id_at, entry.read, entry.is_drained = ids, 1, read + #ids, #ids < read_ahead
   end
-  return entry.ids[entry.id_at]
+  return ids[entry.id_at]
 end
 
 -- Ends the turn of `entry`.
 local function advance(queue, entry, is_from_rear)
   if is_from_rear then queue.rear_at = queue.rear_at + 1 else queue.page_at = queue.page_at + 1 end
-  local has_more = peek(queue, entry)
+  local has_more, visited = peek(queue, entry), queue.visited
   if entry.is_served then
     queue.turns = queue.turns + 1
     entry.turn = queue.turns
-    if has_more then queue.rear[#queue.rear + 1] = entry end
+    if has_more then
+      queue.rear = queue.rear or {}
+      queue.rear[#queue.rear + 1] = entry
+    end
   end
   entry.is_gone = not has_more and not entry.has_skipped
   entry.is_served = false
-  queue.visited[entry.member] = entry
+  if not is_from_rear then visited[#visited + 1] = entry end
 end
 
--- Returns the fields of a task, with the time since which it is ready as a number; nil if there is no such task, or if it
--- cannot be handed out; then also whether it is unreadable. It must not block the tasks behind it.
+-- Returns the state, the document, the records and the rare fields of a task; nil if there is no such task, or if it cannot be
+-- handed out; then also whether it is unreadable. It must not block the tasks behind it.
 local function read_claimable(key)
-  if touched[key] then error('TWICE one task in a call') end
-  touched[key] = true
+  if loaded_keys[key] then error('TWICE one task in a call') end
+  loaded_keys[key] = true
   local state, document, placement, lease = unpack(redis.pcall('HMGET', key, F.state, F.document, F.placement, F.lease))
   if not state then return nil, state == nil end
   if not document or not placement or #placement <= L.placement.bytes or string.byte(placement) ~= L.placement.version
     or (lease and (#lease < L.lease.bytes or string.byte(lease) ~= L.lease.version)) then
     return nil, state == 'ready'
   end
-  local _, priority, slot, max_attempts, attempts, options, created_at, ready_at = struct.unpack(L.placement.format, placement)
-  local task = { state, document, slot, priority, attempts, max_attempts, created_at, ready_at, lease, false, false, false }
-  if lease or options % 2 == 1 then
-    task[EXPIRES_AT], task[PROGRESS], task[MAX_RUN_MS] = unpack(call('HMGET', key, F.expires_at, F.progress, F.max_run_ms))
+  if lease or string.byte(placement, L.placement.byte_options) % 2 == 1 then
+    return state, document, placement, lease, unpack(call('HMGET', key, F.expires_at, F.progress, F.max_run_ms))
   end
-  return task
+  return state, document, placement, lease
 end
 
--- Takes the next task off the queue's wheel: returns its id, key and fields; nil if the queue is empty or a limit
--- of the call is reached.
+-- Passes an entry of a slot queue over, which stays in it, behind all others.
+local function pass_over(queue, entry, id, has_expired, is_unreadable)
+  -- Added to the scores of such entries: more than any seq.
+  local set_back = 2 ^ 52
+  if has_expired then passed_expired = 1 end
+  if is_unreadable then unreadable[#unreadable + 1] = { queue.index, id } end
+  entry.id_at, entry.has_skipped = entry.id_at + 1, true
+  local score = not has_expired and tonumber(call('ZSCORE', entry.key, id))
+  if score and score < set_back then
+    zset_add(entry.key, digits(score + set_back), id)
+    has_set_back = true
+  elseif score then
+    -- It and all behind it were set back by an earlier call.
+    entry.id_at, entry.is_drained = #entry.ids + 1, true
+  end
+  is_full = examined >= 500
+end
+
+-- Takes the next task off the queue's wheel: returns its id, its key, and what read_claimable returns behind the state; nil if
+-- the queue is empty or a limit of the call is reached.
 local function next_task(queue)
   while not is_full do
-    local entry, is_from_rear = current_entry(queue)
-    if not entry then
+    -- The entry whose turn it is. Within a priority, entries without a turn come first.
+    local member, rear, entry = next_unvisited(queue), queue.rear and queue.rear[queue.rear_at], queue.current
+    local priority = member and string.byte(member) - 48
+    local is_from_rear = rear and (not member or priority < rear.priority)
+    if is_from_rear then
+      entry = rear
+    elseif not member then
       queue.is_empty = true
       return nil
+    elseif not entry or entry.member ~= member then
+      entry = { member = member, priority = priority, key = queue.slots .. member, ids = nil, id_at = 1, read = 0, taken = nil,
+        is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
+      queue.current = entry
     end
     local id = peek(queue, entry)
     if not id then
       advance(queue, entry, is_from_rear)
     else
       local key = base .. 'task:' .. id
-      local task, is_unreadable = read_claimable(key)
+      local state, document, placement, lease, expires_at, progress, max_run_ms = read_claimable(key)
       examined = examined + 1
-      local has_expired = task and (tonumber(task[EXPIRES_AT]) or now + 1) <= now
-      if not task or task[STATE] ~= 'ready' or has_expired then
-        if has_expired then passed_expired = 1 end
-        if is_unreadable then unreadable[#unreadable + 1] = { queue.index, id } end
-        entry.id_at, entry.has_skipped = entry.id_at + 1, true
-        local score = not has_expired and tonumber(call('ZSCORE', entry.key, id))
-        if score and score < SET_BACK then
-          zset_add(entry.key, digits(score + SET_BACK), id)
-          has_set_back = true
-        elseif score then
-          -- It and all behind it were set back by an earlier call.
-          entry.id_at, entry.is_drained = #entry.ids + 1, true
-        end
-        is_full = examined >= MAX_EXAMINED
+      local has_expired = state and (tonumber(expires_at) or now + 1) <= now
+      if state ~= 'ready' or has_expired then
+        pass_over(queue, entry, id, has_expired, not state and document)
       else
-        local bytes = #task[DOCUMENT] + #(task[PROGRESS] or '')
+        local bytes = #document + #(progress or '')
         if taken > 0 and bytes > bytes_left then
           is_full = true
         else
           bytes_left, taken = bytes_left - bytes, taken + 1
           entry.id_at, entry.is_served = entry.id_at + 1, true
-          entry.taken[#entry.taken + 1] = id
+          if entry.taken then entry.taken[#entry.taken + 1] = id else entry.taken = { 'ZREM', entry.key, id } end
           advance(queue, entry, is_from_rear)
-          return id, key, task
+          return id, key, document, placement, lease, expires_at, progress, max_run_ms
         end
       end
     end
   end
 end
 
-local function by_turn(one, other)
-  return one.turn < other.turn
-end
-
 -- Stages the wheel as it is after this call. Returns the priority at its front, nil if it is empty.
 local function close_queue(queue)
-  local front, rotated, slots_of_priority, emptied = nil, {}, {}, {}
-  local function keep(priority)
-    slots_of_priority[priority] = (slots_of_priority[priority] or 0) + 1
-    if not front or priority > front then front = priority end
-  end
-  for member, entry in pairs(queue.visited) do
+  local member, front, kept, slots_of_priority, emptied = next_unvisited(queue), nil, nil, nil, nil
+  if member then front = string.byte(member) - 48 end
+  for _, entry in ipairs(queue.visited) do
     if entry.is_gone then
-      zset_remove(queue.wheel, member)
-      emptied[#emptied + 1] = entry.key
+      zset_remove(queue.wheel, entry.member)
+      if emptied then emptied[#emptied + 1] = entry.key else emptied = { 'DEL', entry.key } end
     else
-      keep(entry.priority)
-      if entry.turn then rotated[#rotated + 1] = entry end
-      if #entry.taken > 2 then removals[entry.key] = entry.taken end
+      local priority = entry.priority
+      kept, slots_of_priority = kept or {}, slots_of_priority or (member and { [front] = 1 } or {})
+      kept[#kept + 1] = entry
+      slots_of_priority[priority] = (slots_of_priority[priority] or 0) + 1
+      if entry.taken then removals[entry.key] = entry.taken end
     end
   end
-  local member = next_unvisited(queue)
-  if member then keep(priority_of(member)) end
-  table.sort(rotated, by_turn)
-  for _, entry in ipairs(rotated) do
+  if emptied then write_last(unpack(emptied)) end
+  if not kept then return front end
+  if kept[2] then table.sort(kept, function(one, other) return (one.turn or 0) < (other.turn or 0) end) end
+  for _, entry in ipairs(kept) do
+    local priority = entry.priority
+    if not front or priority > front then front = priority end
     -- A slot that is alone in its priority is at its rear already.
-    if slots_of_priority[entry.priority] > 1 then
-      zset_add(queue.wheel, digits((9 - entry.priority) * TURNS + next_counter('turn')), entry.member)
+    if entry.turn and slots_of_priority[priority] > 1 then
+      zset_add(queue.wheel, digits((9 - priority) * 2 ^ 49 + next_counter(L.shard.turn)), entry.member)
     end
   end
-  if #emptied > 0 then write_last('DEL', unpack(emptied)) end
   return front
 end
