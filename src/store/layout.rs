@@ -122,7 +122,7 @@ records! {
         slot: Uint 2 = "slot of its key";
         max_attempts: Uint 2 = "limit of attempts";
         attempts: Uint 2 = "failed attempts";
-        options: Uint 1 = "1: has fields that a claim reads; 2: has fields that its end reads";
+        options: Uint 1 = "1: has fields that a claim reads, or had a lease; 2: has fields that its end reads";
         created_at: Uint 6 = "time of creation, in ms";
         ready_at: Uint 6 = "time at which it last became ready, in ms";
         seq: Uint 7 = "position in its slot queue";

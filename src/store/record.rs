@@ -6,7 +6,7 @@
 //! table belongs to a later release and is left alone.
 
 use super::error::{Error, Result};
-use super::layout::{PLACEMENT, Value};
+use super::layout::{PLACEMENT, Value, placement};
 use super::opaque::{decode, decode_document, encode_backoff, encode_document};
 use super::redis::reply::ReplyReader;
 use super::redis::script::Field;
@@ -139,14 +139,19 @@ pub(super) fn decode_claimed(
     lease_until: TimestampMs,
     lease: Token,
 ) -> Result<ClaimedTask> {
-    let slot = u16::try_from(fields.int()?).ok().and_then(Slot::new).ok_or_else(|| malformed(&id, "no slot"))?;
-    let priority = priority_in_range(fields.int()?).ok_or_else(|| malformed(&id, "no priority"))?;
+    let placement = fields.bytes()?;
+    let placement = PLACEMENT.decode(&placement)?;
+    let number = |field| i64::try_from(placement.uint(field)).unwrap_or(i64::MAX);
+    let slot = u16::try_from(number(placement::Field::slot)).ok().and_then(Slot::new);
+    let slot = slot.ok_or_else(|| malformed(&id, "no slot"))?;
+    let priority =
+        priority_in_range(number(placement::Field::priority)).ok_or_else(|| malformed(&id, "no priority"))?;
+    let attempts = u32::try_from(number(placement::Field::attempts)).unwrap_or(0);
+    let max_attempts = u32::try_from(number(placement::Field::max_attempts)).unwrap_or(0);
+    let created_at = TimestampMs(number(placement::Field::created_at));
     let (attributes, payload) =
         decode_document(&fields.bytes()?).ok_or_else(|| malformed(&id, "its document is unreadable"))?;
-    let attempts = u32::try_from(fields.int()?).unwrap_or(0);
-    let max_attempts = u32::try_from(fields.int()?).unwrap_or(0);
     let progress = decode(&fields.bytes()?);
-    let created_at = TimestampMs(fields.int()?);
     let expires_at = fields.optional_time()?;
     Ok(ClaimedTask {
         id,

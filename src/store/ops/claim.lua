@@ -1,13 +1,13 @@
 --[[ claim: leases ready tasks to waiting requests, in the order of the requests.
 
-KEYS    task:<id>, expirations
+KEYS    expirations
 ARGV[5] max_bytes   of documents handed out; one task is always handed out
 ARGV[6] queues      number; then their names
         tokens      number, which is the maximum of tasks; then the tokens
         waiters     number; then for each: max tasks, lease_ms, worker, digest of its claim id or '', number of queues, then
                     the index of each in the list of queues. The digest may have that of the queues behind it
-RETURNS {more, expired, {waiter, token, id, lease_until, queue, field, …} for each task, {queue, front} for each queue read,
-        {queue, id} for each task passed over because it is unreadable}
+RETURNS {more, expired, {waiter, token, id, lease_until, queue, placement, document, progress, expires_at} for each task,
+        {queue, front} for each queue read, {queue, id} for each task passed over because it is unreadable}
         more: 1 if a limit of the call ended it; expired: 1 if expired tasks were passed over; waiter, token, queue: indexes
         in the call's lists, from 1; front: priority of the next task; -1 if the wheel is empty or the queue is paused, so
         that the next task causes a wake-up; -2 if all tasks were passed over. A repeated call returns the same leases,
@@ -20,35 +20,22 @@ local answer = open_call(queue_names)
 if answer and not last_reply then return answer end
 
 max_tasks, bytes_left = tonumber(ARGV[at]), tonumber(ARGV[5])
-local tokens_at, handouts = at, {}
+local tokens_at = at
 at = at + max_tasks + 1
-
--- Adds the handout of a leased task: what the caller needs and does not know.
-local function hand_out(waiter, token, id, lease_until, queue, document, placement, expires_at, progress)
-  local _, priority, slot, max_attempts, attempts, _, created_at = struct.unpack(L.placement.format, placement)
-  handouts[#handouts + 1] = { waiter, token, id, lease_until, queue, slot, priority, document, attempts, max_attempts, progress or '',
-    created_at, expires_at or '' }
-end
-
 if last_reply then
-  for from = 1, #last_reply, 22 do
-    local waiter, token, queue, id = struct.unpack('>I2I2I2c16', last_reply, from)
-    local state, document, placement, lease, expires_at, progress = read_claimable(base .. 'task:' .. id)
-    local lease_until = state == 'leased' and lease and live_until(lease, ARGV[tokens_at + token])
-    if lease_until then hand_out(waiter, token, id, lease_until, queue, document, placement, expires_at, progress) end
-  end
-  return cmsgpack.pack({ 1, 0, handouts, {}, {} })
+  local repeat_claim = define_repetition()
+  return repeat_claim(tokens_at)
 end
 
--- For a repetition of this call waiter, token, queue, id of each task handed out.
-local remembered = {}
+-- The handouts; for a repetition of this call waiter, token, queue, id of each; the queues that were read, by index.
+local handouts, remembered, opened = {}, {}, {}
 
 -- Leases the next task of the queue to the waiter. Returns false if there is none, or a limit of the call is reached.
 local function lease_next(waiter, queue)
   if taken == max_tasks then is_full = true end
   local id, key, document, placement, lease, expires_at, progress, max_run_ms = next_task(queue)
   if not id then return false end
-  local acquired, index, name, _ = 0, waiter.index, queue.name, nil
+  local acquired, name, index, _ = 0, queue.name, queue.index, nil
   if lease then _, _, _, _, _, _, acquired = struct.unpack(L.lease.format, lease) end
   local command = { 'HSET', key, F.state, 'leased', nil, nil }
   local lease_until = begin_lease(command, waiter, ARGV[tokens_at + taken], tonumber(max_run_ms) or 0, acquired + 1, name,
@@ -59,13 +46,11 @@ local function lease_next(waiter, queue)
   record_wait(name, now > ready_at and now - ready_at or 0, 1)
   queue.leased = queue.leased + 1
   emit_event(id, name, 'ready', 'leased')
-  hand_out(index, taken, id, lease_until, queue.index, document, placement, expires_at, progress)
-  remembered[taken] = struct.pack('>I2I2I2', index, taken, queue.index) .. id
+  handouts[taken] = { waiter.index, taken, id, lease_until, index, placement, document, progress or '', expires_at or '' }
+  remembered[taken] = struct.pack('>I2I2I2', waiter.index, taken, index) .. id
   return true
 end
 
--- Queues that were read, by index.
-local opened = {}
 for index = 1, tonumber(ARGV[at]) do
   local max, lease_ms, worker, claim_digest, queues = unpack(ARGV, at + 1, at + 5)
   local waiter = { index = index, lease_ms = tonumber(lease_ms), worker = worker, claim_digest = claim_digest }

@@ -37,7 +37,8 @@ local function retry_task(task)
     state, expired = 'expired', expired + 1
   end
   local seq = next_counter(L.shard.seq)
-  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0, F.finished_at, 0, F.run_at, '',
+  local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0,
+    F.options, bit.bor(task[F.options], 1), F.finished_at, 0, F.run_at, '',
     F.dedupe_until, '', F.successor, '', F.predecessor, '', F.replaces, '', F.uncounted, task[F.acquired] }
   local expires_in_ms = task[F.expires_in_ms]
   if expires_in_ms and expires_in_ms ~= '' then

@@ -7,8 +7,8 @@
 -- needs: clock, transaction, records
 -- keys: claim:<digest>
 
--- The end of the last lease, and its digits, which leases of equal length share.
-local last_until, last_digits
+-- The record of the last lease without its token, and its end in digits, which most leases of a request share.
+local last_waiter, last_until, last_acquired, last_record, last_digits
 
 -- Leases a task to the request, for as long as the request asks for, at most `max_run_ms`; 0: unlimited. `acquired` is the
 -- number of the lease, and `leased_key` that of the queue. Adds to `command`, an HSET of the task, all but the state. Returns
@@ -16,13 +16,16 @@ local last_until, last_digits
 local function begin_lease(command, waiter, token, max_run_ms, acquired, queue, leased_key, id)
   local lease_ms = max_run_ms > 0 and math.min(max_run_ms, waiter.lease_ms) or waiter.lease_ms
   local lease_until, claim_digest = now + lease_ms, waiter.claim_digest
-  set_field(command, F.lease, struct.pack(L.lease.format, L.lease.version, token, lease_until, now, 0, lease_ms, acquired,
-    claim_digest ~= '' and 1 or 0) .. waiter.worker)
+  if waiter ~= last_waiter or lease_until ~= last_until or acquired ~= last_acquired then
+    last_waiter, last_until, last_acquired, last_digits = waiter, lease_until, acquired, digits(lease_until)
+    last_record = struct.pack(L.lease.from_lease_until, lease_until, now, 0, lease_ms, acquired, claim_digest ~= '' and 1 or 0)
+      .. waiter.worker
+  end
+  set_field(command, F.lease, string.char(L.lease.version) .. token .. last_record)
   if claim_digest ~= '' then
     write('SADD', base .. 'claim:' .. string.sub(claim_digest, 1, 16), id)
     set_field(command, F.claim_digest, claim_digest)
   end
-  if lease_until ~= last_until then last_until, last_digits = lease_until, digits(lease_until) end
   zset_add(leased_key, last_digits, id)
   due_no_later(queue, lease_until)
   return lease_until

@@ -3,7 +3,7 @@
 -- A time becomes earlier before the record says so, and later after it: a stopped script leaves no queue that is due later
 -- than its record says. A record that was replaced, and has no time, makes no time later.
 --
--- defines: due_no_later, set_due
+-- defines: due_no_later; earlier_queues, moved_queues, which set_due enters
 -- needs: clock, transaction, records
 -- sets: stage_due
 -- keys: due
@@ -18,19 +18,6 @@ local function due_no_later(queue, time)
   if time < 1 then time = 1 end
   if due == 0 or time < due then
     record[L.queue.due], record[L.queue.behind] = time, true
-    earlier_queues = earlier_queues or {}
-    earlier_queues[queue] = true
-  end
-end
-
--- Sets the time of the queue; nil: the queue is not due. A record says so by 0: an earlier time counts as 1. `wakes_upkeep`:
--- upkeep may not know of a time as early.
-local function set_due(queue, time, wakes_upkeep)
-  local record = record_of(queue)
-  record[L.queue.due], record[L.queue.behind] = time and math.max(time, 1) or 0, true
-  moved_queues = moved_queues or {}
-  moved_queues[queue] = true
-  if wakes_upkeep then
     earlier_queues = earlier_queues or {}
     earlier_queues[queue] = true
   end

@@ -21,6 +21,8 @@ local function end_lease(task, command, verb, state, run_at)
   if task[F.has_claim] == 1 then
     write_last('SREM', base .. 'claim:' .. string.sub(task[F.claim_digest] or '', 1, 16), task.id)
   end
+  -- The next claim reads what is left of this lease.
+  if returns then set_field(command, F.options, bit.bor(task[F.options], 1)) end
   set_field(command, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.lease_token],
     number_of(verb, L.ending.words_ended_by), number_of(state, L.ending.words_ended_state), run_at or 0, returns and 0 or now))
 end

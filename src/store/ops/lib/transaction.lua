@@ -54,26 +54,6 @@ local function notify(text, channel)
   messages[n + 1], messages[n + 2] = channel or 'wakeups', text
 end
 
--- Makes a write in parts that `unpack` can take. Returns the last answer, or the first error.
-local function write_in_parts(command)
-  local answer
-  for from = 3, #command, 4000 do
-    answer = redis.pcall(command[1], command[2], unpack(command, from, math.min(from + 3999, #command)))
-    if type(answer) == 'table' and answer.err then return answer end
-  end
-  return answer
-end
-
--- Touches all keys that the call writes. `callers` has been read.
-local function touch_keys()
-  local keys, is_listed = {}, { [callers] = true }
-  for _, command in ipairs(writes) do
-    local key = command[2]
-    if not is_listed[key] then keys[#keys + 1], is_listed[key] = key, true end
-  end
-  for from = 1, #keys, 4000 do call('EXISTS', unpack(keys, from, math.min(from + 3999, #keys))) end
-end
-
 -- Makes all staged writes, and returns the packed reply. A repeated call gets the same reply, or, where that would be out
 -- of date, finds in `last_reply` the text `remembered` instead.
 local function commit(reply, remembered)
@@ -92,13 +72,28 @@ local function commit(reply, remembered)
   if last_writes then
     for i = 1, #last_writes do writes[#writes + 1] = last_writes[i] end
   end
-  if touches_keys then touch_keys() end
+  if touches_keys then
+    -- `callers` has been read.
+    local keys, is_listed = {}, { [callers] = true }
+    for _, command in ipairs(writes) do
+      local key = command[2]
+      if not is_listed[key] then keys[#keys + 1], is_listed[key] = key, true end
+    end
+    for from = 1, #keys, 4000 do call('EXISTS', unpack(keys, from, math.min(from + 3999, #keys))) end
+  end
   for i = 1, #writes do
-    local answer, command = nil, writes[i]
-    if #command <= 4000 then answer = redis.pcall(unpack(command)) else answer = write_in_parts(command) end
-    -- An index of a wrong type is passed over: tasks are authoritative, a repair rebuilds the index, and the other writes of
-    -- the call must not be lost with it.
-    if type(answer) == 'table' and answer.err and not string.find(answer.err, '^WRONGTYPE') then error(answer) end
+    local command = writes[i]
+    local last, from, answer = #command, 4001, nil
+    -- In parts that `unpack` can take.
+    if last <= 4000 then answer = redis.pcall(unpack(command)) else answer = redis.pcall(unpack(command, 1, 4000)) end
+    repeat
+      -- An index of a wrong type is passed over: tasks are authoritative, a repair rebuilds the index, and the other writes of
+      -- the call must not be lost with it.
+      if type(answer) == 'table' and answer.err and not string.find(answer.err, '^WRONGTYPE') then error(answer) end
+      local is_done = from > last
+      if not is_done then answer = redis.pcall(command[1], command[2], unpack(command, from, math.min(from + 3999, last))) end
+      from = from + 4000
+    until is_done
   end
   if stage_events then stage_events() end
   if messages then

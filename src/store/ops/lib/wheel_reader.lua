@@ -76,39 +76,21 @@ local function advance(queue, entry, is_from_rear)
   if not is_from_rear then visited[#visited + 1] = entry end
 end
 
--- Returns the state, the document, the records and the rare fields of a task; nil if there is no such task, or if it cannot be
--- handed out; then also whether it is unreadable. It must not block the tasks behind it.
-local function read_claimable(key)
+-- Returns the state, the document, the placement, and if the task has them or is leased the lease and its rare fields; nil if
+-- there is no such task, or if it cannot be handed out; then also whether it is unreadable. It must not block the tasks
+-- behind it.
+local function read_claimable(key, is_leased)
   if loaded_keys[key] then error('TWICE one task in a call') end
   loaded_keys[key] = true
-  local state, document, placement, lease = unpack(redis.pcall('HMGET', key, F.state, F.document, F.placement, F.lease))
+  local state, document, placement = unpack(redis.pcall('HMGET', key, F.state, F.document, F.placement))
   if not state then return nil, state == nil end
-  if not document or not placement or #placement <= L.placement.bytes or string.byte(placement) ~= L.placement.version
-    or (lease and (#lease < L.lease.bytes or string.byte(lease) ~= L.lease.version)) then
+  if not document or not placement or #placement <= L.placement.bytes or string.byte(placement) ~= L.placement.version then
     return nil, state == 'ready'
   end
-  if lease or string.byte(placement, L.placement.byte_options) % 2 == 1 then
-    return state, document, placement, lease, unpack(call('HMGET', key, F.expires_at, F.progress, F.max_run_ms))
-  end
-  return state, document, placement, lease
-end
-
--- Passes an entry of a slot queue over, which stays in it, behind all others.
-local function pass_over(queue, entry, id, has_expired, is_unreadable)
-  -- Added to the scores of such entries: more than any seq.
-  local set_back = 2 ^ 52
-  if has_expired then passed_expired = 1 end
-  if is_unreadable then unreadable[#unreadable + 1] = { queue.index, id } end
-  entry.id_at, entry.has_skipped = entry.id_at + 1, true
-  local score = not has_expired and tonumber(call('ZSCORE', entry.key, id))
-  if score and score < set_back then
-    zset_add(entry.key, digits(score + set_back), id)
-    has_set_back = true
-  elseif score then
-    -- It and all behind it were set back by an earlier call.
-    entry.id_at, entry.is_drained = #entry.ids + 1, true
-  end
-  is_full = examined >= 500
+  if not is_leased and string.byte(placement, L.placement.byte_options) % 2 == 0 then return state, document, placement end
+  local lease, expires_at, progress, max_run_ms = unpack(call('HMGET', key, F.lease, F.expires_at, F.progress, F.max_run_ms))
+  if lease and (#lease < L.lease.bytes or string.byte(lease) ~= L.lease.version) then return nil, state == 'ready' end
+  return state, document, placement, lease, expires_at, progress, max_run_ms
 end
 
 -- Takes the next task off the queue's wheel: returns its id, its key, and what read_claimable returns behind the state; nil if
@@ -138,7 +120,19 @@ local function next_task(queue)
       examined = examined + 1
       local has_expired = state and (tonumber(expires_at) or now + 1) <= now
       if state ~= 'ready' or has_expired then
-        pass_over(queue, entry, id, has_expired, not state and document)
+        -- The entry stays in its slot queue, behind all others: `set_back` is more than any seq.
+        local set_back, score = 2 ^ 52, nil
+        if has_expired then passed_expired = 1 else score = tonumber(call('ZSCORE', entry.key, id)) end
+        if not state and document then unreadable[#unreadable + 1] = { queue.index, id } end
+        entry.id_at, entry.has_skipped = entry.id_at + 1, true
+        if score and score < set_back then
+          zset_add(entry.key, digits(score + set_back), id)
+          has_set_back = true
+        elseif score then
+          -- It and all behind it were set back by an earlier call.
+          entry.id_at, entry.is_drained = #entry.ids + 1, true
+        end
+        is_full = examined >= 500
       else
         local bytes = #document + #(progress or '')
         if taken > 0 and bytes > bytes_left then
