@@ -7,7 +7,7 @@ use crate::store::redis::script::{Script, script};
 use crate::store::settings::{self, SettingChange};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "apply_settings", []);
+pub(super) static SCRIPT: Script = script!(write "apply_settings", ["front"]);
 
 /// Brings the copy up to `version`. Returns whether it was behind.
 pub async fn apply_settings(

@@ -65,7 +65,7 @@ local function release(task, by, delay_ms)
     local ready_at = digits(task[F.ready_at])
     local valid_for, since = string.match(task[F.queued_since] or '', '^(%d+) (%d+)$')
     set_field(command, F.ready_at, now)
-    set_field(command, F.queued_since, now_digits .. ' ' .. (valid_for == ready_at and since or ready_at))
+    set_field(command, F.queued_since, digits(now) .. ' ' .. (valid_for == ready_at and since or ready_at))
     enqueue(task[F.queue], task[F.priority], task[F.slot], task[F.seq], task.id)
     if by == 'undelivered' then give_turn_back(task[F.queue], task[F.priority], task[F.slot]) end
     index_expiration(task)

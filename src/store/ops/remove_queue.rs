@@ -6,7 +6,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "remove_queue", ["counts", "due", "set_due"]);
+pub(super) static SCRIPT: Script = script!(write "remove_queue", ["counts", "due", "set_due", "front"]);
 
 /// Outcome in one shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

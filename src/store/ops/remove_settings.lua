@@ -20,7 +20,7 @@ local version, removed_at = tonumber(copy[1] or 0), tonumber(copy[2])
 if ARGV[6] == '' then
   if copy[1] and not removed_at then
     version = version + 1
-    write('HSET', key, 'version', version, 'removed_at', now_digits, unpack(ARGV, 7))
+    write('HSET', key, 'version', version, 'removed_at', digits(now), unpack(ARGV, 7))
   end
 elseif removed_at and removed_at + tonumber(ARGV[6]) <= now then
   zset_remove(index, ARGV[5])

@@ -28,8 +28,8 @@ local first_expiry = range(base .. 'expirations', '-inf', '+inf', 0, 1)[2]
 local first_retention = range(base .. 'retention', '-inf', '+inf', 0, 1)[2]
 local page, due_count = {}, 0
 if first_due and tonumber(first_due) <= now then
-  page, due_count = range(base .. 'due', '-inf', now_digits, ARGV[3], ARGV[4]), call('ZCOUNT', base .. 'due', '-inf', now_digits)
-  see(range(base .. 'due', '(' .. now_digits, '+inf', 0, 1)[2])
+  page, due_count = range(base .. 'due', '-inf', digits(now), ARGV[3], ARGV[4]), call('ZCOUNT', base .. 'due', '-inf', digits(now))
+  see(range(base .. 'due', '(' .. digits(now), '+inf', 0, 1)[2])
 end
 see(first_due)
 see(first_expiry)

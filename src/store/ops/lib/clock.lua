@@ -6,9 +6,9 @@
 -- Without the field, the clock is confirmed, and there is no shift.
 --
 -- defines: MAX_GAP_MS, MAX_SETBACK_MS, digits(n), read_clock; once it has been read: touched_at, shift_ms, shifted_at (nil:
---   never); shard_ms (the time without the offset of tests), is_confirmed, now (ms), now_digits
+--   never); shard_ms (the time without the offset of tests), is_confirmed, now (ms)
 -- needs: prelude or read_prelude
-local touched_at, shift_ms, shifted_at, shard_ms, is_confirmed, now, now_digits
+local touched_at, shift_ms, shifted_at, shard_ms, is_confirmed, now
 -- Servers touch the clock each second: without a touch for longer, there is an outage.
 local MAX_GAP_MS = 2000
 -- A clock further behind its last touch was set.
@@ -29,6 +29,5 @@ local function read_clock()
   local time = call('TIME')
   shard_ms = time[1] * 1000 + math.floor(time[2] / 1000) + shift_ms
   now = shard_ms + (tonumber(offset_ms) or 0)
-  now_digits = digits(now)
   is_confirmed = not touched_at or shard_ms - touched_at <= MAX_GAP_MS and touched_at - shard_ms <= MAX_SETBACK_MS
 end

@@ -32,7 +32,7 @@ stage_due = function()
   end
   if earliest then
     -- Upkeep wakes for the first time that has not come. Earlier ones belong to work that it has begun or cannot do.
-    local first = call('ZRANGEBYSCORE', key, '(' .. now_digits, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local first = call('ZRANGEBYSCORE', key, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[2] or earliest < tonumber(first[2]) then notify('due ' .. digits(earliest)) end
   end
   for queue in pairs(moved_queues or {}) do

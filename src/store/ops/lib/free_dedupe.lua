@@ -15,7 +15,7 @@ local function start_successor(successor, key)
   zset_add(base .. 'scheduled:' .. successor[F.queue], digits(run_at), successor.id)
   due_no_later(successor[F.queue], run_at)
   if not key then
-    set_field(command, F.dedupe_until, now_digits)
+    set_field(command, F.dedupe_until, digits(now))
   elseif not until_ms or until_ms > now then
     write('SET', key, successor.id .. (until_ms and digits(until_ms) or ''))
   end

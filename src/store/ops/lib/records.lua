@@ -2,8 +2,7 @@
 -- record is the list that `struct.unpack` returns. A missing record is one of zeros. The place behind the fields of a queue,
 -- where `struct.unpack` leaves a number, is true if commit writes the record.
 --
--- defines: raw_records, accepts_unreadable, unreadable_records; record_of, shard_record, count, next_counter, front_of,
---   set_front, is_paused
+-- defines: raw_records, accepts_unreadable, unreadable_records; record_of, shard_record, count, next_counter
 -- needs: prelude or read_prelude, clock, transaction, whose stage_records it sets
 -- keys: callers
 local shard, is_shard_changed, queue_records = nil, false, {}
@@ -55,22 +54,6 @@ local function next_counter(place)
   local value = record[place] + 1
   record[place], is_shard_changed = value, true
   return value
-end
-
--- Returns the priority at the front of the queue's wheel, nil if the wheel is empty.
-local function front_of(record)
-  local front = record[L.queue.front]
-  return front > 0 and front - 1 or nil
-end
-
-local function set_front(queue, priority)
-  local record, front = record_of(queue), priority and priority + 1 or 0
-  if record[L.queue.front] == front then return end
-  record[L.queue.front], record[L.queue.behind] = front, true
-end
-
-local function is_paused(record)
-  return record[L.queue.flags] % 2 == 1
 end
 
 -- Stages the records as fields of `command`.

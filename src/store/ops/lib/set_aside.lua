@@ -5,9 +5,9 @@
 -- keys: quarantine:<time>:<key>
 
 local function set_aside(flag, name, violation)
-  local key, aside = base .. name, base .. 'quarantine:' .. now_digits .. ':' .. name
+  local key, aside = base .. name, base .. 'quarantine:' .. digits(now) .. ':' .. name
   call('EXISTS', aside)
-  flag(violation, 'set aside under quarantine:' .. now_digits)
+  flag(violation, 'set aside under quarantine:' .. digits(now))
   write_last('RENAME', key, aside)
 end
 

@@ -1,8 +1,8 @@
 -- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
 -- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
--- defines: TURNS, changed_slots, slot_of, enqueue, dequeue
--- needs: prelude, transaction, records
+-- defines: TURNS, changed_slots, slot_of, enqueue
+-- needs: prelude, transaction, records, front
 -- sets: stage_wheels
 -- keys: slot:<queue>:<priority>:<slot>, wheel:<queue>
 
@@ -30,50 +30,25 @@ local function enqueue(queue, priority, slot, seq, id)
   zset_add(entry.key, seq, id)
 end
 
-local function dequeue(queue, priority, slot, id)
-  local entry = slot_of(queue, priority, slot)
-  entry.added = entry.added - 1
-  entry.has_removals = true
-  zset_remove(entry.key, id)
-end
-
--- Reads the size of each slot queue before this call. If tasks are only added, it is enough to know whether the slot is
--- on the wheel, which one command tells for all such slots, or none if the wheel is empty.
-local function read_sizes(wheel, slots, is_empty)
-  local growing, members = {}, {}
-  for _, entry in ipairs(slots) do
-    if entry.has_removals then
-      entry.size = call('ZCARD', entry.key)
-    else
-      local n = #growing + 1
-      growing[n], members[n] = entry, entry.member
-    end
-  end
-  if is_empty then return end
-  for from = 1, #growing, 4000 do
-    local scores = call('ZMSCORE', wheel, unpack(members, from, math.min(from + 3999, #growing)))
-    for i, score in ipairs(scores) do growing[from + i - 1].size = score and 1 or 0 end
-  end
-end
-
--- Returns the priority of the wheel's first member that is not in `removed`, nil if there is none.
-local function front_priority(wheel, removed)
-  local from = 0
-  while true do
-    local page = call('ZRANGE', wheel, from, from + 15)
-    for _, member in ipairs(page) do
-      if not removed[member] then return tonumber(string.match(member, '^%d+')) end
-    end
-    if #page < 16 then return nil end
-    from = from + 16
-  end
-end
-
 stage_wheels = function()
   for queue, slots in pairs(changed_slots) do
     local wheel, record = base .. 'wheel:' .. queue, record_of(queue)
-    local old, highest_added, removed = front_of(record), nil, nil
-    if old or #slots > 1 or slots[1].has_removals then read_sizes(wheel, slots, not old) end
+    local old, highest_added, removed, growing, members = front_of(record), nil, nil, nil, nil
+    -- The size of each slot queue before this call. If tasks are only added, it is enough to know whether the slot is on the
+    -- wheel, which one command tells for all such slots, or none if the wheel is empty.
+    for i = 1, #slots do
+      local entry = slots[i]
+      if entry.has_removals then
+        entry.size = call('ZCARD', entry.key)
+      elseif old then
+        growing, members = growing or {}, members or {}
+        growing[#growing + 1], members[#members + 1] = entry, entry.member
+      end
+    end
+    for from = 1, growing and #growing or 0, 4000 do
+      local scores = call('ZMSCORE', wheel, unpack(members, from, math.min(from + 3999, #growing)))
+      for i, score in ipairs(scores) do growing[from + i - 1].size = score and 1 or 0 end
+    end
     for i = 1, #slots do
       local entry = slots[i]
       local size, priority = entry.size + entry.added, entry.priority
@@ -88,7 +63,18 @@ stage_wheels = function()
     end
     if highest_added or removed then
       local new = old
-      if removed then new = front_priority(wheel, removed) end
+      if removed then
+        -- That of the first member that stays.
+        local from, page = 0, nil
+        new = nil
+        repeat
+          page = call('ZRANGE', wheel, from, from + 15)
+          for i = 1, #page do
+            if not new and not removed[page[i]] then new = tonumber(string.match(page[i], '^%d+')) end
+          end
+          from = from + 16
+        until new or #page < 16
+      end
       if highest_added and (not new or highest_added > new) then new = highest_added end
       set_front(queue, new)
       if new and (not old or new > old) and not is_paused(record) then notify('ready ' .. new .. ' ' .. queue) end
