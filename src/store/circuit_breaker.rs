@@ -4,7 +4,8 @@
 //! immediately, except one probe at a time. The first reply closes it. Requests therefore do not pile up while Redis is
 //! unavailable, and one call, not all of them, finds out that it is available again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{DataLoss, Error, Result};
 use crate::metrics::Counter;
@@ -61,6 +62,13 @@ impl State {
             None => Ok(()),
         }
     }
+
+    /// # Errors
+    /// As [`CircuitBreaker::check`].
+    fn check(&self) -> Result<()> {
+        self.check_data()?;
+        self.breaker.failure().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
 }
 
 /// The circuit breaker of one shard.
@@ -68,6 +76,8 @@ impl State {
 pub struct CircuitBreaker {
     shard: usize,
     state: Mutex<State>,
+    /// The number of shards whose check fails, of all shards of the store.
+    blocked_shards: Arc<AtomicUsize>,
     rejected: Counter,
 }
 
@@ -79,23 +89,37 @@ struct Probe<'a> {
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        let state = &mut *self.breaker.lock();
-        if let Breaker::HalfOpen { failure, probe } = &state.breaker
-            && *probe == self.id
-        {
-            state.breaker = Breaker::Open { failure: failure.clone() };
-        }
+        self.breaker.change(|state| {
+            if let Breaker::HalfOpen { failure, probe } = &state.breaker
+                && *probe == self.id
+            {
+                state.breaker = Breaker::Open { failure: failure.clone() };
+            }
+        });
     }
 }
 
 impl CircuitBreaker {
-    /// Returns a closed breaker for the shard with this index.
-    pub(super) fn new(shard: usize) -> Self {
-        CircuitBreaker { shard, state: Mutex::default(), rejected: Counter::default() }
+    /// Returns a closed breaker for the shard with this index. It counts the shard in `blocked_shards` while its check fails.
+    pub(super) fn new(shard: usize, blocked_shards: Arc<AtomicUsize>) -> Self {
+        CircuitBreaker { shard, state: Mutex::default(), blocked_shards, rejected: Counter::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state. All changes are made here, so that the number of blocked shards follows them.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let state = &mut *self.lock();
+        let was_blocked = state.check().is_err();
+        let outcome = change(state);
+        match (was_blocked, state.check().is_err()) {
+            (false, true) => drop(self.blocked_shards.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.blocked_shards.fetch_sub(1, Ordering::Relaxed)),
+            (true, true) | (false, false) => {}
+        }
+        outcome
     }
 
     /// Runs `operation` if no data loss, missing permission or open breaker forbids it. Its outcome closes or opens the breaker.
@@ -132,19 +156,20 @@ impl CircuitBreaker {
 
     fn record_failure(&self, failure: &Error) {
         let failure = failure.clone();
-        let breaker = &mut self.lock().breaker;
-        *breaker = match std::mem::take(breaker) {
-            Breaker::Closed => {
-                tracing::warn!(shard = self.shard, error = %failure, "Redis is unavailable");
-                Breaker::Open { failure }
-            }
-            Breaker::Open { .. } => Breaker::Open { failure },
-            Breaker::HalfOpen { probe, .. } => Breaker::HalfOpen { failure, probe },
-        };
+        self.change(|state| {
+            state.breaker = match std::mem::take(&mut state.breaker) {
+                Breaker::Closed => {
+                    tracing::warn!(shard = self.shard, error = %failure, "Redis is unavailable");
+                    Breaker::Open { failure }
+                }
+                Breaker::Open { .. } => Breaker::Open { failure },
+                Breaker::HalfOpen { probe, .. } => Breaker::HalfOpen { failure, probe },
+            };
+        });
     }
 
     fn record_reply(&self) {
-        match std::mem::take(&mut self.lock().breaker) {
+        match self.change(|state| std::mem::take(&mut state.breaker)) {
             Breaker::Closed => {}
             Breaker::Open { .. } | Breaker::HalfOpen { .. } => {
                 tracing::info!(shard = self.shard, "Redis is available again");
@@ -175,17 +200,18 @@ impl CircuitBreaker {
 
     /// Returns a probe if the breaker was open, and `None` if it is closed.
     fn begin_call(&self) -> Result<Option<Probe<'_>>> {
-        let state = &mut *self.lock();
-        state.breaker.check()?;
-        let Breaker::Open { failure } = &state.breaker else { return Ok(None) };
-        state.probes += 1;
-        state.breaker = Breaker::HalfOpen { failure: failure.clone(), probe: state.probes };
-        Ok(Some(Probe { breaker: self, id: state.probes }))
+        self.change(|state| {
+            state.breaker.check()?;
+            let Breaker::Open { failure } = &state.breaker else { return Ok(None) };
+            state.probes += 1;
+            state.breaker = Breaker::HalfOpen { failure: failure.clone(), probe: state.probes };
+            Ok(Some(Probe { breaker: self, id: state.probes }))
+        })
     }
 
     /// Records the result of the last data loss check. `None`: the data is intact.
     pub(super) fn set_data_loss(&self, loss: Option<DataLoss>) {
-        let previous = std::mem::replace(&mut self.lock().data_loss, loss);
+        let previous = self.change(|state| std::mem::replace(&mut state.data_loss, loss));
         match loss {
             Some(loss) if previous != Some(loss) => {
                 tracing::error!(shard = self.shard, "data loss detected: {}", loss.explain());
@@ -199,7 +225,7 @@ impl CircuitBreaker {
 
     /// Records the missing permission that a reply or the last check has shown. `None`: the last check found none.
     pub(super) fn set_denial(&self, permission: Option<String>) {
-        let previous = std::mem::replace(&mut self.lock().denial, permission.clone());
+        let previous = self.change(|state| std::mem::replace(&mut state.denial, permission.clone()));
         match permission {
             Some(permission) if previous.is_none() => {
                 tracing::error!(shard = self.shard, permission, "Redis denies a permission: requests are rejected");
@@ -224,12 +250,7 @@ impl CircuitBreaker {
     /// # Errors
     /// [`Error::DataLoss`], [`Error::Denied`], or the last failure.
     pub fn check(&self) -> Result<()> {
-        let state = self.lock();
-        state.check_data()?;
-        match state.breaker.failure() {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(()),
-        }
+        self.lock().check()
     }
 
     /// Whether the breaker is open or half-open: the last call found the shard unavailable.
@@ -252,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn open_breaker_admits_one_probe_and_closes_after_its_first_reply() {
-        let breaker = CircuitBreaker::new(0);
+        let breaker = CircuitBreaker::new(0, Arc::default());
         assert!(breaker.call(unavailable()).await.is_err());
         let (reply, replied) = tokio::sync::oneshot::channel::<()>();
         let probe = breaker.call(async {
@@ -271,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_probe_permits_another_probe() {
-        let breaker = CircuitBreaker::new(0);
+        let breaker = CircuitBreaker::new(0, Arc::default());
         assert!(breaker.call(unavailable()).await.is_err());
         {
             let probe = breaker.call(std::future::pending::<Result<()>>());
@@ -283,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_earlier_probe_permits_no_second_probe() {
-        let breaker = CircuitBreaker::new(0);
+        let breaker = CircuitBreaker::new(0, Arc::default());
         let (reply, replied) = tokio::sync::oneshot::channel::<()>();
         let call_before_outage = breaker.call(async {
             replied.await.ok();
@@ -306,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn missing_dataset_blocks_requests_and_rolled_back_dataset_does_not() {
-        let breaker = CircuitBreaker::new(0);
+        let breaker = CircuitBreaker::new(0, Arc::default());
         breaker.set_data_loss(Some(DataLoss::Missing));
         assert!(matches!(breaker.call(available()).await, Err(Error::DataLoss(DataLoss::Missing))));
         assert!(breaker.call_unchecked(available()).await.is_ok());
@@ -316,12 +337,54 @@ mod tests {
 
     #[tokio::test]
     async fn denied_call_blocks_requests_until_a_check_finds_no_missing_permission() {
-        let breaker = CircuitBreaker::new(0);
+        let breaker = CircuitBreaker::new(0, Arc::default());
         let denied = async { Err::<(), Error>(Error::Denied("zadd".into())) };
         assert!(breaker.call(denied).await.is_err());
         assert!(breaker.call_unchecked(available()).await.is_ok());
         assert!(matches!(breaker.call(available()).await, Err(Error::Denied(_))), "one command may run, others not");
         breaker.set_denial(None);
         assert!(breaker.call(available()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn shard_is_counted_as_blocked_exactly_while_its_check_fails() {
+        let blocked_shards: Arc<AtomicUsize> = Arc::default();
+        let breakers = [0, 1].map(|shard| CircuitBreaker::new(shard, blocked_shards.clone()));
+        let count = || {
+            let failing = breakers.iter().filter(|breaker| breaker.check().is_err()).count();
+            assert_eq!(blocked_shards.load(Ordering::Relaxed), failing);
+            failing
+        };
+        let [breaker, other] = &breakers;
+        assert_eq!(count(), 0);
+
+        for _ in 0..2 {
+            assert!(breaker.call_unchecked(unavailable()).await.is_err());
+            assert_eq!(count(), 1, "open");
+        }
+        {
+            let probe = breaker.call(std::future::pending::<Result<()>>());
+            tokio::pin!(probe);
+            assert!(futures_util::poll!(&mut probe).is_pending());
+            assert_eq!(count(), 1, "half-open");
+        }
+        assert_eq!(count(), 1, "open again");
+        assert!(other.call(unavailable()).await.is_err());
+        assert_eq!(count(), 2);
+        for _ in 0..2 {
+            assert!(breaker.call(available()).await.is_ok());
+            assert_eq!(count(), 1, "closed");
+        }
+        breaker.set_denial(Some("zadd".into()));
+        for loss in [Some(DataLoss::RolledBack), Some(DataLoss::Missing), None] {
+            breaker.set_data_loss(loss);
+            assert_eq!(count(), 2, "a permission is missing");
+        }
+        breaker.set_data_loss(Some(DataLoss::Missing));
+        breaker.set_denial(None);
+        assert_eq!(count(), 2, "data is missing");
+        breaker.set_data_loss(Some(DataLoss::RolledBack));
+        assert!(other.call(available()).await.is_ok());
+        assert_eq!(count(), 0, "all accept requests");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deadpool_redis::redis::{Cmd, Pipeline, Value};
 use futures_util::future::try_join_all;
@@ -34,6 +35,8 @@ pub struct Store {
     channel_scope: Arc<watch::Sender<ChannelScope>>,
     degradations: Arc<Degradations>,
     callers: Arc<CallerPool>,
+    /// The number of shards whose circuit breakers reject requests.
+    blocked_shards: Arc<AtomicUsize>,
 }
 
 impl Store {
@@ -43,13 +46,14 @@ impl Store {
         let channel_scope = Arc::new(watch::Sender::new(scope));
         let degradations: Arc<Degradations> = Arc::default();
         let unreadable = Arc::new(Notes::new(degradations.clone()));
+        let blocked_shards: Arc<AtomicUsize> = Arc::default();
         let shards = tags(layout).into_iter().enumerate();
         let shards = shards.map(|(index, tag)| {
             let keys = Arc::new(Keys::new(prefix, tag));
             Shard {
                 index,
                 keys: keys.clone(),
-                breaker: Arc::new(CircuitBreaker::new(index)),
+                breaker: Arc::new(CircuitBreaker::new(index, blocked_shards.clone())),
                 memory: Arc::new(MemoryGauge::new(layout.count())),
                 clock: Arc::new(ShardClock::new(
                     index,
@@ -66,7 +70,7 @@ impl Store {
         });
         let shards = shards.collect();
         let callers = Arc::default();
-        Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations, callers }
+        Store { shards, layout, prefix: prefix.into(), client, channel_scope, degradations, callers, blocked_shards }
     }
 
     /// Returns a store that confirms a submit only when replicas have it.
@@ -109,6 +113,12 @@ impl Store {
     /// Returns all shards in order.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    /// Returns the shards whose circuit breakers reject requests. Usually there is none, and no breaker is asked.
+    pub fn blocked_shards(&self) -> impl Iterator<Item = &Shard> {
+        let some_are = self.blocked_shards.load(Ordering::Relaxed) > 0;
+        self.shards.iter().take_while(move |_| some_are).filter(|shard| shard.breaker.check().is_err())
     }
 
     /// Returns the shard that holds `slot`.

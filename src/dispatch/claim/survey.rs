@@ -62,8 +62,7 @@ impl Surveyor {
     /// Adds a waiter, and surveys the shards that may have tasks for it.
     pub(super) async fn register(&self, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
         // A waiter must check a blocked shard: otherwise it would wait instead of getting the error.
-        let blocked = self.store.shards().iter().filter(|shard| shard.breaker.check().is_err());
-        blocked.for_each(|shard| self.waiters.invalidate(shard.index));
+        self.store.blocked_shards().for_each(|shard| self.waiters.invalidate(shard.index));
         let queues = request.queues.clone();
         let (wait_handle, survey) = self.waiters.register(request, is_long_poll);
         let Some(mut survey) = survey else { return wait_handle };

@@ -188,7 +188,7 @@ impl Subscriptions {
             }
         };
         // A client waits no longer for a shard that is known to be unavailable.
-        let is_available = self.store.shards().iter().all(|shard| shard.breaker.check().is_ok());
+        let is_available = self.store.blocked_shards().next().is_none();
         let max_wait = if is_available { SUBSCRIBE_TIMEOUT } else { Duration::ZERO };
         let is_complete = timeout(max_wait, all_enabled).await.unwrap_or(false);
         let latest = feed.borrow().buffer.latest_number();
