@@ -50,7 +50,7 @@ impl WaitQueue {
             return false;
         }
         let (left, own): (Vec<QueueName>, _) = queues.iter().cloned().partition(|queue| self.is_yielded(queue, shard));
-        !left.is_empty() && (own.is_empty() || !self.ready_cache.possible_shards(&own).contains(&shard))
+        !left.is_empty() && (own.is_empty() || !self.ready_cache.possible_shards(&own).contains(shard))
     }
 
     /// The ready shards of the first of the waiter's queues that has any.
@@ -70,8 +70,7 @@ impl WaitQueue {
         }
         // Waiters start at different shards, which spreads their calls.
         let start = (id % self.shard_count.max(1) as u64) as usize;
-        let distance = |shard: &usize| (shard + self.shard_count - start) % self.shard_count;
-        waiter.unchecked_shards.iter().copied().min_by_key(distance)
+        waiter.unchecked_shards.next_from(start)
     }
 
     /// The waiters of the shard's next call, in order of arrival. Shards of equal priority all qualify.

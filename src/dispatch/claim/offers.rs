@@ -146,13 +146,14 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shard_set::ShardSet;
     use super::super::wait_queue::tests::{add_waiter, queue};
     use super::*;
 
     /// Makes a waiter of two shards rest.
     fn rest(wait_queue: &mut WaitQueue, id: u64) {
         wait_queue.begin_call(id);
-        wait_queue.waiters.get_mut(&id).unwrap().unchecked_shards.clear();
+        wait_queue.waiters.get_mut(&id).unwrap().unchecked_shards = ShardSet::default();
         wait_queue.in_flight.remove(&id);
         wait_queue.index(id);
     }

@@ -7,7 +7,7 @@
 //! A negative entry holds until the next wake-up, so wake-ups must arrive: from before the check was sent, without an
 //! interruption. A new waiter that waits for a wake-up need not check such a shard.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use super::shard_set::ShardSet;
 use crate::domain::queue::QueueName;
@@ -77,8 +77,7 @@ impl ReadyCache {
                 entry.idle_polls = 0;
             }
             None => {
-                let entry = Entry { waiters: 1, since: self.epoch, ..Entry::default() };
-                self.entries.insert(queue.clone(), entry);
+                self.entries.insert(queue.clone(), Entry { waiters: 1, since: self.epoch, ..Entry::default() });
             }
         }
     }
@@ -154,11 +153,10 @@ impl ReadyCache {
 
     /// Forgets the ready tasks of a queue in a shard.
     pub(super) fn remove_ready(&mut self, queue: &QueueName, shard: usize) {
-        if let Some(shards) = self.ready.get_mut(queue) {
-            shards.remove(&shard);
-            if shards.is_empty() {
-                self.ready.remove(queue);
-            }
+        let Some(shards) = self.ready.get_mut(queue) else { return };
+        shards.remove(&shard);
+        if shards.is_empty() {
+            self.ready.remove(queue);
         }
     }
 
@@ -195,10 +193,14 @@ impl ReadyCache {
     }
 
     /// Returns the shards that may have ready tasks of one of these queues.
-    pub(super) fn possible_shards(&self, queues: &[QueueName]) -> BTreeSet<usize> {
-        let entries: Vec<_> = queues.iter().map(|queue| self.entries.get(queue)).collect();
-        let is_empty = |shard| entries.iter().all(|entry| entry.is_some_and(|own| own.empty_shards.contains(shard)));
-        (0..self.shards.len()).filter(|shard| !is_empty(*shard)).collect()
+    pub(super) fn possible_shards(&self, queues: &[QueueName]) -> ShardSet {
+        let mut possible = ShardSet::first(self.shards.len());
+        let mut empty = possible.clone();
+        for queue in queues {
+            empty.keep_all(self.entries.get(queue).map_or(&ShardSet::EMPTY, |entry| &entry.empty_shards));
+        }
+        possible.remove_all(&empty);
+        possible
     }
 
     /// Returns the shards known to have ready tasks of the queue, with their highest priority. `None`: no shard is.
@@ -263,7 +265,7 @@ mod tests {
     }
 
     fn is_negative(cache: &ReadyCache) -> bool {
-        !cache.possible_shards(&[queue()]).contains(&SHARD)
+        !cache.possible_shards(&[queue()]).contains(SHARD)
     }
 
     #[test]

@@ -7,16 +7,15 @@
 //! The surveys of waiters that arrive together share one read of each shard.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::shard_set::ShardSet;
 use super::wait_handle::WaitHandle;
 use super::waiter::ClaimRequest;
 use super::waiters::Waiters;
@@ -30,12 +29,39 @@ const SURVEY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Surveys that share a read.
 const MAX_SURVEYS: usize = 1000;
 
-/// The queues of a waiter to read in one shard.
+/// The reads of one survey. The survey loops hold it weakly: they read no shard for a client that has disconnected.
 #[derive(Debug)]
-struct SurveyRequest {
-    queues: Vec<QueueName>,
-    /// Gets whether the shard was read.
-    reply: oneshot::Sender<bool>,
+struct SurveyReads {
+    request: Arc<ClaimRequest>,
+    outcomes: Mutex<ReadOutcomes>,
+    /// Notified when no read is left.
+    done: Notify,
+}
+
+#[derive(Debug)]
+struct ReadOutcomes {
+    /// The number of reads without an outcome.
+    left: usize,
+    /// The shards that were read.
+    read: ShardSet,
+}
+
+impl SurveyReads {
+    fn lock(&self) -> MutexGuard<'_, ReadOutcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the outcome of the read of a shard.
+    fn record(&self, shard: usize, is_read: bool) {
+        let mut outcomes = self.lock();
+        outcomes.left -= 1;
+        if is_read {
+            outcomes.read.insert(shard);
+        }
+        if outcomes.left == 0 {
+            self.done.notify_one();
+        }
+    }
 }
 
 /// Registers waiters, and surveys the shards for them.
@@ -44,7 +70,7 @@ pub(super) struct Surveyor {
     store: Store,
     waiters: Arc<Waiters>,
     /// By shard: the survey loop.
-    loops: Vec<mpsc::UnboundedSender<SurveyRequest>>,
+    loops: Vec<mpsc::UnboundedSender<Weak<SurveyReads>>>,
 }
 
 impl Surveyor {
@@ -63,47 +89,44 @@ impl Surveyor {
     pub(super) async fn register(&self, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
         // A waiter must check a blocked shard: otherwise it would wait instead of getting the error.
         self.store.blocked_shards().for_each(|shard| self.waiters.invalidate(shard.index));
-        let queues = request.queues.clone();
-        let (wait_handle, survey) = self.waiters.register(request, is_long_poll);
+        let request = Arc::new(request);
+        let (wait_handle, survey) = self.waiters.register(request.clone(), is_long_poll);
         let Some(mut survey) = survey else { return wait_handle };
-        let deadline = Instant::now() + SURVEY_TIMEOUT;
-        let mut readings: FuturesUnordered<_> =
-            survey.shards.iter().map(|shard| self.read(*shard, queues.clone())).collect();
-        while let Ok(Some(reading)) = timeout_at(deadline, readings.next()).await {
-            survey.read.extend(reading);
+        let outcomes = ReadOutcomes { left: survey.shards.len(), read: ShardSet::default() };
+        let reads = Arc::new(SurveyReads { request, outcomes: Mutex::new(outcomes), done: Notify::new() });
+        for shard in survey.shards.iter() {
+            let sent = self.loops.get(shard).map(|survey_loop| survey_loop.send(Arc::downgrade(&reads)));
+            if !matches!(sent, Some(Ok(()))) {
+                reads.record(shard, false);
+            }
         }
+        // The shards that were read by then count.
+        let _ = timeout(SURVEY_TIMEOUT, reads.done.notified()).await;
+        survey.read = std::mem::take(&mut reads.lock().read);
         wait_handle
-    }
-
-    /// Returns the shard once it is read, and `None` if it cannot be read.
-    async fn read(&self, shard: usize, queues: Vec<QueueName>) -> Option<usize> {
-        let (reply, reply_receiver) = oneshot::channel();
-        self.loops.get(shard)?.send(SurveyRequest { queues, reply }).ok()?;
-        reply_receiver.await.ok()?.then_some(shard)
     }
 }
 
 /// Reads a shard for the surveys that arrived during the read before.
-async fn survey_loop(shard: Shard, waiters: Arc<Waiters>, mut receiver: mpsc::UnboundedReceiver<SurveyRequest>) {
-    let mut requests = Vec::new();
-    while receiver.recv_many(&mut requests, MAX_SURVEYS).await > 0 {
+async fn survey_loop(shard: Shard, waiters: Arc<Waiters>, mut receiver: mpsc::UnboundedReceiver<Weak<SurveyReads>>) {
+    let mut received = Vec::new();
+    while receiver.recv_many(&mut received, MAX_SURVEYS).await > 0 {
         // Claims that this process can read without waiting join the same survey.
         yield_now().await;
-        while requests.len() < MAX_SURVEYS
-            && let Ok(request) = receiver.try_recv()
+        while received.len() < MAX_SURVEYS
+            && let Ok(reads) = receiver.try_recv()
         {
-            requests.push(request);
+            received.push(reads);
         }
-        requests.retain(|request| !request.reply.is_closed());
-        let queues: BTreeSet<QueueName> = requests.iter().flat_map(|request| request.queues.iter().cloned()).collect();
-        let reading = timeout(SURVEY_TIMEOUT, read_shard(&shard, &waiters, queues.into_iter().collect())).await;
+        let surveys: Vec<Arc<SurveyReads>> = received.drain(..).filter_map(|reads| reads.upgrade()).collect();
+        let queues: BTreeSet<&QueueName> = surveys.iter().flat_map(|reads| &reads.request.queues).collect();
+        let queues = queues.into_iter().cloned().collect();
+        let reading = timeout(SURVEY_TIMEOUT, read_shard(&shard, &waiters, queues)).await;
         if let Ok(Err(error)) = &reading {
             tracing::debug!(%error, shard = shard.index, "surveying ready tasks failed");
         }
         let is_read = matches!(reading, Ok(Ok(())));
-        for request in requests.drain(..) {
-            let _ = request.reply.send(is_read);
-        }
+        surveys.iter().for_each(|reads| reads.record(shard.index, is_read));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::delivery::Delivery;
+use super::shard_set::ShardSet;
 use super::waiter::ClaimRequest;
 use super::waiters::Waiters;
 use crate::dispatch::batcher::closed;
@@ -15,7 +16,7 @@ impl Waiters {
     /// survey ends.
     pub(in crate::dispatch) fn register(
         self: &Arc<Self>,
-        request: ClaimRequest,
+        request: Arc<ClaimRequest>,
         is_long_poll: bool,
     ) -> (WaitHandle, Option<Survey>) {
         let (reply, reply_receiver) = oneshot::channel();
@@ -25,8 +26,12 @@ impl Waiters {
         let mut wait_queue = self.lock();
         let id = wait_queue.add(request, reply, is_long_poll);
         let unchecked = wait_queue.waiters.get(&id).map(|waiter| &waiter.unchecked_shards);
-        let shards: Vec<usize> = unchecked.into_iter().flatten().copied().collect();
-        let survey = (shards.len() > 1).then(|| Survey { waiters: self.clone(), id, shards, read: Vec::new() });
+        let survey = unchecked.filter(|shards| shards.len() > 1).map(|shards| Survey {
+            waiters: self.clone(),
+            id,
+            shards: shards.clone(),
+            read: ShardSet::default(),
+        });
         if survey.is_some() {
             wait_queue.begin_call(id);
         }
@@ -41,13 +46,11 @@ impl Waiters {
     }
 
     /// Makes a surveyed waiter available to calls. It need not check the shards that were read.
-    fn end_survey(&self, id: u64, read: &[usize]) {
+    fn end_survey(&self, id: u64, read: &ShardSet) {
         let mut wait_queue = self.lock();
         wait_queue.in_flight.remove(&id);
         if let Some(waiter) = wait_queue.waiters.get_mut(&id) {
-            for shard in read {
-                waiter.unchecked_shards.remove(shard);
-            }
+            waiter.unchecked_shards.remove_all(read);
         }
         wait_queue.index(id);
         if wait_queue.is_finished(id) {
@@ -63,9 +66,9 @@ pub(in crate::dispatch) struct Survey {
     waiters: Arc<Waiters>,
     id: u64,
     /// The shards to read.
-    pub(super) shards: Vec<usize>,
+    pub(super) shards: ShardSet,
     /// The shards that were read.
-    pub(super) read: Vec<usize>,
+    pub(super) read: ShardSet,
 }
 
 impl Drop for Survey {

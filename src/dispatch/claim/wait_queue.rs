@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::ready_cache::{Epoch, ReadyCache};
+use super::shard_set::ShardSet;
 use super::sharing::Sharing;
 use super::waiter::{ClaimRequest, ReplySender, Waiter};
 use crate::domain::claim_id::ClaimId;
@@ -57,7 +58,7 @@ impl WaitQueue {
 
     /// Adds a waiter at the end and returns its id. A long poll need not check shards that are known to be empty: it
     /// waits for their wake-ups. An earlier waiter of the same claim id ends: its client has retried.
-    pub(super) fn add(&mut self, request: ClaimRequest, reply: ReplySender, is_long_poll: bool) -> u64 {
+    pub(super) fn add(&mut self, request: Arc<ClaimRequest>, reply: ReplySender, is_long_poll: bool) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
         for queue in &request.queues {
@@ -69,11 +70,10 @@ impl WaitQueue {
         let failed_shards = self.unavailable_shards.clone();
         let mut unchecked_shards = match is_long_poll {
             true => self.ready_cache.possible_shards(&request.queues),
-            false => (0..self.shard_count).collect(),
+            false => ShardSet::first(self.shard_count),
         };
         let is_left = |shard| is_long_poll && self.is_left_to_others(&request.queues, shard);
-        unchecked_shards.retain(|shard| !failed_shards.contains_key(shard) && !is_left(*shard));
-        let request = Arc::new(request);
+        unchecked_shards.retain(|shard| !failed_shards.contains_key(&shard) && !is_left(shard));
         let waiter = Waiter { request, reply, unchecked_shards, failed_shards, is_long_poll, is_cancelled: false };
         self.waiters.insert(id, waiter);
         self.index(id);
@@ -202,7 +202,7 @@ impl WaitQueue {
         self.ready_cache.remove_ready_of(shard);
         self.ready_cache.invalidate(shard);
         for waiter in self.waiters.values_mut() {
-            waiter.unchecked_shards.remove(&shard);
+            waiter.unchecked_shards.remove(shard);
             waiter.failed_shards.insert(shard, error.clone());
         }
         let idle = self.waiters.keys().filter(|id| !self.in_flight.contains(id));
@@ -243,7 +243,7 @@ pub(super) mod tests {
         let (reply, reply_receiver) = oneshot::channel();
         let queues = queues.iter().map(|name| queue(name)).collect();
         let request = ClaimRequest { queues, max: 1, lease_ms: 1000, worker: "w".into(), claim_id: None };
-        (wait_queue.add(request, reply, true), reply_receiver)
+        (wait_queue.add(request.into(), reply, true), reply_receiver)
     }
 
     #[test]
@@ -254,7 +254,7 @@ pub(super) mod tests {
         while let Some(shard) = wait_queue.next_shard(id) {
             assert_eq!(wait_queue.eligible(shard), [id]);
             wait_queue.deindex(id);
-            wait_queue.waiters.get_mut(&id).unwrap().unchecked_shards.remove(&shard);
+            wait_queue.waiters.get_mut(&id).unwrap().unchecked_shards.remove(shard);
             wait_queue.index(id);
             checked.insert(shard);
         }
@@ -305,10 +305,10 @@ pub(super) mod tests {
         assert!(wait_queue.next_shard(second).is_none() && !wait_queue.is_finished(second));
         let (both, _reply_of_both) = add_waiter(&mut wait_queue, &["q", "other"]);
         assert!(wait_queue.next_shard(both).is_some(), "nothing is known of the other queue");
-        let request = wait_queue.waiters[&second].request.as_ref().clone();
+        let request = wait_queue.waiters[&second].request.clone();
         let (reply, _reply_of_now) = oneshot::channel();
         let now = wait_queue.add(request, reply, false);
-        assert_eq!(wait_queue.waiters[&now].unchecked_shards, BTreeSet::from([0, 1]));
+        assert!(wait_queue.waiters[&now].unchecked_shards.iter().eq([0, 1]));
 
         wait_queue.record_wakeup(&queue("q"), 1, 4);
         assert_eq!(wait_queue.next_shard(second), Some(1));

@@ -1,11 +1,12 @@
 //! A waiting claim: the request, the receiver of its result, and the shards that it has still to check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::delivery::Delivery;
+use super::shard_set::ShardSet;
 use crate::domain::claim_id::ClaimId;
 use crate::domain::queue::QueueName;
 use crate::store::{Error, Result};
@@ -33,7 +34,7 @@ pub(super) struct Waiter {
     pub(super) request: Arc<ClaimRequest>,
     pub(super) reply: ReplySender,
     /// Shards that no call has checked for this waiter yet.
-    pub(super) unchecked_shards: BTreeSet<usize>,
+    pub(super) unchecked_shards: ShardSet,
     /// Shards whose call failed, with the error.
     pub(super) failed_shards: BTreeMap<usize, Error>,
     /// Whether it goes on waiting once all shards are checked, and none is known to have tasks.

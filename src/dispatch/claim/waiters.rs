@@ -106,7 +106,7 @@ impl Waiters {
         for id in ids_to_take {
             wait_queue.begin_call(id);
             let Some(waiter) = wait_queue.waiters.get(&id) else { continue };
-            let is_unchecked = waiter.unchecked_shards.contains(&shard);
+            let is_unchecked = waiter.unchecked_shards.contains(shard);
             let may_have_tasks = |queue: &&QueueName| is_unchecked || wait_queue.is_ready(queue, shard);
             let mut queues = Vec::new();
             for queue in waiter.request.queues.iter().filter(may_have_tasks) {
@@ -161,13 +161,13 @@ impl Waiters {
             let error = waiter.request.queues.first().and_then(|queue| failed.get(queue));
             if let Some(error) = error.filter(|_| waiter.request.queues.iter().all(|queue| failed.contains_key(queue)))
             {
-                waiter.unchecked_shards.remove(&shard);
+                waiter.unchecked_shards.remove(shard);
                 waiter.failed_shards.insert(shard, error.clone());
                 return;
             }
             waiter.failed_shards.remove(&shard);
             if !is_truncated {
-                waiter.unchecked_shards.remove(&shard);
+                waiter.unchecked_shards.remove(shard);
             }
         });
     }
@@ -185,7 +185,7 @@ impl Waiters {
         }
         let finished: Vec<Waiter> = finished_ids.into_iter().filter_map(|id| wait_queue.remove(id)).collect();
         self.return_waiters(wait_queue, BTreeSet::from([shard]), &batch.ids, |waiter| {
-            waiter.unchecked_shards.remove(&shard);
+            waiter.unchecked_shards.remove(shard);
             waiter.failed_shards.insert(shard, reason.clone());
         });
         finished.into_iter().for_each(Waiter::finish_empty);
