@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use rand::seq::IteratorRandom as _;
+use rand::RngExt as _;
 
 use super::wait_queue::{INITIAL_BATCH_LIMIT, WaitQueue};
 use super::waiter::Waiter;
@@ -18,6 +18,16 @@ impl WaitQueue {
         self.ready_cache.ready_shards(queue).is_some_and(|shards| {
             shards.get(&shard).is_some_and(|priority| shards.values().all(|other| other <= priority))
         })
+    }
+
+    /// The queues that are known to have ready tasks, with their waiters in no call. Of the ready queues and of those that
+    /// have waiters, it goes through the fewer.
+    fn idle_of_ready_queues(&self) -> Vec<(&QueueName, &BTreeSet<u64>)> {
+        let (ready, idle) = (self.ready_cache.ready_queues(), &self.idle_by_queue);
+        match ready.len() <= idle.len() {
+            true => ready.filter_map(|queue| idle.get_key_value(queue)).collect(),
+            false => idle.iter().filter(|(queue, _)| self.ready_cache.ready_shards(queue).is_some()).collect(),
+        }
     }
 
     /// Whether the queue is known to have ready tasks in the shard.
@@ -65,8 +75,10 @@ impl WaitQueue {
         let waiter = self.waiters.get(&id)?;
         if let Some(shards) = self.preferred_ready_shards(waiter) {
             let highest = shards.values().max()?;
-            let best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
-            return best.choose(&mut rand::rng());
+            let mut best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
+            // One random number, however many shards there are.
+            let index = rand::rng().random_range(0..best.clone().count());
+            return best.nth(index);
         }
         // Waiters start at different shards, which spreads their calls.
         let start = (id % self.shard_count.max(1) as u64) as usize;
@@ -77,10 +89,10 @@ impl WaitQueue {
     pub(super) fn eligible(&self, shard: usize) -> Vec<u64> {
         let mut ids = BTreeSet::new();
         let limit = self.batch_limits.get(shard).copied().unwrap_or(MAX_BATCH_WAITERS);
-        for queue in self.ready_cache.ready_queues() {
-            let Some(idle) = self.idle_by_queue.get(queue).filter(|_| self.has_best_priority(queue, shard)) else {
+        for (queue, idle) in self.idle_of_ready_queues() {
+            if !self.has_best_priority(queue, shard) {
                 continue;
-            };
+            }
             let is_left = self.is_yielded(queue, shard);
             let prefers_queue = |id: &&u64| {
                 self.waiters.get(id).is_some_and(|waiter| {
@@ -115,6 +127,41 @@ mod tests {
         wait_queue.record_wakeup(&queue("first"), 2, 7);
         assert_eq!(wait_queue.next_shard(id), Some(2));
         assert!(wait_queue.eligible(0).is_empty() && wait_queue.eligible(1).is_empty());
+    }
+
+    #[test]
+    fn waiter_goes_to_any_shard_of_the_best_priority_and_to_no_other() {
+        let mut wait_queue = WaitQueue::new(4);
+        let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
+        for (shard, priority) in [(0, 7), (1, 2), (2, 7), (3, 7)] {
+            wait_queue.record_wakeup(&queue("q"), shard, priority);
+        }
+        let chosen: BTreeSet<_> = (0..1000).map(|_| wait_queue.next_shard(id)).collect();
+        assert_eq!(chosen, BTreeSet::from([Some(0), Some(2), Some(3)]));
+    }
+
+    #[test]
+    fn waiters_of_ready_queues_are_eligible_among_many_other_queues() {
+        for (others_are_ready, name) in [(true, "more queues are ready"), (false, "more queues have waiters")] {
+            let mut wait_queue = WaitQueue::new(1);
+            let mut replies = Vec::new();
+            for number in 0..9 {
+                let other = format!("other{number}");
+                let (id, reply) = add_waiter(&mut wait_queue, &[&other]);
+                wait_queue.waiters.get_mut(&id).unwrap().unchecked_shards.remove(0);
+                match others_are_ready {
+                    true => {
+                        wait_queue.record_wakeup(&queue(&other), 0, 4);
+                        drop(wait_queue.remove(id));
+                    }
+                    false => replies.push(reply),
+                }
+            }
+            wait_queue.unchecked.clear();
+            let (id, _reply) = add_waiter(&mut wait_queue, &["q"]);
+            wait_queue.record_wakeup(&queue("q"), 0, 4);
+            assert_eq!(wait_queue.eligible(0), [id], "{name}");
+        }
     }
 
     #[test]

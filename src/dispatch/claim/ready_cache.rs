@@ -209,7 +209,7 @@ impl ReadyCache {
     }
 
     /// Queues that are known to have ready tasks.
-    pub(super) fn ready_queues(&self) -> impl Iterator<Item = &QueueName> {
+    pub(super) fn ready_queues(&self) -> impl ExactSizeIterator<Item = &QueueName> {
         self.ready.keys()
     }
 
