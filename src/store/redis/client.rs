@@ -26,6 +26,10 @@ const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(20);
 const REJECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// Arguments and bytes of a call. A call for one task seldom has more, so its command need not grow.
+const TYPICAL_ARGUMENTS: usize = 48;
+const TYPICAL_BYTES: usize = 1024;
+
 /// A client of one Redis or of a Redis Cluster.
 pub struct Client {
     topology: Topology,
@@ -227,7 +231,7 @@ impl Client {
         keys: &Keys,
         scope: &ChannelScope,
     ) -> Cmd {
-        let mut command = cmd("EVALSHA");
+        let mut command = roomy_cmd("EVALSHA");
         command.arg(self.scripts.get(script).map_or("", |loaded| &loaded.text(is_growing).sha)).arg(2);
         command.arg(&[keys.callers(), keys.absent_guard(scope)]).arg(keys.base());
         command
@@ -269,6 +273,13 @@ pub(super) fn hello_field(reply: Value, name: &str) -> Result<String> {
     let pairs: std::collections::HashMap<String, Value> =
         redis::from_redis_value(reply).map_err(|error| Error::Unexpected(error.to_string()))?;
     pairs.get(name).cloned().map_or_else(|| Ok("unknown".to_owned()), text)
+}
+
+/// Returns a command with room for the arguments of a call.
+fn roomy_cmd(name: &str) -> Cmd {
+    let mut command = Cmd::with_capacity(TYPICAL_ARGUMENTS, TYPICAL_BYTES);
+    command.arg(name);
+    command
 }
 
 /// Returns the call `evalsha` with the script's text in place of its digest.
