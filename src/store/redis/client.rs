@@ -141,7 +141,7 @@ impl Client {
                     Err(Error::Unavailable(why)) => {
                         let until = deadline.min(Instant::now() + REJECTION_TIMEOUT);
                         if delay == INITIAL_RETRY_DELAY
-                            && let Ok(Some(rejection)) = timeout_at(until, self.topology.rejection()).await
+                            && let Ok(Some(rejection)) = timeout_at(until, Box::pin(self.topology.rejection())).await
                         {
                             return Err(rejection);
                         }

@@ -73,7 +73,8 @@ impl Topology {
                 if let Some(connection) = shared.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                     return Ok(Connection::Single(connection.clone()));
                 }
-                let pooled = pool.get().await.map_err(no_connection)?;
+                // Boxed: calls, which nearly all find a connection, neither hold room for it nor move it.
+                let pooled = Box::pin(pool.get()).await.map_err(no_connection)?;
                 let connection: MultiplexedConnection = (*pooled).clone();
                 *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
                 Ok(Connection::Single(connection))
@@ -231,4 +232,17 @@ fn no_connection(error: deadpool_redis::PoolError) -> RedisError {
         _ => ErrorKind::Io,
     };
     RedisError::from((kind, "no connection", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn future_of_a_call_has_no_room_for_opening_a_connection() {
+        let config = RedisConfig { url: "redis://127.0.0.1:1".into(), ..RedisConfig::default() };
+        let topology = Topology::single(config).unwrap();
+        let bytes = std::mem::size_of_val(&topology.connection());
+        assert!(bytes < 256, "{bytes}");
+    }
 }
