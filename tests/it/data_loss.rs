@@ -3,6 +3,8 @@
 use deadpool_redis::redis::{Value, cmd};
 use serde_json::json;
 
+use crate::empty_queues;
+use crate::metrics::metrics;
 use crate::support::redis::{Flavour, OwnRedis};
 use crate::support::{Fixture, text};
 
@@ -63,6 +65,24 @@ async fn flushed_redis_is_reported_as_data_loss_not_as_an_empty_queue() {
     ready(&fixture).await;
     fixture.submit("q", json!(2)).await;
     assert_eq!(fixture.claim_one("q").await["payload"], json!(2));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn claim_of_a_queue_known_to_be_empty_fails_after_a_data_loss() {
+    let (fixture, reads) = empty_queues::start(16).await;
+    empty_queues::learn_empty(&fixture, &reads, "q").await;
+    fixture.redis.ask::<()>(cmd("FLUSHALL").arg("SYNC")).await;
+    let missing = [("reason", "missing")];
+    fixture
+        .until(|| async { (metrics(&fixture).await.count("slotwheel_data_loss", &missing) == 16.0).then_some(()) })
+        .await;
+
+    let claim = json!({"queues": ["q"], "wait_ms": 10_000});
+    assert_eq!(fixture.http.post("/claim", &claim).await.problem(503).0, "data_lost");
+
+    accept(&fixture);
+    ready(&fixture).await;
     fixture.end().await;
 }
 
