@@ -2,7 +2,8 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
-use slotwheel::config::RawConfig;
+use slotwheel::config::{Durability, RawConfig};
+use slotwheel::store::redis::preflight::check_config;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -283,6 +284,21 @@ async fn password_set_on_an_open_redis_is_503_until_it_is_removed() {
     reset.exec_async(&mut admin).await.unwrap();
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     fixture.submit("q", json!(1)).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn connection_opened_while_redis_has_a_password_is_used_once_it_has_none() {
+    let fixture = Fixture::start().await;
+    let store = fixture.store().await;
+    let mut admin = crate::support::redis::connect(&fixture.redis.url).await.unwrap();
+    let set_password = |password: &str| cmd("CONFIG").arg("SET").arg("requirepass").arg(password).to_owned();
+    set_password("new").exec_async(&mut admin).await.unwrap();
+    // Puts the connection in the state of one opened now: without a user.
+    store.client().send(&cmd("RESET")).await.unwrap();
+    set_password("").exec_async(&mut admin).await.unwrap();
+
+    check_config(store.client(), Durability::AsConfigured).await.expect("the settings of Redis");
     fixture.end().await;
 }
 

@@ -193,6 +193,11 @@ impl Client {
         self.config.connection_info().map_or(0, |info| info.redis_settings().db())
     }
 
+    /// Whether the address of Redis has a password.
+    pub(super) fn has_password(&self) -> bool {
+        self.config.connection_info().is_ok_and(|info| info.redis_settings().password().is_some())
+    }
+
     /// Sends a command that names no key to the master of `key`.
     pub(in crate::store) async fn send_to_master_of(&self, key: &str, command: &Cmd) -> Result<Value> {
         self.timed(|mut connection| async move { connection.send_to_master_of(key.as_bytes(), command).await }).await

@@ -79,7 +79,15 @@ pub async fn version(client: &Client) -> Result<String> {
 
 /// Returns the version of each master.
 async fn versions(client: &Client) -> Result<Vec<String>> {
-    client.send_to_masters(&cmd("HELLO")).await?.into_iter().map(|hello| hello_field(hello, "version")).collect()
+    let hellos = match client.send_to_masters(&cmd("HELLO")).await {
+        // A connection opened while Redis had a password has no user, and the client of a Cluster keeps it. Once the
+        // password is removed, every command but HELLO works on it. This form gives it the default user.
+        Err(Error::Unauthenticated(_)) if !client.has_password() => {
+            client.send_to_masters(cmd("HELLO").arg(2).arg("AUTH").arg("default").arg("")).await
+        }
+        hellos => hellos,
+    };
+    hellos?.into_iter().map(|hello| hello_field(hello, "version")).collect()
 }
 
 /// Returns the settings that contradict the durability level.
