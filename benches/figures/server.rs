@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::Http;
-use crate::support::redis::{OwnRedis, free_port};
+use crate::support::ports::free_port;
+use crate::support::redis::OwnRedis;
 
 /// A running server.
 pub struct Server {

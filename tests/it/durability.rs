@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::hand_off::{are_waiting, wait_for_tasks};
 use crate::support::Fixture;
 use crate::support::exposition::Exposition;
-use crate::support::redis::{OwnRedis, free_port};
+use crate::support::ports::free_port;
+use crate::support::redis::OwnRedis;
 
 /// Returns the error of a server that fails to start with this level on this Redis.
 async fn refusal(redis: &OwnRedis, level: &str) -> String {

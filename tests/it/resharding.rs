@@ -6,7 +6,8 @@ use slotwheel::domain::slot::Slot;
 
 use crate::support::Fixture;
 use crate::support::event_stream::Stream;
-use crate::support::redis::{OwnRedis, free_port};
+use crate::support::ports::free_port;
+use crate::support::redis::OwnRedis;
 
 /// Starts a node of a Cluster. Returns it with its port.
 async fn node() -> (OwnRedis, u16) {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::redis::{OwnRedis, free_port};
+use crate::support::ports::free_port;
+use crate::support::redis::OwnRedis;
 use crate::support::{Fixture, Http, text};
 
 /// One of the three servers, on a fixed port.

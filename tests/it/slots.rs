@@ -7,7 +7,8 @@ use serde_json::json;
 use slotwheel::domain::slot::Slot;
 
 use crate::support::Fixture;
-use crate::support::redis::{OwnRedis, free_port};
+use crate::support::ports::free_port;
+use crate::support::redis::OwnRedis;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_of_any_key_is_that_of_redis() {

@@ -104,7 +104,7 @@ async fn redis_is_reached_over_tls() {
     let directory = crate::support::redis::TempDir::new();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     certificates(directory.path());
-    let port = crate::support::redis::free_port().to_string();
+    let port = crate::support::ports::free_port().to_string();
     let (ca, cert, key) = (path("ca.crt"), path("redis.crt"), path("redis.key"));
     let redis = OwnRedis::with(&[
         "--tls-port",

@@ -5,6 +5,7 @@ pub mod event_stream;
 pub mod exposition;
 pub mod http;
 pub mod poll;
+pub mod ports;
 pub mod proxy;
 pub mod queue_simulation;
 pub mod raw_client;

@@ -1,6 +1,5 @@
 //! A redis-server for one test, on a unix socket in its own directory (a Cluster: on its own port).
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -8,6 +7,8 @@ use std::time::Duration;
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Cmd, FromRedisValue, cmd};
 use tokio::time::timeout;
+
+use super::ports::free_port;
 
 /// Opens a test's own connection. The client's default timeout of half a second is too short for a busy machine.
 pub async fn connect(url: &str) -> redis::RedisResult<MultiplexedConnection> {
@@ -258,8 +259,4 @@ fn launch(directory: &TempDir, arguments: &[String], clock: Option<&OwnClock>) -
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server on PATH")
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
