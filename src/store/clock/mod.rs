@@ -31,8 +31,10 @@ use touch_clock::{Reading, Touched};
 /// The maximum number of attempts to confirm a clock: one after a slow reading, one after the others had their time, and two
 /// if servers meet in it.
 const MAX_ATTEMPTS: usize = 4;
-/// How long a server that has just started leaves the judgement to the others: longer than the second between touches.
-const OTHERS_JUDGE_WITHIN: Duration = Duration::from_millis(1200);
+/// How long a server that has just started leaves the judgement to the others: twice the second between touches.
+const OTHERS_JUDGE_WITHIN: Duration = Duration::from_secs(2);
+/// How often it checks meanwhile whether another server has judged.
+const JUDGEMENT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The error if the clock remains unconfirmed.
 pub(super) fn unconfirmed() -> Error {
@@ -110,11 +112,11 @@ impl ShardClock {
                     return Ok(());
                 }
                 // Without an earlier sighting, a step forward looks like an outage. Another server knows which it was.
-                Touched::Unconfirmed { reading, last_touch_ms, .. }
+                Touched::Unconfirmed { reading, last_touch_ms, record }
                     if watch.last.is_none() && reading.time_ms > last_touch_ms && !was_left_to_others =>
                 {
                     was_left_to_others = true;
-                    sleep(OTHERS_JUDGE_WITHIN).await;
+                    self.leave_to_others(&record).await?;
                 }
                 Touched::Unconfirmed { reading, last_touch_ms, record } => {
                     let step = step_ms(watch.last.as_ref(), last_touch_ms, &sighting(reading));
@@ -132,6 +134,18 @@ impl ShardClock {
             }
         }
         Err(unconfirmed())
+    }
+
+    /// Returns when another server has replaced the record of the clock, or has had the time to.
+    async fn leave_to_others(&self, record: &[u8]) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < OTHERS_JUDGE_WITHIN {
+            sleep(JUDGEMENT_INTERVAL).await;
+            if self.read_record().await?.is_none_or(|(current, _)| current != record) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the stored shift against Redis' clock in ms, without a touch.
