@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use deadpool_redis::redis::{self, RedisResult};
 use slotwheel::domain::slot::Shards;
 use slotwheel::store::keys::{Keys, tags};
 
 use super::recorder::Recorder;
 use crate::history::event::ClockReading;
+use crate::support::poll::poll;
 
 /// Between two readings. Shorter than any fault.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -61,6 +63,24 @@ impl ClockWatch {
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await;
         ended.expect("an end").expect("no panic");
     }
+}
+
+/// The longest time until a server has judged a step: Redis may be frozen.
+const JUDGED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Returns when scripts accept the shard's clock. `url` is that of Redis, which may be down meanwhile.
+pub async fn until_judged(url: &str) {
+    let client = redis::Client::open(url).expect("a URL");
+    let callers = keys().callers();
+    let is_confirmed = async || {
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut both = redis::pipe();
+        both.atomic().cmd("TIME").cmd("HGET").arg(&callers).arg("clock");
+        let ((seconds, us), record): ((i64, i64), Option<String>) = both.query_async(&mut connection).await?;
+        RedisResult::Ok(confirmed(seconds * 1_000_000 + us, record.as_deref()).is_some())
+    };
+    // The checker finds a step that is judged too late, or never.
+    let _ = poll(JUDGED_WITHIN, || async { is_confirmed().await.unwrap_or(false).then_some(()) }).await;
 }
 
 struct Reader {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{self, Cmd, RedisResult, cmd};
+use futures_util::future::select_all;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use slotwheel::domain::id::TaskId;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::clock::until_judged;
 use super::processes::{Crew, Server};
 use super::proxy::{Cut, Proxy};
 use super::recorder::Recorder;
@@ -169,6 +171,8 @@ pub struct World {
     pub servers: Vec<Server>,
     pub crews: Vec<Crew>,
     pub recorder: Arc<Recorder>,
+    /// Held by a fault that delays a connection to Redis, and by a step of the clock until a server has judged it.
+    pub links: RwLock<()>,
     /// The log of faults.
     pub log: PathBuf,
 }
@@ -233,12 +237,14 @@ impl World {
             }
             Fault::Cut { server, side, how } => ("connections cut", self.proxy(server, side).cut(how)),
             Fault::Delay { server, side, by, time } => {
+                let _links = self.links.read().await;
                 self.proxy(server, side).delay(by);
                 pause(ms(time)).await;
                 self.proxy(server, side).delay(0);
                 ("delays", 1)
             }
             Fault::FreezeLink { server, side, time } => {
+                let _links = self.links.read().await;
                 self.proxy(server, side).freeze(true);
                 pause(ms(time)).await;
                 self.proxy(server, side).freeze(false);
@@ -274,9 +280,9 @@ impl World {
             }
             Fault::StepClock { seconds, time } => {
                 let clock = self.clock.lock().await;
-                clock.set(seconds);
+                self.step(&clock, seconds).await;
                 pause(ms(time)).await;
-                clock.set(0);
+                self.step(&clock, 0).await;
                 ("steps of the clock", 2)
             }
             Fault::LeaveLogUnread { server, time } => {
@@ -294,6 +300,16 @@ impl World {
             }
         };
         self.recorder.count(what, by as u64);
+    }
+
+    /// Sets the clock. Until the step is judged, one server that ran before it is not disturbed: if none is left, a step
+    /// forward counts as an outage.
+    async fn step(&self, clock: &OwnClock, seconds: i64) {
+        let _links = self.links.write().await;
+        let servers = self.servers.iter().map(|server| Box::pin(server.hold()));
+        let (_witness, ..) = select_all(servers).await;
+        clock.set(seconds);
+        until_judged(&self.url).await;
     }
 
     /// Changes the channels of the servers' user.

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use slotwheel::store::dataset::identity;
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::{Client as Redis, Store, audit};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -130,6 +130,7 @@ async fn run(seed: u64, length: Duration, folder: &Path, recorder: &Arc<Recorder
         servers,
         crews,
         recorder: recorder.clone(),
+        links: RwLock::default(),
         log: folder.join("faults.log"),
     });
 

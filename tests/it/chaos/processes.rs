@@ -128,6 +128,11 @@ impl Server {
         *process = Some(self.launch().await);
     }
 
+    /// Returns when the server runs and no fault of its process is under way. Further ones wait for the drop of the result.
+    pub async fn hold(&self) -> impl Drop + use<'_> {
+        self.process.lock().await
+    }
+
     pub async fn freeze(&self, time: Duration) {
         let process = self.process.lock().await;
         let child = &process.as_ref().expect("a process").child;
