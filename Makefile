@@ -50,6 +50,7 @@ check: tools-check ## Check format, lints, docs, dependencies, contract and metr
 	$(CARGO) clippy --locked --test simulation -- -D warnings
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets $(BENCH) -- -D warnings
+	$(CARGO) tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	.ci/dependencies
 	.ci/contract
