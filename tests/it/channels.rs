@@ -52,11 +52,9 @@ async fn server_hears_the_channels_of_an_accepted_data_set() {
     fixture.redis.ask::<()>(cmd("FLUSHALL").arg("SYNC")).await;
     fixture.until(|| async { (fixture.http.get("/readyz").await.status == 503).then_some(()) }).await;
     let shards = fixture.config.shards.expect("a number").count().to_string();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-        .args(["doctor", "--accept-loss", "--redis-url", &fixture.redis.url, "--shards", &shards])
-        .output()
-        .expect("doctor");
-    assert!(output.status.success());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(["doctor", "--accept-loss", "--redis-url", &fixture.redis.url, "--shards", &shards]);
+    assert!(crate::support::output(command).await.status.success());
     fixture.until(|| async { fixture.http.is_ready().await.then_some(()) }).await;
     // This server opens the new data set; the first one has moved to its channels.
     let other = fixture.another_server().await;

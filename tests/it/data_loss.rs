@@ -24,21 +24,19 @@ async fn ready(fixture: &Fixture) {
 }
 
 /// Runs `slotwheel doctor`, which must report findings, and returns its output.
-fn doctor(fixture: &Fixture) -> String {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-        .args(["doctor", "--redis-url", &fixture.redis.url])
-        .output()
-        .expect("doctor");
+async fn doctor(fixture: &Fixture) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(["doctor", "--redis-url", &fixture.redis.url]);
+    let output = crate::support::output(command).await;
     assert!(!output.status.success());
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn accept(fixture: &Fixture) -> String {
+async fn accept(fixture: &Fixture) -> String {
     let shards = fixture.config.shards.expect("a number").count().to_string();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-        .args(["doctor", "--accept-loss", "--redis-url", &fixture.redis.url, "--shards", &shards])
-        .output()
-        .expect("doctor");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(["doctor", "--accept-loss", "--redis-url", &fixture.redis.url, "--shards", &shards]);
+    let output = crate::support::output(command).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -60,8 +58,8 @@ async fn flushed_redis_is_reported_as_data_loss_not_as_an_empty_queue() {
     }
     assert!(fixture.http.get("/livez").await.status == 200);
 
-    assert!(doctor(&fixture).contains("the data set is missing"));
-    assert!(accept(&fixture).contains("accepted"));
+    assert!(doctor(&fixture).await.contains("the data set is missing"));
+    assert!(accept(&fixture).await.contains("accepted"));
     ready(&fixture).await;
     fixture.submit("q", json!(2)).await;
     assert_eq!(fixture.claim_one("q").await["payload"], json!(2));
@@ -104,7 +102,7 @@ async fn dataset_rolled_back_is_detected_and_served() {
     fixture.until(|| async { (generation().await > seen + 6).then_some(()) }).await;
     assert!(detected_loss(&fixture).await.contains("rolled back"), "new writes do not restore the lost ones");
 
-    accept(&fixture);
+    accept(&fixture).await;
     ready(&fixture).await;
     fixture.http.get("/stats?queue=q").await.expect(200);
     fixture.end().await;
@@ -141,10 +139,10 @@ async fn server_started_on_a_dataset_with_a_missing_shard_is_not_ready() {
     fixture.stop_servers().await;
     let key = fixture.store().await.shards()[5].keys.dataset();
     fixture.redis.ask::<()>(cmd("DEL").arg(key)).await;
-    let output = doctor(&fixture);
+    let output = doctor(&fixture).await;
     assert!(output.contains("shard 5: the data set is missing"), "{output}");
 
-    accept(&fixture);
+    accept(&fixture).await;
     fixture.http = fixture.another_server().await;
     fixture.claim_one("q").await;
     fixture.end().await;

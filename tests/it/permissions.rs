@@ -113,11 +113,9 @@ async fn documented_permissions_suffice_for_server_and_doctor() {
     assert_eq!(degraded(&fixture).await, [""; 0]);
     drop(stream);
     fixture.http.post("/complete", &report(&tasks[0])).await.expect(200);
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"))
-        .args(["doctor", "--repair", "--redis-url", &url(&fixture.redis)])
-        .env_remove("SLOTWHEEL_CONFIG")
-        .output()
-        .unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
+    command.args(["doctor", "--repair", "--redis-url", &url(&fixture.redis)]).env_remove("SLOTWHEEL_CONFIG");
+    let output = crate::support::output(command).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.ends_with("no defects found\n"), "{said}");
     assert!(!said.contains("CONFIG GET is not allowed"), "{said}");

@@ -200,22 +200,22 @@ async fn accepted_clock_ends_the_shift_and_no_lease() {
     let fixture = start().await;
     let task = leased(&fixture).await;
     set_clock(&fixture, HOUR_S).await;
-    let doctor = |more: &[&str]| {
+    let doctor = async |more: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slotwheel"));
-        let output =
-            command.args(["doctor", "--redis-url", &fixture.redis.url]).args(more).output().expect("the binary");
+        command.args(["doctor", "--redis-url", &fixture.redis.url]).args(more);
+        let output = crate::support::output(command).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     };
-    assert!(doctor(&[]).contains("ADVICE shard 0: the clock of Redis was set, and the shard's is shifted by -"));
+    assert!(doctor(&[]).await.contains("ADVICE shard 0: the clock of Redis was set, and the shard's is shifted by -"));
 
-    assert!(doctor(&["--accept-clock"]).contains("shard 0 uses Redis' clock again, without the shift of -"));
+    assert!(doctor(&["--accept-clock"]).await.contains("shard 0 uses Redis' clock again, without the shift of -"));
 
     fixture.until(|| async { (fixture.http.get("/readyz").await.json()["status"] == "ready").then_some(()) }).await;
     let now = ms(&fixture.submit("other", json!(1)).await["created_at"]);
     assert!(now - ms(&task["lease_until"]) > 1000 * HOUR_S - 120_000, "an hour later");
     fixture.http.post("/complete", &report(&task)).await.expect(200);
     assert_completed_at_once(&fixture, &task).await;
-    assert!(!doctor(&[]).contains("the clock of Redis"));
+    assert!(!doctor(&[]).await.contains("the clock of Redis"));
     fixture.end().await;
 }

@@ -13,6 +13,7 @@ pub mod records;
 pub mod redis;
 pub mod script_lab;
 
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -224,6 +225,12 @@ impl Server {
         tokio::time::timeout(Duration::from_secs(30), ready).await.expect("a server within 30 s");
         (server, http)
     }
+}
+
+/// Runs a program to its end, while the servers of this process go on: they touch the clock, and so have no outage.
+pub async fn output(mut command: Command) -> Output {
+    let ended = tokio::task::spawn_blocking(move || command.output()).await;
+    ended.expect("no panic").expect("the program")
 }
 
 pub fn text(value: &Value) -> &str {
