@@ -52,7 +52,7 @@ async fn waiters_are_answered_requests_finished_and_idle_connections_closed() {
     watching.closed().await;
     drop((silent, idle, waiting, watching, half_a_head, half_a_body));
     fixture.stop_servers().await;
-    assert!(started_at.elapsed() < Duration::from_secs(5), "{:?}", started_at.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(9), "{:?}", started_at.elapsed());
     TcpStream::connect(address).await.expect_err("the listener is closed");
     fixture.end().await;
 }
@@ -95,7 +95,7 @@ async fn draining_server_serves_requests_and_reports_not_ready() {
     assert!(started_at.elapsed() >= Duration::from_secs(2), "the long poll lasts until the end of draining");
     drop((waiting, last));
     fixture.stop_servers().await;
-    assert!(started_at.elapsed() < Duration::from_secs(7), "{:?}", started_at.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(11), "{:?}", started_at.elapsed());
     fixture.end().await;
 }
 
@@ -145,7 +145,7 @@ async fn shutdown_ends_within_its_timeout_though_a_client_never_reads() {
     let started_at = Instant::now();
     fixture.stop_servers().await;
     let elapsed = started_at.elapsed();
-    assert!((Duration::from_millis(1000)..Duration::from_millis(3000)).contains(&elapsed), "{elapsed:?}");
+    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&elapsed), "{elapsed:?}");
     drop((raw, half));
     fixture.end().await;
 }

@@ -92,7 +92,7 @@ async fn stream_during_a_redis_outage_begins_with_a_gap_and_continues() {
     // The other server has never subscribed. A 503 would end a standard client for good.
     let began = std::time::Instant::now();
     let mut early = Stream::open(&other, "").await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     early.missed(json!(null)).await;
     fixture.redis.restart().await;
     stream.missed(json!(null)).await;

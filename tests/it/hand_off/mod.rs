@@ -259,12 +259,12 @@ async fn task_handed_to_a_client_that_has_gone_is_ready_again() {
 async fn claim_whose_wait_ends_during_its_submit_gets_the_task() {
     let (fixture, reads) = start(1).await;
     learn_empty(&fixture, &reads, "q").await;
-    let body = json!({"queues": ["q"], "wait_ms": 1500, "worker": "w"});
+    let body = json!({"queues": ["q"], "wait_ms": 2000, "worker": "w"});
     let mut waiting = wait_for_tasks(&fixture.http, body);
     are_waiting(&fixture, &fixture.http, 1).await;
     fixture.redis.freeze();
     let submitting = submit_to_frozen_redis(&fixture).await;
-    assert!(tokio::time::timeout(Duration::from_millis(2000), &mut waiting).await.is_err(), "the call includes it");
+    assert!(tokio::time::timeout(Duration::from_millis(2100), &mut waiting).await.is_err(), "the call includes it");
     fixture.redis.thaw();
     let task = submitting.await.unwrap().expect(201);
     assert_eq!(waiting.await.unwrap()[0]["id"], task["id"]);

@@ -125,7 +125,7 @@ async fn metrics_are_served_while_redis_is_frozen_or_down() {
     fixture.redis.freeze();
     let began = Instant::now();
     let frozen = metrics(&fixture).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(frozen.value("slotwheel_redis_up", &[]), Some(0.0));
     assert_eq!(there(&frozen), [false; 5]);
     assert_eq!(transitions(&frozen)["completed"], 1);
@@ -139,7 +139,7 @@ async fn metrics_are_served_while_redis_is_frozen_or_down() {
     fixture.http.post("/tasks", &json!({})).await.expect(503);
     let began = Instant::now();
     let gone = metrics(&fixture).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(gone.value("slotwheel_redis_up", &[]), Some(0.0));
     assert_eq!(there(&gone), [false; 5]);
     assert!(gone.count("slotwheel_redis_errors_total", &[("kind", "unavailable")]) >= 1.0);

@@ -296,7 +296,7 @@ async fn works_and_stops_without(endpoint: &str) {
     fixture.http.post("/complete", &report(&claimed)).await.expect(200);
     let stop_began = Instant::now();
     fixture.stop_servers().await;
-    assert!(stop_began.elapsed() < Duration::from_secs(6), "{:?}", stop_began.elapsed());
+    assert!(stop_began.elapsed() < Duration::from_secs(9), "{:?}", stop_began.elapsed());
     fixture.end().await;
 }
 
