@@ -28,7 +28,7 @@ fn tests(text: &str) -> Vec<&str> {
 #[test]
 fn test_names_begin_with_their_subject_and_have_at_most_70_characters() {
     let (mut seen, mut defects) = (0, Vec::new());
-    for path in ["src", "tests", "bench/src", "benches", "fuzz"].iter().flat_map(|folder| files(folder, &["rs"])) {
+    for path in super::files::FOLDERS.iter().flat_map(|folder| files(folder, &["rs"])) {
         let text = std::fs::read_to_string(&path).unwrap();
         for test in tests(&text) {
             let first = test.split('_').next().unwrap();
