@@ -79,7 +79,7 @@ async fn claim_of_a_queue_known_to_be_empty_fails_after_a_data_loss() {
     let claim = json!({"queues": ["q"], "wait_ms": 10_000});
     assert_eq!(fixture.http.post("/claim", &claim).await.problem(503).0, "data_lost");
 
-    accept(&fixture);
+    accept(&fixture).await;
     ready(&fixture).await;
     fixture.end().await;
 }
