@@ -46,6 +46,8 @@ pub enum Invariant {
     },
     /// A task that has not ended has no fields of an ended one.
     StaleEndFields(TaskId),
+    /// An ended task without its own retention is deleted in time.
+    Retained(TaskId),
     /// A task that waits for another's end waits for a live task, which names it.
     Successor(TaskId),
     /// A dedupe key is held by the right task.
@@ -97,6 +99,7 @@ impl Invariant {
             Invariant::Counters { seq, turn } => ("counters", vec![bytes(&seq.to_string()), bytes(&turn.to_string())]),
             Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
             Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),
+            Invariant::Retained(id) => ("retained", vec![id.as_bytes().to_vec()]),
             Invariant::Successor(id) => ("successor", vec![id.as_bytes().to_vec()]),
             Invariant::DedupeKey { queue, digest, ids } => {
                 let ids = ids.iter().take(MAX_MEMBERS).map(|id| id.as_bytes().to_vec());
@@ -123,6 +126,7 @@ impl Invariant {
         match self {
             Invariant::IndexEntry { .. }
             | Invariant::StaleEndFields(_)
+            | Invariant::Retained(_)
             | Invariant::Successor(_)
             | Invariant::Idempotency(_)
             | Invariant::WheelEntry { .. } => 100,
@@ -170,7 +174,9 @@ impl fmt::Display for Invariant {
                     None => write!(f, "{} in {index}", hex(member)),
                 }
             }
-            Invariant::StaleEndFields(id) | Invariant::Successor(id) => write!(f, "task {id}"),
+            Invariant::StaleEndFields(id) | Invariant::Retained(id) | Invariant::Successor(id) => {
+                write!(f, "task {id}")
+            }
             Invariant::DedupeKey { queue, digest, .. } => {
                 write!(f, "dedupe key {} of queue {queue}", hex(digest))
             }

@@ -62,7 +62,17 @@ pub const PATTERNS: &[KeyPattern] = &[
     ),
     key("expirations", KeyType::Zset, "ids of waiting tasks by expires_at; every transition to or from waiting"),
     key("ended:<queue>:<state>", KeyType::Zset, "ids by finished_at; ends of tasks, retry, delete"),
-    key("retention", KeyType::Zset, "ids of ended tasks by the end of their retention; ends of tasks, retry, delete"),
+    key(
+        "retention",
+        KeyType::Zset,
+        "ids of ended tasks by the end of their own retention; ends of tasks, retry, delete",
+    ),
+    key(
+        "ended_due",
+        KeyType::Zset,
+        "`<queue>:<state>` by the end of the default retention of the first task in `ended:<queue>:<state>` that has no own \
+         one and was not looked at; ends of tasks, purge_ended, remove_queue",
+    ),
     key(
         "dedupe:<queue>:<digest>",
         KeyType::String,

@@ -96,7 +96,7 @@ records! {
         deleted: Uint 6 = "tasks deleted";
         front: Uint 1 = "1 more than the priority at the front of the wheel; 0: the wheel is empty";
         due: Uint 6 = "score of the queue in `due`, in ms; 0: it is not there";
-        flags: Uint 1 = "1: paused";
+        flags: Uint 1 = "1: paused; 2, 4, 8, 16: its completed, dead, cancelled, expired tasks are in `ended_due`";
         reserved: Bytes 16 = "zeros";
     }
 

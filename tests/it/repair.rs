@@ -135,6 +135,7 @@ async fn damage(fixture: &Fixture, shard: &Shard, gone: &TaskId) {
     }
     ask(&on("DEL", key(shard, "due"))).await;
     ask(&on("ZPOPMIN", key(shard, "retention"))).await;
+    ask(&on("DEL", key(shard, "ended_due"))).await;
     raise(&fixture.redis, &shard.keys.callers(), "shard", Field::leased, 7).await;
 }
 

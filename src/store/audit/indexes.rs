@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::scan::{QueueIndexes, ShardSnapshot, TaskSnapshot};
+use super::scan::{QueueIndexes, ShardSnapshot};
+use super::task::TaskSnapshot;
 use crate::domain::id::TaskId;
+use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::invariant::Invariant;
@@ -36,6 +38,21 @@ fn claim_index(claim: &[u8]) -> Vec<u8> {
     [b"claim:", claim].concat()
 }
 
+/// The member of `ended_due` for a queue and state.
+fn ended_member(queue: &QueueName, state: State) -> String {
+    format!("{queue}:{state}")
+}
+
+/// Returns how long a task in this state is kept by default, in ms. `None`: it has not ended.
+fn default_retain_ms(state: State) -> Option<i64> {
+    match state {
+        State::Completed => Some(limits::RETAIN_COMPLETED_MS),
+        State::Dead => Some(limits::RETAIN_DEAD_MS),
+        State::Cancelled | State::Expired => Some(limits::RETAIN_OTHER_MS),
+        State::Ready | State::Scheduled | State::Leased => None,
+    }
+}
+
 /// Checks that the task is in the index of its state with the right score. [`check_queue`] finds surplus entries.
 fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let Some(queue) = snapshot.queues.get(&task.queue) else { return };
@@ -56,8 +73,16 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
     {
         suspects.insert(index_entry(id, "expirations"));
     }
-    if task.state.has_ended() && !snapshot.retention.contains_key(id) {
+    if task.state.has_ended() && task.has_own_retention && !snapshot.retention.contains_key(id) {
         suspects.insert(index_entry(id, "retention"));
+    }
+    if let (Some(retain_ms), Some(finished_at), false) =
+        (default_retain_ms(task.state), task.finished_at, task.has_own_retention)
+    {
+        let due = snapshot.ended_due.get(ended_member(&task.queue, task.state).as_bytes());
+        if due.is_none_or(|due| *due > finished_at + retain_ms) {
+            suspects.insert(Invariant::Retained(*id));
+        }
     }
     if let Some(claim) = task.claim.as_ref().filter(|_| task.state == State::Leased)
         && !snapshot.claims.get(claim).is_some_and(|ids| ids.contains(id))
@@ -133,6 +158,7 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
     !queue.is_record_unreadable
         && front == record.front.map(i64::from)
         && record.paused == queue.settings.paused
+        && record.ended_states().all(|state| snapshot.ended_due.contains_key(ended_member(name, state).as_bytes()))
         && is_due_by(earliest)
         && is_due_by(record.due.as_ref())
         && snapshot.queue_index.contains_key(name.as_str().as_bytes())
@@ -200,7 +226,8 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
     let waiting =
         snapshot.expirations.keys().filter(|id| !is_valid(id, |task| task.is_waiting() && task.expires_at.is_some()));
     suspects.extend(waiting.map(|id| index_entry(id, "expirations")));
-    let kept = snapshot.retention.keys().filter(|id| !is_valid(id, |task| task.state.has_ended()));
+    let is_kept = |task: &TaskSnapshot| task.state.has_ended() && task.has_own_retention;
+    let kept = snapshot.retention.keys().filter(|id| !is_valid(id, is_kept));
     suspects.extend(kept.map(|id| index_entry(id, "retention")));
     for (claim, ids) in &snapshot.claims {
         for id in ids {

@@ -12,6 +12,7 @@
 mod callers;
 mod indexes;
 mod scan;
+mod task;
 
 use std::collections::BTreeSet;
 

@@ -4,50 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use deadpool_redis::redis::{Value, cmd, pipe};
 
+use super::task::{TaskSnapshot, task_snapshot, unreadable_task};
 use crate::domain::id::TaskId;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::store::error::{Error, Result, if_readable};
+use crate::store::error::{Result, if_readable};
 use crate::store::invariant::Invariant;
-use crate::store::isolation::check_readable;
 use crate::store::keys::{KeyType, PATTERNS};
-use crate::store::opaque::decode_document;
-use crate::store::record::fields;
 use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
 use crate::store::task_hash::TaskHash;
 use crate::store::views::queue_records::{QueueRecord, ShardRecord, queue_records, shard_record};
-
-/// The fields of a task that the audit needs.
-#[derive(Clone, Debug)]
-pub(super) struct TaskSnapshot {
-    pub(super) queue: QueueName,
-    pub(super) state: State,
-    pub(super) slot: Slot,
-    pub(super) priority: u8,
-    pub(super) seq: i64,
-    pub(super) run_at: Option<i64>,
-    pub(super) lease_until: Option<i64>,
-    pub(super) expires_at: Option<i64>,
-    pub(super) finished_at: Option<i64>,
-    pub(super) claim: Option<Vec<u8>>,
-    pub(super) dedupe: Option<Vec<u8>>,
-    /// The task whose end it waits for, and the task that waits for its end.
-    pub(super) predecessor: Option<Vec<u8>>,
-    pub(super) successor: Option<Vec<u8>>,
-    /// The time at which it releases its dedupe key, if not at its end.
-    pub(super) dedupe_until: Option<i64>,
-    /// Whether it has fields that only an ended task may have.
-    pub(super) has_stale_end_fields: bool,
-}
-
-impl TaskSnapshot {
-    pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Scheduled | State::Ready)
-    }
-}
 
 /// The indexes and keys of one queue.
 #[derive(Default, Debug)]
@@ -80,6 +49,8 @@ pub(super) struct ShardSnapshot {
     pub(super) settings_index: BTreeSet<Vec<u8>>,
     pub(super) expirations: HashMap<TaskId, i64>,
     pub(super) retention: HashMap<TaskId, i64>,
+    /// `<queue>:<state>` → time
+    pub(super) ended_due: HashMap<Vec<u8>, i64>,
     pub(super) claims: HashMap<Vec<u8>, Vec<TaskId>>,
     /// The record of the shard. `None`: it is unreadable.
     pub(super) record: Option<ShardRecord>,
@@ -296,6 +267,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         ("due", _) => snapshot.due = read_name_zset(shard, key).await?,
         ("queues", _) => snapshot.queue_index = read_name_zset(shard, key).await?,
         ("expirations", _) => snapshot.expirations = read_id_zset(shard, key, name, snapshot).await?,
+        ("ended_due", _) => snapshot.ended_due = read_name_zset(shard, key).await?,
         ("retention", _) => snapshot.retention = read_id_zset(shard, key, name, snapshot).await?,
         ("idempotency", _) => {
             let mut pipeline = pipe();
@@ -318,38 +290,6 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
 fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {
     let (priority, slot) = member.split_once(':')?;
     Some((priority.parse().ok().filter(|priority| *priority <= 9)?, Slot::new(slot.parse().ok()?)?.number()))
-}
-
-/// Returns the invariant that an unreadable task violates.
-fn unreadable_task(id: TaskId, fields: &TaskHash, error: &Error) -> Invariant {
-    let document = fields.bytes(fields::DOCUMENT).unwrap_or_default();
-    let document = decode_document(document).is_none().then(|| document.to_vec());
-    Invariant::TaskRecord { id, violation: error.to_string(), document }
-}
-
-/// Returns the fields that the audit needs.
-fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
-    let state = check_readable(fields)?;
-    let is_waiting = matches!(state, State::Scheduled | State::Ready);
-    Ok(TaskSnapshot {
-        queue: fields.queue()?,
-        state,
-        slot: fields.slot()?,
-        priority: fields.priority()?,
-        seq: fields.required_int(fields::SEQ)?,
-        run_at: fields.int(fields::RUN_AT),
-        lease_until: fields.int(fields::LEASE_UNTIL),
-        expires_at: fields.int(fields::EXPIRES_AT),
-        finished_at: fields.int(fields::FINISHED_AT),
-        claim: fields.bytes(fields::CLAIM_DIGEST).map(|claim| claim.iter().take(16).copied().collect()),
-        dedupe: fields.bytes(fields::DEDUPE_DIGEST).map(<[u8]>::to_vec),
-        predecessor: fields.bytes(fields::PREDECESSOR).filter(|_| state == State::Scheduled).map(<[u8]>::to_vec),
-        successor: fields.bytes(fields::SUCCESSOR).map(<[u8]>::to_vec),
-        dedupe_until: fields.int(fields::DEDUPE_UNTIL),
-        has_stale_end_fields: !state.has_ended()
-            && (fields.int(fields::FINISHED_AT).is_some()
-                || (is_waiting && fields.bytes(fields::CANCEL_REQUESTED).is_some())),
-    })
 }
 
 /// Reads the members and scores of a zset in pages.

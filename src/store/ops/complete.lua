@@ -41,7 +41,7 @@ for i = 1, number do
     if result ~= '' then set_field(command, F.result, result) end
     writes[#writes + 1] = command
     zset_remove(base .. 'leased:' .. queue, id)
-    index_end(id, queue, 'completed', nil, ARGV[5])
+    index_end(id, queue, 'completed', nil, nil, ARGV[5])
     count_lease_end(queue, 1, now - leased_at, false)
     counts[queue] = (counts[queue] or 0) + 1
     emit_event(id, queue, 'leased', 'completed')

@@ -21,25 +21,17 @@ is_allowed.leased = nil
 
 local function delete(task)
   if not task then return { 'unknown' } end
-  local state, retention = task[F.state], base .. 'retention'
+  local state = task[F.state]
   if not is_allowed[state] and not (is_allowed.expired and has_expired(task)) then return { 'not_allowed', state } end
   if needs_retention_elapsed then
-    local delete_at = call('ZSCORE', retention, task.id)
+    local delete_at = call('ZSCORE', base .. 'retention', task.id)
     if not delete_at or tonumber(delete_at) > now then return { 'not_allowed', state } end
   end
   if ended_until then
     local ended_at = call('ZSCORE', base .. 'ended:' .. task[F.queue] .. ':' .. state, task.id)
     if not ended_at or tonumber(ended_at) > ended_until then return { 'not_allowed', state } end
   end
-  if stop_waiting(task) then
-    free_dedupe(task)
-  else
-    zset_remove(base .. 'ended:' .. task[F.queue] .. ':' .. state, task.id)
-    zset_remove(retention, task.id)
-  end
-  write_last('DEL', task.key)
-  transition(task, state, 'deleted')
-  if task[F.completion_watched] then notify('ended ' .. task.id) end
+  delete_task(task)
   return { 'deleted' }
 end
 

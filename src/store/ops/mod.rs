@@ -64,6 +64,7 @@ ops! {
     idempotency(items),
     promote,
     prune_callers,
+    purge_ended,
     record_workers,
     release(items),
     remove_queue,

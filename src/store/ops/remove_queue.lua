@@ -1,6 +1,7 @@
 --[[ remove_queue: forgets the counts of a queue without tasks, and its name, unless a copy of its settings is left.
 
-KEYS    settings_copy:<queue>, queues, wheel:<queue>, scheduled:<queue>, leased:<queue>, ended:<queue>:<state>
+KEYS    settings_copy:<queue>, queues, wheel:<queue>, scheduled:<queue>, leased:<queue>, ended:<queue>:<state>,
+        ended_due
 ARGV[5] queue       name
 RETURNS 'removed' | 'not_empty': tasks wait or are leased | 'has_ended': ended tasks are left
 MOVES   -
@@ -20,6 +21,8 @@ else
   -- The counts of the shard keep the tasks of the queue as submitted and deleted.
   local record, has_settings = record_of(queue), call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   for _, place in pairs(COUNTS) do record[place] = 0 end
+  record[L.queue.flags] = record[L.queue.flags] % 2
+  for _, state in ipairs({ 'completed', 'dead', 'cancelled', 'expired' }) do zset_remove(base .. 'ended_due', queue .. ':' .. state) end
   set_front(queue, nil)
   set_due(queue)
   if not has_settings then

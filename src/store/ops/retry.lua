@@ -49,7 +49,7 @@ local function retry_task(task)
   write_task(task, command)
   write_last('HDEL', task.key, F.cancel_requested, F.completion_watched)
   zset_remove(base .. 'ended:' .. queue .. ':' .. state, task.id)
-  zset_remove(base .. 'retention', task.id)
+  if (task[F.retain_ms] or '') ~= '' then zset_remove(base .. 'retention', task.id) end
   enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
   transition(task, state, 'ready')
   return { 'retried', expired > 0 and expired or nil }

@@ -1,20 +1,39 @@
 --[[ ended: returns the lists of ended tasks of a page of queues, and the size of a few ended tasks.
 
-KEYS    queues, ended:<queue>:<state>, retention, task:<id>
+KEYS    queues, ended:<queue>:<state>, ended_due, retention, task:<id>
 ARGV[3] after       name of the last queue of the page before; '' for the first page
 ARGV[4] queues      maximum of queues
 ARGV[5] samples     maximum of tasks whose size is read
 RETURNS {name of the last queue, or '' if there are no more; number of ended tasks; sampled tasks; their bytes;
         queue, state, time of the first end for each list that is not empty}
 MOVES   -
-COST    O(queues log ended + samples)
+COST    O(queues log ended + samples), and at most 500 lists for samples
 ]]
-local after, queues, retention = ARGV[3], tonumber(ARGV[4]), base .. 'retention'
+local after, queues, samples = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local names = call('ZRANGEBYLEX', base .. 'queues', after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, queues)
-local reply = { queues > 0 and #names == queues and names[#names] or '', call('ZCARD', retention), 0, 0 }
-for _, id in ipairs(call('ZRANDMEMBER', retention, ARGV[5])) do
-  local bytes = call('MEMORY', 'USAGE', base .. 'task:' .. id, 'SAMPLES', 0)
-  if bytes then reply[3], reply[4] = reply[3] + 1, reply[4] + bytes end
+local reply = { queues > 0 and #names == queues and names[#names] or '', 0, 0, 0 }
+if shard_raw and #shard_raw == L.shard.bytes and string.byte(shard_raw) == L.shard.version then
+  local record = { struct.unpack(L.shard.format, shard_raw) }
+  reply[2] = record[L.shard.completed] + record[L.shard.dead] + record[L.shard.cancelled] + record[L.shard.expired]
+end
+if samples > 0 then
+  local lists, total, passed, taken = {}, 0, 0, 0
+  local function add_list(key)
+    local size = tonumber(redis.pcall('ZCARD', key)) or 0
+    lists[#lists + 1], total = { key = key, size = size }, total + size
+  end
+  add_list(base .. 'retention')
+  for _, list in ipairs(call('ZRANDMEMBER', base .. 'ended_due', 500)) do add_list(base .. 'ended:' .. list) end
+  -- A list has as many samples as its share of the tasks.
+  for _, list in ipairs(lists) do
+    passed = passed + list.size
+    local count = total > 0 and math.floor(passed * samples / total) - taken or 0
+    taken = taken + count
+    for _, id in ipairs(count > 0 and call('ZRANDMEMBER', list.key, count) or {}) do
+      local bytes = call('MEMORY', 'USAGE', base .. 'task:' .. id, 'SAMPLES', 0)
+      if bytes then reply[3], reply[4] = reply[3] + 1, reply[4] + bytes end
+    end
+  end
 end
 for _, queue in ipairs(names) do
   for _, state in ipairs({ 'completed', 'dead', 'cancelled', 'expired' }) do

@@ -79,6 +79,16 @@ pub struct QueueRecord {
     pub due: Option<i64>,
     /// Whether it is paused.
     pub paused: bool,
+    ended_flags: u64,
+}
+
+impl QueueRecord {
+    /// The states whose ended tasks are in the index `ended_due`.
+    pub fn ended_states(&self) -> impl Iterator<Item = State> {
+        let flags = self.ended_flags;
+        let states = [(State::Completed, 2), (State::Dead, 4), (State::Cancelled, 8), (State::Expired, 16)];
+        states.into_iter().filter_map(move |(state, flag)| (flags & flag != 0).then_some(state))
+    }
 }
 
 /// The record of a shard.
@@ -106,6 +116,7 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
         front,
         due: (due != 0).then_some(due),
         paused: record.uint(queue::Field::flags) % 2 == 1,
+        ended_flags: record.uint(queue::Field::flags) & !1,
     })
 }
 

@@ -139,7 +139,7 @@ async fn damaged(lab: &Lab) -> Result<()> {
         ("ZREM", "leased:q", Some(id(12))),
         ("DEL", "wheel:q", None),
         ("DEL", "due", None),
-        ("DEL", "retention", None),
+        ("DEL", "ended_due", None),
         ("DEL", "queues", None),
     ] {
         let mut command = cmd(name);

@@ -6,9 +6,7 @@
 -- Ends the task in `state`, which the script writes. `default_retain_ms` is how long a task without its own is kept;
 -- `ended_at`, now if nil, is the time of the end.
 local function finish_task(task, state, default_retain_ms, ended_at)
-  local retain_ms = task[F.retain_ms]
-  if not retain_ms or retain_ms == '' then retain_ms = default_retain_ms end
-  index_end(task.id, task[F.queue], state, ended_at, retain_ms)
+  index_end(task.id, task[F.queue], state, ended_at, task[F.retain_ms], default_retain_ms)
   free_dedupe(task)
   if task[F.completion_watched] then notify('ended ' .. task.id) end
 end

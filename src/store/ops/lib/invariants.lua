@@ -18,7 +18,7 @@ local CHECKED_FIELDS = { F.expires_at, F.run_at, F.claim_digest, F.dedupe_digest
 local OPTIONAL_NUMBERS = { F.expires_at, F.retain_ms }
 -- Limits of the sums of one script.
 local MAX_SLOTS, MAX_QUEUES = 16384, 4096
--- State -> how long an ended task without its own retention is kept; set by scripts that repair.
+-- State -> how long an ended task without its own retention is kept; set by the script.
 local default_retain_ms = {}
 local UNREADABLE, known_tasks, checks = {}, {}, {}
 -- A record that cannot be read is replaced: all but the numbers of deleted tasks and of turns follows from the tasks.
@@ -62,7 +62,8 @@ local function expected_score(task, kind, rest)
   elseif kind == 'expirations' then
     return is_waiting(task) and tonumber(task[F.expires_at]) or nil
   elseif kind == 'retention' then
-    return ENDED[state] and task[F.finished_at] + (tonumber(task[F.retain_ms]) or default_retain_ms[state] or 0) or nil, true
+    local retain_ms = tonumber(task[F.retain_ms])
+    return ENDED[state] and retain_ms and task[F.finished_at] + retain_ms or nil, true
   elseif kind == 'claim' then
     return state == 'leased' and task[F.has_claim] == 1 and string.sub(task[F.claim_digest] or '', 1, 16) == rest and 0 or nil, true
   end

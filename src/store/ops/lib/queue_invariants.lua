@@ -1,7 +1,7 @@
 -- queue_invariants: the invariants of whole queues and of the shard. Entries, which these sum up, are checked first.
 --
 -- defines: check_invariants
--- needs: invariants
+-- needs: invariants, retained_invariants
 -- keys: callers, wheel:<queue>, settings_copy:<queue>, queues, due, slot:<queue>:<priority>:<slot>, scheduled:<queue>,
 --   leased:<queue>, ended:<queue>:<state>
 
@@ -50,6 +50,7 @@ function checks.queue(flag, queue)
     record[L.queue.behind] = true
   end
   local has_ready, has_due = check_front(flag, queue, record), check_due(flag, queue, record)
+  check_ended_flags(flag, queue, record)
   local is_listed = call('ZSCORE', base .. 'queues', queue)
   local exists = has_ready or has_due or record[L.queue.submitted] > 0 or call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   if exists and not is_listed then

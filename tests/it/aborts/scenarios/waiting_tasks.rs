@@ -8,6 +8,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::delete::DeleteReason;
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
+use slotwheel::store::ops::purge_ended::purge_ended;
 use slotwheel::store::ops::release::Releaser;
 use slotwheel::store::ops::retry::retry;
 use slotwheel::store::ops::run_now::run_now;
@@ -123,12 +124,42 @@ pub(super) fn all() -> Vec<Scenario> {
             "delete",
             "past retention",
             |lab| {
-                leased(lab, &[task(11), task(12)]).await?;
+                leased(lab, &[kept_for(11, 3_600_000), kept_for(12, 3_600_000)]).await?;
                 finish(lab, 11).await?;
                 finish(lab, 12).await?;
                 lab.at(9_000_000);
             },
             |lab| { forget(lab, DeleteReason::RetentionElapsed, &[11, 12]).await? }
+        ),
+        scenario!(
+            "purge_ended",
+            "past the default retention",
+            |lab| {
+                leased(lab, &[kept_for(11, 100_000_000), task(12), keyed(13, DedupeMode::Keep, None), task(14)])
+                    .await?;
+                for n in [11, 12, 13] {
+                    finish(lab, n).await?;
+                }
+                lab.at(3_000_000);
+                finish(lab, 14).await?;
+                lab.at(4_000_000);
+            },
+            |lab| {
+                purge_ended(lab.shard(), &mut Caller::new(), 10).await?;
+            }
+        ),
+        scenario!(
+            "purge_ended",
+            "the last ones",
+            |lab| {
+                leased(lab, &[task(11), task(12)]).await?;
+                finish(lab, 11).await?;
+                finish(lab, 12).await?;
+                lab.at(4_000_000);
+            },
+            |lab| {
+                purge_ended(lab.shard(), &mut Caller::new(), 10).await?;
+            }
         ),
         scenario!(
             "delete",
@@ -139,4 +170,8 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| { forget(lab, DeleteReason::Purge(vec![State::Ready, State::Scheduled]), &[11, 12, 13]).await? }
         ),
     ]
+}
+
+fn kept_for(n: u16, retain_ms: i64) -> NewTask {
+    NewTask { retain_ms: Some(retain_ms), ..task(n) }
 }

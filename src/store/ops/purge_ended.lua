@@ -1,0 +1,81 @@
+--[[ purge_ended: deletes ended tasks whose default retention has elapsed, of the queue and state that are
+due first.
+
+KEYS    ended_due, ended:<queue>:<state>
+ARGV[5] retain_ms   how long a completed task without its own retention is kept
+ARGV[6] retain_ms   how long a dead one is
+ARGV[7] retain_ms   how long a cancelled or expired one is
+ARGV[8] limit       maximum of tasks looked at
+RETURNS {number of tasks deleted, 1 if a queue was due and readable, else 0}
+MOVES   completed, dead, cancelled, expired -> -
+COST    O(limit log queue)
+]]
+local key, deleted, is_done = base .. 'ended_due', 0, false
+-- A queue whose record or index cannot be read is passed over, so that it keeps no task of others.
+local page, queues, limit = call('ZRANGE', key, 0, 19, 'WITHSCORES'), {}, tonumber(ARGV[8])
+for i = 1, #page, 2 do
+  local queue = string.match(page[i], '^(.+):')
+  if queue and raw_records[queue] == nil then raw_records[queue], queues[#queues + 1] = false, queue end
+end
+local answer = open_call(queues)
+if answer then return answer end
+
+local RETAIN_MS = { completed = tonumber(ARGV[5]), dead = tonumber(ARGV[6]), cancelled = tonumber(ARGV[7]), expired = tonumber(ARGV[7]) }
+
+-- Deletes a task by its entry in the index, unless it has its own retention or cannot be read. An entry of a task in another
+-- state goes.
+local function purge(index, id, queue, state)
+  local task, reason = try_task(id, WAITING_FIELDS)
+  if reason then return end
+  if not task or task[F.state] ~= state then
+    zset_remove(index, id)
+  elseif (task[F.retain_ms] or '') == '' then
+    task[F.queue] = queue
+    delete_task(task)
+    deleted = deleted + 1
+  end
+end
+
+-- Returns the time of the first end that was not looked at, nil if there is none, false if the index cannot be read. Many tasks
+-- with an own retention may have ended at once: then it looks at more than the limit, so that it moves on.
+local function purge_from(queue, state, from)
+  local index, retain_ms = base .. 'ended:' .. queue .. ':' .. state, RETAIN_MS[state]
+  for skip = 0, 20 * limit, limit do
+    local page = redis.pcall('ZRANGEBYSCORE', index, digits(from), '+inf', 'WITHSCORES', 'LIMIT', skip, limit + 1)
+    if page.err then return false end
+    for i = 1, math.min(#page, 2 * limit), 2 do
+      local ended_at = tonumber(page[i + 1])
+      if ended_at + retain_ms > now then return ended_at end
+      purge(index, page[i], queue, state)
+    end
+    local next_at = tonumber(page[2 * limit + 2])
+    if not next_at or next_at > from or deleted > 0 then return next_at end
+  end
+  return from + 1
+end
+
+-- Purges the tasks of a member of `ended_due`. Returns whether it could.
+local function purge_list(member, due_at)
+  local queue, state = string.match(member, '^(.+):(%a+)$')
+  if not RETAIN_MS[state] then
+    zset_remove(key, member)
+    return true
+  end
+  local raw = raw_records[queue]
+  if raw and (#raw ~= L.queue.bytes or string.byte(raw) ~= L.queue.version) then return false end
+  local next_at = purge_from(queue, state, due_at - RETAIN_MS[state])
+  if next_at == false then return false end
+  local record = record_of(queue)
+  local flag, is_listed = ended_flag(record, state)
+  if next_at then write_last('ZADD', key, digits(next_at + RETAIN_MS[state]), member) else zset_remove(key, member) end
+  if is_listed ~= (next_at ~= nil) then
+    record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + (next_at and flag or -flag), true
+  end
+  return true
+end
+
+for i = 1, #page, 2 do
+  local due_at = tonumber(page[i + 1])
+  is_done = not is_done and due_at <= now and purge_list(page[i], due_at) or is_done
+end
+return commit({ deleted, is_done and 1 or 0 })
