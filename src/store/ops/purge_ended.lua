@@ -1,5 +1,5 @@
---[[ purge_ended: deletes ended tasks whose default retention has elapsed, of the queue and state that are
-due first.
+--[[ purge_ended: deletes ended tasks whose default retention has elapsed, of the queue and state that
+are due first.
 
 KEYS    ended_due, ended:<queue>:<state>
 ARGV[5] retain_ms   how long a completed task without its own retention is kept

@@ -13,7 +13,8 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Shard, Store};
 
-pub(in crate::store) static SCRIPT: Script = script!(read "stats", ["clock", "confirmed_clock", "stats_format"]);
+pub(in crate::store) static SCRIPT: Script =
+    script!(read "stats", ["clock", "confirmed_clock", "counter_entries", "stats_format"]);
 
 /// Counters of a window.
 #[derive(Clone, PartialEq, Default, Debug)]

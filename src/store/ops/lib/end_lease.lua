@@ -1,15 +1,9 @@
 -- end_lease: the part that every end of a lease has in common.
 --
 -- defines: end_lease
--- needs: clock, transaction, lease_ends
+-- needs: clock, transaction, task, lease_ends
 -- keys: leased:<queue>, claim:<digest>
 local OUTCOMES = { complete = 1, fail = 2, release = 3, revoke = 3, expire = 4 }
-
-local function number_of(word, words)
-  for number, other in ipairs(words) do
-    if other == word then return number end
-  end
-end
 
 -- Ends the task's lease; the script writes the state. An expired lease ended at its time, not when upkeep found it. Adds to
 -- `command`, an HSET of the task, the record by which a repetition of `verb` with this token gets the same reply.

@@ -4,7 +4,7 @@
 -- it.
 --
 -- defines: the body of flush_counters(entries); entries: as a caller has them, see stats_format
--- needs: prelude, clock, transaction, stats_format
+-- needs: prelude, clock, transaction, counter_entries, stats_format
 -- keys: stats:<bucket>
 local BUCKET_TTL_MS = 920000
 local bucket, pending = math.floor(counted_at / BUCKET_MS), unpack_counters(entries)

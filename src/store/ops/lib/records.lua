@@ -8,6 +8,7 @@
 local shard, is_shard_changed, queue_records = nil, false, {}
 -- Queue -> its record as open_call has read it. Whether a record that cannot be read counts as missing.
 local raw_records, accepts_unreadable, unreadable_records = {}, false, {}
+
 -- Unpacks a record of `bytes` bytes, which is one of zeros if it is missing. A call that needs an unreadable record fails.
 local function unpack_record(name, raw, format, version, bytes)
   if raw and (#raw ~= bytes or string.byte(raw) ~= version) then

@@ -4,7 +4,7 @@
 -- earlier 5 s go into a bucket that all callers share. A reader adds both.
 --
 -- defines: new_counters
--- needs: prelude, clock, transaction, flush_counters
+-- needs: prelude, clock, transaction, counter_entries, flush_counters
 -- sets: stage_counters, which adds the call's counters to the caller's
 -- keys: callers
 
@@ -14,15 +14,14 @@ local MAX_ENTRIES, MAX_BYTES = 16, 4096
 local new_counters = {}
 
 stage_counters = function()
-  local entry_format, ends_format = '>BBc0I2', '>I4I4I4I4I6I4'
   local counted, at, entries, number = counters, 1, '', 0
-  if counted ~= '' and math.floor(counted_at / 5000) ~= math.floor(now / 5000) then
+  if counted ~= '' and math.floor(counted_at / BUCKET_MS) ~= math.floor(now / BUCKET_MS) then
     flush_counters(counted)
     counted = ''
   end
   -- An entry of an earlier call is added to the counter of this call, or kept if there is none.
   while at <= #counted do
-    local kind, queue, bytes, from = struct.unpack(entry_format, counted, at)
+    local kind, queue, bytes, from = struct.unpack(ENTRY, counted, at)
     local of_kind, entry_at = new_counters[kind], at
     local counter = of_kind and of_kind[queue]
     at = from + bytes
@@ -31,7 +30,7 @@ stage_counters = function()
     elseif kind == L.call.counter.submitted then
       of_kind[queue] = counter + struct.unpack('>I6', counted, from)
     elseif kind == L.call.counter.lease_ends then
-      local completed, failed, released, expired, held_ms, returned = struct.unpack(ends_format, counted, from)
+      local completed, failed, released, expired, held_ms, returned = struct.unpack(LEASE_ENDS, counted, from)
       of_kind[queue] = { counter[1] + completed, counter[2] + failed, counter[3] + released, counter[4] + expired, counter[5] + held_ms,
         counter[6] + returned }
     else
@@ -44,11 +43,11 @@ stage_counters = function()
       if kind == L.call.counter.submitted then
         packed = struct.pack('>I6', counter)
       elseif kind == L.call.counter.lease_ends then
-        packed = struct.pack(ends_format, unpack(counter))
+        packed = struct.pack(LEASE_ENDS, unpack(counter))
       else
         packed = cmsgpack.pack(counter)
       end
-      entries, number = entries .. struct.pack(entry_format, kind, #queue, queue, #packed) .. packed, number + 1
+      entries, number = entries .. struct.pack(ENTRY, kind, #queue, queue, #packed) .. packed, number + 1
     end
   end
   if number > MAX_ENTRIES or #entries > MAX_BYTES then

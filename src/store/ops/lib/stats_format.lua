@@ -2,11 +2,10 @@
 --   submitted   number of tasks
 --   waits       total_ms: time that claimed tasks had been ready; bucket of that time -> number of tasks
 --   lease_ends  leases completed, failed, released, expired; their time in all, in ms; those whose task waits again
--- A bucket has them as MessagePack, a caller as entries: number of the kind (layout.rs), bytes of the queue, the queue,
--- bytes of the rest, the rest: numbers for submitted and lease ends, MessagePack for waits.
+-- A bucket has them as MessagePack, a caller as entries.
 --
--- defines: BUCKET_MS, ENTRY, LEASE_ENDS, add_counter, unpack_counters
-local BUCKET_MS, ENTRY, LEASE_ENDS = 5000, '>BBc0I2', '>I4I4I4I4I6I4'
+-- defines: add_counter, unpack_counters
+-- needs: counter_entries
 
 -- Adds `more` to `sum` (nil: nothing), which it may change, and returns the sum.
 local function add_counter(sum, more)

@@ -2,11 +2,18 @@
 -- The name of a field in a record begins with that of the record: 'p:seq'. The placement and the ending are unpacked when one
 -- of their fields is first read or written.
 --
--- defines: try_task, load_task, open_with_tasks
+-- defines: number_of, unpack_placement, unpack_ending, try_task, load_task, open_with_tasks
 -- needs: prelude, transaction, records, open_call
 -- keys: task:<id>
-
 local loaded_keys = {}
+
+-- Returns the number that a record has for a word; 0 if there is none.
+local function number_of(word, words)
+  for number, other in ipairs(words) do
+    if other == word then return number end
+  end
+  return 0
+end
 
 -- Unpacks the placement of a task, if it is still packed.
 local function unpack_placement(task)
@@ -26,6 +33,7 @@ local function unpack_ending(task)
   task[F.ended_by], task[F.ended_state] = verbs[verb], states[state]
 end
 
+-- By the bytes of a name: 58 is ':', 112 begins the names of placement, and 108 those of lease.
 local FIELDS_OF_TASK = { __index = function(task, name)
   local record, separator = string.byte(name, 1, 2)
   if separator ~= 58 then return nil end

@@ -3,13 +3,6 @@
 -- defines: write_task
 -- needs: transaction, task
 
-local function number_of(word, words)
-  for number, other in ipairs(words) do
-    if other == word then return number end
-  end
-  return 0
-end
-
 -- Changes the task's fields, and stages the write: `command` is an HSET of fields by name.
 local function write_task(task, command)
   local staged, writes_placement, writes_lease, writes_ending = { 'HSET', task.key }, false, false, false
@@ -19,6 +12,7 @@ local function write_task(task, command)
     if separator ~= 58 then
       set_field(staged, name, command[i + 1])
     else
+      -- As in task: 112 begins the names of placement, 108 those of lease.
       if record == 112 then
         unpack_placement(task)
         writes_placement = true
@@ -41,7 +35,8 @@ local function write_task(task, command)
   end
   if writes_ending then
     set_field(staged, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.ended_lease_token] or string.rep('\0', 16),
-      number_of(task[F.ended_by], L.ending.words_ended_by), number_of(task[F.ended_state], L.ending.words_ended_state), task[F.ended_run_at] or 0, task[F.finished_at] or 0))
+      number_of(task[F.ended_by], L.ending.words_ended_by), number_of(task[F.ended_state], L.ending.words_ended_state),
+      task[F.ended_run_at] or 0, task[F.finished_at] or 0))
   end
   writes[#writes + 1] = staged
 end
