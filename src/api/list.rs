@@ -18,7 +18,8 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::Task;
 use crate::store::views::page::{Position, is_newest_first, page_by_time};
-use crate::store::views::tasks::{ReadyPosition, ready_tasks, tasks};
+use crate::store::views::ready::{ReadyPosition, ready_tasks};
+use crate::store::views::tasks::tasks;
 
 #[derive(Serialize)]
 struct Page<'a> {

@@ -30,12 +30,14 @@ pub enum Invariant {
         /// The document, if it cannot be decoded.
         document: Option<Vec<u8>>,
     },
-    /// The record of the shard is readable, and its counters are not below any number in use.
-    Counters {
-        /// The highest sequence number found.
+    /// The record of the shard is readable, and its last turn is not below this one, the highest on a wheel.
+    LastTurn(i64),
+    /// The last position of a queue is not below that of a task.
+    LastSeq {
+        /// The queue.
+        queue: QueueName,
+        /// The highest position of a task.
         seq: i64,
-        /// The highest turn found on a wheel.
-        turn: i64,
     },
     /// A member of an index of tasks matches its task.
     IndexEntry {
@@ -96,7 +98,8 @@ impl Invariant {
                 let fixed = [id.as_bytes().to_vec(), bytes(violation)];
                 ("task_record", fixed.into_iter().chain(document.clone()).collect())
             }
-            Invariant::Counters { seq, turn } => ("counters", vec![bytes(&seq.to_string()), bytes(&turn.to_string())]),
+            Invariant::LastTurn(turn) => ("last_turn", vec![bytes(&turn.to_string())]),
+            Invariant::LastSeq { queue, seq } => ("last_seq", vec![bytes(queue.as_str()), bytes(&seq.to_string())]),
             Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
             Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),
             Invariant::Retained(id) => ("retained", vec![id.as_bytes().to_vec()]),
@@ -133,7 +136,8 @@ impl Invariant {
             Invariant::QueueIndexes(_) | Invariant::SettingsIndex(_) => 20,
             Invariant::KeyType { .. } => 20,
             Invariant::TaskRecord { .. }
-            | Invariant::Counters { .. }
+            | Invariant::LastTurn(_)
+            | Invariant::LastSeq { .. }
             | Invariant::DedupeKey { .. }
             | Invariant::QueueCounts { .. }
             | Invariant::ShardCounts(_) => 1,
@@ -163,7 +167,8 @@ impl fmt::Display for Invariant {
                 None => write!(f, "key {}", escape(key)),
             },
             Invariant::TaskRecord { id, .. } => write!(f, "task {id}"),
-            Invariant::Counters { .. } => f.write_str("counters of the shard"),
+            Invariant::LastTurn(_) => f.write_str("last turn of the shard"),
+            Invariant::LastSeq { queue, .. } => write!(f, "last position of queue {queue}"),
             Invariant::IndexEntry { member, index } => {
                 let index = match index.strip_prefix(b"claim:") {
                     Some(digest) => format!("claim:{}", hex(digest)),

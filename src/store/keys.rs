@@ -49,6 +49,11 @@ pub const PATTERNS: &[KeyPattern] = &[
         "slot queue: ids of ready tasks by seq; every transition to or from ready",
     ),
     key(
+        "slot:<queue>:<priority>:<slot>:<piece>",
+        KeyType::Zset,
+        "a piece of a long slot queue: the ids of 128 seqs behind those in the slot queue; as above",
+    ),
+    key(
         "wheel:<queue>",
         KeyType::Zset,
         "`<priority>:<slot>` of slots with ready tasks, by (9 - priority) * 2^49 + turn; as above",
@@ -84,8 +89,8 @@ pub const PATTERNS: &[KeyPattern] = &[
         "callers",
         KeyType::Hash,
         "<caller> -> its last call, with counters that are not in stats yet; every script that writes, prune_callers; \
-         queue:<queue> -> counts, front, time in due, paused; every transition, apply_settings, remove_queue; shard -> counts, \
-         seq, turn; every transition; layout.rs has the bytes of all these; clock -> last touch, shift, last change of the \
+         queue:<queue> -> counts, front, time in due, paused, seq; every transition, apply_settings, remove_queue; shard -> counts, \
+         turn; every transition; layout.rs has the bytes of all these; clock -> last touch, shift, last change of the \
          shift; touch_clock, confirm_clock; events -> end of the time in which scripts publish events, in s by Redis' clock, \
          and the name of its start; enable_events",
     ),
@@ -174,6 +179,11 @@ impl Keys {
     /// `slot:<queue>:<priority>:<slot>`
     pub fn slot(&self, queue: &QueueName, priority: u8, slot: Slot) -> Vec<u8> {
         self.text_key(&format!("slot:{queue}:{priority}:{}", slot.number()))
+    }
+
+    /// `slot:<queue>:<priority>:<slot>:<piece>`
+    pub fn piece(&self, queue: &QueueName, priority: u8, slot: Slot, piece: i64) -> Vec<u8> {
+        self.text_key(&format!("slot:{queue}:{priority}:{}:{piece}", slot.number()))
     }
 
     /// `wheel:<queue>`

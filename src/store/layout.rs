@@ -82,6 +82,10 @@ macro_rules! records {
     (@tail $tail:literal) => { Some($tail) };
 }
 
+/// The number of consecutive positions in a piece of a slot queue. Redis stores a sorted set of 128 members as one block of
+/// bytes, by its default for `zset-max-listpack-entries`.
+pub const PIECE: i64 = 128;
+
 records! {
     /// A queue in a shard: field `queue:<name>` of `callers`. Its first nine fields are those of [`SHARD`].
     QUEUE queue = 1 {
@@ -97,7 +101,16 @@ records! {
         front: Uint 1 = "1 more than the priority at the front of the wheel; 0: the wheel is empty";
         due: Uint 6 = "score of the queue in `due`, in ms; 0: it is not there";
         flags: Uint 1 = "1: paused; 2, 4, 8, 16: its completed, dead, cancelled, expired tasks are in `ended_due`";
-        reserved: Bytes 16 = "zeros";
+        seq: Uint 6 = "last position in a slot queue";
+        reserved: Bytes 10 = "zeros";
+    } => "one record `pieces` for each slot queue that may have pieces"
+
+    /// The pieces of a slot queue: behind the fields of the record of its queue.
+    PIECES pieces = 1 {
+        priority: Uint 1 = "0 to 9";
+        slot: Uint 2 = "its slot";
+        first: Uint 5 = "number of the first piece behind the head; a task is in that of its position divided by 128";
+        last: Uint 5 = "number of the last one";
     }
 
     /// A shard: field `shard` of `callers`.
@@ -111,7 +124,6 @@ records! {
         expired: Uint 6 = "the same";
         submitted: Uint 6 = "tasks in all, deleted ones and those of deleted queues included";
         deleted: Uint 6 = "tasks deleted, those of deleted queues included";
-        seq: Uint 7 = "last position in a slot queue";
         turn: Uint 7 = "last turn on a wheel";
         reserved: Bytes 16 = "zeros";
     }
@@ -122,10 +134,10 @@ records! {
         slot: Uint 2 = "slot of its key";
         max_attempts: Uint 2 = "limit of attempts";
         attempts: Uint 2 = "failed attempts";
-        options: Uint 1 = "1: has fields that a claim reads, or had a lease; 2: has fields that its end reads";
+        options: Uint 1 = "1: has fields that a claim reads, or had a lease; 2: has fields that its end reads; 4: has no key";
         created_at: Uint 6 = "time of creation, in ms";
         ready_at: Uint 6 = "time at which it last became ready, in ms";
-        seq: Uint 7 = "position in its slot queue";
+        seq: Uint 6 = "position in its slot queue";
     } => "name of its queue"
 
     /// The last lease of a task: field `l` of its hash.
@@ -230,7 +242,7 @@ impl Record {
     /// Returns what scripts write for `L.<record>.<name>`: `format`, `bytes`, `version`, or the place of a field in the list
     /// that `struct.unpack` returns, which has a number in the place `behind` the fields. `before_<field>` and `from_<field>`
     /// are the two parts of the format; `byte_<field>` is the place of the field's first byte, `words_<field>` the list of its
-    /// words, and `<field>.<word>` the number of a word.
+    /// words, and `<field>.<word>` the number of a word. `piece` is [`PIECE`].
     pub(super) fn in_script(&self, name: &str) -> Option<String> {
         let place_of = |name| self.fields.iter().position(|field| field.name == name);
         if let Some((before, _)) =
@@ -256,6 +268,7 @@ impl Record {
             return Some((words_of(field)?.iter().position(|known| *known == word)? + 1).to_string());
         }
         match name {
+            "piece" => Some(PIECE.to_string()),
             "format" => Some(format!("'{}'", self.format())),
             "bytes" => Some(self.bytes().to_string()),
             "version" => Some(self.version.to_string()),
@@ -323,19 +336,19 @@ mod tests {
             assert_eq!(found.len(), 1, "{}", record.name);
             for field in record.fields {
                 assert!(field.kind == Kind::Bytes || (1..=7).contains(&field.bytes), "{}", field.name);
-                assert!(!["format", "bytes", "version", "behind"].contains(&field.name), "{}", field.name);
+                assert!(!["format", "bytes", "version", "behind", "piece"].contains(&field.name), "{}", field.name);
             }
         }
     }
 
     #[test]
     fn record_of_another_length_or_version_is_unreadable() {
-        let whole = QUEUE.encode(&[], &[]);
-        assert_eq!(QUEUE.decode(&whole).unwrap().uint(queue::Field::ready), 0);
+        let whole = SHARD.encode(&[], &[]);
+        assert_eq!(SHARD.decode(&whole).unwrap().uint(shard::Field::ready), 0);
         let longer = [whole.clone(), vec![0]].concat();
         let other = [vec![2], whole[1..].to_vec()].concat();
         for unreadable in [&whole[1..], &longer, &other, &[]] {
-            assert!(QUEUE.decode(unreadable).is_err(), "{unreadable:?}");
+            assert!(SHARD.decode(unreadable).is_err(), "{unreadable:?}");
         }
         assert_eq!(CALL.decode(&CALL.encode(&[], b"tail")).unwrap().tail(), b"tail");
     }

@@ -1,4 +1,5 @@
-//! Opaque values of a task: JSON behind a format byte. Scripts store them and hand them out, and never read them.
+//! Opaque values of a task: JSON, or a format byte that begins no JSON and what follows it. Scripts store them and hand them
+//! out, and never read them.
 
 use serde_json::value::RawValue;
 
@@ -9,21 +10,18 @@ use crate::domain::task::{Attributes, ErrorReport, RawJson, TaskError};
 use crate::domain::time::TimestampMs;
 
 /// Format byte of a value that was dropped because Redis was full; nothing follows.
-const FORMAT_DROPPED: u8 = b'0';
-/// Format byte: JSON follows.
-const FORMAT_JSON: u8 = b'1';
+const FORMAT_DROPPED: u8 = 0;
 /// Format byte of a document: the length of the attributes in four bytes, the attributes, the payload.
-const FORMAT_WITH_ATTRIBUTES: u8 = b'2';
+const FORMAT_WITH_ATTRIBUTES: u8 = 1;
 
 /// Encodes JSON as an opaque value.
 pub(super) fn encode(document: &RawValue) -> Vec<u8> {
-    [&[FORMAT_JSON], document.get().as_bytes()].concat()
+    document.get().into()
 }
 
 /// Decodes the result of [`encode`]; `None` for the empty value.
 pub(super) fn decode(bytes: &[u8]) -> Option<RawJson> {
-    let (&FORMAT_JSON, json) = bytes.split_first()? else { return None };
-    RawValue::from_string(String::from_utf8(json.to_vec()).ok()?).ok()
+    RawValue::from_string(String::from_utf8(bytes.to_vec()).ok()?).ok()
 }
 
 /// Returns the opaque value in place of a dropped one.
@@ -48,19 +46,17 @@ pub(super) fn encode_document(attributes: &Attributes, payload: &RawValue) -> Re
 
 /// Decodes the result of [`encode_document`].
 pub(super) fn decode_document(bytes: &[u8]) -> Option<(Attributes, RawJson)> {
-    if bytes.first() == Some(&FORMAT_JSON) {
+    let Some(behind) = bytes.strip_prefix(&[FORMAT_WITH_ATTRIBUTES]) else {
         return Some((Attributes::default(), decode(bytes)?));
-    }
-    let (length, rest) = bytes.strip_prefix(&[FORMAT_WITH_ATTRIBUTES])?.split_first_chunk::<4>()?;
+    };
+    let (length, rest) = behind.split_first_chunk::<4>()?;
     let (attributes, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    let payload = RawValue::from_string(String::from_utf8(payload.to_vec()).ok()?).ok()?;
-    Some((serde_json::from_slice(attributes).ok()?, payload))
+    Some((serde_json::from_slice(attributes).ok()?, decode(payload)?))
 }
 
 /// Encodes a reported error as an opaque value.
 pub(super) fn encode_report(report: &ErrorReport) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(report).map_err(|error| Error::Unexpected(error.to_string()))?;
-    Ok([&[FORMAT_JSON], &json[..]].concat())
+    serde_json::to_vec(report).map_err(|error| Error::Unexpected(error.to_string()))
 }
 
 /// Encodes an error whose worker is known to the script: the parts before and after the JSON of the worker's name.
@@ -78,20 +74,18 @@ pub(super) fn decode_error(bytes: &[u8]) -> Option<TaskError> {
     let mut parts = bytes.splitn(3, |&byte| byte == b' ');
     let at = TimestampMs(parse_int(parts.next()?)?);
     let attempt = u32::try_from(parse_int(parts.next()?)?).ok()?;
-    let report = serde_json::from_slice(parts.next()?.strip_prefix(&[FORMAT_JSON])?).ok()?;
+    let report = serde_json::from_slice(parts.next()?).ok()?;
     Some(TaskError { at, attempt, report })
 }
 
 /// Encodes a backoff as an opaque value.
 pub(super) fn encode_backoff(backoff: &Backoff) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(backoff).map_err(|error| Error::Unexpected(error.to_string()))?;
-    Ok([&[FORMAT_JSON], &json[..]].concat())
+    serde_json::to_vec(backoff).map_err(|error| Error::Unexpected(error.to_string()))
 }
 
 /// Decodes the backoff of a task; the default if it has none or an unreadable one.
 pub(super) fn decode_backoff(bytes: &[u8]) -> Backoff {
-    let json = bytes.strip_prefix(&[FORMAT_JSON]);
-    json.and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -120,7 +114,7 @@ mod tests {
 
     #[test]
     fn record_of_any_bytes_does_not_panic() {
-        for bytes in [&b""[..], b"1", b"1{", b"2", b"2\0\0\0\xffx", b"3abc", b"1\xff"] {
+        for bytes in [&b""[..], b"\0", b"{", b"\x01", b"\x01\0\0\0\xffx", b"\x02{}", b"9abc", b"\xff"] {
             assert!(decode_document(bytes).is_none());
             assert!(decode_error(bytes).is_none());
         }

@@ -75,7 +75,7 @@ commands! {
         "set" ["KEY" "value" "XX"], "sismember" ["KEY" "member"], "smembers" ["KEY"], "srem" ["KEY" "member"], "time" [], "type" ["KEY"],
         "zadd" ["KEY" "XX" "1" "member"], "zcard" ["KEY"], "zcount" ["KEY" "0" "1"], "zmscore" ["KEY" "member"], "zrandmember" ["KEY" "1"],
         "zrange" ["KEY" "0" "0"], "zrangebylex" ["KEY" "-" "+"], "zrangebyscore" ["KEY" "0" "1"], "zrank" ["KEY" "member"],
-        "zrem" ["KEY" "member"], "zrevrank" ["KEY" "member"], "zscore" ["KEY" "member"];
+        "zrem" ["KEY" "member"], "zrevrank" ["KEY" "member"], "zscore" ["KEY" "member"], "zunionstore" ["KEY" "2" "KEY" "KEY"];
     // Publishing is checked on the channels themselves, and pub/sub reports a subscription that fails.
     Channels: "spublish", "ssubscribe";
     Cluster: "asking", "cluster|info", "cluster|slots";

@@ -2,7 +2,7 @@
 //! `fields::LEASE_UNTIL`, and scripts write `F.lease_until`, which [`Script::full_text`](super::redis::script::Script::full_text)
 //! replaces.
 //!
-//! An absent field and an empty field mean the same. Opaque values start with a format byte. A field that is not in the
+//! An absent field and an empty field mean the same. opaque.rs has the form of opaque values. A field that is not in the
 //! table belongs to a later release and is left alone.
 
 use super::error::{Error, Result};
@@ -91,11 +91,12 @@ pub(super) fn malformed(id: &TaskId, problem: &str) -> Error {
     Error::Unexpected(format!("task {id}: {problem}"))
 }
 
-/// The options of a new task's fields, see layout.rs: 1 if a claim reads some of them, and 2 if its end does.
+/// The options of a new task's fields, see layout.rs: 1 if a claim reads some of them, 2 if its end does, 4 if it has no key.
 fn field_options(task: &NewTask) -> u64 {
     let is_read_by_claim = task.max_run_ms > 0 || task.expires_in_ms.is_some();
     let is_read_by_end = task.retain_ms.is_some() || task.dedupe.is_some();
-    u64::from(is_read_by_claim) + 2 * u64::from(is_read_by_end)
+    let is_keyless = task.attributes.key.is_none() && task.dedupe.is_none();
+    u64::from(is_read_by_claim) + 2 * u64::from(is_read_by_end) + 4 * u64::from(is_keyless)
 }
 
 /// Returns the start of the record `placement` of a new task, which its submit completes with the times and its position.

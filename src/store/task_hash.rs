@@ -255,7 +255,7 @@ mod tests {
                 (fields::STATE, b"leased".to_vec()),
                 (fields::PLACEMENT, layout::PLACEMENT.encode(&numbers, b"q")),
                 (fields::LEASE, lease.to_vec()),
-                (fields::DOCUMENT, b"1{}".to_vec()),
+                (fields::DOCUMENT, b"{}".to_vec()),
             ];
             let pairs = fields.map(|(name, value)| (Value::BulkString(name.into()), Value::BulkString(value)));
             TaskHash::parse(id, Value::Map(pairs.into())).unwrap().unwrap()

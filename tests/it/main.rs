@@ -49,6 +49,7 @@ mod optional_fields;
 mod overload;
 mod panics;
 mod permissions;
+mod pieces;
 mod process;
 mod queue_removal;
 mod queue_simulation;

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::scan::{QueueIndexes, ShardSnapshot};
+use super::scan::{QueueIndexes, ShardSnapshot, SlotPlace};
 use super::task::TaskSnapshot;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::invariant::Invariant;
-use crate::store::views::queue_records::{Counts, ShardRecord};
+use crate::store::views::queue_records::{Counts, QueueRecord};
 
 /// Returns the invariants that the snapshot contradicts.
 pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
@@ -30,8 +30,16 @@ fn index_entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Invariant {
     Invariant::IndexEntry { member: id.as_bytes().to_vec(), index: index.into() }
 }
 
-fn slot_index(queue: &QueueName, wheel_slot: (u8, u16)) -> String {
-    format!("slot:{queue}:{}:{}", wheel_slot.0, wheel_slot.1)
+fn slot_index(queue: &QueueName, wheel_slot: (u8, u16), piece: Option<i64>) -> String {
+    let piece = piece.map(|number| format!(":{number}")).unwrap_or_default();
+    format!("slot:{queue}:{}:{}{piece}", wheel_slot.0, wheel_slot.1)
+}
+
+/// Returns priority and slot of a task, and the piece of its slot queue in which it is if it is ready, `None` for the head.
+fn place_of(task: &TaskSnapshot, record: &QueueRecord) -> SlotPlace {
+    let wheel_slot = (task.priority, task.slot.number());
+    let piece = Some(task).filter(|task| task.state == State::Ready);
+    (wheel_slot, piece.and_then(|task| record.piece_of(wheel_slot.0, wheel_slot.1, task.seq)))
 }
 
 fn claim_index(claim: &[u8]) -> Vec<u8> {
@@ -56,9 +64,15 @@ fn default_retain_ms(state: State) -> Option<i64> {
 /// Checks that the task is in the index of its state with the right score. [`check_queue`] finds surplus entries.
 fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let Some(queue) = snapshot.queues.get(&task.queue) else { return };
-    let wheel_slot = (task.priority, task.slot.number());
+    let (wheel_slot, piece) = place_of(task, &queue.record);
+    if piece.is_some_and(|piece| queue.record.pieces.get(&wheel_slot).is_none_or(|pieces| piece > pieces.last)) {
+        suspects.insert(index_entry(id, slot_index(&task.queue, wheel_slot, piece)));
+    }
     let (index, entries, expected) = match task.state {
-        State::Ready => (slot_index(&task.queue, wheel_slot), queue.slots.get(&wheel_slot), Some(task.seq)),
+        State::Ready => {
+            let entries = queue.slots.get(&(wheel_slot, piece));
+            (slot_index(&task.queue, wheel_slot, piece), entries, Some(task.seq))
+        }
         State::Scheduled => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
         State::Leased => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
         State::Completed | State::Dead | State::Cancelled | State::Expired => {
@@ -113,10 +127,10 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
             suspects.insert(index_entry(id, index));
         }
     };
-    for (wheel_slot, ids) in &queue.slots {
+    for ((wheel_slot, piece), ids) in &queue.slots {
         for id in ids.keys() {
-            check_entry(id, slot_index(name, *wheel_slot), &|task| {
-                task.state == State::Ready && (task.priority, task.slot.number()) == *wheel_slot
+            check_entry(id, slot_index(name, *wheel_slot, *piece), &|task| {
+                task.state == State::Ready && place_of(task, &queue.record) == (*wheel_slot, *piece)
             });
         }
     }
@@ -129,10 +143,12 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         ids.keys()
             .for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
     }
-    for wheel_slot in queue.slots.keys().chain(queue.wheel.keys()) {
+    let occupied: BTreeSet<_> =
+        queue.slots.keys().map(|(wheel_slot, _)| wheel_slot).chain(queue.wheel.keys()).collect();
+    for wheel_slot in occupied {
         let low = i64::from(9 - wheel_slot.0) << 49;
         let in_range = queue.wheel.get(wheel_slot).is_some_and(|score| (low..low + (1 << 49)).contains(score));
-        if !in_range || !queue.slots.contains_key(wheel_slot) {
+        if !in_range || !queue.slots.contains_key(&(*wheel_slot, None)) {
             let member = format!("{}:{}", wheel_slot.0, wheel_slot.1).into();
             suspects.insert(Invariant::WheelEntry { queue: name.clone(), member });
         }
@@ -141,7 +157,8 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         suspects.insert(Invariant::QueueIndexes(name.as_str().into()));
     }
     if !counts_match(queue) {
-        let missing = queue.slots.keys().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
+        let listed: BTreeSet<_> = queue.slots.keys().map(|(wheel_slot, _)| *wheel_slot).collect();
+        let missing = listed.into_iter().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
         let unlisted_slots = missing.map(|wheel_slot| format!("{}:{}", wheel_slot.0, wheel_slot.1)).collect();
         suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots });
     }
@@ -149,7 +166,7 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
 
 /// Whether the record of the queue is readable, and matches its content and its entries in `due` and `queues`.
 fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot) -> bool {
-    let record = queue.record;
+    let record = &queue.record;
     let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
     let due = snapshot.due.get(name.as_str().as_bytes());
@@ -265,11 +282,18 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
             snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
         suspects.insert(Invariant::ShardCounts(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
-    let seq = snapshot.tasks.values().map(|task| task.seq).max().unwrap_or(0);
+    let mut last_seqs: BTreeMap<&QueueName, i64> = BTreeMap::new();
+    for task in snapshot.tasks.values() {
+        let last = last_seqs.entry(&task.queue).or_default();
+        *last = task.seq.max(*last);
+    }
+    suspects.extend(last_seqs.into_iter().filter_map(|(queue, seq)| {
+        let recorded = snapshot.queues.get(queue).map_or(0, |found| found.record.seq);
+        (recorded < seq).then(|| Invariant::LastSeq { queue: queue.clone(), seq })
+    }));
     let turns = snapshot.queues.values().flat_map(|queue| queue.wheel.values());
     let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);
-    let is_ahead = |record: ShardRecord| record.seq >= seq && record.turn >= turn;
-    if !snapshot.record.is_some_and(is_ahead) {
-        suspects.insert(Invariant::Counters { seq, turn });
+    if snapshot.record.is_none_or(|record| record.turn < turn) {
+        suspects.insert(Invariant::LastTurn(turn));
     }
 }

@@ -18,11 +18,14 @@ use crate::store::shard::Shard;
 use crate::store::task_hash::TaskHash;
 use crate::store::views::queue_records::{QueueRecord, ShardRecord, queue_records, shard_record};
 
+/// Priority and slot, and the number of the piece, `None` for the head.
+pub(super) type SlotPlace = ((u8, u16), Option<i64>);
+
 /// The indexes and keys of one queue.
 #[derive(Default, Debug)]
 pub(super) struct QueueIndexes {
-    /// (priority, slot) → id → seq
-    pub(super) slots: BTreeMap<(u8, u16), HashMap<TaskId, i64>>,
+    /// Id → seq.
+    pub(super) slots: BTreeMap<SlotPlace, HashMap<TaskId, i64>>,
     pub(super) wheel: BTreeMap<(u8, u16), i64>,
     pub(super) scheduled: HashMap<TaskId, i64>,
     pub(super) leased: HashMap<TaskId, i64>,
@@ -209,13 +212,13 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
     let queue = rest_text.split(':').next().and_then(QueueName::parse);
     match (word, queue) {
         ("slot", Some(queue)) => {
-            let wheel_slot = rest_text.split_once(':').and_then(|(_, wheel_slot)| parse_wheel_member(wheel_slot));
-            let Some(wheel_slot) = wheel_slot else {
+            let place = rest_text.split_once(':').and_then(|(_, place)| parse_slot_key(place));
+            let Some(place) = place else {
                 snapshot.unreadable.push(format!("key {shown} has no valid slot"));
                 return Ok(());
             };
             let members = read_id_zset(shard, key, name, snapshot).await?;
-            snapshot.queues.entry(queue).or_default().slots.insert(wheel_slot, members);
+            snapshot.queues.entry(queue).or_default().slots.insert(place, members);
         }
         ("wheel", Some(queue)) => {
             let mut wheel = BTreeMap::new();
@@ -285,6 +288,14 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
         _ => {}
     }
     Ok(())
+}
+
+/// Parses `<priority>:<slot>` or `<priority>:<slot>:<piece>`.
+fn parse_slot_key(place: &str) -> Option<SlotPlace> {
+    match place.rsplit_once(':')? {
+        (member, piece) if member.contains(':') => Some((parse_wheel_member(member)?, Some(piece.parse().ok()?))),
+        _ => Some((parse_wheel_member(place)?, None)),
+    }
 }
 
 fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {

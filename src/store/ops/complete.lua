@@ -22,7 +22,7 @@ for i = 1, number do
   end
   -- Most tasks have no fields that their end reads, and leases have no claim id.
   local is_plain = queue and state == 'leased' and lease and #lease >= L.lease.bytes
-    and string.byte(placement) == L.placement.version and string.byte(placement, L.placement.byte_options) < 2
+    and string.byte(placement) == L.placement.version and string.byte(placement, L.placement.byte_options) % 4 < 2
     and string.byte(lease) == L.lease.version and string.byte(lease, L.lease.byte_has_claim) == 0
   keys[i], queues_of[i], leases[i] = key, queue, is_plain and lease
 end

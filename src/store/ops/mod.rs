@@ -31,6 +31,7 @@ macro_rules! ops {
             &super::views::ended::SCRIPT,
             &super::views::next_due::SCRIPT,
             &super::views::page::SCRIPT,
+            &super::views::ready::SCRIPT,
             &super::views::stats::SCRIPT,
             &super::views::verify_invariants::SCRIPT,
         ];

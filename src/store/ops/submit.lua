@@ -26,7 +26,7 @@ new_counters[L.call.counter.submitted] = submitted
 
 local function create(task)
   local options, queue, state = task.options, task[F.queue], 'ready'
-  local seq = next_counter(L.shard.seq)
+  local seq = next_seq(queue, task[F.priority], task[F.slot], string.byte(task.placement, L.placement.byte_options))
   task[F.seq] = seq
   local placement = task.placement .. struct.pack(L.placement.from_created_at, now, now, seq) .. queue
   local command = { 'HSET', task.key, F.state, state, F.placement, placement, unpack(ARGV, task.fields_from, task.fields_to) }

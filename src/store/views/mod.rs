@@ -10,6 +10,7 @@ pub mod page;
 pub mod queue_records;
 pub mod queue_stats;
 pub mod queues;
+pub mod ready;
 pub mod stats;
 pub mod stored_task;
 pub mod tasks;

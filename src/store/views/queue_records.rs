@@ -1,12 +1,14 @@
 //! The records of queues and of shards: counts of tasks, and what a claim needs to know before it looks.
 
+use std::collections::BTreeMap;
+
 use deadpool_redis::redis::{Value, cmd};
 
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::error::{Result, if_readable};
-use crate::store::layout::{Decoded, QUEUE, SHARD, queue, shard};
+use crate::store::layout::{Decoded, PIECE, PIECES, QUEUE, SHARD, pieces, queue, shard};
 use crate::store::redis::reply::{mismatch, read_list};
 use crate::store::shard::Shard;
 
@@ -68,8 +70,17 @@ impl Counts {
     }
 }
 
+/// The pieces of a slot queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pieces {
+    /// The number of the first piece behind the head.
+    pub first: i64,
+    /// The number of the last one.
+    pub last: i64,
+}
+
 /// The record of a queue in a shard.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct QueueRecord {
     /// Its tasks.
     pub counts: Counts,
@@ -79,10 +90,20 @@ pub struct QueueRecord {
     pub due: Option<i64>,
     /// Whether it is paused.
     pub paused: bool,
+    /// The last position in a slot queue.
+    pub seq: i64,
+    /// The slot queues that may have pieces, by priority and slot.
+    pub pieces: BTreeMap<(u8, u16), Pieces>,
     ended_flags: u64,
 }
 
 impl QueueRecord {
+    /// Returns the number of the piece in which the ready task at this position is. `None`: it is in the head.
+    pub fn piece_of(&self, priority: u8, slot: u16, seq: i64) -> Option<i64> {
+        let pieces = self.pieces.get(&(priority, slot))?;
+        Some(seq.div_euclid(PIECE)).filter(|piece| *piece >= pieces.first)
+    }
+
     /// The states whose ended tasks are in the index `ended_due`.
     pub fn ended_states(&self) -> impl Iterator<Item = State> {
         let flags = self.ended_flags;
@@ -96,8 +117,6 @@ impl QueueRecord {
 pub struct ShardRecord {
     /// The tasks of all queues together, deleted queues included.
     pub counts: Counts,
-    /// The last position in a slot queue.
-    pub seq: i64,
     /// The last turn on a wheel. 0: no turn was taken.
     pub turn: i64,
 }
@@ -116,16 +135,24 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
         front,
         due: (due != 0).then_some(due),
         paused: record.uint(queue::Field::flags) % 2 == 1,
+        seq: signed(record.uint(queue::Field::seq)),
+        pieces: record.tail().chunks(PIECES.bytes()).map(decode_pieces).collect::<Result<_>>()?,
         ended_flags: record.uint(queue::Field::flags) & !1,
     })
+}
+
+fn decode_pieces(bytes: &[u8]) -> Result<((u8, u16), Pieces)> {
+    let record = PIECES.decode(bytes)?;
+    let [priority, slot] = [pieces::Field::priority, pieces::Field::slot].map(|field| record.uint(field));
+    let [first, last] = [pieces::Field::first, pieces::Field::last].map(|field| signed(record.uint(field)));
+    Ok(((priority as u8, slot as u16), Pieces { first, last }))
 }
 
 /// The same for the record of a shard.
 pub(in crate::store) fn decode_shard(field: &Value) -> Result<ShardRecord> {
     let Some(bytes) = bytes_of(field)? else { return Ok(ShardRecord::default()) };
     let record = SHARD.decode(bytes)?;
-    let number = |field: shard::Field| signed(record.uint(field));
-    Ok(ShardRecord { counts: Counts::of(record), seq: number(shard::Field::seq), turn: number(shard::Field::turn) })
+    Ok(ShardRecord { counts: Counts::of(record), turn: signed(record.uint(shard::Field::turn)) })
 }
 
 fn bytes_of(field: &Value) -> Result<Option<&[u8]>> {

@@ -168,7 +168,7 @@ async fn read_queue_stats(store: &Store, shard_stats: &[ShardStats], shown: Vec<
     let slots = (MAX_HEADS / nonempty.max(1)).clamp(2, MAX_SLOTS_PER_QUEUE);
     let age_reads = store.shards().iter().zip(shard_stats).zip(&parts).map(|((shard, stats), part)| {
         let queues = shown.iter().zip(part).map(move |(name, record)| async move {
-            match record.is_some_and(|record| record.counts.ready > 0) {
+            match record.as_ref().is_some_and(|record| record.counts.ready > 0) {
                 true => if_readable(oldest_ready_age_ms(shard, stats.now, name, slots).await).map(Option::flatten),
                 false => Ok(None),
             }

@@ -253,25 +253,8 @@ async fn read_settings(
 /// Returns the next tasks of the queue in `state` for a purge, at most `limit` (at least 1).
 pub async fn purgeable(shard: &Shard, queue: &QueueName, state: State, limit: usize) -> Result<Vec<TaskId>> {
     if state == State::Ready {
-        return first_ready(shard, queue, limit).await;
+        return super::ready::first_ready(shard, queue, limit).await;
     }
     let positions = super::page::page_by_time(shard, queue, state, None, limit).await?;
     Ok(positions.into_iter().map(|position| position.id).collect())
-}
-
-async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<Vec<TaskId>> {
-    let mut ids = Vec::new();
-    let wheel = read_list(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
-    for entry in wheel {
-        let entry = text(entry)?;
-        let (priority, slot) = entry.split_once(':').unwrap_or_default();
-        let (Ok(priority), Some(slot)) = (priority.parse(), slot.parse().ok().and_then(Slot::new)) else { continue };
-        let key = shard.keys.slot(queue, priority, slot);
-        let list = read_list(shard.send(cmd("ZRANGE").arg(key).arg(0).arg(limit - ids.len() - 1)).await?)?;
-        ids.extend(list.filter_map(|id| TaskId::from_bytes(&crate::store::redis::reply::bytes(id).ok()?)));
-        if ids.len() >= limit {
-            break;
-        }
-    }
-    Ok(ids)
 }

@@ -7,15 +7,12 @@ use deadpool_redis::redis::{Value, cmd, pipe};
 use super::next_due::next_due;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
-use crate::domain::queue::QueueName;
 use crate::domain::retry::Backoff;
-use crate::domain::slot::Slot;
 use crate::domain::task::Task;
 use crate::domain::token::Token;
 use crate::store::error::{Result, if_readable};
 use crate::store::opaque::decode_backoff;
 use crate::store::record::fields;
-use crate::store::redis::reply::{int, read_list, text};
 use crate::store::shard::{Shard, Store};
 use crate::store::task_hash::TaskHash;
 
@@ -142,143 +139,4 @@ pub(in crate::store) fn decode_lease_state(id: TaskId, reply: Value) -> Result<O
         backoff: task.bytes(fields::BACKOFF).map(decode_backoff).unwrap_or_default(),
         attempts: task.attempts(),
     }))
-}
-
-/// A position among ready tasks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadyPosition {
-    /// The priority. 9 comes first.
-    pub priority: u8,
-    /// The slot. The lowest comes first.
-    pub slot: Slot,
-    /// The sequence number. The lowest comes first, and -1 is before all.
-    pub seq: i64,
-}
-
-/// The maximum number of slots that one call reads without knowing whether they have tasks.
-const MAX_SLOT_PROBES: u16 = 2048;
-/// The maximum number of entries for which the wheel is read whole.
-const MAX_WHEEL_ENTRIES: i64 = 1024;
-
-/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to
-/// continue from. `None`: there are no more. A page before the last may be short or empty, because the work of a call
-/// is bounded.
-pub async fn ready_tasks(
-    store: &Store,
-    queue: &QueueName,
-    after: Option<ReadyPosition>,
-    limit: usize,
-) -> Result<(Vec<TaskId>, Option<ReadyPosition>)> {
-    let mut page = Page { queue, after, limit, probes_left: MAX_SLOT_PROBES, ids: Vec::new() };
-    let start = after.map_or(9, |position| position.priority);
-    for priority in (0..=start).rev() {
-        for shard in store.shards() {
-            let (first, last) = store.layout().slot_range(shard.index);
-            let resume = after.filter(|position| position.priority == priority);
-            let from = resume.map_or(first, |position| position.slot.number().max(first));
-            if from > last {
-                continue;
-            }
-            let end = match occupied_slots(shard, queue, priority, from, last).await? {
-                OccupiedSlots::Known(slots) => page.fill(shard, priority, &slots, false).await?,
-                OccupiedSlots::TooMany => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
-            };
-            if end.is_some() {
-                return Ok((page.ids, end));
-            }
-        }
-    }
-    Ok((page.ids, None))
-}
-
-/// A page of ready tasks under construction.
-struct Page<'a> {
-    queue: &'a QueueName,
-    after: Option<ReadyPosition>,
-    limit: usize,
-    /// The number of slots that may still be read without knowing whether they have tasks.
-    probes_left: u16,
-    ids: Vec<TaskId>,
-}
-
-impl Page<'_> {
-    /// Adds the tasks of these slots, in chunks that grow while slots have few tasks. Returns the position at which the
-    /// page ends, because it is full or no probes are left.
-    async fn fill(
-        &mut self,
-        shard: &Shard,
-        priority: u8,
-        slots: &[u16],
-        is_probing: bool,
-    ) -> Result<Option<ReadyPosition>> {
-        let (mut remaining, mut step) = (slots, 2);
-        while !remaining.is_empty() {
-            let (chunk, tail) = remaining.split_at(step.min(remaining.len()));
-            (remaining, step) = (tail, (step * 2).min(64));
-            let chunk: Vec<Slot> = chunk.iter().filter_map(|&number| Slot::new(number)).collect();
-            let mut pipeline = pipe();
-            for slot in &chunk {
-                let resume = self.after.filter(|position| position.priority == priority && position.slot == *slot);
-                pipeline
-                    .cmd("ZRANGEBYSCORE")
-                    .arg(shard.keys.slot(self.queue, priority, *slot))
-                    .arg(format!("({}", resume.map_or(-1, |position| position.seq)))
-                    .arg("+inf")
-                    .arg(&["WITHSCORES", "LIMIT", "0"])
-                    .arg(self.limit - self.ids.len());
-            }
-            for (slot, reply) in chunk.iter().zip(shard.send_pipeline(&pipeline).await?) {
-                let mut list = read_list(reply)?;
-                while list.len() > 0 {
-                    self.ids.push(list.id()?);
-                    let position = ReadyPosition { priority, slot: *slot, seq: list.int()? };
-                    if self.ids.len() == self.limit {
-                        return Ok(Some(position));
-                    }
-                }
-            }
-            if is_probing {
-                self.probes_left = self.probes_left.saturating_sub(chunk.len() as u16);
-            }
-            if self.probes_left == 0 {
-                // After all tasks of the last slot.
-                return Ok(chunk.last().map(|slot| ReadyPosition { priority, slot: *slot, seq: MAX_SEQ }));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The highest sequence number: scores are exact up to it.
-const MAX_SEQ: i64 = (1 << 53) - 1;
-
-enum OccupiedSlots {
-    /// The occupied slots in order.
-    Known(Vec<u16>),
-    /// Too many to read from the wheel: each slot is probed.
-    TooMany,
-}
-
-/// Returns the slots from..=last that have ready tasks of this priority.
-async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<OccupiedSlots> {
-    let width = 1i64 << 49;
-    let low = i64::from(9 - priority) * width;
-    let wheel = shard.keys.wheel(queue);
-    let end = format!("({}", low + width);
-    let count = int(shard.send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
-    if count > MAX_WHEEL_ENTRIES {
-        return Ok(OccupiedSlots::TooMany);
-    }
-    let entries = read_list(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
-    let mut slots = Vec::new();
-    for entry in entries {
-        let entry = text(entry)?;
-        if let Some(slot) = entry.split_once(':').and_then(|(_, slot)| slot.parse().ok())
-            && (from..=last).contains(&slot)
-        {
-            slots.push(slot);
-        }
-    }
-    slots.sort_unstable();
-    Ok(OccupiedSlots::Known(slots))
 }

@@ -3,6 +3,7 @@
 
 mod bookkeeping;
 mod lease_ends;
+mod pieces;
 mod submit_and_claim;
 mod succession;
 mod waiting_tasks;
@@ -165,5 +166,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(lease_ends::all());
     all.extend(bookkeeping::all());
     all.extend(succession::all());
+    all.extend(pieces::all());
     all
 }

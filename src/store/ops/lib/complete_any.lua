@@ -9,8 +9,10 @@ local FIELDS_OF_END = { F.claim_digest, F.dedupe_digest, F.completion_watched, F
 return function(id, token, result)
   local task = load_task(id, FIELDS_OF_END)
   local reply = check_lease(task, token, 'complete')
-  -- A dropped result is one byte.
-  if reply and reply[1] == 'repeated' and call('HSTRLEN', task.key, F.result) == 1 then reply[4] = 1 end
+  -- A dropped result is one byte, which is no JSON.
+  if reply and reply[1] == 'repeated' and call('HSTRLEN', task.key, F.result) == 1 and call('HGET', task.key, F.result) == '\0' then
+    reply[4] = 1
+  end
   if reply then return reply end
   local command = { 'HSET', task.key, F.state, 'completed' }
   end_lease(task, command, 'complete', 'completed')

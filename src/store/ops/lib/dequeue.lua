@@ -3,9 +3,12 @@
 -- defines: dequeue
 -- needs: transaction, wheel
 
-local function dequeue(queue, priority, slot, id)
-  local entry = slot_of(queue, priority, slot)
-  entry.added = entry.added - 1
-  entry.has_removals = true
-  zset_remove(entry.key, id)
+local function dequeue(queue, priority, slot, seq, id)
+  local entry, record, piece = slot_of(queue, priority, slot), record_of(queue), nil
+  if record.tail ~= '' then
+    use_pieces()
+    piece = piece_of(record, entry, seq)
+  end
+  if not piece then entry.added, entry.has_removals = entry.added - 1, true end
+  zset_remove(piece or entry.key, id)
 end

@@ -6,7 +6,7 @@
 -- defines: check_invariants, default_retain_ms
 -- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, records, task, wheel,
 --   dedupe
--- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, scheduled:<queue>, leased:<queue>, expirations,
+-- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, scheduled:<queue>, leased:<queue>, expirations,
 --   ended:<queue>:<state>, retention, idempotency:<digest>, claim:<digest>, settings:<queue>, settings_index
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 -- The field that is a task's score in the index of its state.
@@ -49,12 +49,28 @@ local function is_waiting(task)
   return task[F.state] == 'ready' or task[F.state] == 'scheduled'
 end
 
+-- Returns the key of the slot queue or of the piece in which a ready task must be.
+local function slot_key_of(task)
+  local record, entry = record_of(task[F.queue]), slot_of(task[F.queue], task[F.priority], task[F.slot])
+  if record.tail == '' then return entry.key end
+  use_pieces()
+  return piece_of(record, entry, task[F.seq]) or entry.key
+end
+
+-- Checks that the record of the queue knows the piece in which a ready task is.
+local function check_last_piece(flag, task)
+  local record = record_of(task[F.queue])
+  local tail = record.tail
+  if tail == '' then return end
+  piece_of(record, slot_of(task[F.queue], task[F.priority], task[F.slot]), task[F.seq], true)
+  if record.tail ~= tail then flag('its piece is behind the last one in the record of the queue', 'corrected') end
+end
+
 -- Returns the task's score in an index, nil if it must not be there; and whether any score will do.
 local function expected_score(task, kind, rest)
   local state, queue = task[F.state], task[F.queue]
   if kind == 'slot' then
-    local slot = queue .. ':' .. task[F.priority] .. ':' .. task[F.slot]
-    return state == 'ready' and rest == slot and tonumber(task[F.seq]) or nil
+    return state == 'ready' and base .. 'slot:' .. rest == slot_key_of(task) and tonumber(task[F.seq]) or nil
   elseif kind == 'scheduled' or kind == 'leased' then
     return state == kind and rest == queue and tonumber(task[SCORE_FIELD[kind]]) or nil
   elseif kind == 'ended' then
@@ -96,8 +112,9 @@ function checks.index_entry(flag, id, index)
     if kind == 'claim' then
       write_last('SREM', key, id)
     elseif kind == 'slot' then
-      local queue, priority, slot = string.match(rest, '^(.*):(.*):(.*)$')
-      dequeue(queue, priority, slot, id)
+      local queue, priority, slot, piece = string.match(rest, '^([^:]*):(%d+):(%d+):?(%d*)$')
+      -- No piece has a negative seq.
+      if piece == '' then dequeue(queue, priority, slot, -1, id) else zset_remove(key, id) end
     else
       zset_remove(key, id)
     end
@@ -105,6 +122,7 @@ function checks.index_entry(flag, id, index)
     flag('score is ' .. digits(score) .. ', expected ' .. digits(expected), 'corrected')
     zset_add(key, expected, id)
   end
+  if kind == 'slot' and expected and score then check_last_piece(flag, task) end
   if expected and (kind == 'scheduled' or kind == 'leased') and score ~= expected then due_no_later(task[F.queue], expected) end
 end
 
@@ -192,20 +210,26 @@ function checks.idempotency(flag, digest)
   end
 end
 
--- The record of the shard is readable, and its counters are not behind the numbers in use.
-function checks.counters(flag, used_seq, used_turn)
+-- The record of the shard is readable, and its last turn is not before one in use.
+function checks.last_turn(flag, used_turn)
   local record = shard_record()
-  local seq, turn = record[L.shard.seq], record[L.shard.turn]
-  local is_behind = seq < tonumber(used_seq) or turn < tonumber(used_turn)
+  local turn, used = record[L.shard.turn], tonumber(used_turn)
   if unreadable_records['the shard'] then
     flag('the record of the shard cannot be read', 'replaced')
-  elseif is_behind then
-    flag('seq is ' .. digits(seq) .. ' and turn ' .. digits(turn) .. ', but ' .. used_seq .. ' and ' .. used_turn .. ' are in use', 'corrected')
+  elseif turn < used then
+    flag('last turn is ' .. digits(turn) .. ', but ' .. used_turn .. ' is in use', 'corrected')
+  else
+    return
   end
-  if is_behind or unreadable_records['the shard'] then
-    record[L.shard.seq], record[L.shard.turn] = math.max(seq, tonumber(used_seq)), math.max(turn, tonumber(used_turn))
-    is_shard_changed = true
-  end
+  record[L.shard.turn], is_shard_changed = math.max(turn, used), true
+end
+
+-- The last position of a queue is not before one in use.
+function checks.last_seq(flag, queue, used_seq)
+  local record, used = record_of(queue), tonumber(used_seq)
+  if record[L.queue.seq] >= used then return end
+  flag('last seq is ' .. digits(record[L.queue.seq]) .. ', but ' .. used_seq .. ' is in use', 'corrected')
+  record[L.queue.seq], record[L.queue.behind] = used, true
 end
 
 -- A queue's settings are in the settings index if and only if they exist.
@@ -221,10 +245,19 @@ function checks.settings(flag, queue)
   end
 end
 
--- A slot queue is on the wheel, in the range of its priority, if and only if it has tasks.
+-- A slot queue is on the wheel, in the range of its priority, if and only if it has tasks. If only its pieces have some, the
+-- first one becomes its head.
 function checks.wheel_entry(flag, queue, member)
-  local wheel, slot = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member
+  local wheel, slot, record = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member, record_of(queue)
   local size, score = call('ZCARD', slot), tonumber(call('ZSCORE', wheel, member))
+  if size == 0 and record.tail ~= '' then
+    use_pieces()
+    local ids = move_first_piece(record, member, slot)
+    if ids then
+      flag('its head is empty, but pieces are left', 'moved')
+      size = #ids
+    end
+  end
   if size == 0 then
     if not score then return end
     flag('on the wheel without a ready task', 'removed')
@@ -234,5 +267,5 @@ function checks.wheel_entry(flag, queue, member)
   local from = (9 - tonumber(string.match(member, '^%d+'))) * TURNS
   if score and score >= from and score < from + TURNS then return end
   flag((score and 'outside its priority on the wheel' or 'missing from the wheel') .. ', with ' .. size .. ' ready tasks', 'added')
-  zset_add(wheel, from + next_counter(L.shard.turn), member)
+  zset_add(wheel, from + next_turn(), member)
 end

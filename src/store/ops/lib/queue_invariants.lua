@@ -2,7 +2,8 @@
 --
 -- defines: check_invariants
 -- needs: invariants, retained_invariants
--- keys: callers, wheel:<queue>, settings_copy:<queue>, queues, due, slot:<queue>:<priority>:<slot>, scheduled:<queue>,
+-- keys: callers, wheel:<queue>, settings_copy:<queue>, queues, due, slot:<queue>:<priority>:<slot>,
+--   slot:<queue>:<priority>:<slot>:<piece>, scheduled:<queue>,
 --   leased:<queue>, ended:<queue>:<state>
 
 -- The front and the flags in the record of a queue are those of its wheel and of its settings.
@@ -92,7 +93,15 @@ function checks.queue_counts(flag, queue, ...)
   local is_summed, ready = {}, 0
   local function sum(members)
     for _, member in ipairs(members) do
-      if not is_summed[member] then ready = ready + call('ZCARD', base .. 'slot:' .. queue .. ':' .. member) end
+      local head, pieces = base .. 'slot:' .. queue .. ':' .. member, nil
+      if not is_summed[member] then ready = ready + call('ZCARD', head) end
+      if not is_summed[member] and record.tail ~= '' then
+        use_pieces()
+        pieces = pieces_of(record)[member]
+      end
+      for number = pieces and pieces.first or 1, pieces and pieces.last or 0 do
+        ready = ready + call('ZCARD', head .. ':' .. digits(number))
+      end
       is_summed[member] = true
     end
   end

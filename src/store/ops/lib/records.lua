@@ -1,21 +1,24 @@
 -- records: the records of the shard and of its queues, which are fields of `callers`; layout.rs has their bytes. In a script a
 -- record is the list that `struct.unpack` returns. A missing record is one of zeros. The place behind the fields of a queue,
--- where `struct.unpack` leaves a number, is true if commit writes the record.
+-- where `struct.unpack` leaves a number, is true if commit writes the record; `tail` is the text behind the fields.
 --
--- defines: raw_records, accepts_unreadable, unreadable_records; record_of, shard_record, count, next_counter
+-- defines: raw_records, accepts_unreadable, unreadable_records; record_of, shard_record, count, next_turn
 -- needs: prelude or read_prelude, clock, transaction, whose stage_records it sets
 -- keys: callers
 local shard, is_shard_changed, queue_records = nil, false, {}
 -- Queue -> its record as open_call has read it. Whether a record that cannot be read counts as missing.
 local raw_records, accepts_unreadable, unreadable_records = {}, false, {}
 
--- Unpacks a record of `bytes` bytes, which is one of zeros if it is missing. A call that needs an unreadable record fails.
-local function unpack_record(name, raw, format, version, bytes)
-  if raw and (#raw ~= bytes or string.byte(raw) ~= version) then
+-- Unpacks a record of `bytes` bytes, which is one of zeros if it is missing. Behind it may be entries of `tail_bytes` bytes.
+-- A call that needs an unreadable record fails.
+local function unpack_record(name, raw, format, version, bytes, tail_bytes)
+  if raw and (#raw ~= bytes and (#raw < bytes or (#raw - bytes) % tail_bytes > 0) or string.byte(raw) ~= version) then
     if not accepts_unreadable then error('UNREADABLE the record of ' .. name) end
     unreadable_records[name], raw = true, nil
   end
-  return { struct.unpack(format, raw or string.char(version) .. string.rep('\0', bytes - 1)) }
+  local record = { struct.unpack(format, raw or string.char(version) .. string.rep('\0', bytes - 1)) }
+  record.tail = raw and #raw > bytes and string.sub(raw, bytes + 1) or ''
+  return record
 end
 
 -- Returns the record of a queue.
@@ -24,7 +27,7 @@ local function record_of(queue)
   if not record then
     local raw = raw_records[queue]
     if raw == nil then raw = call('HGET', callers, 'queue:' .. queue) end
-    record = unpack_record(queue, raw, L.queue.format, L.queue.version, L.queue.bytes)
+    record = unpack_record(queue, raw, L.queue.format, L.queue.version, L.queue.bytes, L.pieces.bytes)
     queue_records[queue] = record
   end
   return record
@@ -32,7 +35,7 @@ end
 
 local function shard_record()
   if not shard then
-    shard = unpack_record('the shard', shard_raw, L.shard.format, L.shard.version, L.shard.bytes)
+    shard = unpack_record('the shard', shard_raw, L.shard.format, L.shard.version, L.shard.bytes, math.huge)
     -- Turns start in the middle of their range: slots are put in front of the first turn as well as behind the last.
     if shard[L.shard.turn] == 0 then shard[L.shard.turn] = 2 ^ 48 end
   end
@@ -49,19 +52,19 @@ local function count(queue, place, difference)
   record[L.queue.behind], is_shard_changed = true, true
 end
 
--- Returns the next value of a counter of the shard by its place: `seq` orders tasks in a slot queue, `turn` slots on a wheel.
-local function next_counter(place)
+-- Returns the next turn, a number that orders the slots on a wheel.
+local function next_turn()
   local record = shard or shard_record()
-  local value = record[place] + 1
-  record[place], is_shard_changed = value, true
-  return value
+  local turn = record[L.shard.turn] + 1
+  record[L.shard.turn], is_shard_changed = turn, true
+  return turn
 end
 
 -- Stages the records as fields of `command`.
 stage_records = function(command)
   for queue, record in pairs(queue_records) do
     if record[L.queue.behind] == true then
-      set_field(command, 'queue:' .. queue, struct.pack(L.queue.format, unpack(record)))
+      set_field(command, 'queue:' .. queue, struct.pack(L.queue.format, unpack(record)) .. record.tail)
     end
   end
   if is_shard_changed then set_field(command, 'shard', struct.pack(L.shard.format, unpack(shard))) end

@@ -60,13 +60,13 @@ local function replace(old, new)
     set_field(command, F.run_at, options.run_at or '')
   end
   local is_moved = was == 'ready' and (state ~= 'ready' or old[F.priority] ~= priority)
-  if is_moved then dequeue(queue, old[F.priority], slot, old.id) end
+  if is_moved then dequeue(queue, old[F.priority], slot, old[F.seq], old.id) end
   if was == 'scheduled' and state == 'ready' then zset_remove(base .. 'scheduled:' .. queue, old.id) end
   if restarts and state == 'scheduled' then
     schedule(old, options.run_at)
   elseif restarts then
     -- Ready from now on, behind the tasks that are ready.
-    seq = next_counter(L.shard.seq)
+    seq = next_seq(queue, priority, slot, old[F.options])
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
   end

@@ -17,7 +17,7 @@ end
 local function front_score(wheel, priority)
   local from = (9 - priority) * TURNS
   local first = call('ZRANGEBYSCORE', wheel, digits(from), '(' .. digits(from + TURNS), 'WITHSCORES', 'LIMIT', 0, 1)
-  return first[2] and tonumber(first[2]) - 1 or from + next_counter(L.shard.turn)
+  return first[2] and tonumber(first[2]) - 1 or from + next_turn()
 end
 
 stage_turns = function()

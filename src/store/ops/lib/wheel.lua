@@ -1,15 +1,17 @@
 -- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
 -- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
--- defines: TURNS, changed_slots, slot_of, enqueue
--- needs: prelude, transaction, records, front
+-- defines: TURNS, changed_slots, slot_of, use_pieces, next_seq, enqueue
+-- needs: prelude, transaction, records, front, pieces
 -- sets: stage_wheels
--- keys: slot:<queue>:<priority>:<slot>, wheel:<queue>
+-- keys: slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>
 
 -- Turns of one priority on a wheel; a score is (9 - priority) * TURNS + turn.
 local TURNS = 2 ^ 49
 -- Slot queues that change, by key; and by queue, in the order of the call.
 local entries, changed_slots = {}, {}
+-- Functions of pieces, which few calls need.
+local piece_of, begin_pieces, move_first_piece, pieces_of
 
 local function slot_of(queue, priority, slot)
   local member = priority .. ':' .. slot
@@ -23,11 +25,32 @@ local function slot_of(queue, priority, slot)
   return entry
 end
 
+local function use_pieces()
+  if not piece_of then piece_of, begin_pieces, move_first_piece, pieces_of = define_pieces() end
+end
+
+-- Returns the position for a task that comes behind all others. Only keyless tasks, whose bit in the `options` of their
+-- placement is 4, make slot queues so long that they need pieces.
+local function next_seq(queue, priority, slot, options)
+  local record = record_of(queue)
+  local seq = record[L.queue.seq] + 1
+  if record[L.queue.ready] >= L.queue.piece and options % 8 >= 4 then
+    use_pieces()
+    seq = begin_pieces(record, slot_of(queue, priority, slot), seq)
+  end
+  record[L.queue.seq], record[L.queue.behind] = seq, true
+  return seq
+end
+
 -- A slot that comes onto the wheel waits behind those that have had no turn since.
 local function enqueue(queue, priority, slot, seq, id)
-  local entry = slot_of(queue, priority, slot)
-  entry.added = entry.added + 1
-  zset_add(entry.key, seq, id)
+  local entry, record, piece = slot_of(queue, priority, slot), record_of(queue), nil
+  if record.tail ~= '' then
+    use_pieces()
+    piece = piece_of(record, entry, seq, true)
+  end
+  if not piece then entry.added = entry.added + 1 end
+  zset_add(piece or entry.key, seq, id)
 end
 
 stage_wheels = function()
@@ -52,9 +75,13 @@ stage_wheels = function()
     for i = 1, #slots do
       local entry = slots[i]
       local size, priority = entry.size + entry.added, entry.priority
+      if size == 0 and record.tail ~= '' then
+        use_pieces()
+        size = move_first_piece(record, entry.member, entry.key) and 1 or 0
+      end
       if entry.size == 0 and size > 0 then
         if not highest_added or priority > highest_added then highest_added = priority end
-        zset_add(wheel, digits((9 - priority) * TURNS + next_counter(L.shard.turn)), entry.member)
+        zset_add(wheel, digits((9 - priority) * TURNS + next_turn()), entry.member)
       elseif entry.size > 0 and size == 0 then
         removed = removed or {}
         removed[entry.member] = true

@@ -16,24 +16,27 @@
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
 -- defines: open_queue, next_task, close_queue, read_claimable; taken, is_full, passed_expired, unreadable, has_set_back
--- needs: prelude, clock, transaction, records
--- keys: task:<id>, slot:<queue>:<priority>:<slot>, wheel:<queue>, leased:<queue>
+-- needs: prelude, clock, transaction, records, pieces
+-- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, leased:<queue>
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
 -- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
 local unreadable, has_set_back, loaded_keys = {}, false, {}
+-- A function of pieces, which few calls need.
+local move_first_piece, _
 
 -- Returns the queue with the first page of its wheel, whose number of members is `size`. `index` is its position in the call's
 -- list of queues.
 local function open_queue(index, name)
-  if is_paused(record_of(name)) then return { index = index, name = name, is_empty = true, leased = 0 } end
+  local record = record_of(name)
+  if is_paused(record) then return { index = index, name = name, is_empty = true, leased = 0 } end
   local wheel = base .. 'wheel:' .. name
   local page = call('ZRANGE', wheel, '0', '15')
   local size = #page < 16 and #page or call('ZCARD', wheel)
   -- Ids are read ahead for each slot: the call's share of it if all slots have as many, and one to see whether more follow.
   local read_ahead = math.ceil((max_tasks - taken) / math.max(1, size)) + 1
-  return { index = index, name = name, wheel = wheel, page = page, page_at = 1, read = #page, size = size, rear = nil, rear_at = 1,
+  return { index = index, name = name, record = record, wheel = wheel, page = page, page_at = 1, read = #page, size = size, rear = nil, rear_at = 1,
     visited = {}, turns = 0, leased = 0, slots = base .. 'slot:' .. name .. ':', leased_key = base .. 'leased:' .. name,
     read_ahead = read_ahead, current = nil, is_empty = false }
 end
@@ -55,6 +58,16 @@ local function peek(queue, entry)
     local read, read_ahead = entry.read, queue.read_ahead
     ids = call('ZRANGE', entry.key, read == 0 and '0' or read, read + read_ahead - 1)
     entry.ids, entry.id_at, entry.read, entry.is_drained = ids, 1, read + #ids, #ids < read_ahead
+  end
+  local record = queue.record
+  if entry.id_at > #ids and record.tail ~= '' then
+    if not move_first_piece then _, _, move_first_piece = define_pieces() end
+    ids = {}
+    -- A stopped call may have left tasks in both.
+    for _, id in ipairs(move_first_piece(record, entry.member, entry.key) or {}) do
+      if not loaded_keys[base .. 'task:' .. id] then ids[#ids + 1] = id end
+    end
+    entry.ids, entry.id_at, entry.is_drained = ids, 1, true
   end
   return ids[entry.id_at]
 end
@@ -173,7 +186,7 @@ local function close_queue(queue)
     if not front or priority > front then front = priority end
     -- A slot that is alone in its priority is at its rear already.
     if entry.turn and slots_of_priority[priority] > 1 then
-      zset_add(queue.wheel, digits((9 - priority) * 2 ^ 49 + next_counter(L.shard.turn)), entry.member)
+      zset_add(queue.wheel, digits((9 - priority) * 2 ^ 49 + next_turn()), entry.member)
     end
   end
   return front

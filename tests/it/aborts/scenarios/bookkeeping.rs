@@ -26,6 +26,7 @@ use slotwheel::store::settings::SettingChange;
 use slotwheel::store::views::ended::ended_lists;
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::page::page_by_time;
+use slotwheel::store::views::ready::ready_tasks;
 use slotwheel::store::views::stats::read_window;
 use slotwheel::store::views::verify_invariants::verify_invariants;
 
@@ -219,7 +220,12 @@ pub(super) fn all() -> Vec<Scenario> {
             repair(
                 lab.shard(),
                 &mut Caller::new(),
-                &[Invariant::Counters { seq: 4, turn: 1 }, counts, Invariant::ShardCounts(vec!["q".into()])],
+                &[
+                    Invariant::LastTurn(1),
+                    Invariant::LastSeq { queue: queue("q"), seq: 4 },
+                    counts,
+                    Invariant::ShardCounts(vec!["q".into()]),
+                ],
             )
             .await?;
         }),
@@ -307,6 +313,9 @@ pub(super) fn all() -> Vec<Scenario> {
             },
             |lab| { forget(lab, DeleteReason::MemoryShort, &[11]).await? }
         ),
+        scenario!("ready", "of a slot", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            ready_tasks(&lab.store, &queue("q"), None, 10).await?;
+        }),
         scenario!("page", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             page_by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;
         }),

@@ -1,0 +1,187 @@
+//! Ready tasks in the order of a list: by priority, slot and seq.
+
+use deadpool_redis::redis::cmd;
+
+use crate::domain::id::TaskId;
+use crate::domain::queue::QueueName;
+use crate::domain::slot::Slot;
+use crate::store::Store;
+use crate::store::error::Result;
+use crate::store::redis::reply::{int, read_list, text};
+use crate::store::redis::script::{Script, script};
+use crate::store::shard::Shard;
+
+pub(in crate::store) static SCRIPT: Script =
+    script!(read "ready", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"])]);
+
+/// A position among ready tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadyPosition {
+    /// The priority. 9 comes first.
+    pub priority: u8,
+    /// The slot. The lowest comes first.
+    pub slot: Slot,
+    /// The sequence number. The lowest comes first, and -1 is before all.
+    pub seq: i64,
+}
+
+/// The maximum number of slots that one call reads without knowing whether they have tasks.
+const MAX_SLOT_PROBES: u16 = 2048;
+/// The maximum number of entries for which the wheel is read whole.
+const MAX_WHEEL_ENTRIES: i64 = 1024;
+
+/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to
+/// continue from. `None`: there are no more. A page before the last may be short or empty, because the work of a call
+/// is bounded.
+pub async fn ready_tasks(
+    store: &Store,
+    queue: &QueueName,
+    after: Option<ReadyPosition>,
+    limit: usize,
+) -> Result<(Vec<TaskId>, Option<ReadyPosition>)> {
+    let mut page = Page { queue, after, limit, probes_left: MAX_SLOT_PROBES, ids: Vec::new() };
+    let start = after.map_or(9, |position| position.priority);
+    for priority in (0..=start).rev() {
+        for shard in store.shards() {
+            let (first, last) = store.layout().slot_range(shard.index);
+            let resume = after.filter(|position| position.priority == priority);
+            let from = resume.map_or(first, |position| position.slot.number().max(first));
+            if from > last {
+                continue;
+            }
+            let end = match occupied_slots(shard, queue, priority, from, last).await? {
+                OccupiedSlots::Known(slots) => page.fill(shard, priority, &slots, false).await?,
+                OccupiedSlots::TooMany => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
+            };
+            if end.is_some() {
+                return Ok((page.ids, end));
+            }
+        }
+    }
+    Ok((page.ids, None))
+}
+
+/// A page of ready tasks under construction.
+struct Page<'a> {
+    queue: &'a QueueName,
+    after: Option<ReadyPosition>,
+    limit: usize,
+    /// The number of slots that may still be read without knowing whether they have tasks.
+    probes_left: u16,
+    ids: Vec<TaskId>,
+}
+
+impl Page<'_> {
+    /// Adds the tasks of these slots, in chunks that grow while slots have few tasks. Returns the position at which the
+    /// page ends, because it is full or no probes are left.
+    async fn fill(
+        &mut self,
+        shard: &Shard,
+        priority: u8,
+        slots: &[u16],
+        is_probing: bool,
+    ) -> Result<Option<ReadyPosition>> {
+        let (mut remaining, mut step) = (slots, 2);
+        while !remaining.is_empty() {
+            let (chunk, tail) = remaining.split_at(step.min(remaining.len()));
+            (remaining, step) = (tail, (step * 2).min(64));
+            let slots: Vec<(u16, i64)> = chunk
+                .iter()
+                .map(|slot| {
+                    let is_resumed =
+                        |position: &ReadyPosition| position.priority == priority && position.slot.number() == *slot;
+                    (*slot, self.after.filter(is_resumed).map_or(-1, |position| position.seq))
+                })
+                .collect();
+            let room = self.limit - self.ids.len();
+            let positions = read_positions(shard, self.queue, priority, &slots, room).await?;
+            self.ids.extend(positions.iter().map(|(id, _)| *id));
+            if let Some((_, position)) = positions.last().filter(|_| positions.len() == room) {
+                return Ok(Some(*position));
+            }
+            if is_probing {
+                self.probes_left = self.probes_left.saturating_sub(chunk.len() as u16);
+            }
+            if self.probes_left == 0 {
+                // After all tasks of the last slot.
+                let last = chunk.last().and_then(|slot| Slot::new(*slot));
+                return Ok(last.map(|slot| ReadyPosition { priority, slot, seq: MAX_SEQ }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The highest sequence number: scores are exact up to it.
+const MAX_SEQ: i64 = (1 << 53) - 1;
+
+enum OccupiedSlots {
+    /// The occupied slots in order.
+    Known(Vec<u16>),
+    /// Too many to read from the wheel: each slot is probed.
+    TooMany,
+}
+
+/// Returns the slots from..=last that have ready tasks of this priority.
+async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<OccupiedSlots> {
+    let width = 1i64 << 49;
+    let low = i64::from(9 - priority) * width;
+    let wheel = shard.keys.wheel(queue);
+    let end = format!("({}", low + width);
+    let count = int(shard.send(cmd("ZCOUNT").arg(&wheel).arg(low).arg(&end)).await?)?;
+    if count > MAX_WHEEL_ENTRIES {
+        return Ok(OccupiedSlots::TooMany);
+    }
+    let entries = read_list(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
+    let mut slots = Vec::new();
+    for entry in entries {
+        let entry = text(entry)?;
+        if let Some(slot) = entry.split_once(':').and_then(|(_, slot)| slot.parse().ok())
+            && (from..=last).contains(&slot)
+        {
+            slots.push(slot);
+        }
+    }
+    slots.sort_unstable();
+    Ok(OccupiedSlots::Known(slots))
+}
+
+/// Returns at most `limit` ready tasks of these slot queues of one priority, in order. Each begins behind a seq.
+async fn read_positions(
+    shard: &Shard,
+    queue: &QueueName,
+    priority: u8,
+    slots: &[(u16, i64)],
+    limit: usize,
+) -> Result<Vec<(TaskId, ReadyPosition)>> {
+    let mut arguments: Vec<Vec<u8>> = vec![queue.as_str().into()];
+    arguments.extend([i64::from(priority), limit as i64, slots.len() as i64].map(|n| n.to_string().into_bytes()));
+    arguments
+        .extend(slots.iter().flat_map(|(slot, after)| [slot.to_string().into_bytes(), after.to_string().into_bytes()]));
+    let reply = read_list(shard.read_script(&SCRIPT, arguments).await?)?;
+    let mut positions = Vec::new();
+    for ((slot, _), found) in slots.iter().zip(reply) {
+        let (mut found, Some(slot)) = (read_list(found)?, Slot::new(*slot)) else { continue };
+        while found.len() > 0 {
+            positions.push((found.id()?, ReadyPosition { priority, slot, seq: found.int()? }));
+        }
+    }
+    Ok(positions)
+}
+
+/// Returns the first ready tasks of the queue in the order of its wheel, slot by slot: at most `limit`.
+pub(super) async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) -> Result<Vec<TaskId>> {
+    let mut ids = Vec::new();
+    let wheel = read_list(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
+    for entry in wheel {
+        let entry = text(entry)?;
+        let (priority, slot) = entry.split_once(':').unwrap_or_default();
+        let (Ok(priority), Ok(slot)) = (priority.parse(), slot.parse()) else { continue };
+        let positions = read_positions(shard, queue, priority, &[(slot, -1)], limit - ids.len()).await?;
+        ids.extend(positions.into_iter().map(|(id, _)| id));
+        if ids.len() >= limit {
+            break;
+        }
+    }
+    Ok(ids)
+}

@@ -1,0 +1,77 @@
+//! Slot queues with pieces.
+
+use std::ops::Range;
+
+use slotwheel::domain::slot::Slot;
+use slotwheel::domain::task::NewTask;
+use slotwheel::store::invariant::Invariant;
+use slotwheel::store::ops::cancel::cancel;
+use slotwheel::store::ops::release::{Release, Releaser, release};
+use slotwheel::store::ops::repair::repair;
+use slotwheel::store::{Caller, Result};
+
+use super::{Scenario, scenario};
+use crate::support::script_lab::{Lab, id, queue, task, want};
+
+/// As many tasks as a head has.
+const HEAD: Range<u16> = 1000..1128;
+/// Tasks behind them.
+const BEHIND: Range<u16> = 2000..2003;
+
+/// Tasks of one slot.
+fn in_one_slot(numbers: Range<u16>) -> Vec<NewTask> {
+    let slot = Slot::new(1).expect("a slot");
+    numbers.map(|n| NewTask { slot, ..task(n) }).collect()
+}
+
+/// Submits a slot queue with a piece, and claims tasks from its head until `left` are there.
+async fn with_piece(lab: &Lab, left: usize) -> Result<()> {
+    lab.submit(&in_one_slot(HEAD)).await?;
+    lab.submit(&in_one_slot(BEHIND)).await?;
+    let mut claimed = HEAD.len() - left;
+    while claimed > 0 {
+        claimed -= lab.claim(&["q"], &[want(claimed.min(100), None, 1)]).await?.len();
+    }
+    Ok(())
+}
+
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        scenario!("submit", "begins a piece", |lab| { lab.submit(&in_one_slot(HEAD)).await? }, |lab| {
+            lab.submit(&in_one_slot(BEHIND)).await?;
+        }),
+        scenario!("submit", "goes on in a piece", |lab| { with_piece(lab, 100).await? }, |lab| {
+            lab.submit(&in_one_slot(3000..3002)).await?;
+        }),
+        scenario!("claim", "moves a piece to the head", |lab| { with_piece(lab, 1).await? }, |lab| {
+            lab.claim(&["q"], &[want(2, None, 1)]).await?;
+        }),
+        scenario!("claim", "takes the last of the head", |lab| { with_piece(lab, 1).await? }, |lab| {
+            lab.claim(&["q"], &[want(1, None, 1)]).await?;
+        }),
+        scenario!("cancel", "the last of the head", |lab| { with_piece(lab, 1).await? }, |lab| {
+            cancel(lab.shard(), &mut Caller::new(), &[id(1127)]).await?;
+        }),
+        scenario!("cancel", "in a piece", |lab| { with_piece(lab, 1).await? }, |lab| {
+            cancel(lab.shard(), &mut Caller::new(), &[id(2001)]).await?;
+        }),
+        scenario!("release", "in front of a piece", |lab| { with_piece(lab, 1).await? }, |lab| {
+            let lease_ref = lab.held(1005);
+            let releases = [Release { lease_ref, by: Releaser::Worker, delay_ms: 0 }];
+            release(lab.shard(), &mut Caller::new(), &releases).await?;
+        }),
+        scenario!(
+            "repair",
+            "a head that was lost",
+            |lab| {
+                with_piece(lab, 1).await?;
+                lab.ask::<()>(deadpool_redis::redis::cmd("DEL").arg(lab.key("slot:q:4:1"))).await;
+            },
+            |lab| {
+                let entry = |n| Invariant::IndexEntry { member: id(n).as_bytes().to_vec(), index: "slot:q:4:1".into() };
+                let place = Invariant::WheelEntry { queue: queue("q"), member: "4:1".into() };
+                repair(lab.shard(), &mut Caller::new(), &[entry(1127), place]).await?;
+            }
+        ),
+    ]
+}
