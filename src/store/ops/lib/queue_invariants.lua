@@ -1,10 +1,9 @@
--- queue_invariants: the invariants of whole queues and of the shard. Entries, which these sum up, are checked first.
+-- queue_invariants: the invariants of a queue as a whole, of the counters, and of the wheel.
 --
--- defines: check_invariants
+-- defines: checks.queue, checks.last_turn, checks.last_seq, checks.settings, checks.wheel_entry
 -- needs: invariants, retained_invariants
--- keys: callers, wheel:<queue>, settings_copy:<queue>, queues, due, slot:<queue>:<priority>:<slot>,
---   slot:<queue>:<priority>:<slot>:<piece>, scheduled:<queue>,
---   leased:<queue>, ended:<queue>:<state>
+-- keys: callers, wheel:<queue>, settings_copy:<queue>, settings:<queue>, settings_index, queues, due,
+--   slot:<queue>:<priority>:<slot>, scheduled:<queue>, leased:<queue>
 
 -- The front and the flags in the record of a queue are those of its wheel and of its settings.
 local function check_front(flag, queue, record)
@@ -63,85 +62,62 @@ function checks.queue(flag, queue)
   end
 end
 
--- Brings the counts in a record to `expected`, by their names. Submitted tasks that no count accounts for have been deleted.
--- Returns whether one was wrong.
-local function set_counts(flag, record, expected)
-  local sum, is_wrong = expected.deleted, false
-  for name in pairs(COUNTS) do
-    if name ~= 'submitted' and name ~= 'deleted' then sum = sum + expected[name] end
-  end
-  if expected.submitted > sum then
-    expected.deleted = expected.deleted + expected.submitted - sum
+-- The record of the shard is readable, and its last turn is not before one in use.
+function checks.last_turn(flag, used_turn)
+  local record = shard_record()
+  local turn, used = record[L.shard.turn], tonumber(used_turn)
+  if unreadable_records['the shard'] then
+    flag('the record of the shard cannot be read', 'replaced')
+  elseif turn < used then
+    flag('last turn is ' .. digits(turn) .. ', but ' .. used_turn .. ' is in use', 'corrected')
   else
-    expected.submitted = sum
+    return
   end
-  for name, place in pairs(COUNTS) do
-    if record[place] ~= expected[name] then
-      flag('count of ' .. name .. ' is ' .. digits(record[place]) .. ', expected ' .. digits(expected[name]), 'corrected')
-      record[place], is_wrong = expected[name], true
-    end
-  end
-  return is_wrong
+  record[L.shard.turn], is_shard_changed = math.max(turn, used), true
 end
 
--- The counts of a queue equal the sizes of its indexes. `members` are slot queues that are not on the wheel.
-function checks.queue_counts(flag, queue, ...)
-  local wheel, record = base .. 'wheel:' .. queue, record_of(queue)
-  if call('ZCARD', wheel) > MAX_SLOTS then
-    return flag('', 'counts not checked: more than ' .. MAX_SLOTS .. ' slots have ready tasks')
-  end
-  local is_summed, ready = {}, 0
-  local function sum(members)
-    for _, member in ipairs(members) do
-      local head, pieces = base .. 'slot:' .. queue .. ':' .. member, nil
-      if not is_summed[member] then ready = ready + call('ZCARD', head) end
-      if not is_summed[member] and record.tail ~= '' then
-        use_pieces()
-        pieces = pieces_of(record)[member]
-      end
-      for number = pieces and pieces.first or 1, pieces and pieces.last or 0 do
-        ready = ready + call('ZCARD', head .. ':' .. digits(number))
-      end
-      is_summed[member] = true
-    end
-  end
-  sum(call('ZRANGE', wheel, 0, -1))
-  sum({ ... })
-  local expected = { ready = ready, submitted = record[L.queue.submitted], deleted = record[L.queue.deleted],
-    scheduled = call('ZCARD', base .. 'scheduled:' .. queue), leased = call('ZCARD', base .. 'leased:' .. queue) }
-  for state in pairs(ENDED) do expected[state] = call('ZCARD', base .. 'ended:' .. queue .. ':' .. state) end
-  if set_counts(flag, record, expected) then record[L.queue.behind] = true end
+-- The last position of a queue is not before one in use.
+function checks.last_seq(flag, queue, used_seq)
+  local record, used = record_of(queue), tonumber(used_seq)
+  if record[L.queue.seq] >= used then return end
+  flag('last seq is ' .. digits(record[L.queue.seq]) .. ', but ' .. used_seq .. ' is in use', 'corrected')
+  record[L.queue.seq], record[L.queue.behind] = used, true
 end
 
--- The counts of the shard are the sums of those of its queues; a deleted queue leaves submitted and deleted tasks.
-function checks.shard_counts(flag, ...)
-  local queues, record, expected = call('ZRANGE', base .. 'queues', 0, MAX_QUEUES), shard_record(), {}
-  if #queues > MAX_QUEUES then return flag('', 'counts not checked: more than ' .. MAX_QUEUES .. ' queues') end
-  for _, queue in ipairs({ ... }) do
-    if not call('ZSCORE', base .. 'queues', queue) then queues[#queues + 1] = queue end
+-- A queue's settings are in the settings index if and only if they exist.
+function checks.settings(flag, queue)
+  local key = base .. 'settings_index'
+  local exist, is_indexed = call('EXISTS', base .. 'settings:' .. queue) == 1, call('ZSCORE', key, queue)
+  if exist and not is_indexed then
+    flag('missing from settings_index', 'added')
+    zset_add(key, 0, queue)
+  elseif is_indexed and not exist then
+    flag('in settings_index, but they do not exist', 'removed')
+    zset_remove(key, queue)
   end
-  for name in pairs(COUNTS) do expected[name] = 0 end
-  for _, queue in ipairs(queues) do
-    local of_queue = record_of(queue)
-    for name, place in pairs(COUNTS) do expected[name] = expected[name] + of_queue[place] end
-  end
-  expected.submitted = math.max(expected.submitted, record[L.shard.submitted])
-  if set_counts(flag, record, expected) then is_shard_changed = true end
 end
 
--- Checks the invariants at ARGV[from]: their number; for each its kind, the number of its arguments, the arguments.
--- Returns for each a list of {violation, repair}; an empty violation goes with a remark instead of a repair.
-local function check_invariants(from)
-  local replies, at = {}, from + 1
-  for i = 1, tonumber(ARGV[from]) do
-    local findings = {}
-    local function flag(violation, repair)
-      findings[#findings + 1] = { violation, repair }
+-- A slot queue is on the wheel, in the range of its priority, if and only if it has tasks. If only its pieces have some, the
+-- first one becomes its head.
+function checks.wheel_entry(flag, queue, member)
+  local wheel, slot, record = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member, record_of(queue)
+  local size, score = call('ZCARD', slot), tonumber(call('ZSCORE', wheel, member))
+  if size == 0 and record.tail ~= '' then
+    use_pieces()
+    local ids = move_first_piece(record, member, slot)
+    if ids then
+      flag('its head is empty, but pieces are left', 'moved')
+      size = #ids
     end
-    local last_argument = at + 1 + ARGV[at + 1]
-    checks[ARGV[at]](flag, unpack(ARGV, at + 2, last_argument))
-    at = last_argument + 1
-    replies[i] = findings
   end
-  return replies
+  if size == 0 then
+    if not score then return end
+    flag('on the wheel without a ready task', 'removed')
+    zset_remove(wheel, member)
+    return
+  end
+  local from = (9 - tonumber(string.match(member, '^%d+'))) * TURNS
+  if score and score >= from and score < from + TURNS then return end
+  flag((score and 'outside its priority on the wheel' or 'missing from the wheel') .. ', with ' .. size .. ' ready tasks', 'added')
+  zset_add(wheel, from + next_turn(), member)
 end

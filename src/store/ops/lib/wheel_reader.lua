@@ -8,21 +8,21 @@
 --     '------------------------------------------------'
 --   A turn takes one task of the slot at the front. A slot with more tasks goes to the rear of its priority, an empty
 --   slot leaves the wheel. A call turns a copy: it reads the wheel in pages, keeps the slots that have had a turn in
---   `rear`, and stages the new scores in `close_queue`.
+--   `rear`; `close_queue` stages the new scores.
 --
 -- An entry that cannot be handed out stays in its slot queue, behind all others: it moves there when a call passes it over,
 -- and a call that meets one there goes on with the next slot.
 --
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: open_queue, next_task, close_queue, read_claimable; taken, is_full, passed_expired, unreadable, has_set_back
--- needs: prelude, clock, transaction, records, pieces
+-- defines: open_queue, next_unvisited, next_task; max_tasks, bytes_left, taken, is_full, passed_expired, unreadable, has_set_back
+-- needs: prelude, clock, transaction, records, pieces, claimable
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, leased:<queue>
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
 -- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
-local unreadable, has_set_back, loaded_keys = {}, false, {}
+local unreadable, has_set_back = {}, false
 -- A function of pieces, which few calls need.
 local move_first_piece, _
 
@@ -89,23 +89,6 @@ local function advance(queue, entry, is_from_rear)
   if not is_from_rear then visited[#visited + 1] = entry end
 end
 
--- Returns the state, the document, the placement, and if the task has them or is leased the lease and its rare fields; nil if
--- there is no such task, or if it cannot be handed out; then also whether it is unreadable. It must not block the tasks
--- behind it.
-local function read_claimable(key, is_leased)
-  if loaded_keys[key] then error('TWICE one task in a call') end
-  loaded_keys[key] = true
-  local state, document, placement = unpack(redis.pcall('HMGET', key, F.state, F.document, F.placement))
-  if not state then return nil, state == nil end
-  if not document or not placement or #placement <= L.placement.bytes or string.byte(placement) ~= L.placement.version then
-    return nil, state == 'ready'
-  end
-  if not is_leased and string.byte(placement, L.placement.byte_options) % 2 == 0 then return state, document, placement end
-  local lease, expires_at, progress, max_run_ms = unpack(call('HMGET', key, F.lease, F.expires_at, F.progress, F.max_run_ms))
-  if lease and (#lease < L.lease.bytes or string.byte(lease) ~= L.lease.version) then return nil, state == 'ready' end
-  return state, document, placement, lease, expires_at, progress, max_run_ms
-end
-
 -- Takes the next task off the queue's wheel: returns its id, its key, and what read_claimable returns behind the state; nil if
 -- the queue is empty or a limit of the call is reached.
 local function next_task(queue)
@@ -160,34 +143,4 @@ local function next_task(queue)
       end
     end
   end
-end
-
--- Stages the wheel as it is after this call. Returns the priority at its front, nil if it is empty.
-local function close_queue(queue)
-  local member, front, kept, slots_of_priority, emptied = next_unvisited(queue), nil, nil, nil, nil
-  if member then front = string.byte(member) - 48 end
-  for _, entry in ipairs(queue.visited) do
-    if entry.is_gone then
-      zset_remove(queue.wheel, entry.member)
-      if emptied then emptied[#emptied + 1] = entry.key else emptied = { 'DEL', entry.key } end
-    else
-      local priority = entry.priority
-      kept, slots_of_priority = kept or {}, slots_of_priority or (member and { [front] = 1 } or {})
-      kept[#kept + 1] = entry
-      slots_of_priority[priority] = (slots_of_priority[priority] or 0) + 1
-      if entry.taken then removals[entry.key] = entry.taken end
-    end
-  end
-  if emptied then write_last(unpack(emptied)) end
-  if not kept then return front end
-  if kept[2] then table.sort(kept, function(one, other) return (one.turn or 0) < (other.turn or 0) end) end
-  for _, entry in ipairs(kept) do
-    local priority = entry.priority
-    if not front or priority > front then front = priority end
-    -- A slot that is alone in its priority is at its rear already.
-    if entry.turn and slots_of_priority[priority] > 1 then
-      zset_add(queue.wheel, digits((9 - priority) * 2 ^ 49 + next_turn()), entry.member)
-    end
-  end
-  return front
 end
