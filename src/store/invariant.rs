@@ -32,12 +32,14 @@ pub enum Invariant {
     },
     /// The record of the shard is readable, and its last turn is not below this one, the highest on a wheel.
     LastTurn(i64),
-    /// The last position of a queue is not below that of a task.
+    /// The last positions of a queue are not below those of its tasks.
     LastSeq {
         /// The queue.
         queue: QueueName,
         /// The highest position of a task.
         seq: i64,
+        /// The highest position of an end.
+        end_seq: i64,
     },
     /// A member of an index of tasks matches its task.
     IndexEntry {
@@ -99,7 +101,9 @@ impl Invariant {
                 ("task_record", fixed.into_iter().chain(document.clone()).collect())
             }
             Invariant::LastTurn(turn) => ("last_turn", vec![bytes(&turn.to_string())]),
-            Invariant::LastSeq { queue, seq } => ("last_seq", vec![bytes(queue.as_str()), bytes(&seq.to_string())]),
+            Invariant::LastSeq { queue, seq, end_seq } => {
+                ("last_seq", vec![bytes(queue.as_str()), bytes(&seq.to_string()), bytes(&end_seq.to_string())])
+            }
             Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
             Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),
             Invariant::Retained(id) => ("retained", vec![id.as_bytes().to_vec()]),
@@ -168,7 +172,7 @@ impl fmt::Display for Invariant {
             },
             Invariant::TaskRecord { id, .. } => write!(f, "task {id}"),
             Invariant::LastTurn(_) => f.write_str("last turn of the shard"),
-            Invariant::LastSeq { queue, .. } => write!(f, "last position of queue {queue}"),
+            Invariant::LastSeq { queue, .. } => write!(f, "last positions of queue {queue}"),
             Invariant::IndexEntry { member, index } => {
                 let index = match index.strip_prefix(b"claim:") {
                     Some(digest) => format!("claim:{}", hex(digest)),

@@ -66,7 +66,16 @@ pub const PATTERNS: &[KeyPattern] = &[
         "queues by a time at or before their first in scheduled and leased, which is in their record too; as these, promote",
     ),
     key("expirations", KeyType::Zset, "ids of waiting tasks by expires_at; every transition to or from waiting"),
-    key("ended:<queue>:<state>", KeyType::Zset, "ids by finished_at; ends of tasks, retry, delete"),
+    key(
+        "ended:<queue>:<state>",
+        KeyType::Zset,
+        "ids of ended tasks by the time of their end; ends of tasks, retry, delete",
+    ),
+    key(
+        "ended:<queue>:<state>:<piece>",
+        KeyType::Zset,
+        "a piece of a long list of ended tasks: those with 128 consecutive positions of their end; as above",
+    ),
     key(
         "retention",
         KeyType::Zset,

@@ -82,7 +82,7 @@ macro_rules! records {
     (@tail $tail:literal) => { Some($tail) };
 }
 
-/// The number of consecutive positions in a piece of a slot queue. Redis stores a sorted set of 128 members as one block of
+/// The number of consecutive positions in a piece of a slot queue or of a list of ended tasks. Redis stores a sorted set of 128 members as one block of
 /// bytes, by its default for `zset-max-listpack-entries`.
 pub const PIECE: i64 = 128;
 
@@ -102,13 +102,14 @@ records! {
         due: Uint 6 = "score of the queue in `due`, in ms; 0: it is not there";
         flags: Uint 1 = "1: paused; 2, 4, 8, 16: its completed, dead, cancelled, expired tasks are in `ended_due`";
         seq: Uint 6 = "last position in a slot queue";
-        reserved: Bytes 10 = "zeros";
-    } => "one record `pieces` for each slot queue that may have pieces"
+        end_seq: Uint 6 = "position of the last end of a task";
+        reserved: Bytes 4 = "zeros";
+    } => "one record `pieces` for each list that may have pieces"
 
-    /// The pieces of a slot queue: behind the fields of the record of its queue.
+    /// The pieces of a slot queue or of a list of ended tasks: behind the fields of the record of its queue.
     PIECES pieces = 1 {
-        priority: Uint 1 = "0 to 9";
-        slot: Uint 2 = "its slot";
+        list: Uint 1 = "0 to 9: a slot queue of this priority; 10 to 13: the completed, dead, cancelled, expired tasks";
+        slot: Uint 2 = "slot of the slot queue; 0";
         first: Uint 5 = "number of the first piece behind the head; a task is in that of its position divided by 128";
         last: Uint 5 = "number of the last one";
     }
@@ -125,7 +126,8 @@ records! {
         submitted: Uint 6 = "tasks in all, deleted ones and those of deleted queues included";
         deleted: Uint 6 = "tasks deleted, those of deleted queues included";
         turn: Uint 7 = "last turn on a wheel";
-        reserved: Bytes 16 = "zeros";
+        ended_at: Uint 6 = "time of the last end of a task, in ms; no later end has an earlier time";
+        reserved: Bytes 10 = "zeros";
     }
 
     /// The position of a task and its limits: field `p` of its hash.
@@ -158,6 +160,7 @@ records! {
         ended_state: Uint 1 = "number of the word for the state from then on; 0: none";
         ended_run_at: Uint 6 = "run_at from then on, in ms; 0: none";
         finished_at: Uint 6 = "time of the task's end, in ms; 0: it has not ended";
+        end_seq: Uint 6 = "position of its end among those of its queue; 0: it has not ended";
     }
 
     /// The last call of a caller: field `<caller>` of `callers`.

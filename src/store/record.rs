@@ -57,6 +57,7 @@ fields! {
     ENDED_STATE = "f:ended_state": "see ending";
     ENDED_RUN_AT = "f:ended_run_at": "see ending";
     FINISHED_AT = "f:finished_at": "see ending";
+    END_SEQ = "f:end_seq": "see ending";
     RUN_AT = "w": "time from which the task can be claimed";
     EXPIRES_AT = "x": "time at which the task expires if it still waits";
     EXPIRES_IN_MS = "X": "expires_at as submitted, for a retry";

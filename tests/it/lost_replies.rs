@@ -2,9 +2,11 @@
 
 use deadpool_redis::redis::cmd;
 use serde_json::{Value, json};
+use slotwheel::domain::state::State;
 use slotwheel::store::layout::queue::Field;
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::ops::resolve_submit::resolve_submit;
+use slotwheel::store::views::ended::{EndedList, oldest_ended};
 use slotwheel::store::{Caller, audit};
 
 use crate::support::event_stream::Stream;
@@ -136,6 +138,10 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     assert!(left.findings.is_empty(), "{:?}", left.findings);
     // Only a submit that failed with a waiting claim is resolved.
     assert!(resolve_submit(store.first_shard(), &Caller::new()).await.expect("a reply").is_empty());
+    // A list is read from its start when memory is short.
+    let list = [EndedList { oldest: 0, queue: queue("q"), state: State::Completed }];
+    oldest_ended(store.first_shard(), &list, i64::MAX, 1).await.expect("a page");
+    lossy.http.get("/tasks?queue=q&state=ready").await.expect(200);
     // An outage since 1970.
     let callers = store.first_shard().keys.callers();
     lossy.redis.ask::<()>(cmd("HSET").arg(callers).arg("clock").arg("1")).await;

@@ -26,6 +26,7 @@ mod doctor;
 mod durability;
 mod embedded_redis;
 mod empty_queues;
+mod ended_lists;
 mod events;
 mod expiry;
 mod fail;

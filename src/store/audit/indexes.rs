@@ -1,16 +1,16 @@
 //! Compares a snapshot of a shard: tasks with indexes in both directions, and counts with both. A mismatch is only a
 //! suspect, because the data may have changed during the read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::scan::{QueueIndexes, ShardSnapshot, SlotPlace};
+use super::scan::{ListPlace, QueueIndexes, ShardSnapshot};
 use super::task::TaskSnapshot;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::invariant::Invariant;
-use crate::store::views::queue_records::{Counts, QueueRecord};
+use crate::store::views::queue_records::{Counts, ListName, QueueRecord, ended_list, state_of_list};
 
 /// Returns the invariants that the snapshot contradicts.
 pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
@@ -30,16 +30,22 @@ fn index_entry(id: &TaskId, index: impl Into<Vec<u8>>) -> Invariant {
     Invariant::IndexEntry { member: id.as_bytes().to_vec(), index: index.into() }
 }
 
-fn slot_index(queue: &QueueName, wheel_slot: (u8, u16), piece: Option<i64>) -> String {
+/// Returns the name of a slot queue or a list of ended tasks.
+fn list_index(queue: &QueueName, (list, piece): ListPlace) -> String {
     let piece = piece.map(|number| format!(":{number}")).unwrap_or_default();
-    format!("slot:{queue}:{}:{}{piece}", wheel_slot.0, wheel_slot.1)
+    match state_of_list(list) {
+        Some(state) => format!("ended:{queue}:{state}{piece}"),
+        None => format!("slot:{queue}:{}:{}{piece}", list.0, list.1),
+    }
 }
 
-/// Returns priority and slot of a task, and the piece of its slot queue in which it is if it is ready, `None` for the head.
-fn place_of(task: &TaskSnapshot, record: &QueueRecord) -> SlotPlace {
-    let wheel_slot = (task.priority, task.slot.number());
-    let piece = Some(task).filter(|task| task.state == State::Ready);
-    (wheel_slot, piece.and_then(|task| record.piece_of(wheel_slot.0, wheel_slot.1, task.seq)))
+/// Returns the list and the piece in which a ready or an ended task is.
+fn place_of(task: &TaskSnapshot, record: &QueueRecord) -> Option<ListPlace> {
+    let (list, seq) = match task.state {
+        State::Ready => ((task.priority, task.slot.number()), task.seq),
+        state => (ended_list(state)?, task.end_seq),
+    };
+    Some((list, record.piece_of(list, seq)))
 }
 
 fn claim_index(claim: &[u8]) -> Vec<u8> {
@@ -64,22 +70,20 @@ fn default_retain_ms(state: State) -> Option<i64> {
 /// Checks that the task is in the index of its state with the right score. [`check_queue`] finds surplus entries.
 fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     let Some(queue) = snapshot.queues.get(&task.queue) else { return };
-    let (wheel_slot, piece) = place_of(task, &queue.record);
-    if piece.is_some_and(|piece| queue.record.pieces.get(&wheel_slot).is_none_or(|pieces| piece > pieces.last)) {
-        suspects.insert(index_entry(id, slot_index(&task.queue, wheel_slot, piece)));
-    }
-    let (index, entries, expected) = match task.state {
-        State::Ready => {
-            let entries = queue.slots.get(&(wheel_slot, piece));
-            (slot_index(&task.queue, wheel_slot, piece), entries, Some(task.seq))
-        }
-        State::Scheduled => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
-        State::Leased => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
-        State::Completed | State::Dead | State::Cancelled | State::Expired => {
-            (format!("ended:{}:{}", task.queue, task.state), queue.ended.get(task.state.as_str()), task.finished_at)
-        }
+    let place = place_of(task, &queue.record);
+    let list = place.map(|place| (list_index(&task.queue, place), queue.lists.get(&place)));
+    let (index, entries, expected) = match (task.state, list) {
+        (State::Ready, Some((index, entries))) => (index, entries, Some(task.seq)),
+        (_, Some((index, entries))) => (index, entries, task.finished_at),
+        (State::Leased, None) => (format!("leased:{}", task.queue), Some(&queue.leased), task.lease_until),
+        (_, None) => (format!("scheduled:{}", task.queue), Some(&queue.scheduled), task.run_at),
     };
-    if entries.and_then(|entries| entries.get(id)) != expected.as_ref() {
+    let found = entries.and_then(|entries| entries.get(id));
+    // An expired task is found to have ended after the time of its end.
+    let is_right = if task.state == State::Expired { found >= expected.as_ref() } else { found == expected.as_ref() };
+    let last_piece = place.and_then(|(list, _)| queue.record.pieces.get(&list)).map(|pieces| pieces.last);
+    let is_known = place.and_then(|(_, piece)| piece).is_none_or(|piece| last_piece.is_some_and(|last| piece <= last));
+    if !is_right || !is_known {
         suspects.insert(index_entry(id, index));
     }
     if let Some(expires_at) = task.expires_at.filter(|_| task.is_waiting())
@@ -91,7 +95,7 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
         suspects.insert(index_entry(id, "retention"));
     }
     if let (Some(retain_ms), Some(finished_at), false) =
-        (default_retain_ms(task.state), task.finished_at, task.has_own_retention)
+        (default_retain_ms(task.state), found.copied().or(task.finished_at), task.has_own_retention)
     {
         let due = snapshot.ended_due.get(ended_member(&task.queue, task.state).as_bytes());
         if due.is_none_or(|due| *due > finished_at + retain_ms) {
@@ -127,11 +131,9 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
             suspects.insert(index_entry(id, index));
         }
     };
-    for ((wheel_slot, piece), ids) in &queue.slots {
+    for (place, ids) in &queue.lists {
         for id in ids.keys() {
-            check_entry(id, slot_index(name, *wheel_slot, *piece), &|task| {
-                task.state == State::Ready && place_of(task, &queue.record) == (*wheel_slot, *piece)
-            });
+            check_entry(id, list_index(name, *place), &|task| place_of(task, &queue.record) == Some(*place));
         }
     }
     queue
@@ -139,16 +141,13 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         .keys()
         .for_each(|id| check_entry(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
     queue.leased.keys().for_each(|id| check_entry(id, format!("leased:{name}"), &|task| task.state == State::Leased));
-    for (state, ids) in &queue.ended {
-        ids.keys()
-            .for_each(|id| check_entry(id, format!("ended:{name}:{state}"), &|task| task.state.as_str() == *state));
-    }
-    let occupied: BTreeSet<_> =
-        queue.slots.keys().map(|(wheel_slot, _)| wheel_slot).chain(queue.wheel.keys()).collect();
+    let slots: BTreeSet<&ListName> =
+        queue.lists.keys().map(|(list, _)| list).filter(|list| state_of_list(**list).is_none()).collect();
+    let occupied: BTreeSet<&ListName> = slots.iter().copied().chain(queue.wheel.keys()).collect();
     for wheel_slot in occupied {
         let low = i64::from(9 - wheel_slot.0) << 49;
         let in_range = queue.wheel.get(wheel_slot).is_some_and(|score| (low..low + (1 << 49)).contains(score));
-        if !in_range || !queue.slots.contains_key(&(*wheel_slot, None)) {
+        if !in_range || !queue.lists.contains_key(&(*wheel_slot, None)) {
             let member = format!("{}:{}", wheel_slot.0, wheel_slot.1).into();
             suspects.insert(Invariant::WheelEntry { queue: name.clone(), member });
         }
@@ -157,8 +156,7 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
         suspects.insert(Invariant::QueueIndexes(name.as_str().into()));
     }
     if !counts_match(queue) {
-        let listed: BTreeSet<_> = queue.slots.keys().map(|(wheel_slot, _)| *wheel_slot).collect();
-        let missing = listed.into_iter().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
+        let missing = slots.into_iter().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
         let unlisted_slots = missing.map(|wheel_slot| format!("{}:{}", wheel_slot.0, wheel_slot.1)).collect();
         suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots });
     }
@@ -172,7 +170,9 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
     let due = snapshot.due.get(name.as_str().as_bytes());
     // A later time is ignored while the record has an earlier one.
     let is_due_by = |time: Option<&i64>| time.is_none_or(|time| due.is_some_and(|due| due <= time));
+    let has_head = |list: &ListName| queue.lists.contains_key(&(*list, None));
     !queue.is_record_unreadable
+        && queue.lists.keys().all(|(list, _)| state_of_list(*list).is_none() || has_head(list))
         && front == record.front.map(i64::from)
         && record.paused == queue.settings.paused
         && record.ended_states().all(|state| snapshot.ended_due.contains_key(ended_member(name, state).as_bytes()))
@@ -185,11 +185,13 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
 fn counts_match(queue: &QueueIndexes) -> bool {
     let Counts { submitted, scheduled, ready, leased, completed, dead, cancelled, expired, deleted } =
         queue.record.counts;
-    let ended = |state: State| queue.ended.get(state.as_str()).map_or(0, HashMap::len);
-    let waiting: usize = queue.slots.values().map(HashMap::len).sum();
+    let size = |wanted: Option<State>| -> usize {
+        queue.lists.iter().filter(|((list, _), _)| state_of_list(*list) == wanted).map(|(_, ids)| ids.len()).sum()
+    };
+    let ended = |state: State| size(Some(state));
     let pairs = [
         (scheduled, queue.scheduled.len()),
-        (ready, waiting),
+        (ready, size(None)),
         (leased, queue.leased.len()),
         (completed, ended(State::Completed)),
         (dead, ended(State::Dead)),
@@ -282,14 +284,15 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
             snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
         suspects.insert(Invariant::ShardCounts(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
-    let mut last_seqs: BTreeMap<&QueueName, i64> = BTreeMap::new();
+    let mut last_seqs: BTreeMap<&QueueName, (i64, i64)> = BTreeMap::new();
     for task in snapshot.tasks.values() {
-        let last = last_seqs.entry(&task.queue).or_default();
-        *last = task.seq.max(*last);
+        let (seq, end_seq) = last_seqs.entry(&task.queue).or_default();
+        (*seq, *end_seq) = (task.seq.max(*seq), task.end_seq.max(*end_seq));
     }
-    suspects.extend(last_seqs.into_iter().filter_map(|(queue, seq)| {
-        let recorded = snapshot.queues.get(queue).map_or(0, |found| found.record.seq);
-        (recorded < seq).then(|| Invariant::LastSeq { queue: queue.clone(), seq })
+    suspects.extend(last_seqs.into_iter().filter_map(|(queue, (seq, end_seq))| {
+        let recorded = snapshot.queues.get(queue).map_or((0, 0), |found| (found.record.seq, found.record.end_seq));
+        let is_behind = recorded.0 < seq || recorded.1 < end_seq;
+        is_behind.then(|| Invariant::LastSeq { queue: queue.clone(), seq, end_seq })
     }));
     let turns = snapshot.queues.values().flat_map(|queue| queue.wheel.values());
     let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);

@@ -16,20 +16,19 @@ use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
 use crate::store::task_hash::TaskHash;
-use crate::store::views::queue_records::{QueueRecord, ShardRecord, queue_records, shard_record};
+use crate::store::views::queue_records::{ListName, QueueRecord, ShardRecord, ended_list, queue_records, shard_record};
 
-/// Priority and slot, and the number of the piece, `None` for the head.
-pub(super) type SlotPlace = ((u8, u16), Option<i64>);
+/// A slot queue or a list of ended tasks, and the number of its piece, `None` for its head.
+pub(super) type ListPlace = (ListName, Option<i64>);
 
 /// The indexes and keys of one queue.
 #[derive(Default, Debug)]
 pub(super) struct QueueIndexes {
-    /// Id → seq.
-    pub(super) slots: BTreeMap<SlotPlace, HashMap<TaskId, i64>>,
+    /// Id → seq or time of the end.
+    pub(super) lists: BTreeMap<ListPlace, HashMap<TaskId, i64>>,
     pub(super) wheel: BTreeMap<(u8, u16), i64>,
     pub(super) scheduled: HashMap<TaskId, i64>,
     pub(super) leased: HashMap<TaskId, i64>,
-    pub(super) ended: BTreeMap<&'static str, HashMap<TaskId, i64>>,
     pub(super) record: QueueRecord,
     pub(super) is_record_unreadable: bool,
     pub(super) settings: QueueSettings,
@@ -218,7 +217,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
                 return Ok(());
             };
             let members = read_id_zset(shard, key, name, snapshot).await?;
-            snapshot.queues.entry(queue).or_default().slots.insert(place, members);
+            snapshot.queues.entry(queue).or_default().lists.insert(place, members);
         }
         ("wheel", Some(queue)) => {
             let mut wheel = BTreeMap::new();
@@ -239,10 +238,14 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
             snapshot.queues.entry(queue).or_default().leased = members;
         }
         ("ended", Some(queue)) => {
-            let state = rest_text.split_once(':').and_then(|(_, state)| State::parse(state));
-            if let Some(state) = state {
-                let members = read_id_zset(shard, key, name, snapshot).await?;
-                snapshot.queues.entry(queue).or_default().ended.insert(state.as_str(), members);
+            let place = rest_text.split_once(':').map_or("", |(_, place)| place);
+            let (state, piece) = place.split_once(':').map_or((place, None), |(state, piece)| (state, Some(piece)));
+            match (State::parse(state).and_then(ended_list), piece.map(str::parse).transpose()) {
+                (Some(list), Ok(piece)) => {
+                    let members = read_id_zset(shard, key, name, snapshot).await?;
+                    snapshot.queues.entry(queue).or_default().lists.insert((list, piece), members);
+                }
+                _ => snapshot.unreadable.push(format!("key {shown} has no valid state")),
             }
         }
         ("settings_copy", Some(queue)) => {
@@ -291,7 +294,7 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
 }
 
 /// Parses `<priority>:<slot>` or `<priority>:<slot>:<piece>`.
-fn parse_slot_key(place: &str) -> Option<SlotPlace> {
+fn parse_slot_key(place: &str) -> Option<ListPlace> {
     match place.rsplit_once(':')? {
         (member, piece) if member.contains(':') => Some((parse_wheel_member(member)?, Some(piece.parse().ok()?))),
         _ => Some((parse_wheel_member(place)?, None)),

@@ -24,7 +24,8 @@ local function cancel(task)
     return { 'expired' }
   end
   if not stop_waiting(task) then return { 'ended', state } end
-  write_task(task, { 'HSET', task.key, F.state, 'cancelled', F.finished_at, now })
+  begin_end(task, 'cancelled')
+  write_task(task, { 'HSET', task.key, F.state, 'cancelled', F.finished_at, task.ended_at, F.end_seq, task.end_seq })
   finish_task(task, 'cancelled', ARGV[5])
   transition(task, state, 'cancelled')
   return { 'cancelled' }

@@ -36,12 +36,13 @@ for i = 1, number do
   if leases[i] then _, held_by, lease_until, leased_at = struct.unpack(L.lease.before_lease_set_at, leases[i]) end
   if held_by == token and lease_until > now then
     local queue = queues_of[i]
+    local end_seq, ended_at = next_end(queue, 'completed', L.queue.completed)
     local command = { 'HSET', keys[i], F.state, 'completed', F.ending, struct.pack(L.ending.format, L.ending.version, token,
-      L.ending.ended_by.complete, L.ending.ended_state.completed, 0, now), nil, nil }
+      L.ending.ended_by.complete, L.ending.ended_state.completed, 0, ended_at, end_seq), nil, nil }
     if result ~= '' then set_field(command, F.result, result) end
     writes[#writes + 1] = command
     zset_remove(base .. 'leased:' .. queue, id)
-    index_end(id, queue, 'completed', nil, nil, ARGV[5])
+    index_end(id, queue, 'completed', end_seq, ended_at, nil, ARGV[5])
     count_lease_end(queue, 1, now - leased_at, false)
     counts[queue] = (counts[queue] or 0) + 1
     emit_event(id, queue, 'leased', 'completed')

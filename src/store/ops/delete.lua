@@ -1,7 +1,7 @@
 --[[ delete: deletes tasks: an ended one at a client's request, those past their retention, those of a purge. A task that waits
 past its time of expiry has ended.
 
-KEYS    ended:<queue>:<state>, retention
+KEYS    retention
 ARGV[5] retention   '1': only tasks whose retention has elapsed; 'least': only those kept for `least_ms`
 ARGV[6] least_ms    how long every ended task is kept
 ARGV[7] states      number, then the states from which a task may be deleted; never leased
@@ -28,8 +28,7 @@ local function delete(task)
     if not delete_at or tonumber(delete_at) > now then return { 'not_allowed', state } end
   end
   if ended_until then
-    local ended_at = call('ZSCORE', base .. 'ended:' .. task[F.queue] .. ':' .. state, task.id)
-    if not ended_at or tonumber(ended_at) > ended_until then return { 'not_allowed', state } end
+    if task[F.finished_at] == 0 or task[F.finished_at] > ended_until then return { 'not_allowed', state } end
   end
   delete_task(task)
   return { 'deleted' }

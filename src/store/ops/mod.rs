@@ -29,6 +29,7 @@ macro_rules! ops {
             &super::clock::confirm_clock::SCRIPT,
             &super::clock::touch_clock::SCRIPT,
             &super::views::ended::SCRIPT,
+            &super::views::ended::OLDEST,
             &super::views::next_due::SCRIPT,
             &super::views::page::SCRIPT,
             &super::views::ready::SCRIPT,

@@ -1,7 +1,7 @@
 --[[ purge_ended: deletes ended tasks whose default retention has elapsed, of the queue and state that
 are due first.
 
-KEYS    ended_due, ended:<queue>:<state>
+KEYS    ended_due, ended:<queue>:<state>, ended:<queue>:<state>:<piece>
 ARGV[5] retain_ms   how long a completed task without its own retention is kept
 ARGV[6] retain_ms   how long a dead one is
 ARGV[7] retain_ms   how long a cancelled or expired one is
@@ -22,13 +22,15 @@ if answer then return answer end
 
 local RETAIN_MS = { completed = tonumber(ARGV[5]), dead = tonumber(ARGV[6]), cancelled = tonumber(ARGV[7]), expired = tonumber(ARGV[7]) }
 
--- Deletes a task by its entry in the index, unless it has its own retention or cannot be read. An entry of a task in another
+-- Deletes a task by its entry in a list, unless it has its own retention or cannot be read. An entry of a task in another
 -- state goes.
-local function purge(index, id, queue, state)
+local function purge(key, id, queue, state)
   local task, reason = try_task(id, WAITING_FIELDS)
   if reason then return end
   if not task or task[F.state] ~= state then
-    zset_remove(index, id)
+    local list = ended_list(queue, state)
+    if key == list.key then remove_from_head(list) end
+    zset_remove(key, id)
   elseif (task[F.retain_ms] or '') == '' then
     task[F.queue] = queue
     delete_task(task)
@@ -36,22 +38,34 @@ local function purge(index, id, queue, state)
   end
 end
 
--- Returns the time of the first end that was not looked at, nil if there is none, false if the index cannot be read. Many tasks
+-- Returns the time of the first end that was not looked at, nil if there is none, false if the list cannot be read. Many tasks
 -- with an own retention may have ended at once: then it looks at more than the limit, so that it moves on.
 local function purge_from(queue, state, from)
-  local index, retain_ms = base .. 'ended:' .. queue .. ':' .. state, RETAIN_MS[state]
-  for skip = 0, 20 * limit, limit do
-    local page = redis.pcall('ZRANGEBYSCORE', index, digits(from), '+inf', 'WITHSCORES', 'LIMIT', skip, limit + 1)
-    if page.err then return false end
-    for i = 1, math.min(#page, 2 * limit), 2 do
-      local ended_at = tonumber(page[i + 1])
-      if ended_at + retain_ms > now then return ended_at end
-      purge(index, page[i], queue, state)
-    end
-    local next_at = tonumber(page[2 * limit + 2])
-    if not next_at or next_at > from or deleted > 0 then return next_at end
+  local head, retain_ms, record = base .. 'ended:' .. queue .. ':' .. state, RETAIN_MS[state], record_of(queue)
+  local looked_at, key, number, pieces = 0, head, nil, nil
+  if record.tail ~= '' then
+    use_pieces()
+    pieces = pieces_of(record)[state]
   end
-  return from + 1
+  if pieces then number, pieces = first_piece_from(head, pieces, from), { first = pieces.first, last = pieces.last } end
+  while true do
+    local skip, page = 0, nil
+    repeat
+      page = redis.pcall('ZRANGEBYSCORE', key, digits(from), '+inf', 'WITHSCORES', 'LIMIT', skip, limit)
+      if page.err then return false end
+      for i = 1, #page, 2 do
+        local ended_at = tonumber(page[i + 1])
+        if ended_at + retain_ms > now then return ended_at end
+        if looked_at >= limit and (ended_at > from or deleted > 0) then return ended_at end
+        if looked_at >= 20 * limit then return from + 1 end
+        purge(key, page[i], queue, state)
+        looked_at = looked_at + 1
+      end
+      skip = skip + limit
+    until #page < 2 * limit
+    if not pieces or number > pieces.last then return nil end
+    key, number = head .. ':' .. digits(number), number + 1
+  end
 end
 
 -- Purges the tasks of a member of `ended_due`. Returns whether it could.

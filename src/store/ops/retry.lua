@@ -1,7 +1,7 @@
 --[[ retry: makes dead, cancelled and expired tasks ready again, with fresh attempts, fresh hand-outs and a fresh time of
 expiry. Their errors are kept. A task that waits past its time of expiry has expired.
 
-KEYS    ended:<queue>:<state>, retention, scheduled:<queue>
+KEYS    scheduled:<queue>
 ARGV[5] retain_ms   how long an expired task without its own retention is kept
 ARGV[6] count       of tasks; then the ids
 RETURNS {'retried'} | {'not_retryable', state} | {'dedupe_key_taken', state} | {'unknown'}, for each task; after these the
@@ -31,14 +31,16 @@ local function retry_task(task)
     write('SET', key, task.id)
   end
   local expired = expired_holders - expired_before
-  if is_late then
+  if not is_late then
+    unindex_end(task)
+  else
     if state == 'scheduled' then zset_remove(base .. 'scheduled:' .. queue, task.id) end
     transition(task, state, 'expired')
     state, expired = 'expired', expired + 1
   end
   local seq = next_seq(queue, task[F.priority], task[F.slot], task[F.options])
   local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0,
-    F.options, bit.bor(task[F.options], 1), F.finished_at, 0, F.run_at, '',
+    F.options, bit.bor(task[F.options], 1), F.finished_at, 0, F.end_seq, 0, F.run_at, '',
     F.dedupe_until, '', F.successor, '', F.predecessor, '', F.replaces, '', F.uncounted, task[F.acquired] }
   local expires_in_ms = task[F.expires_in_ms]
   if expires_in_ms and expires_in_ms ~= '' then
@@ -48,8 +50,6 @@ local function retry_task(task)
   end
   write_task(task, command)
   write_last('HDEL', task.key, F.cancel_requested, F.completion_watched)
-  zset_remove(base .. 'ended:' .. queue .. ':' .. state, task.id)
-  if (task[F.retain_ms] or '') ~= '' then zset_remove(base .. 'retention', task.id) end
   enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
   transition(task, state, 'ready')
   return { 'retried', expired > 0 and expired or nil }

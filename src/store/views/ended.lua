@@ -1,6 +1,6 @@
 --[[ ended: returns the lists of ended tasks of a page of queues, and the size of a few ended tasks.
 
-KEYS    queues, ended:<queue>:<state>, ended_due, retention, task:<id>
+KEYS    queues, ended:<queue>:<state>, ended:<queue>:<state>:<piece>, ended_due, retention, task:<id>
 ARGV[3] after       name of the last queue of the page before; '' for the first page
 ARGV[4] queues      maximum of queues
 ARGV[5] samples     maximum of tasks whose size is read
@@ -10,6 +10,7 @@ MOVES   -
 COST    O(queues log ended + samples), and at most 500 lists for samples
 ]]
 local after, queues, samples = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+accepts_unreadable = true
 local names = call('ZRANGEBYLEX', base .. 'queues', after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, queues)
 local reply = { queues > 0 and #names == queues and names[#names] or '', 0, 0, 0 }
 if shard_raw and #shard_raw == L.shard.bytes and string.byte(shard_raw) == L.shard.version then
@@ -18,18 +19,29 @@ if shard_raw and #shard_raw == L.shard.bytes and string.byte(shard_raw) == L.sha
 end
 if samples > 0 then
   local lists, total, passed, taken = {}, 0, 0, 0
-  local function add_list(key)
-    local size = tonumber(redis.pcall('ZCARD', key)) or 0
+  local function add_list(key, size)
     lists[#lists + 1], total = { key = key, size = size }, total + size
   end
-  add_list(base .. 'retention')
-  for _, list in ipairs(call('ZRANDMEMBER', base .. 'ended_due', 500)) do add_list(base .. 'ended:' .. list) end
+  add_list(base .. 'retention', tonumber(redis.pcall('ZCARD', base .. 'retention')) or 0)
+  -- Of a list in pieces, one of them is sampled for all.
+  local random = call('TIME')[2]
+  for _, list in ipairs(call('ZRANDMEMBER', base .. 'ended_due', 500)) do
+    local queue, state = string.match(list, '^(.+):(%a+)$')
+    local key, record = base .. 'ended:' .. list, record_of(queue)
+    local size, pieces = COUNTS[state] and record[COUNTS[state]] or 0, nil
+    if record.tail ~= '' then
+      use_pieces()
+      pieces = pieces_of(record)[state]
+    end
+    if pieces then key = key .. ':' .. digits(pieces.first + random % (pieces.last - pieces.first + 1)) end
+    add_list(key, size)
+  end
   -- A list has as many samples as its share of the tasks.
   for _, list in ipairs(lists) do
     passed = passed + list.size
     local count = total > 0 and math.floor(passed * samples / total) - taken or 0
     taken = taken + count
-    for _, id in ipairs(count > 0 and call('ZRANDMEMBER', list.key, count) or {}) do
+    for _, id in ipairs(count > 0 and redis.pcall('ZRANDMEMBER', list.key, count) or {}) do
       local bytes = call('MEMORY', 'USAGE', base .. 'task:' .. id, 'SAMPLES', 0)
       if bytes then reply[3], reply[4] = reply[3] + 1, reply[4] + bytes end
     end

@@ -1,6 +1,6 @@
 //! Ended tasks, oldest first, and their size.
 
-use deadpool_redis::redis::{Value, pipe};
+use deadpool_redis::redis::Value;
 
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
@@ -10,7 +10,10 @@ use crate::store::redis::reply::{read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "ended", []);
+pub(in crate::store) static SCRIPT: Script = script!(read "ended", ["clock", "transaction", "records", "counts", ("local function define_pieces()" ["pieces"]), "use_pieces"]);
+
+/// Reads the tasks that ended first.
+pub(in crate::store) static OLDEST: Script = script!(read "oldest", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"]), "use_pieces"]);
 
 /// The ended tasks of a queue in one state, and a time at or before the first of their ends, in ms.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,13 +71,10 @@ pub async fn oldest_ended(
     until: i64,
     limit: usize,
 ) -> Result<Vec<Vec<(i64, TaskId)>>> {
-    let mut pipeline = pipe();
-    for EndedList { queue, state, .. } in lists {
-        let key = shard.keys.ended(queue, *state);
-        pipeline.cmd("ZRANGEBYSCORE").arg(key).arg("-inf").arg(until).arg(&["WITHSCORES", "LIMIT", "0"]).arg(limit);
-    }
+    let mut arguments: Vec<Vec<u8>> = [until, limit as i64, lists.len() as i64].map(|n| n.to_string().into()).into();
+    arguments.extend(lists.iter().flat_map(|list| [list.queue.as_str().into(), list.state.as_str().into()]));
     let mut pages = Vec::with_capacity(lists.len());
-    for reply in shard.send_pipeline(&pipeline).await? {
+    for reply in read_list(shard.read_script(&OLDEST, arguments).await?)? {
         let mut reply = read_list(reply)?;
         let mut page = Vec::new();
         while reply.len() > 0 {

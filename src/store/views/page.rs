@@ -11,7 +11,7 @@ use crate::store::redis::reply::{bytes, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "page", []);
+pub(in crate::store) static SCRIPT: Script = script!(read "page", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"]), "use_pieces", "ended_range"]);
 
 /// A position in an index: a score, then an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,16 +22,13 @@ pub struct Position {
     pub id: TaskId,
 }
 
-/// Returns the index by time of tasks in `state`, and whether the newest come first. `None` for `ready`, whose index is
-/// by slot.
-fn time_index(queue: &QueueName, state: State) -> Option<(String, bool)> {
+/// Returns the index by time of tasks in `state`. `None` for `ready`, whose index is by slot.
+fn time_index(state: State) -> Option<&'static str> {
     match state {
-        State::Scheduled => Some((format!("scheduled:{queue}"), false)),
-        State::Leased => Some((format!("leased:{queue}"), false)),
+        State::Scheduled => Some("scheduled"),
+        State::Leased => Some("leased"),
         State::Ready => None,
-        State::Completed | State::Dead | State::Cancelled | State::Expired => {
-            Some((format!("ended:{queue}:{state}"), true))
-        }
+        State::Completed | State::Dead | State::Cancelled | State::Expired => Some("ended"),
     }
 }
 
@@ -49,14 +46,15 @@ pub async fn page_by_time(
     after: Option<Position>,
     limit: usize,
 ) -> Result<Vec<Position>> {
-    let Some((index, newest)) = time_index(queue, state) else { return Ok(Vec::new()) };
+    let Some(index) = time_index(state) else { return Ok(Vec::new()) };
     let (score, id) = match after {
         None => (String::new(), Vec::new()),
         Some(position) => (position.score.to_string(), position.id.as_bytes().to_vec()),
     };
     let arguments = vec![
-        index.into_bytes(),
-        if newest { b"1".to_vec() } else { Vec::new() },
+        index.into(),
+        queue.as_str().into(),
+        if is_newest_first(state) { state.as_str().into() } else { Vec::new() },
         score.into_bytes(),
         id,
         limit.to_string().into_bytes(),

@@ -70,7 +70,24 @@ impl Counts {
     }
 }
 
-/// The pieces of a slot queue.
+/// A list of a queue: priority and slot of a slot queue, or a number from 10 on and 0 for the ended tasks of a state.
+pub type ListName = (u8, u16);
+
+/// The numbers of the lists of ended tasks.
+const ENDED_LISTS: [(u8, State); 4] =
+    [(10, State::Completed), (11, State::Dead), (12, State::Cancelled), (13, State::Expired)];
+
+/// Returns the list of the ended tasks in this state. `None`: tasks in this state have not ended.
+pub fn ended_list(state: State) -> Option<ListName> {
+    ENDED_LISTS.iter().find(|(_, ended)| *ended == state).map(|(list, _)| (*list, 0))
+}
+
+/// Returns the state of the tasks in this list. `None`: it is a slot queue.
+pub fn state_of_list(list: ListName) -> Option<State> {
+    ENDED_LISTS.iter().find(|(number, _)| *number == list.0).map(|(_, state)| *state)
+}
+
+/// The pieces of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pieces {
     /// The number of the first piece behind the head.
@@ -92,15 +109,17 @@ pub struct QueueRecord {
     pub paused: bool,
     /// The last position in a slot queue.
     pub seq: i64,
-    /// The slot queues that may have pieces, by priority and slot.
-    pub pieces: BTreeMap<(u8, u16), Pieces>,
+    /// The last position of an end.
+    pub end_seq: i64,
+    /// The lists that may have pieces.
+    pub pieces: BTreeMap<ListName, Pieces>,
     ended_flags: u64,
 }
 
 impl QueueRecord {
-    /// Returns the number of the piece in which the ready task at this position is. `None`: it is in the head.
-    pub fn piece_of(&self, priority: u8, slot: u16, seq: i64) -> Option<i64> {
-        let pieces = self.pieces.get(&(priority, slot))?;
+    /// Returns the number of the piece in which the task at this position of a list is. `None`: it is in the head.
+    pub fn piece_of(&self, list: ListName, seq: i64) -> Option<i64> {
+        let pieces = self.pieces.get(&list)?;
         Some(seq.div_euclid(PIECE)).filter(|piece| *piece >= pieces.first)
     }
 
@@ -136,16 +155,17 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
         due: (due != 0).then_some(due),
         paused: record.uint(queue::Field::flags) % 2 == 1,
         seq: signed(record.uint(queue::Field::seq)),
+        end_seq: signed(record.uint(queue::Field::end_seq)),
         pieces: record.tail().chunks(PIECES.bytes()).map(decode_pieces).collect::<Result<_>>()?,
         ended_flags: record.uint(queue::Field::flags) & !1,
     })
 }
 
-fn decode_pieces(bytes: &[u8]) -> Result<((u8, u16), Pieces)> {
+fn decode_pieces(bytes: &[u8]) -> Result<(ListName, Pieces)> {
     let record = PIECES.decode(bytes)?;
-    let [priority, slot] = [pieces::Field::priority, pieces::Field::slot].map(|field| record.uint(field));
+    let [list, slot] = [pieces::Field::list, pieces::Field::slot].map(|field| record.uint(field));
     let [first, last] = [pieces::Field::first, pieces::Field::last].map(|field| signed(record.uint(field)));
-    Ok(((priority as u8, slot as u16), Pieces { first, last }))
+    Ok(((list as u8, slot as u16), Pieces { first, last }))
 }
 
 /// The same for the record of a shard.

@@ -3,7 +3,7 @@
 -- defines: checks.queue_counts, checks.shard_counts, check_invariants
 -- needs: invariants, counts
 -- keys: wheel:<queue>, queues, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, scheduled:<queue>,
---   leased:<queue>, ended:<queue>:<state>
+--   leased:<queue>, ended:<queue>:<state>, ended:<queue>:<state>:<piece>
 
 -- Brings the counts in a record to `expected`, by their names. Submitted tasks that no count accounts for have been deleted.
 -- Returns whether one was wrong.
@@ -33,17 +33,20 @@ function checks.queue_counts(flag, queue, ...)
     return flag('', 'counts not checked: more than ' .. MAX_SLOTS .. ' slots have ready tasks')
   end
   local is_summed, ready = {}, 0
+  local function size_of(member, head)
+    local size, pieces = call('ZCARD', head), nil
+    if record.tail ~= '' then
+      use_pieces()
+      pieces = pieces_of(record)[member]
+    end
+    for number = pieces and pieces.first or 1, pieces and pieces.last or 0 do
+      size = size + call('ZCARD', head .. ':' .. digits(number))
+    end
+    return size
+  end
   local function sum(members)
     for _, member in ipairs(members) do
-      local head, pieces = base .. 'slot:' .. queue .. ':' .. member, nil
-      if not is_summed[member] then ready = ready + call('ZCARD', head) end
-      if not is_summed[member] and record.tail ~= '' then
-        use_pieces()
-        pieces = pieces_of(record)[member]
-      end
-      for number = pieces and pieces.first or 1, pieces and pieces.last or 0 do
-        ready = ready + call('ZCARD', head .. ':' .. digits(number))
-      end
+      if not is_summed[member] then ready = ready + size_of(member, base .. 'slot:' .. queue .. ':' .. member) end
       is_summed[member] = true
     end
   end
@@ -51,7 +54,7 @@ function checks.queue_counts(flag, queue, ...)
   sum({ ... })
   local expected = { ready = ready, submitted = record[L.queue.submitted], deleted = record[L.queue.deleted],
     scheduled = call('ZCARD', base .. 'scheduled:' .. queue), leased = call('ZCARD', base .. 'leased:' .. queue) }
-  for state in pairs(ENDED) do expected[state] = call('ZCARD', base .. 'ended:' .. queue .. ':' .. state) end
+  for state in pairs(ENDED) do expected[state] = size_of(state, base .. 'ended:' .. queue .. ':' .. state) end
   if set_counts(flag, record, expected) then record[L.queue.behind] = true end
 end
 

@@ -1,8 +1,7 @@
 -- delete_task: the part that every deletion of a task has in common.
 --
 -- defines: delete_task
--- needs: transaction, transition, stop_waiting, free_dedupe
--- keys: ended:<queue>:<state>, retention
+-- needs: transaction, transition, stop_waiting, free_dedupe, unindex_end
 
 -- Deletes a task that waits or has ended, which was loaded with WAITING_FIELDS.
 local function delete_task(task)
@@ -10,8 +9,7 @@ local function delete_task(task)
   if stop_waiting(task) then
     free_dedupe(task)
   else
-    zset_remove(base .. 'ended:' .. task[F.queue] .. ':' .. state, task.id)
-    if (task[F.retain_ms] or '') ~= '' then zset_remove(base .. 'retention', task.id) end
+    unindex_end(task)
   end
   write_last('DEL', task.key)
   transition(task, state, 'deleted')

@@ -1,7 +1,7 @@
 -- end_lease: the part that every end of a lease has in common.
 --
 -- defines: end_lease
--- needs: clock, transaction, task, lease_ends
+-- needs: clock, transaction, task, lease_ends, finish_task
 -- keys: leased:<queue>, claim:<digest>
 local OUTCOMES = { complete = 1, fail = 2, release = 3, revoke = 3, expire = 4 }
 
@@ -16,7 +16,8 @@ local function end_lease(task, command, verb, state, run_at)
     write_last('SREM', base .. 'claim:' .. string.sub(task[F.claim_digest] or '', 1, 16), task.id)
   end
   -- The next claim reads what is left of this lease.
-  if returns then set_field(command, F.options, bit.bor(task[F.options], 1)) end
+  if returns then set_field(command, F.options, bit.bor(task[F.options], 1)) else begin_end(task, state) end
   set_field(command, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.lease_token],
-    number_of(verb, L.ending.words_ended_by), number_of(state, L.ending.words_ended_state), run_at or 0, returns and 0 or now))
+    number_of(verb, L.ending.words_ended_by), number_of(state, L.ending.words_ended_state), run_at or 0, task.ended_at or 0,
+    task.end_seq or 0))
 end

@@ -10,11 +10,13 @@ local function has_expired(task)
     and expires_at and expires_at ~= '' and tonumber(expires_at) <= now
 end
 
--- Ends a task that has expired, with its time of expiry as the time of its end.
+-- Ends a task that has expired, with its time of expiry as the time of its end. In the list of expired tasks, and for its
+-- retention, it ends now.
 local function expire(task, retain_ms)
   local state = task[F.state]
   stop_waiting(task)
-  write_task(task, { 'HSET', task.key, F.state, 'expired', F.finished_at, tonumber(task[F.expires_at]) })
-  finish_task(task, 'expired', retain_ms, task[F.expires_at])
+  begin_end(task, 'expired')
+  write_task(task, { 'HSET', task.key, F.state, 'expired', F.finished_at, tonumber(task[F.expires_at]), F.end_seq, task.end_seq })
+  finish_task(task, 'expired', retain_ms)
   transition(task, state, 'expired')
 end

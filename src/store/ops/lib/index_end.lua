@@ -1,11 +1,12 @@
--- index_end: the indexes of ended tasks. Only tasks with an own retention have a time of deletion each. For the others, which
--- end in the order of their deletion, `ended_due` has one for all of a queue and state: that of the first which purge_ended
--- has not looked at. A flag in the record of the queue says that there is one, so that most ends need no command.
+-- index_end: the lists of ended tasks of a queue and state, and when they are deleted. Only tasks with an own retention have a
+-- time of deletion each. For the others, which end in the order of their deletion, `ended_due` has one for all of a queue and
+-- state: that of the first which purge_ended has not looked at. A flag in the record of the queue says that there is one, so
+-- that most ends need no command.
 --
--- defines: ended_flag, index_end
--- needs: clock, transaction, records
--- keys: ended:<queue>:<state>, retention, ended_due
-local now_digits
+-- defines: ended_flag, ended_list, next_end, index_end
+-- needs: clock, transaction, records, use_pieces
+-- keys: ended:<queue>:<state>, ended:<queue>:<state>:<piece>, retention, ended_due
+local ended_lists, last_list = {}, { queue = false }
 
 -- Returns the flag of a state, a power of 2, and whether the record has it.
 local function ended_flag(record, state)
@@ -13,19 +14,47 @@ local function ended_flag(record, state)
   return flag, math.floor(record[L.queue.flags] / flag) % 2 == 1
 end
 
--- Enters a task that ends in `state` at `ended_at`, now if nil. It is kept for `retain_ms`, which is its own, or if that is nil
--- or '' for `default_retain_ms`.
-local function index_end(id, queue, state, ended_at, retain_ms, default_retain_ms)
-  now_digits = now_digits or digits(now)
-  zset_add(base .. 'ended:' .. queue .. ':' .. state, ended_at or now_digits, id)
+local function ended_list(queue, state)
+  if last_list.queue == queue and last_list.member == state then return last_list end
+  local key = base .. 'ended:' .. queue .. ':' .. state
+  last_list = ended_lists[key]
+  if not last_list then
+    last_list = { member = state, key = key, queue = queue, added = 0 }
+    ended_lists[key] = last_list
+  end
+  return last_list
+end
+
+-- Returns the position and the time of the next end in `state`, whose number of tasks is at `place` in the record. Times do not
+-- decrease, also if the clock does a little: lists are in the order of both.
+local function next_end(queue, state, place)
+  local record, of_shard, list = record_of(queue), shard or shard_record(), ended_list(queue, state)
+  local seq, ended_at = record[L.queue.end_seq] + 1, of_shard[L.shard.ended_at]
+  if record[place] + list.added >= L.queue.piece then
+    use_pieces()
+    seq = begin_pieces(record, list, seq)
+  end
+  record[L.queue.end_seq], record[L.queue.behind] = seq, true
+  if ended_at < now then ended_at, of_shard[L.shard.ended_at], is_shard_changed = now, now, true end
+  return seq, ended_at
+end
+
+-- Enters a task that ends in `state`, with what next_end has returned. It is kept for `retain_ms`, which is its own, or if that
+-- is nil or '' for `default_retain_ms`.
+local function index_end(id, queue, state, end_seq, ended_at, retain_ms, default_retain_ms)
+  local list, record, piece = ended_list(queue, state), record_of(queue), nil
+  if record.tail ~= '' then
+    use_pieces()
+    piece = piece_of(record, list, end_seq, true)
+  end
+  if not piece then list.added = list.added + 1 end
+  zset_add(piece or list.key, digits(ended_at), id)
   if retain_ms and retain_ms ~= '' then
-    zset_add(base .. 'retention', digits(now + tonumber(retain_ms)), id)
+    zset_add(base .. 'retention', digits(ended_at + tonumber(retain_ms)), id)
     return
   end
-  local record = record_of(queue)
   local flag, is_listed = ended_flag(record, state)
-  -- An earlier end may be before the first one.
-  if is_listed and not ended_at then return end
-  write('ZADD', base .. 'ended_due', 'LT', digits((ended_at or now) + default_retain_ms), queue .. ':' .. state)
-  if not is_listed then record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + flag, true end
+  if is_listed then return end
+  write('ZADD', base .. 'ended_due', 'LT', digits(ended_at + default_retain_ms), queue .. ':' .. state)
+  record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + flag, true
 end

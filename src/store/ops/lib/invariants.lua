@@ -6,9 +6,9 @@
 -- defines: ENDED, UNREADABLE, MAX_SLOTS, MAX_QUEUES, default_retain_ms, checks, find_task; checks.index_entry,
 --   checks.stale_end_fields
 -- needs: prelude (scripts that repair) or read_prelude (scripts that check), clock, transaction, records, task, wheel,
---   slot_keys
+--   unindex_end, list_keys
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, scheduled:<queue>,
---   leased:<queue>, expirations, ended:<queue>:<state>, retention, claim:<digest>
+--   leased:<queue>, expirations, ended:<queue>:<state>, ended:<queue>:<state>:<piece>, retention, claim:<digest>
 local ENDED = { completed = true, dead = true, cancelled = true, expired = true }
 -- The field that is a task's score in the index of its state.
 local SCORE_FIELD = { ready = F.seq, scheduled = F.run_at, leased = F.lease_until, completed = F.finished_at,
@@ -54,11 +54,12 @@ end
 local function expected_score(task, kind, rest)
   local state, queue = task[F.state], task[F.queue]
   if kind == 'slot' then
-    return state == 'ready' and base .. 'slot:' .. rest == slot_key_of(task) and tonumber(task[F.seq]) or nil
+    return state == 'ready' and base .. 'slot:' .. rest == key_of(task) and tonumber(task[F.seq]) or nil
   elseif kind == 'scheduled' or kind == 'leased' then
     return state == kind and rest == queue and tonumber(task[SCORE_FIELD[kind]]) or nil
   elseif kind == 'ended' then
-    return ENDED[state] and rest == queue .. ':' .. state and tonumber(task[F.finished_at]) or nil
+    -- An expired task is found to have ended after the time of its end.
+    return ENDED[state] and base .. 'ended:' .. rest == key_of(task) and tonumber(task[F.finished_at]) or nil, state == 'expired'
   elseif kind == 'expirations' then
     return is_waiting(task) and tonumber(task[F.expires_at]) or nil
   elseif kind == 'retention' then
@@ -89,6 +90,7 @@ function checks.index_entry(flag, id, index)
       enqueue(task[F.queue], task[F.priority], task[F.slot], expected, id)
     else
       zset_add(key, expected, id)
+      if kind == 'ended' then know_piece(nil, task) end
     end
   elseif score and not expected then
     local reason = task and 'state is ' .. task[F.state] .. ' in queue ' .. task[F.queue] or 'the task does not exist'
@@ -99,6 +101,10 @@ function checks.index_entry(flag, id, index)
       local queue, priority, slot, piece = string.match(rest, '^([^:]*):(%d+):(%d+):?(%d*)$')
       -- No piece has a negative seq.
       if piece == '' then dequeue(queue, priority, slot, -1, id) else zset_remove(key, id) end
+    elseif kind == 'ended' then
+      local queue, state, piece = string.match(rest, '^([^:]*):(%a+):?(%d*)$')
+      if piece == '' then remove_from_head(ended_list(queue, state)) end
+      zset_remove(key, id)
     else
       zset_remove(key, id)
     end
@@ -106,7 +112,7 @@ function checks.index_entry(flag, id, index)
     flag('score is ' .. digits(score) .. ', expected ' .. digits(expected), 'corrected')
     zset_add(key, expected, id)
   end
-  if kind == 'slot' and expected and score then check_last_piece(flag, task) end
+  if (kind == 'slot' or kind == 'ended') and expected and score then know_piece(flag, task) end
   if expected and (kind == 'scheduled' or kind == 'leased') and score ~= expected then due_no_later(task[F.queue], expected) end
 end
 

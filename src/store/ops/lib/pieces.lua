@@ -1,23 +1,26 @@
--- pieces: slot queues in pieces, so that Redis stores long ones in few bytes.
+-- pieces: slot queues and lists of ended tasks in pieces, so that Redis stores long ones in few bytes.
 --
--- The key of a slot queue, its head, has the tasks that come first. Once it has as many as a piece, those behind them go into
--- pieces: a key with a number has the tasks of L.queue.piece consecutive positions. Claims take from the head, and a slot is on
--- the wheel if its head has tasks: a call that empties the head moves the first piece into it. A task that returns to its
+-- The key of a list, its head, has the tasks that come first. Once it has as many as a piece, those behind them go into
+-- pieces: a key with a number has the tasks of L.queue.piece consecutive positions. Claims take from the head alone, and a list
+-- has tasks if its head has some: a call that empties the head moves the first piece into it. A task that returns to its
 -- position goes to the head, if the piece of its position was moved there.
 --
--- The record of the queue has the numbers of the first and the last piece, for each slot queue that may have pieces.
+-- The record of the queue has the numbers of the first and the last piece, for each list that may have pieces.
+--
+-- A list here is a table with `member`, its name in the queue, `key`, and `added`, the tasks that the call adds to its head.
 --
 -- defines: the end of define_pieces(), which returns four functions: piece_of, begin_pieces, move_first_piece, pieces_of
 -- needs: prelude, clock, transaction, records
+local STATES = { [10] = 'completed', [11] = 'dead', [12] = 'cancelled', [13] = 'expired' }
 
--- Returns the pieces of the queue by the members of its wheel.
+-- Returns the pieces of the queue by the names of its lists.
 local function pieces_of(record)
   local pieces = record.pieces
   if pieces then return pieces end
   pieces = {}
   for at = 1, #record.tail, L.pieces.bytes do
-    local _, priority, slot, first, last = struct.unpack(L.pieces.format, record.tail, at)
-    pieces[priority .. ':' .. slot] = { priority = priority, slot = slot, first = first, last = last }
+    local _, list, slot, first, last = struct.unpack(L.pieces.format, record.tail, at)
+    pieces[STATES[list] or list .. ':' .. slot] = { list = list, slot = slot, first = first, last = last }
   end
   record.pieces = pieces
   return pieces
@@ -26,31 +29,35 @@ end
 local function store_pieces(record)
   local packed = {}
   for _, pieces in pairs(record.pieces) do
-    packed[#packed + 1] = struct.pack(L.pieces.format, L.pieces.version, pieces.priority, pieces.slot, pieces.first, pieces.last)
+    packed[#packed + 1] = struct.pack(L.pieces.format, L.pieces.version, pieces.list, pieces.slot, pieces.first, pieces.last)
   end
   record.tail, record[L.queue.behind] = table.concat(packed), true
 end
 
 -- Returns the key of the piece for a position; nil: it is in the head. `is_added`: a task comes there.
-local function piece_of(record, entry, seq, is_added)
-  local pieces, number = pieces_of(record)[entry.member], math.floor(seq / L.queue.piece)
+local function piece_of(record, list, seq, is_added)
+  local pieces, number = pieces_of(record)[list.member], math.floor(seq / L.queue.piece)
   if not pieces or number < pieces.first then return nil end
   if is_added and number > pieces.last then
     pieces.last = number
     store_pieces(record)
   end
-  return entry.key .. ':' .. digits(number)
+  return list.key .. ':' .. digits(number)
 end
 
--- Returns the position for a task that comes behind all others of a slot queue: `seq`, or the next with which a piece begins,
--- if the head is full.
-local function begin_pieces(record, entry, seq)
-  if pieces_of(record)[entry.member] then return seq end
-  entry.head_size = entry.head_size or call('ZCARD', entry.key)
-  if entry.head_size + entry.added < L.queue.piece then return seq end
-  local number = math.ceil(seq / L.queue.piece)
-  local priority, slot = string.match(entry.member, '^(%d+):(%d+)$')
-  record.pieces[entry.member] = { priority = priority, slot = slot, first = number, last = number }
+-- Returns the position for a task that comes behind all others of a list: `seq`, or the next with which a piece begins, if the
+-- head is full.
+local function begin_pieces(record, list, seq)
+  local member = list.member
+  if pieces_of(record)[member] then return seq end
+  list.head_size = list.head_size or call('ZCARD', list.key)
+  if list.head_size + list.added < L.queue.piece then return seq end
+  local number, kind, slot = math.ceil(seq / L.queue.piece), nil, 0
+  for value, state in pairs(STATES) do
+    if state == member then kind = value end
+  end
+  if not kind then kind, slot = string.match(member, '^(%d+):(%d+)$') end
+  record.pieces[member] = { list = kind, slot = slot, first = number, last = number }
   store_pieces(record)
   return number * L.queue.piece
 end

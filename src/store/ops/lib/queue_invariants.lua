@@ -3,7 +3,7 @@
 -- defines: checks.queue, checks.last_turn, checks.last_seq, checks.settings, checks.wheel_entry
 -- needs: invariants, retained_invariants
 -- keys: callers, wheel:<queue>, settings_copy:<queue>, settings:<queue>, settings_index, queues, due,
---   slot:<queue>:<priority>:<slot>, scheduled:<queue>, leased:<queue>
+--   slot:<queue>:<priority>:<slot>, scheduled:<queue>, leased:<queue>, ended:<queue>:<state>
 
 -- The front and the flags in the record of a queue are those of its wheel and of its settings.
 local function check_front(flag, queue, record)
@@ -42,6 +42,18 @@ local function check_due(flag, queue, record)
   return first ~= nil
 end
 
+-- A list of ended tasks has pieces only if its head has tasks.
+local function check_ended_heads(flag, queue, record)
+  if record.tail == '' then return end
+  use_pieces()
+  for state in pairs(ENDED) do
+    local key = base .. 'ended:' .. queue .. ':' .. state
+    if call('EXISTS', key) == 0 and move_first_piece(record, state, key) then
+      flag('the head of its ' .. state .. ' tasks is empty, but pieces are left', 'moved')
+    end
+  end
+end
+
 -- The record of a queue is readable and agrees with its indexes. A queue is in `queues` if and only if it exists.
 function checks.queue(flag, queue)
   local record = record_of(queue)
@@ -51,6 +63,7 @@ function checks.queue(flag, queue)
   end
   local has_ready, has_due = check_front(flag, queue, record), check_due(flag, queue, record)
   check_ended_flags(flag, queue, record)
+  check_ended_heads(flag, queue, record)
   local is_listed = call('ZSCORE', base .. 'queues', queue)
   local exists = has_ready or has_due or record[L.queue.submitted] > 0 or call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   if exists and not is_listed then
@@ -76,12 +89,16 @@ function checks.last_turn(flag, used_turn)
   record[L.shard.turn], is_shard_changed = math.max(turn, used), true
 end
 
--- The last position of a queue is not before one in use.
-function checks.last_seq(flag, queue, used_seq)
-  local record, used = record_of(queue), tonumber(used_seq)
-  if record[L.queue.seq] >= used then return end
-  flag('last seq is ' .. digits(record[L.queue.seq]) .. ', but ' .. used_seq .. ' is in use', 'corrected')
-  record[L.queue.seq], record[L.queue.behind] = used, true
+-- The last positions of a queue are not before those in use.
+function checks.last_seq(flag, queue, used_seq, used_end_seq)
+  local record = record_of(queue)
+  local function check(name, place, used)
+    if record[place] >= tonumber(used) then return end
+    flag('last ' .. name .. ' is ' .. digits(record[place]) .. ', but ' .. used .. ' is in use', 'corrected')
+    record[place], record[L.queue.behind] = tonumber(used), true
+  end
+  check('seq', L.queue.seq, used_seq)
+  check('end_seq', L.queue.end_seq, used_end_seq)
 end
 
 -- A queue's settings are in the settings index if and only if they exist.

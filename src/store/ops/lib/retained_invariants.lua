@@ -9,7 +9,8 @@ function checks.retained(flag, id)
   local task = find_task(id)
   if not task or task == UNREADABLE or not ENDED[task[F.state]] or task[F.retain_ms] then return end
   local key, queue, state = base .. 'ended_due', task[F.queue], task[F.state]
-  local due = task[F.finished_at] + default_retain_ms[state]
+  local ended_at = tonumber(call('ZSCORE', key_of(task), id)) or task[F.finished_at]
+  local due = ended_at + default_retain_ms[state]
   local found = tonumber(call('ZSCORE', key, queue .. ':' .. state))
   if found and found <= due then return end
   flag('time of ' .. state .. ' in ended_due is ' .. (found and digits(found) or 'missing') .. ', but it is due at ' .. digits(due), 'corrected')

@@ -28,7 +28,7 @@ local function unpack_ending(task)
   local packed, verb, state, _ = rawget(task, 'packed_ending'), nil, nil, nil
   if not packed then return end
   task.packed_ending = nil
-  _, task[F.ended_lease_token], verb, state, task[F.ended_run_at], task[F.finished_at] = struct.unpack(L.ending.format, packed)
+  _, task[F.ended_lease_token], verb, state, task[F.ended_run_at], task[F.finished_at], task[F.end_seq] = struct.unpack(L.ending.format, packed)
   local verbs, states = L.ending.words_ended_by, L.ending.words_ended_state
   task[F.ended_by], task[F.ended_state] = verbs[verb], states[state]
 end

@@ -6,13 +6,14 @@
 -- Wake-ups follow the writes. Nothing may fail then, so a message that Redis denies is dropped: its receivers poll.
 -- A script pays for each function and table it defines, so fragments define few, and `commit` is one long function.
 --
--- defines: stage_freed_keys, stage_wheels, stage_turns, stage_counters, stage_due, stage_records, stage_events; set_field,
+-- defines: stage_freed_keys, stage_wheels, stage_turns, stage_ended_lists, stage_counters, stage_due, stage_records,
+--   stage_events; set_field,
 --   zset_add, zset_remove, write, write_last, notify, commit; writes, removals
 -- needs: prelude, clock; records, which sets stage_records
 -- keys: callers
 
 -- Functions that stage writes at the end of a call, in this order; nil: nothing.
-local stage_freed_keys, stage_wheels, stage_turns, stage_counters, stage_due, stage_records, stage_events
+local stage_freed_keys, stage_wheels, stage_turns, stage_ended_lists, stage_counters, stage_due, stage_records, stage_events
 local zset_adds, removals, writes, last_writes, messages = {}, {}, {}, nil, nil
 
 -- Appends a field to an HSET that is being built.
@@ -60,6 +61,7 @@ local function commit(reply, remembered)
   if stage_freed_keys then stage_freed_keys() end
   if stage_wheels then stage_wheels() end
   if stage_turns then stage_turns() end
+  if stage_ended_lists then stage_ended_lists() end
   if stage_counters then stage_counters() end
   local packed = cmsgpack.pack(reply)
   callers_command[4] = struct.pack(L.call.format, L.call.version, sequence, now, counted_at, #counters) .. counters

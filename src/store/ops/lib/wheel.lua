@@ -1,8 +1,8 @@
 -- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
 -- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
--- defines: TURNS, changed_slots, slot_of, use_pieces, next_seq, enqueue
--- needs: prelude, transaction, records, front, pieces
+-- defines: TURNS, changed_slots, slot_of, next_seq, enqueue
+-- needs: prelude, transaction, records, front, use_pieces
 -- sets: stage_wheels
 -- keys: slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>
 
@@ -10,8 +10,6 @@
 local TURNS = 2 ^ 49
 -- Slot queues that change, by key; and by queue, in the order of the call.
 local entries, changed_slots = {}, {}
--- Functions of pieces, which few calls need.
-local piece_of, begin_pieces, move_first_piece, pieces_of
 
 local function slot_of(queue, priority, slot)
   local member = priority .. ':' .. slot
@@ -23,10 +21,6 @@ local function slot_of(queue, priority, slot)
   local list = changed_slots[queue]
   if list then list[#list + 1] = entry else changed_slots[queue] = { entry } end
   return entry
-end
-
-local function use_pieces()
-  if not piece_of then piece_of, begin_pieces, move_first_piece, pieces_of = define_pieces() end
 end
 
 -- Returns the position for a task that comes behind all others. Only keyless tasks, whose bit in the `options` of their

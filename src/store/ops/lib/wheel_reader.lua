@@ -16,15 +16,13 @@
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
 -- defines: open_queue, next_unvisited, next_task; max_tasks, bytes_left, taken, is_full, passed_expired, unreadable, has_set_back
--- needs: prelude, clock, transaction, records, pieces, claimable
+-- needs: prelude, clock, transaction, records, use_pieces, claimable
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, leased:<queue>
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
 -- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
 local unreadable, has_set_back = {}, false
--- A function of pieces, which few calls need.
-local move_first_piece, _
 
 -- Returns the queue with the first page of its wheel, whose number of members is `size`. `index` is its position in the call's
 -- list of queues.
@@ -61,7 +59,7 @@ local function peek(queue, entry)
   end
   local record = queue.record
   if entry.id_at > #ids and record.tail ~= '' then
-    if not move_first_piece then _, _, move_first_piece = define_pieces() end
+    use_pieces()
     ids = {}
     -- A stopped call may have left tasks in both.
     for _, id in ipairs(move_first_piece(record, entry.member, entry.key) or {}) do

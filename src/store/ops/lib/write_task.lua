@@ -36,7 +36,7 @@ local function write_task(task, command)
   if writes_ending then
     set_field(staged, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.ended_lease_token] or string.rep('\0', 16),
       number_of(task[F.ended_by], L.ending.words_ended_by), number_of(task[F.ended_state], L.ending.words_ended_state),
-      task[F.ended_run_at] or 0, task[F.finished_at] or 0))
+      task[F.ended_run_at] or 0, task[F.finished_at] or 0, task[F.end_seq] or 0))
   end
   writes[#writes + 1] = staged
 end

@@ -23,7 +23,7 @@ use slotwheel::store::ops::sample_leases::sample_leases;
 use slotwheel::store::ops::set_settings::set_settings;
 use slotwheel::store::ops::touch_dataset::{TouchPurpose, touch_dataset};
 use slotwheel::store::settings::SettingChange;
-use slotwheel::store::views::ended::ended_lists;
+use slotwheel::store::views::ended::{EndedList, ended_lists, oldest_ended};
 use slotwheel::store::views::next_due::next_due;
 use slotwheel::store::views::page::page_by_time;
 use slotwheel::store::views::ready::ready_tasks;
@@ -222,7 +222,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 &mut Caller::new(),
                 &[
                     Invariant::LastTurn(1),
-                    Invariant::LastSeq { queue: queue("q"), seq: 4 },
+                    Invariant::LastSeq { queue: queue("q"), seq: 4, end_seq: 0 },
                     counts,
                     Invariant::ShardCounts(vec!["q".into()]),
                 ],
@@ -315,6 +315,10 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         scenario!("ready", "of a slot", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             ready_tasks(&lab.store, &queue("q"), None, 10).await?;
+        }),
+        scenario!("oldest", "of a list", |lab| { one_completed(lab).await? }, |lab| {
+            let list = EndedList { oldest: 0, queue: queue("q"), state: State::Completed };
+            oldest_ended(lab.shard(), &[list], i64::MAX, 10).await?;
         }),
         scenario!("page", "a scheduled task", |lab| { lab.submit(&[later(11)]).await? }, |lab| {
             page_by_time(lab.shard(), &queue("q"), State::Scheduled, None, 10).await?;

@@ -1,16 +1,19 @@
-//! Slot queues with pieces.
+//! Slot queues and lists of ended tasks with pieces.
 
 use std::ops::Range;
 
+use slotwheel::domain::id::TaskId;
 use slotwheel::domain::slot::Slot;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::cancel::cancel;
+use slotwheel::store::ops::delete::{DeleteReason, delete};
+use slotwheel::store::ops::purge_ended::purge_ended;
 use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::ops::repair::repair;
 use slotwheel::store::{Caller, Result};
 
-use super::{Scenario, scenario};
+use super::{Scenario, finish, scenario};
 use crate::support::script_lab::{Lab, id, queue, task, want};
 
 /// As many tasks as a head has.
@@ -33,6 +36,30 @@ async fn with_piece(lab: &Lab, left: usize) -> Result<()> {
         claimed -= lab.claim(&["q"], &[want(claimed.min(100), None, 1)]).await?.len();
     }
     Ok(())
+}
+
+/// Completes tasks of one slot, and leases those behind them.
+async fn with_ended(lab: &Lab, ended: Range<u16>) -> Result<()> {
+    lab.submit(&in_one_slot(ended.clone())).await?;
+    lab.submit(&in_one_slot(BEHIND)).await?;
+    while !lab.claim(&["q"], &[want(100, None, 1)]).await?.is_empty() {}
+    for n in ended {
+        finish(lab, n).await?;
+    }
+    Ok(())
+}
+
+/// A list of completed tasks with one in its head and some in a piece.
+async fn with_ended_piece(lab: &Lab) -> Result<()> {
+    with_ended(lab, HEAD).await?;
+    finish(lab, BEHIND.start).await?;
+    finish(lab, BEHIND.start + 1).await?;
+    let ids: Vec<TaskId> = (HEAD.start..HEAD.end - 1).map(id).collect();
+    delete(lab.shard(), &mut Caller::new(), &DeleteReason::Requested, &ids).await.map(drop)
+}
+
+async fn delete_completed(lab: &Lab, n: u16) -> Result<()> {
+    delete(lab.shard(), &mut Caller::new(), &DeleteReason::Requested, &[id(n)]).await.map(drop)
 }
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -60,6 +87,30 @@ pub(super) fn all() -> Vec<Scenario> {
             let releases = [Release { lease_ref, by: Releaser::Worker, delay_ms: 0 }];
             release(lab.shard(), &mut Caller::new(), &releases).await?;
         }),
+        scenario!("complete", "begins a piece", |lab| { with_ended(lab, HEAD).await? }, |lab| {
+            finish(lab, BEHIND.start).await?;
+            finish(lab, BEHIND.start + 1).await?;
+        }),
+        scenario!("complete", "goes on in a piece", |lab| { with_ended_piece(lab).await? }, |lab| {
+            finish(lab, BEHIND.end - 1).await?;
+        }),
+        scenario!("delete", "the last of the head", |lab| { with_ended_piece(lab).await? }, |lab| {
+            delete_completed(lab, 1127).await?;
+        }),
+        scenario!("delete", "in a piece", |lab| { with_ended_piece(lab).await? }, |lab| {
+            delete_completed(lab, 2000).await?;
+        }),
+        scenario!(
+            "purge_ended",
+            "moves a piece to the head",
+            |lab| {
+                with_ended_piece(lab).await?;
+                lab.at(90_000_000);
+            },
+            |lab| {
+                purge_ended(lab.shard(), &mut Caller::new(), 2).await?;
+            }
+        ),
         scenario!(
             "repair",
             "a head that was lost",

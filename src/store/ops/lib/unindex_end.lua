@@ -1,0 +1,34 @@
+-- unindex_end: takes tasks out of the lists of ended tasks.
+--
+-- defines: remove_from_head, unindex_end
+-- needs: transaction, records, task, use_pieces, index_end
+-- sets: stage_ended_lists
+-- keys: retention
+
+-- Notes that the call takes a task out of the head of a list.
+local function remove_from_head(list)
+  list.added, list.has_removals = list.added - 1, true
+end
+
+-- Takes an ended task out of the list of its state.
+local function unindex_end(task)
+  local list, record, piece = ended_list(task[F.queue], task[F.state]), record_of(task[F.queue]), nil
+  if record.tail ~= '' then
+    use_pieces()
+    piece = piece_of(record, list, task[F.end_seq])
+  end
+  if not piece then remove_from_head(list) end
+  zset_remove(piece or list.key, task.id)
+  if (task[F.retain_ms] or '') ~= '' then zset_remove(base .. 'retention', task.id) end
+end
+
+-- A head that this call empties gets the tasks of the first piece.
+stage_ended_lists = function()
+  for key, list in pairs(ended_lists) do
+    local record = record_of(list.queue)
+    if list.has_removals and record.tail ~= '' and call('ZCARD', key) + list.added <= 0 then
+      use_pieces()
+      move_first_piece(record, list.member, key)
+    end
+  end
+end
