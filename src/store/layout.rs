@@ -155,13 +155,12 @@ records! {
 
     /// The last end of a lease of a task, and its own end: field `f` of its hash.
     ENDING ending = 1 {
-        ended_lease_token: Bytes 16 = "token of that lease; zeros: none";
         ended_by: Uint 1 = "number of the word for what ended it; 0: nothing";
         ended_state: Uint 1 = "number of the word for the state from then on; 0: none";
         ended_run_at: Uint 6 = "run_at from then on, in ms; 0: none";
         finished_at: Uint 6 = "time of the task's end, in ms; 0: it has not ended";
         end_seq: Uint 6 = "position of its end among those of its queue; 0: it has not ended";
-    }
+    } => "token of that lease; once the task has ended it is that of the record `lease`"
 
     /// The last call of a caller: field `<caller>` of `callers`.
     CALL call = 1 {

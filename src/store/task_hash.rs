@@ -22,7 +22,7 @@ use crate::domain::token::Token;
 pub(super) const RECORDS: [(&str, &Record, Option<&str>); 3] = [
     (fields::PLACEMENT, &layout::PLACEMENT, Some(fields::QUEUE)),
     (fields::LEASE, &layout::LEASE, Some(fields::WORKER)),
-    (fields::ENDING, &layout::ENDING, None),
+    (fields::ENDING, &layout::ENDING, Some(fields::ENDED_LEASE_TOKEN)),
 ];
 
 /// Fields of a task's hash by stored name, without empty ones. Those in a record are found by their names too.

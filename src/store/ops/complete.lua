@@ -37,7 +37,7 @@ for i = 1, number do
   if held_by == token and lease_until > now then
     local queue = queues_of[i]
     local end_seq, ended_at = next_end(queue, 'completed', L.queue.completed)
-    local command = { 'HSET', keys[i], F.state, 'completed', F.ending, struct.pack(L.ending.format, L.ending.version, token,
+    local command = { 'HSET', keys[i], F.state, 'completed', F.ending, struct.pack(L.ending.format, L.ending.version,
       L.ending.ended_by.complete, L.ending.ended_state.completed, 0, ended_at, end_seq), nil, nil }
     if result ~= '' then set_field(command, F.result, result) end
     writes[#writes + 1] = command

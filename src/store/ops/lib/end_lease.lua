@@ -17,7 +17,7 @@ local function end_lease(task, command, verb, state, run_at)
   end
   -- The next claim reads what is left of this lease.
   if returns then set_field(command, F.options, bit.bor(task[F.options], 1)) else begin_end(task, state) end
-  set_field(command, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.lease_token],
-    number_of(verb, L.ending.words_ended_by), number_of(state, L.ending.words_ended_state), run_at or 0, task.ended_at or 0,
-    task.end_seq or 0))
+  set_field(command, F.ending, struct.pack(L.ending.format, L.ending.version, number_of(verb, L.ending.words_ended_by),
+    number_of(state, L.ending.words_ended_state), run_at or 0, task.ended_at or 0, task.end_seq or 0)
+    .. (returns and task[F.lease_token] or ''))
 end

@@ -28,7 +28,8 @@ local function unpack_ending(task)
   local packed, verb, state, _ = rawget(task, 'packed_ending'), nil, nil, nil
   if not packed then return end
   task.packed_ending = nil
-  _, task[F.ended_lease_token], verb, state, task[F.ended_run_at], task[F.finished_at], task[F.end_seq] = struct.unpack(L.ending.format, packed)
+  _, verb, state, task[F.ended_run_at], task[F.finished_at], task[F.end_seq] = struct.unpack(L.ending.format, packed)
+  task[F.ended_lease_token] = #packed > L.ending.bytes and string.sub(packed, L.ending.bytes + 1) or task[F.lease_token]
   local verbs, states = L.ending.words_ended_by, L.ending.words_ended_state
   task[F.ended_by], task[F.ended_state] = verbs[verb], states[state]
 end
@@ -54,7 +55,7 @@ local function try_task(id, names)
   if not state then return nil end
   if not placement or #placement <= L.placement.bytes or byte(placement) ~= L.placement.version
     or state == 'leased' and not lease or lease and (#lease < L.lease.bytes or byte(lease) ~= L.lease.version)
-    or ending and (#ending ~= L.ending.bytes or byte(ending) ~= L.ending.version) then
+    or ending and (#ending < L.ending.bytes or byte(ending) ~= L.ending.version) then
     return nil, 'UNREADABLE record of a task'
   end
   local token, lease_until, leased_at, set_at, lease_ms, acquired, has_claim, worker, at, _

@@ -34,9 +34,10 @@ local function write_task(task, command)
       task[F.lease_set_at] or 0, task[F.lease_ms], task[F.acquired], task[F.has_claim] or 0) .. task[F.worker])
   end
   if writes_ending then
-    set_field(staged, F.ending, struct.pack(L.ending.format, L.ending.version, task[F.ended_lease_token] or string.rep('\0', 16),
-      number_of(task[F.ended_by], L.ending.words_ended_by), number_of(task[F.ended_state], L.ending.words_ended_state),
-      task[F.ended_run_at] or 0, task[F.finished_at] or 0, task[F.end_seq] or 0))
+    local finished_at = task[F.finished_at] or 0
+    set_field(staged, F.ending, struct.pack(L.ending.format, L.ending.version, number_of(task[F.ended_by], L.ending.words_ended_by),
+      number_of(task[F.ended_state], L.ending.words_ended_state), task[F.ended_run_at] or 0, finished_at, task[F.end_seq] or 0)
+      .. (finished_at == 0 and task[F.ended_lease_token] or ''))
   end
   writes[#writes + 1] = staged
 end
