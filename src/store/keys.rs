@@ -51,7 +51,7 @@ pub const PATTERNS: &[KeyPattern] = &[
     key(
         "slot:<queue>:<priority>:<slot>:<piece>",
         KeyType::Zset,
-        "a piece of a long slot queue: the ids of 128 seqs behind those in the slot queue; as above",
+        "a piece of a long slot queue: the ids of 32 seqs behind those in the slot queue; as above",
     ),
     key(
         "wheel:<queue>",
@@ -74,7 +74,7 @@ pub const PATTERNS: &[KeyPattern] = &[
     key(
         "ended:<queue>:<state>:<piece>",
         KeyType::Zset,
-        "a piece of a long list of ended tasks: those with 128 consecutive positions of their end; as above",
+        "a piece of a long list of ended tasks: those with 32 consecutive positions of their end; as above",
     ),
     key(
         "retention",

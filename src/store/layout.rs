@@ -82,9 +82,10 @@ macro_rules! records {
     (@tail $tail:literal) => { Some($tail) };
 }
 
-/// The number of consecutive positions in a piece of a slot queue or of a list of ended tasks. Redis stores a sorted set of 128 members as one block of
-/// bytes, by its default for `zset-max-listpack-entries`.
-pub const PIECE: i64 = 128;
+/// The number of consecutive positions in a piece of a slot queue or of a list of ended tasks. Redis stores a sorted set of at
+/// most 128 members as one block of bytes, which it searches from its start: of 32 members, it takes no longer than a skip list
+/// (docs/design-notes.md).
+pub const PIECE: i64 = 32;
 
 records! {
     /// A queue in a shard: field `queue:<name>` of `callers`. Its first nine fields are those of [`SHARD`].
@@ -104,13 +105,13 @@ records! {
         seq: Uint 6 = "last position in a slot queue";
         end_seq: Uint 6 = "position of the last end of a task";
         reserved: Bytes 4 = "zeros";
-    } => "one record `pieces` for each list that may have pieces"
+    } => "one record `pieces` for each list that may have pieces, slot queues first"
 
     /// The pieces of a slot queue or of a list of ended tasks: behind the fields of the record of its queue.
     PIECES pieces = 1 {
         list: Uint 1 = "0 to 9: a slot queue of this priority; 10 to 13: the completed, dead, cancelled, expired tasks";
         slot: Uint 2 = "slot of the slot queue; 0";
-        first: Uint 5 = "number of the first piece behind the head; a task is in that of its position divided by 128";
+        first: Uint 5 = "number of the first piece behind the head; a task is in that of its position divided by 32";
         last: Uint 5 = "number of the last one";
     }
 

@@ -15,7 +15,7 @@ use slotwheel::store::layout::PIECE;
 use crate::support::{Fixture, report, report_with, text};
 
 /// Pieces that a test may make.
-const PIECES: i64 = 64;
+const PIECES: i64 = 256;
 
 /// Submits tasks whose payloads are these numbers. Returns their ids.
 async fn submit(fixture: &Fixture, numbers: std::ops::Range<u64>) -> Vec<String> {

@@ -80,7 +80,7 @@ local function purge_list(member, due_at)
   local next_at = purge_from(queue, state, due_at - RETAIN_MS[state])
   if next_at == false then return false end
   local record = record_of(queue)
-  local flag, is_listed = ended_flag(record, state)
+  local flag, is_listed = ended_flag(record, queue, state)
   if next_at then write_last('ZADD', key, digits(next_at + RETAIN_MS[state]), member) else zset_remove(key, member) end
   if is_listed ~= (next_at ~= nil) then
     record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + (next_at and flag or -flag), true

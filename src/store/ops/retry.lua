@@ -38,7 +38,7 @@ local function retry_task(task)
     transition(task, state, 'expired')
     state, expired = 'expired', expired + 1
   end
-  local seq = next_seq(queue, task[F.priority], task[F.slot], task[F.options])
+  local seq = next_seq(record_of(queue), queue, task[F.priority], task[F.slot], task[F.options])
   local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0,
     F.options, bit.bor(task[F.options], 1), F.finished_at, 0, F.end_seq, 0, F.run_at, '',
     F.dedupe_until, '', F.successor, '', F.predecessor, '', F.replaces, '', F.uncounted, task[F.acquired] }

@@ -26,7 +26,9 @@ new_counters[L.call.counter.submitted] = submitted
 
 local function create(task)
   local options, queue, state = task.options, task[F.queue], 'ready'
-  local seq = next_seq(queue, task[F.priority], task[F.slot], string.byte(task.placement, L.placement.byte_options))
+  local record = record_of(queue)
+  local seq = next_seq(record, queue, task[F.priority], task[F.slot],
+    record[L.queue.ready] >= L.queue.piece and string.byte(task.placement, L.placement.byte_options) or 0)
   task[F.seq] = seq
   local placement = task.placement .. struct.pack(L.placement.from_created_at, now, now, seq) .. queue
   local command = { 'HSET', task.key, F.state, state, F.placement, placement, unpack(ARGV, task.fields_from, task.fields_to) }
@@ -39,7 +41,7 @@ local function create(task)
   end
   writes[#writes + 1] = command
   -- A queue is listed before it counts a task.
-  if record_of(queue)[L.queue.submitted] == 0 then write('ZADD', base .. 'queues', 0, queue) end
+  if record[L.queue.submitted] == 0 then write('ZADD', base .. 'queues', 0, queue) end
   count(queue, L.queue.submitted, 1)
   count(queue, state == 'ready' and L.queue.ready or L.queue.scheduled, 1)
   submitted[queue] = (submitted[queue] or 0) + 1

@@ -10,10 +10,10 @@ use crate::store::redis::reply::{read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "ended", ["clock", "transaction", "records", "counts", ("local function define_pieces()" ["pieces"]), "use_pieces"]);
+pub(in crate::store) static SCRIPT: Script = script!(read "ended", ["clock", "transaction", "records", "counts", "piece_functions", ("local function use_pieces()" ["pieces"])]);
 
 /// Reads the tasks that ended first.
-pub(in crate::store) static OLDEST: Script = script!(read "oldest", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"]), "use_pieces"]);
+pub(in crate::store) static OLDEST: Script = script!(read "oldest", ["clock", "transaction", "records", "piece_functions", ("local function use_pieces()" ["pieces"])]);
 
 /// The ended tasks of a queue in one state, and a time at or before the first of their ends, in ms.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -11,7 +11,7 @@ use crate::store::redis::reply::{bytes, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script = script!(read "page", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"]), "use_pieces", "ended_range"]);
+pub(in crate::store) static SCRIPT: Script = script!(read "page", ["clock", "transaction", "records", "piece_functions", ("local function use_pieces()" ["pieces"]), "ended_range"]);
 
 /// A position in an index: a score, then an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,8 +13,8 @@ local queue, priority, left, replies = ARGV[3], ARGV[4], tonumber(ARGV[5]), {}
 -- The slot queues can be read without the record.
 accepts_unreadable = true
 local record, pieces_by_member = record_of(queue), {}
-if record.tail ~= '' then
-  local _, _, _, pieces_of = define_pieces()
+if record.has_slot_pieces then
+  use_pieces()
   pieces_by_member = pieces_of(record)
 end
 -- Entries that a claim has set back, behind all others, are there from this score on, see wheel_reader.

@@ -11,8 +11,7 @@ use crate::store::redis::reply::{int, read_list, text};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::Shard;
 
-pub(in crate::store) static SCRIPT: Script =
-    script!(read "ready", ["clock", "transaction", "records", ("local function define_pieces()" ["pieces"])]);
+pub(in crate::store) static SCRIPT: Script = script!(read "ready", ["clock", "transaction", "records", "piece_functions", ("local function use_pieces()" ["pieces"])]);
 
 /// A position among ready tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

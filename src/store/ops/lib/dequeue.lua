@@ -5,7 +5,7 @@
 
 local function dequeue(queue, priority, slot, seq, id)
   local entry, record, piece = slot_of(queue, priority, slot), record_of(queue), nil
-  if record.tail ~= '' then
+  if record.has_slot_pieces then
     use_pieces()
     piece = piece_of(record, entry, seq)
   end

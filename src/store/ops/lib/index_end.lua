@@ -3,24 +3,25 @@
 -- state: that of the first which purge_ended has not looked at. A flag in the record of the queue says that there is one, so
 -- that most ends need no command.
 --
--- defines: ended_flag, ended_list, next_end, index_end
--- needs: clock, transaction, records, use_pieces
+-- defines: ended_list, next_end, index_end
+-- needs: clock, transaction, records, pieces
 -- keys: ended:<queue>:<state>, ended:<queue>:<state>:<piece>, retention, ended_due
 local ended_lists, last_list = {}, { queue = false }
 
--- Returns the flag of a state, a power of 2, and whether the record has it.
-local function ended_flag(record, state)
-  local flag = state == 'completed' and 2 or state == 'dead' and 4 or state == 'cancelled' and 8 or 16
-  return flag, math.floor(record[L.queue.flags] / flag) % 2 == 1
-end
-
+-- Returns the list of the ended tasks of a queue and state; if it may have pieces, with the numbers of the first and the last.
 local function ended_list(queue, state)
   if last_list.queue == queue and last_list.member == state then return last_list end
   local key = base .. 'ended:' .. queue .. ':' .. state
   last_list = ended_lists[key]
-  if not last_list then
-    last_list = { member = state, key = key, queue = queue, added = 0 }
-    ended_lists[key] = last_list
+  if last_list then return last_list end
+  local number = state == 'completed' and 0 or state == 'dead' and 1 or state == 'cancelled' and 2 or 3
+  last_list = { member = state, key = key, queue = queue, added = 0, number = number, first = false, last = false, piece = false,
+    piece_key = false }
+  ended_lists[key] = last_list
+  local tail = record_of(queue).tail
+  for at = 1, #tail, L.pieces.bytes do
+    local _, list, _, first, last = struct.unpack(L.pieces.format, tail, at)
+    if list == 10 + number then last_list.first, last_list.last = first, last end
   end
   return last_list
 end
@@ -30,7 +31,7 @@ end
 local function next_end(queue, state, place)
   local record, of_shard, list = record_of(queue), shard or shard_record(), ended_list(queue, state)
   local seq, ended_at = record[L.queue.end_seq] + 1, of_shard[L.shard.ended_at]
-  if record[place] + list.added >= L.queue.piece then
+  if not list.first and record[place] + list.added >= L.queue.piece then
     use_pieces()
     seq = begin_pieces(record, list, seq)
   end
@@ -42,19 +43,29 @@ end
 -- Enters a task that ends in `state`, with what next_end has returned. It is kept for `retain_ms`, which is its own, or if that
 -- is nil or '' for `default_retain_ms`.
 local function index_end(id, queue, state, end_seq, ended_at, retain_ms, default_retain_ms)
-  local list, record, piece = ended_list(queue, state), record_of(queue), nil
-  if record.tail ~= '' then
-    use_pieces()
-    piece = piece_of(record, list, end_seq, true)
+  local list, piece = ended_list(queue, state), math.floor(end_seq / L.queue.piece)
+  local key = list.key
+  if not list.first or piece < list.first then
+    list.added = list.added + 1
+  else
+    if piece ~= list.piece then
+      list.piece, list.piece_key = piece, key .. ':' .. digits(piece)
+      if piece > list.last then
+        use_pieces()
+        piece_of(record_of(queue), list, end_seq, true)
+        list.last = piece
+      end
+    end
+    key = list.piece_key
   end
-  if not piece then list.added = list.added + 1 end
-  zset_add(piece or list.key, digits(ended_at), id)
+  local time = digits(ended_at)
+  zset_add(key, time, id)
   if retain_ms and retain_ms ~= '' then
     zset_add(base .. 'retention', digits(ended_at + tonumber(retain_ms)), id)
     return
   end
-  local flag, is_listed = ended_flag(record, state)
-  if is_listed then return end
+  local record, flag = record_of(queue), 2 ^ (list.number + 1)
+  if math.floor(record[L.queue.flags] / flag) % 2 == 1 then return end
   write('ZADD', base .. 'ended_due', 'LT', digits(ended_at + default_retain_ms), queue .. ':' .. state)
   record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + flag, true
 end

@@ -9,12 +9,14 @@
 --
 -- A list here is a table with `member`, its name in the queue, `key`, and `added`, the tasks that the call adds to its head.
 --
--- defines: the end of define_pieces(), which returns four functions: piece_of, begin_pieces, move_first_piece, pieces_of
--- needs: prelude, clock, transaction, records
+-- defines: what use_pieces() does, which each call that needs one of these functions calls first: it sets piece_of,
+--   begin_pieces, move_first_piece, pieces_of
+-- needs: prelude, clock, transaction, records, piece_functions
+if piece_of then return end
 local STATES = { [10] = 'completed', [11] = 'dead', [12] = 'cancelled', [13] = 'expired' }
 
 -- Returns the pieces of the queue by the names of its lists.
-local function pieces_of(record)
+pieces_of = function(record)
   local pieces = record.pieces
   if pieces then return pieces end
   pieces = {}
@@ -27,15 +29,17 @@ local function pieces_of(record)
 end
 
 local function store_pieces(record)
-  local packed = {}
+  local slots, ended = {}, {}
   for _, pieces in pairs(record.pieces) do
+    local packed = tonumber(pieces.list) < 10 and slots or ended
     packed[#packed + 1] = struct.pack(L.pieces.format, L.pieces.version, pieces.list, pieces.slot, pieces.first, pieces.last)
   end
-  record.tail, record[L.queue.behind] = table.concat(packed), true
+  record.tail, record.has_slot_pieces = table.concat(slots) .. table.concat(ended), slots[1] ~= nil
+  record[L.queue.behind] = true
 end
 
 -- Returns the key of the piece for a position; nil: it is in the head. `is_added`: a task comes there.
-local function piece_of(record, list, seq, is_added)
+piece_of = function(record, list, seq, is_added)
   local pieces, number = pieces_of(record)[list.member], math.floor(seq / L.queue.piece)
   if not pieces or number < pieces.first then return nil end
   if is_added and number > pieces.last then
@@ -47,7 +51,7 @@ end
 
 -- Returns the position for a task that comes behind all others of a list: `seq`, or the next with which a piece begins, if the
 -- head is full.
-local function begin_pieces(record, list, seq)
+begin_pieces = function(record, list, seq)
   local member = list.member
   if pieces_of(record)[member] then return seq end
   list.head_size = list.head_size or call('ZCARD', list.key)
@@ -59,11 +63,12 @@ local function begin_pieces(record, list, seq)
   if not kind then kind, slot = string.match(member, '^(%d+):(%d+)$') end
   record.pieces[member] = { list = kind, slot = slot, first = number, last = number }
   store_pieces(record)
+  list.first, list.last = number, number
   return number * L.queue.piece
 end
 
 -- Moves the first piece into the head. Returns its ids in their order; nil if there is none.
-local function move_first_piece(record, member, head)
+move_first_piece = function(record, member, head)
   local pieces = pieces_of(record)[member]
   local had_pieces = pieces ~= nil
   while pieces do
@@ -97,5 +102,3 @@ local function move_first_piece(record, member, head)
   end
   if had_pieces then store_pieces(record) end
 end
-
-return piece_of, begin_pieces, move_first_piece, pieces_of

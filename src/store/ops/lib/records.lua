@@ -1,6 +1,7 @@
 -- records: the records of the shard and of its queues, which are fields of `callers`; layout.rs has their bytes. In a script a
 -- record is the list that `struct.unpack` returns. A missing record is one of zeros. The place behind the fields of a queue,
--- where `struct.unpack` leaves a number, is true if commit writes the record; `tail` is the text behind the fields.
+-- where `struct.unpack` leaves a number, is true if commit writes the record; `tail` is the text behind the fields,
+-- and `has_slot_pieces` whether a slot queue of it may have pieces.
 --
 -- defines: raw_records, accepts_unreadable, unreadable_records; record_of, shard_record, count, next_turn
 -- needs: prelude or read_prelude, clock, transaction, whose stage_records it sets
@@ -18,6 +19,8 @@ local function unpack_record(name, raw, format, version, bytes, tail_bytes)
   end
   local record = { struct.unpack(format, raw or string.char(version) .. string.rep('\0', bytes - 1)) }
   record.tail = raw and #raw > bytes and string.sub(raw, bytes + 1) or ''
+  -- Slot queues come first, and their numbers are below 10.
+  record.has_slot_pieces = record.tail ~= '' and string.byte(record.tail, L.pieces.byte_list) < 10
   return record
 end
 

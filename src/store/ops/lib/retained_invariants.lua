@@ -15,7 +15,7 @@ function checks.retained(flag, id)
   if found and found <= due then return end
   flag('time of ' .. state .. ' in ended_due is ' .. (found and digits(found) or 'missing') .. ', but it is due at ' .. digits(due), 'corrected')
   local record = record_of(queue)
-  local bit_of_state, is_listed = ended_flag(record, state)
+  local bit_of_state, is_listed = ended_flag(record, queue, state)
   write('ZADD', key, 'LT', digits(due), queue .. ':' .. state)
   if not is_listed then record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] + bit_of_state, true end
 end
@@ -23,7 +23,7 @@ end
 -- The record of a queue says of no state that it is in `ended_due` if it is not.
 local function check_ended_flags(flag, queue, record)
   for state in pairs(ENDED) do
-    local bit_of_state, has_flag = ended_flag(record, state)
+    local bit_of_state, has_flag = ended_flag(record, queue, state)
     if has_flag and not call('ZSCORE', base .. 'ended_due', queue .. ':' .. state) then
       flag('its record says that ' .. state .. ' is in ended_due', 'corrected')
       record[L.queue.flags], record[L.queue.behind] = record[L.queue.flags] - bit_of_state, true

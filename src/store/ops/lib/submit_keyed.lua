@@ -66,7 +66,7 @@ local function replace(old, new)
     schedule(old, options.run_at)
   elseif restarts then
     -- Ready from now on, behind the tasks that are ready.
-    seq = next_seq(queue, priority, slot, old[F.options])
+    seq = next_seq(record_of(queue), queue, priority, slot, old[F.options])
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
   end

@@ -1,7 +1,7 @@
 -- unindex_end: takes tasks out of the lists of ended tasks.
 --
 -- defines: remove_from_head, unindex_end
--- needs: transaction, records, task, use_pieces, index_end
+-- needs: transaction, records, task, pieces, index_end
 -- sets: stage_ended_lists
 -- keys: retention
 

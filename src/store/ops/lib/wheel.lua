@@ -2,7 +2,7 @@
 -- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
 -- defines: TURNS, changed_slots, slot_of, next_seq, enqueue
--- needs: prelude, transaction, records, front, use_pieces
+-- needs: prelude, transaction, records, front, pieces
 -- sets: stage_wheels
 -- keys: slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>
 
@@ -25,8 +25,7 @@ end
 
 -- Returns the position for a task that comes behind all others. Only keyless tasks, whose bit in the `options` of their
 -- placement is 4, make slot queues so long that they need pieces.
-local function next_seq(queue, priority, slot, options)
-  local record = record_of(queue)
+local function next_seq(record, queue, priority, slot, options)
   local seq = record[L.queue.seq] + 1
   if record[L.queue.ready] >= L.queue.piece and options % 8 >= 4 then
     use_pieces()
@@ -39,7 +38,7 @@ end
 -- A slot that comes onto the wheel waits behind those that have had no turn since.
 local function enqueue(queue, priority, slot, seq, id)
   local entry, record, piece = slot_of(queue, priority, slot), record_of(queue), nil
-  if record.tail ~= '' then
+  if record.has_slot_pieces then
     use_pieces()
     piece = piece_of(record, entry, seq, true)
   end
@@ -69,7 +68,7 @@ stage_wheels = function()
     for i = 1, #slots do
       local entry = slots[i]
       local size, priority = entry.size + entry.added, entry.priority
-      if size == 0 and record.tail ~= '' then
+      if size == 0 and record.has_slot_pieces then
         use_pieces()
         size = move_first_piece(record, entry.member, entry.key) and 1 or 0
       end

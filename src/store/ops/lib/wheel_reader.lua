@@ -16,7 +16,7 @@
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
 -- defines: open_queue, next_unvisited, next_task; max_tasks, bytes_left, taken, is_full, passed_expired, unreadable, has_set_back
--- needs: prelude, clock, transaction, records, use_pieces, claimable
+-- needs: prelude, clock, transaction, records, pieces, claimable
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, leased:<queue>
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
@@ -58,11 +58,13 @@ local function peek(queue, entry)
     entry.ids, entry.id_at, entry.read, entry.is_drained = ids, 1, read + #ids, #ids < read_ahead
   end
   local record = queue.record
-  if entry.id_at > #ids and record.tail ~= '' then
+  while entry.id_at > #ids and record.has_slot_pieces do
     use_pieces()
+    local moved = move_first_piece(record, entry.member, entry.key)
+    if not moved then break end
     ids = {}
     -- A stopped call may have left tasks in both.
-    for _, id in ipairs(move_first_piece(record, entry.member, entry.key) or {}) do
+    for _, id in ipairs(moved) do
       if not loaded_keys[base .. 'task:' .. id] then ids[#ids + 1] = id end
     end
     entry.ids, entry.id_at, entry.is_drained = ids, 1, true

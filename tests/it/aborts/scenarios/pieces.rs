@@ -17,7 +17,7 @@ use super::{Scenario, finish, scenario};
 use crate::support::script_lab::{Lab, id, queue, task, want};
 
 /// As many tasks as a head has.
-const HEAD: Range<u16> = 1000..1128;
+const HEAD: Range<u16> = 1000..1032;
 /// Tasks behind them.
 const BEHIND: Range<u16> = 2000..2003;
 
@@ -67,7 +67,7 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("submit", "begins a piece", |lab| { lab.submit(&in_one_slot(HEAD)).await? }, |lab| {
             lab.submit(&in_one_slot(BEHIND)).await?;
         }),
-        scenario!("submit", "goes on in a piece", |lab| { with_piece(lab, 100).await? }, |lab| {
+        scenario!("submit", "goes on in a piece", |lab| { with_piece(lab, HEAD.len()).await? }, |lab| {
             lab.submit(&in_one_slot(3000..3002)).await?;
         }),
         scenario!("claim", "moves a piece to the head", |lab| { with_piece(lab, 1).await? }, |lab| {
@@ -77,7 +77,7 @@ pub(super) fn all() -> Vec<Scenario> {
             lab.claim(&["q"], &[want(1, None, 1)]).await?;
         }),
         scenario!("cancel", "the last of the head", |lab| { with_piece(lab, 1).await? }, |lab| {
-            cancel(lab.shard(), &mut Caller::new(), &[id(1127)]).await?;
+            cancel(lab.shard(), &mut Caller::new(), &[id(1031)]).await?;
         }),
         scenario!("cancel", "in a piece", |lab| { with_piece(lab, 1).await? }, |lab| {
             cancel(lab.shard(), &mut Caller::new(), &[id(2001)]).await?;
@@ -95,7 +95,7 @@ pub(super) fn all() -> Vec<Scenario> {
             finish(lab, BEHIND.end - 1).await?;
         }),
         scenario!("delete", "the last of the head", |lab| { with_ended_piece(lab).await? }, |lab| {
-            delete_completed(lab, 1127).await?;
+            delete_completed(lab, 1031).await?;
         }),
         scenario!("delete", "in a piece", |lab| { with_ended_piece(lab).await? }, |lab| {
             delete_completed(lab, 2000).await?;
@@ -121,7 +121,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |lab| {
                 let entry = |n| Invariant::IndexEntry { member: id(n).as_bytes().to_vec(), index: "slot:q:4:1".into() };
                 let place = Invariant::WheelEntry { queue: queue("q"), member: "4:1".into() };
-                repair(lab.shard(), &mut Caller::new(), &[entry(1127), place]).await?;
+                repair(lab.shard(), &mut Caller::new(), &[entry(1031), place]).await?;
             }
         ),
     ]
