@@ -112,7 +112,10 @@ async fn pass(mut client: TcpStream, mut upstream: UnixStream, plan: Arc<Mutex<P
             }
             read = upstream.read(&mut from_redis) => {
                 let Ok(read @ 1..) = read else { return };
-                if lose && !from_redis[..read].starts_with(b"-NOSCRIPT") {
+                // Behind the NOSCRIPT of another call may be the reply to lose.
+                let is_only_noscript = from_redis.starts_with(b"-NOSCRIPT")
+                    && from_redis[..read].iter().position(|byte| *byte == b'\n') == Some(read - 1);
+                if lose && !is_only_noscript {
                     return;
                 }
                 if client.write_all(&from_redis[..read]).await.is_err() {
