@@ -50,7 +50,7 @@ impl WaiterCrowd {
     pub fn add(&mut self) {
         let queues = vec![self.queue.clone()];
         let request = ClaimRequest { queues, max: 1, lease_ms: 30_000, worker: "worker".into(), claim_id: None };
-        self.handles.push_back(self.waiters.register(request.into(), true).0);
+        self.handles.push_back(self.waiters.register(request.into(), true, None).0);
     }
 
     /// Removes the latest waiter.

@@ -26,6 +26,7 @@ use crate::domain::slot::Shards;
 use crate::http_server::{LongPoll, Peer};
 use crate::store::ops::LeaseEnd;
 use crate::store::ops::complete::Completion;
+use crate::store::views::claims::CompletedLease;
 
 #[derive(Serialize)]
 struct BatchSubmitResponse<'a> {
@@ -146,13 +147,18 @@ pub(super) async fn complete(
         .iter()
         .flat_map(|done| done.lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default())
         .collect();
-    let outcomes: Vec<Result<LeaseEnd, Problem>> = completions.into_results(api.dispatch.complete(pending).await);
+    let batch = Digest::of(&[&token_bytes]);
+    let last = pending.last().map(|done| CompletedLease { task: done.lease_ref.id, batch: Some(batch) });
+    let next_claim = next.as_ref().zip(last.as_ref()).and_then(|(next, last)| next.behind(last));
+    let (ended, next_tasks) = api.dispatch.complete(pending, next_claim).await;
+    let outcomes: Vec<Result<LeaseEnd, Problem>> = completions.into_results(ended);
     // The claim runs if at least one completion was accepted.
     let accepted = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { .. })));
     let repeated = outcomes.iter().any(|outcome| matches!(outcome, Ok(LeaseEnd::Done { repeated: true, .. })));
-    let claim = next.map(|next| next.with_default_claim_id("leases", Digest::of(&[&token_bytes]).as_bytes(), repeated));
+    let claim =
+        next.zip(last).map(|(next, last)| next.with_default_claim_id("leases", batch.as_bytes(), last, repeated));
     let (delivery, claim_problem) = match &claim {
-        Some(claim) if accepted => claim.run_after_completion(&api, &long_poll).await,
+        Some(claim) if accepted => claim.run_after_completion(&api, &long_poll, next_tasks).await,
         _ => (None, None),
     };
     let results = items.into_iter().zip(outcomes).enumerate().map(|(index, ((id, adjusted), outcome))| {

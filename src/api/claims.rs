@@ -7,6 +7,7 @@ use axum::extract::{Extension, State as Shared};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde::Serialize;
+use tokio::task::yield_now;
 
 use super::body::{ReportBody, SingleBody};
 use super::extract::parse_wait;
@@ -18,7 +19,7 @@ use super::problem::{Code, Problem};
 use super::request_metrics::mark_long_poll;
 use super::response;
 use super::state::Api;
-use crate::dispatch::{ClaimRequest, Delivery};
+use crate::dispatch::{ClaimRequest, Delivery, NextClaim, NextTasks};
 use crate::domain::claim_id::ClaimId;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
@@ -27,6 +28,7 @@ use crate::domain::token::Token;
 use crate::http_server::{LongPoll, Peer};
 use crate::store::ops::complete::Completion;
 use crate::store::ops::{LeaseEnd, LeaseRef};
+use crate::store::views::claims::CompletedLease;
 
 /// A parsed claim.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Claim {
     preference_applied: Option<HeaderValue>,
     /// Whether an earlier claim may have had the same id.
     may_be_repeat: bool,
+    /// The completion that identifies a claim without a `claim_id`.
+    completed: Option<CompletedLease>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +69,7 @@ pub(super) async fn claim(
     let claim = parse_claim(&body.object()?, peer, body.headers())?;
     // A waiting claim must not hold its request in memory: the head alone takes 8 KiB.
     drop(body);
-    let delivery = claim.run(&api, &long_poll).await?;
+    let delivery = claim.run(&api, &long_poll, NextTasks::default()).await?;
     let bytes = response::encode(&ClaimResponse { tasks: claimed_tasks(&delivery) });
     let mut response = response::delivery_response(bytes, delivery);
     claim.set_headers(&mut response);
@@ -82,17 +86,19 @@ pub(super) async fn complete(
         parse_completion_and_claim(&body.object()?, body.adjusted(), peer, body.headers())?;
     drop(body);
     let lease_ref = completion.lease_ref.clone();
-    let ended = api.dispatch.complete(vec![completion]).await.pop();
+    let completed = CompletedLease { task: lease_ref.id, batch: None };
+    let next_claim = next.as_ref().and_then(|next| next.behind(&completed));
+    let (mut ended, next_tasks) = api.dispatch.complete(vec![completion], next_claim).await;
     let (state, repeated, dropped) =
-        match ended.ok_or_else(|| Problem::new(Code::Internal, "the completion has no result"))?? {
+        match ended.pop().ok_or_else(|| Problem::new(Code::Internal, "the completion has no result"))?? {
             LeaseEnd::Done { state, repeated, dropped, .. } => (state, repeated, dropped),
             LeaseEnd::LeaseLost(state) => return Err(Problem::lease_lost(state)),
             LeaseEnd::Unknown => return Err(Problem::task_not_found()),
         };
     let token_bytes = lease_ref.lease.map(|lease| *lease.as_bytes()).unwrap_or_default();
-    let claim = next.map(|next| next.with_default_claim_id("lease", &token_bytes, repeated));
+    let claim = next.map(|next| next.with_default_claim_id("lease", &token_bytes, completed, repeated));
     let (delivery, claim_problem) = match &claim {
-        Some(claim) => claim.run_after_completion(&api, &long_poll).await,
+        Some(claim) => claim.run_after_completion(&api, &long_poll, next_tasks).await,
         None => (None, None),
     };
     let tasks = delivery.as_ref().map(claimed_tasks);
@@ -176,34 +182,54 @@ pub(super) fn parse_claim(object: &Fields<'_>, peer: Peer, headers: &HeaderMap) 
     let claim_id = object.optional_name("claim_id")?;
     object.deny_unknown()?;
     let (wait, preference) = parse_wait(wait_ms, headers)?;
-    let may_be_repeat = claim_id.is_some();
+    let (may_be_repeat, completed) = (claim_id.is_some(), None);
     let claim_id = claim_id.map(|id| ClaimId::of_client(&worker, &id, &queues));
     let request = ClaimRequest { queues, max: usize::try_from(max).unwrap_or(1), lease_ms, worker, claim_id };
     let concurrency = u32::try_from(concurrency).unwrap_or(1);
     let address = peer.0.ip();
-    Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat })
+    Ok(Claim { request, wait, address, concurrency, preference_applied: preference, may_be_repeat, completed })
 }
 
 impl Claim {
     /// Identifies a claim without a `claim_id` by the completions before it. So a repetition of these completions, and
     /// no other request, gets the same tasks.
-    pub(super) fn with_default_claim_id(mut self, kind: &str, id: &[u8], repeated: bool) -> Self {
+    pub(super) fn with_default_claim_id(
+        mut self,
+        kind: &str,
+        id: &[u8],
+        completed: CompletedLease,
+        repeated: bool,
+    ) -> Self {
         if self.request.claim_id.is_none() {
             self.request.claim_id = Some(ClaimId::of_leases(kind, id));
             self.may_be_repeat = repeated;
+            self.completed = Some(completed);
         }
         self
     }
 
-    pub(super) async fn run(&self, api: &Api, long_poll: &LongPoll) -> Result<Delivery, Problem> {
+    /// Returns the claim for the call that completes the task. One with a `claim_id` first looks for the tasks leased under
+    /// it, so it follows in a call of its own.
+    pub(super) fn behind(&self, completed: &CompletedLease) -> Option<NextClaim> {
+        let next =
+            || NextClaim { request: self.request.clone(), is_long_poll: !self.wait.is_zero(), batch: completed.batch };
+        self.request.claim_id.is_none().then(next)
+    }
+
+    /// Runs the claim. `next` is what the call of the completion before it has claimed.
+    async fn run(&self, api: &Api, long_poll: &LongPoll, next: NextTasks) -> Result<Delivery, Problem> {
         if !self.wait.is_zero() {
             long_poll.begin();
+            // A client that has disconnected during the call of the completion ends the request here.
+            if !next.is_empty() {
+                yield_now().await;
+            }
         }
         let request = self.request.clone();
         api.dispatch.record_claim(&request, self.address, self.concurrency);
         let delivery = match self.may_be_repeat {
-            true => api.dispatch.claim_or_resume(request, self.wait).await?,
-            false => api.dispatch.claim(request, self.wait).await?,
+            true => api.dispatch.claim_or_resume(request, self.wait, next, self.completed.as_ref()).await?,
+            false => api.dispatch.claim_next(request, self.wait, next).await?,
         };
         Ok(delivery)
     }
@@ -214,8 +240,9 @@ impl Claim {
         &self,
         api: &Api,
         long_poll: &LongPoll,
+        next: NextTasks,
     ) -> (Option<Delivery>, Option<Problem>) {
-        match self.run(api, long_poll).await {
+        match self.run(api, long_poll, next).await {
             Ok(delivery) => (Some(delivery), None),
             Err(problem) => (Some(Delivery::default()), Some(problem.in_batch_item("/claim"))),
         }

@@ -1,4 +1,5 @@
-//! Request batching, by operation. One row makes the operation's batcher, its method and its metrics.
+//! Request batching, by operation. One row makes the operation's batcher, its method and its metrics. Submits and completions
+//! are operations of `claim`, because they hand tasks over.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -90,8 +91,6 @@ macro_rules! batched {
 }
 
 batched! {
-    /// Completes a task.
-    inner complete: Complete(Completion) -> LeaseEnd = complete, DistinctKeys, full: complete_without_documents;
     /// Reports that an attempt failed.
     inner fail: Fail(Failure) -> LeaseEnd = fail, DistinctKeys, full: fail_without_documents;
     /// Extends leases, in order.
@@ -134,7 +133,6 @@ macro_rules! reports {
 }
 
 reports! {
-    complete, complete_without_documents(Completion) -> LeaseEnd;
     fail, fail_without_documents(Failure) -> LeaseEnd;
     heartbeat, heartbeat_without_documents(LeaseHeartbeat) -> LeaseExtended;
 }

@@ -41,10 +41,12 @@ use crate::store::ops::LeaseEnd;
 use crate::store::ops::complete::Completion;
 use crate::store::ops::fail::Failure;
 use crate::store::ops::release::Release;
+use crate::store::views::claims::CompletedLease;
 use crate::store::{Error, Shard, Store};
 
 pub use batched_ops::BatchedOps;
 pub use claim::delivery::Delivery;
+pub use claim::following::{NextClaim, NextTasks};
 pub use claim::poll_limit::{PollLimit, Rejection};
 pub use claim::waiter::ClaimRequest;
 pub use events::ring_buffer::{BufferedEvent, EventData};
@@ -174,9 +176,26 @@ impl Dispatch {
         self.claims.claim(request, max_wait).await
     }
 
-    /// The same for a request that may be a retry: tasks leased under its claim id are the result.
-    pub async fn claim_or_resume(&self, request: ClaimRequest, max_wait: Duration) -> Result<Delivery, Rejection> {
-        self.claims.claim_or_resume(request, max_wait).await
+    /// The same for a claim that follows a completion, whose call may have claimed the tasks.
+    pub async fn claim_next(
+        &self,
+        request: ClaimRequest,
+        max_wait: Duration,
+        next: NextTasks,
+    ) -> Result<Delivery, Rejection> {
+        self.claims.claim_next(request, max_wait, next).await
+    }
+
+    /// The same for a request that may be a retry: tasks leased under its claim id are the result, and if it follows a
+    /// repeated completion, those that the completed task keeps.
+    pub async fn claim_or_resume(
+        &self,
+        request: ClaimRequest,
+        max_wait: Duration,
+        next: NextTasks,
+        completed: Option<&CompletedLease>,
+    ) -> Result<Delivery, Rejection> {
+        self.claims.claim_or_resume(request, max_wait, next, completed).await
     }
 
     /// The batched operations that need no more than a batch.
@@ -187,7 +206,7 @@ impl Dispatch {
     /// Items per call, by operation.
     pub fn batch_items(&self) -> Vec<(&'static str, HistogramSnapshot)> {
         let mut all = self.ops.batch_items();
-        all.push(("submit", self.claims.submit_batch_items()));
+        all.extend(self.claims.batch_items());
         all
     }
 
@@ -196,9 +215,14 @@ impl Dispatch {
         idempotency::submit(&self.store, &self.ops, &self.claims, &self.task_tracer, submissions).await
     }
 
-    /// Completes tasks, in order.
-    pub async fn complete(&self, completions: Vec<Completion>) -> Vec<Result<LeaseEnd>> {
-        self.task_tracer.trace_reports(completions, ExecutionOutcome::Completed, &self.ops.complete).await
+    /// Completes tasks, in order. The call that completes the last may claim for the request that follows it; the claim goes
+    /// on with what it returns.
+    pub async fn complete(
+        &self,
+        completions: Vec<Completion>,
+        next: Option<NextClaim>,
+    ) -> (Vec<Result<LeaseEnd>>, NextTasks) {
+        self.claims.complete(completions, next).await
     }
 
     /// Reports that attempts failed, in order.

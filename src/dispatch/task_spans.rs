@@ -14,7 +14,6 @@ use super::batcher::Batcher;
 use crate::domain::id::TaskId;
 use crate::domain::task::{ClaimedTask, NewTask};
 use crate::spans::{ExecutionOutcome, READ_TIMEOUT, Spans, TaskSpan, TracedTask, system_time};
-use crate::store::ops::complete::Completion;
 use crate::store::ops::fail::Failure;
 use crate::store::ops::release::Release;
 use crate::store::ops::submit::Submitted;
@@ -50,12 +49,6 @@ struct ExecutionSpan {
 pub(super) trait LeaseReport: BatchItem {
     /// The lease that it ends.
     fn lease(&self) -> &LeaseRef;
-}
-
-impl LeaseReport for Completion {
-    fn lease(&self) -> &LeaseRef {
-        &self.lease_ref
-    }
 }
 
 impl LeaseReport for Failure {
@@ -98,10 +91,11 @@ impl TaskTracer {
         reports: Vec<Op::Item>,
         outcome: ExecutionOutcome,
         batcher: &Batcher<Op>,
-    ) -> Vec<Result<LeaseEnd>>
+    ) -> Vec<Result<Op::Reply>>
     where
-        Op: BatchedOp<Reply = LeaseEnd>,
+        Op: BatchedOp,
         Op::Item: LeaseReport,
+        Op::Reply: AsRef<LeaseEnd>,
     {
         if !self.spans.is_enabled() {
             return batcher.send_all(reports).await;
@@ -112,7 +106,9 @@ impl TaskTracer {
         let executions = read.await.unwrap_or_default();
         let replies = batcher.send_all(reports).await;
         for (execution, reply) in executions.into_iter().zip(&replies) {
-            if let (Some(execution), Ok(LeaseEnd::Done { repeated: false, .. })) = (execution, reply) {
+            if let (Some(execution), Ok(reply)) = (execution, reply)
+                && matches!(reply.as_ref(), LeaseEnd::Done { repeated: false, .. })
+            {
                 self.send_execution(execution, outcome);
             }
         }

@@ -72,6 +72,14 @@ impl Notes {
         });
     }
 
+    /// Notes the tasks that a claim passed over because they are unreadable, each with the index of its queue in `queues`.
+    pub fn add_passed_over(&self, shard: usize, queues: &[QueueName], tasks: Vec<(usize, TaskId)>) {
+        for (index, id) in tasks {
+            let reason = format!("task {id}: its key or a field is unreadable");
+            self.add_task(shard, queues.get(index), id, &reason);
+        }
+    }
+
     /// Notes that no task of the queue can be processed in the shard.
     pub fn add_queue(&self, shard: usize, queue: Option<&QueueName>, reason: &str, is_cause_known: bool) {
         self.change(shard, queue, |note| {

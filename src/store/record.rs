@@ -74,6 +74,7 @@ fields! {
     CLAIM_DIGEST = "C": "digest of the claim id of the last lease that had one, then that of the queues of the claim";
     CANCEL_REQUESTED = "k": "set if a client asked to cancel the leased task";
     COMPLETION_WATCHED = "o": "set if a request waits for the end of the task";
+    FOLLOWERS = "n": "leases given with the completion, each the id of its task and the token; in front of those behind a batch, its digest";
     DOCUMENT = "d": "attributes and payload, opaque";
     BACKOFF = "b": "backoff, opaque";
     RESULT = "y": "result, opaque";

@@ -86,11 +86,18 @@ async fn run(lab: &Lab, scenario: &Scenario, results: &mut Results) {
 /// not too late.
 fn differences(a: &Content, b: &Content) -> Vec<String> {
     let place = |line: &[u8], part: &[u8]| line.windows(part.len()).position(|window| window == part);
-    let lease = format!("\x01{}\x01", fields::LEASE);
-    let without_token = |line: &Vec<u8>| match place(line, lease.as_bytes()) {
+    let end_of = |line: &[u8], field| {
+        let name = format!("\x01{field}\x01");
+        place(line, name.as_bytes()).map(|at| at + name.len())
+    };
+    let without_token = |line: &Vec<u8>| match (end_of(line, fields::LEASE), end_of(line, fields::FOLLOWERS)) {
         // The token is behind the version.
-        Some(at) => [&line[..=at + lease.len()], &line[at + lease.len() + 17..]].concat(),
-        None => line.clone(),
+        (Some(at), _) => [&line[..=at], &line[at + 17..]].concat(),
+        // Each token is behind the id of its task.
+        (_, Some(at)) => {
+            [&line[..at], &line[at..].chunks(32).map(|lease| &lease[..16]).collect::<Vec<_>>().concat()].concat()
+        }
+        (None, None) => line.clone(),
     };
     let [a, b] = [a, b].map(|content| content.iter().map(without_token).collect::<Content>());
     let is_early = |line: &[u8]| place(line, b"}:due\x01").or(place(line, b"}:ended_due\x01")).is_some();

@@ -11,6 +11,7 @@ use slotwheel::domain::task::NewTask;
 use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::claim::ClaimCall;
 use slotwheel::store::ops::complete::{Completion, complete};
+use slotwheel::store::ops::complete_and_claim::{CompleteAndClaimCall, FollowingClaim};
 use slotwheel::store::ops::submit::{Offers, Submitted, submit};
 use slotwheel::store::ops::{LeaseEnd, LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
@@ -22,6 +23,9 @@ use crate::support::script_lab::{document, queue, task, want};
 
 /// Commands of a life with one task a call, which nothing waits for: submit, claim, complete.
 const LIFE: [(&str, usize); 3] = [("submit", 7), ("claim", 10), ("complete", 7)];
+
+/// The same for a task whose worker claims it with the completion of the one before.
+const CHAINED_LIFE: [(&str, usize); 2] = [("submit", 7), ("complete_and_claim", 14)];
 
 /// Opens a store with one shard as a server does: without any Lua of tests in its scripts.
 async fn plain_store() -> (OwnRedis, Store) {
@@ -61,6 +65,12 @@ async fn called(redis: &OwnRedis) -> BTreeMap<String, usize> {
     called
 }
 
+/// Returns the number of calls without those that move the counters of the last 5 s into their bucket: a read, a write, and the
+/// time of its deletion.
+fn commands(called: &BTreeMap<String, usize>) -> usize {
+    called.values().sum::<usize>() - 3 * called.get("pexpire").unwrap_or(&0)
+}
+
 #[tokio::test]
 async fn scripts_of_a_life_call_no_more_commands_than_they_need() {
     let (mut redis, store) = plain_store().await;
@@ -72,7 +82,39 @@ async fn scripts_of_a_life_call_no_more_commands_than_they_need() {
         let mut counts = Vec::new();
         life(shard, &mut caller, n, async |step| counts.push((step, called(&redis).await))).await;
         for ((step, called), (expected_step, expected)) in counts.iter().zip(LIFE) {
-            assert_eq!((*step, called.values().sum::<usize>()), (expected_step, expected), "life {n}: {called:?}");
+            assert_eq!((*step, commands(called)), (expected_step, expected), "life {n}: {called:?}");
+        }
+    }
+    redis.stop().await;
+}
+
+#[tokio::test]
+async fn completions_that_claim_the_next_task_take_two_scripts_a_life() {
+    let (mut redis, store) = plain_store().await;
+    let (shard, mut caller, queues) = (store.first_shard(), Caller::new(), [queue("q")]);
+    life(shard, &mut caller, 10, async |_| ()).await;
+    submit(shard, &mut caller, &[task(11)], &Offers::default()).await.expect("a submit");
+    let claimed = ClaimCall::new(shard, &mut caller, &queues, &[want(1, None, 1)]).send().await.expect("a claim");
+    let mut leased = claimed.tasks[0].1.clone();
+    for n in 12..20 {
+        called(&redis).await;
+        submit(shard, &mut caller, &[task(n)], &Offers::default()).await.expect("a submit");
+        let submit_commands = called(&redis).await;
+        let lease_ref = LeaseRef { id: leased.id, lease: Some(leased.lease) };
+        let done = Completion { lease_ref, result: document("null") };
+        let claim = FollowingClaim { completion: 0, batch: None, request: want(1, None, 1) };
+        let completions = [done];
+        let call = CompleteAndClaimCall::new(shard, &mut caller, &completions, &queues, &[claim]);
+        let (ended, claimed) = call.send().await.expect("a completion");
+        assert!(matches!(ended[..], [LeaseEnd::Done { state: State::Completed, .. }]), "{ended:?}");
+        leased = claimed.tasks[0].1.clone();
+        assert_eq!(leased.id, task(n).id);
+        for (mut called, (step, expected)) in [submit_commands, called(&redis).await].into_iter().zip(CHAINED_LIFE) {
+            // The first life loads the script.
+            if n == 12 {
+                called.remove("eval");
+            }
+            assert_eq!(commands(&called), expected, "{step} of life {n}: {called:?}");
         }
     }
     redis.stop().await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use slotwheel::domain::state::State;
 use slotwheel::store::layout::queue::Field;
 use slotwheel::store::ops::claim::ClaimCall;
-use slotwheel::store::ops::resolve_submit::resolve_submit;
+use slotwheel::store::ops::resolve_hand_offs::resolve_hand_offs;
 use slotwheel::store::views::ended::{EndedList, oldest_ended};
 use slotwheel::store::{Caller, audit};
 
@@ -57,19 +57,23 @@ async fn life(fixture: &Fixture) -> Vec<Value> {
     let answer = fixture.http.post_with("/tasks", &[("idempotency-key", "refused")], refused).await;
     note(answer.status, answer.json());
     let mut held = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..5 {
         let tasks = post!("/claim", json!({"queues": ["q"], "worker": "w", "wait_ms": 5000}));
         held.push(tasks["tasks"][0].clone());
     }
     post!("/heartbeat", json!({"tasks": [report_with(&held[0], json!({"progress": 1}))]}));
-    post!("/complete", report_with(&held[0], json!({"result": 1})));
+    // The sixth task comes with the completion.
+    post!("/complete", report_with(&held[0], json!({"result": 1, "claim": {"queues": ["q"], "worker": "w"}})));
+    post!("/complete", report(&held[4]));
     post!("/fail", report_with(&held[1], json!({"error": {"type": "e", "message": "m"}, "retry": false})));
     post!("/release", report(&held[2]));
     post!(format!("/tasks/{}/cancel", text(&held[2]["id"])), json!({}));
     post!(format!("/tasks/{}/retry", text(&held[1]["id"])), json!({}));
     post!(format!("/tasks/{}/cancel", text(&held[3]["id"])), json!({}));
-    let answer = fixture.http.delete(&format!("/tasks/{}", text(&held[0]["id"]))).await;
-    note(answer.status, answer.json());
+    for task in [&held[0], &held[4]] {
+        let answer = fixture.http.delete(&format!("/tasks/{}", text(&task["id"]))).await;
+        note(answer.status, answer.json());
+    }
     let held = post!("/claim", json!({"queues": ["q"], "worker": "w"}))["tasks"][0].clone();
     post!(format!("/tasks/{}/release", text(&held["id"])), json!({"acquired": 2, "delay_ms": 1_000}));
     post!(format!("/tasks/{}/run", text(&held["id"])), json!({}));
@@ -136,8 +140,8 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     raise(&lossy.redis, &store.shards()[0].keys.callers(), "shard", Field::ready, 1).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
-    // Only a submit that failed with a waiting claim is resolved.
-    assert!(resolve_submit(store.first_shard(), &Caller::new()).await.expect("a reply").is_empty());
+    // Only a submit or a completion that failed with a claim is resolved.
+    assert!(resolve_hand_offs(store.first_shard(), &Caller::new()).await.expect("a reply").is_empty());
     // A list is read from its start when memory is short.
     let list = [EndedList { oldest: 0, queue: queue("q"), state: State::Completed }];
     oldest_ended(store.first_shard(), &list, i64::MAX, 1).await.expect("a page");

@@ -16,6 +16,7 @@ mod chaos;
 mod claim;
 mod clock;
 mod complete;
+mod complete_and_claim;
 mod completion_wait;
 mod contract;
 mod data_loss;

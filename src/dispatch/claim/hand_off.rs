@@ -20,7 +20,7 @@ use crate::dispatch::batch::{BatchedOp, Sharing};
 use crate::dispatch::metrics::Metrics;
 use crate::domain::state::State;
 use crate::domain::task::{ClaimedTask, NewTask};
-use crate::store::ops::resolve_submit::resolve_submit;
+use crate::store::ops::resolve_hand_offs::resolve_hand_offs;
 use crate::store::ops::submit::{HandOff, SubmitReply, Submitted, submit};
 use crate::store::{Caller, Result, Shard};
 
@@ -56,12 +56,12 @@ impl BatchedOp for Submit {
     }
 }
 
-/// Makes submit calls with offers.
+/// Makes calls that hand tasks over: submits with offers, and completions with claims.
 #[derive(Debug)]
 pub(super) struct HandOffs {
-    waiters: Arc<Waiters>,
-    releaser: Arc<UndeliveredReleaser>,
-    metrics: Arc<Metrics>,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) releaser: Arc<UndeliveredReleaser>,
+    pub(super) metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -152,15 +152,15 @@ impl HandOffs {
 
     /// Releases the tasks that the last call of `caller` has handed over, once Redis tells which. The leases of a call that
     /// is not resolved before the server stops expire.
-    fn resolve(&self, shard: Shard, caller: Caller) {
+    pub(super) fn resolve(&self, shard: Shard, caller: Caller) {
         let (releaser, stop) = (self.releaser.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             loop {
-                match resolve_submit(&shard, &caller).await {
+                match resolve_hand_offs(&shard, &caller).await {
                     Ok(leases) => return releaser.release_all(leases),
                     Err(error) if error.is_outage() => {}
                     Err(error) => {
-                        tracing::error!(%error, "resolving a submit of unknown outcome failed");
+                        tracing::error!(%error, "resolving a call of unknown outcome failed");
                         return;
                     }
                 }

@@ -7,6 +7,7 @@
 mod announcements;
 mod claim_loop;
 pub(super) mod delivery;
+pub(super) mod following;
 mod hand_off;
 mod next_call;
 mod offers;
@@ -39,9 +40,14 @@ use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::domain::task::{ClaimedTask, NewTask};
 use crate::metrics::HistogramSnapshot;
+use crate::spans::ExecutionOutcome;
+use crate::store::ops::LeaseEnd;
+use crate::store::ops::complete::Completion;
 use crate::store::ops::submit::Submitted;
-use crate::store::{self, Error, Shard, Store, views};
+use crate::store::views::claims::{CompletedLease, claimed, leased_with};
+use crate::store::{self, Error, Shard, Store};
 use delivery::{Delivery, UndeliveredReleaser};
+use following::{Complete, CompleteRequest, NextClaim, NextTasks};
 use hand_off::{HandOffs, Stored, Submit};
 use poll_limit::{PollLimit, Rejection};
 use survey::Surveyor;
@@ -55,6 +61,7 @@ pub(super) struct ClaimEngine {
     waiters: Arc<Waiters>,
     surveyor: Surveyor,
     submits: Batcher<Submit>,
+    completions: Batcher<Complete>,
     poll_limit: Arc<PollLimit>,
     task_tracer: Arc<TaskTracer>,
     metrics: Arc<Metrics>,
@@ -79,10 +86,12 @@ impl ClaimEngine {
         }
         let announce = announcements::run(store.first_shard().clone(), waiters.clone(), stop.clone());
         background::spawn(tasks, "announcements", announce);
+        let hand_offs = HandOffs::new(&waiters, &releaser, metrics, tasks, stop);
         ClaimEngine {
             store: store.clone(),
             surveyor: Surveyor::start(store, &waiters, tasks),
-            submits: Batcher::new(store, HandOffs::new(&waiters, &releaser, metrics, tasks, stop), tasks, stop),
+            submits: Batcher::new(store, hand_offs.clone(), tasks, stop),
+            completions: Batcher::new(store, hand_offs, tasks, stop),
             waiters,
             poll_limit: poll_limit.clone(),
             task_tracer: task_tracer.clone(),
@@ -93,23 +102,43 @@ impl ClaimEngine {
     /// Returns tasks for the request, or none after `max_wait`. At the limit of waiting requests, it returns the tasks
     /// that are ready now, or a rejection.
     pub(super) async fn claim(&self, request: ClaimRequest, max_wait: Duration) -> Result<Delivery, Rejection> {
-        let mut delivery = self.wait_for_tasks(request, max_wait).await?;
+        self.claim_next(request, max_wait, NextTasks::default()).await
+    }
+
+    /// The same for a claim that follows a completion, whose call may have claimed the tasks.
+    pub(super) async fn claim_next(
+        &self,
+        request: ClaimRequest,
+        max_wait: Duration,
+        next: NextTasks,
+    ) -> Result<Delivery, Rejection> {
+        let mut delivery = match next.is_empty() {
+            true => self.wait_for_tasks(request, max_wait, next.checked).await?,
+            false => next.delivery,
+        };
         delivery.set_wait_spans(self.task_tracer.wait_spans(delivery.tasks()).await);
         Ok(delivery)
     }
 
-    /// The same for a request that may be a retry: tasks leased under its claim id are the result.
+    /// The same for a request that may be a retry: tasks leased under its claim id are the result, and if it follows a
+    /// repeated completion, those that the completed task keeps.
     pub(super) async fn claim_or_resume(
         &self,
         request: ClaimRequest,
         max_wait: Duration,
+        next: NextTasks,
+        completed: Option<&CompletedLease>,
     ) -> Result<Delivery, Rejection> {
-        let Some(claim_id) = request.claim_id else { return self.claim(request, max_wait).await };
-        let already_leased = self.leased_under(&claim_id).await?;
+        let Some(claim_id) = request.claim_id else { return self.claim_next(request, max_wait, next).await };
+        let mut already_leased = self.leased_under(&claim_id).await?;
+        // If others of its batch are repetitions, this one is not.
+        if let Some(completed) = completed.filter(|_| next.is_empty()) {
+            already_leased.extend(leased_with(&self.store, completed).await?);
+        }
         if !already_leased.is_empty() {
             return Ok(Delivery::resumed(already_leased));
         }
-        let delivery = self.claim(request, max_wait).await?;
+        let delivery = self.claim_next(request, max_wait, next).await?;
         if !delivery.tasks().is_empty() {
             return Ok(delivery);
         }
@@ -118,22 +147,28 @@ impl ClaimEngine {
     }
 
     async fn leased_under(&self, claim_id: &ClaimId) -> Result<Vec<ClaimedTask>, Rejection> {
-        views::claims::claimed(&self.store, claim_id).await?.ok_or(Rejection::ClaimIdMismatch)
+        claimed(&self.store, claim_id).await?.ok_or(Rejection::ClaimIdMismatch)
     }
 
-    async fn wait_for_tasks(&self, request: ClaimRequest, max_wait: Duration) -> Result<Delivery, Rejection> {
+    /// `checked` is a shard that was just checked.
+    async fn wait_for_tasks(
+        &self,
+        request: ClaimRequest,
+        max_wait: Duration,
+        checked: Option<usize>,
+    ) -> Result<Delivery, Rejection> {
         if max_wait.is_zero() {
-            return Ok(self.claim_now(request).await?);
+            return Ok(self.claim_now(request, checked).await?);
         }
         let Some(_permit) = self.poll_limit.try_acquire() else {
-            let delivery = self.claim_now(request).await?;
+            let delivery = self.claim_now(request, checked).await?;
             return match delivery.tasks().is_empty() {
                 false => Ok(delivery),
                 true => Err(self.poll_limit.reject()),
             };
         };
         let deadline = Instant::now() + max_wait;
-        let mut wait_handle = self.surveyor.register(request, true).await;
+        let mut wait_handle = self.surveyor.register(request, true, None).await;
         Ok(match timeout_at(deadline, wait_handle.reply()).await {
             Ok(reply) => reply?,
             // A call that includes the waiter may still bring tasks.
@@ -141,9 +176,9 @@ impl ClaimEngine {
         })
     }
 
-    /// Checks every shard once.
-    async fn claim_now(&self, request: ClaimRequest) -> store::Result<Delivery> {
-        let mut wait_handle = self.surveyor.register(request, false).await;
+    /// Checks every shard once, except `checked`.
+    async fn claim_now(&self, request: ClaimRequest, checked: Option<usize>) -> store::Result<Delivery> {
+        let mut wait_handle = self.surveyor.register(request, false, checked).await;
         with_request_timeout(wait_handle.reply()).await
     }
 
@@ -182,9 +217,35 @@ impl ClaimEngine {
         submitted
     }
 
-    /// Tasks per submit call.
-    pub(super) fn submit_batch_items(&self) -> HistogramSnapshot {
-        self.submits.batch_items()
+    /// Completes tasks, in order, and claims for the request that follows the last, if all of them are in one shard.
+    pub(super) async fn complete(
+        &self,
+        completions: Vec<Completion>,
+        next: Option<NextClaim>,
+    ) -> (Vec<store::Result<LeaseEnd>>, NextTasks) {
+        let shard_of = |completion: &Completion| self.store.shard_for_task(&completion.lease_ref.id).index;
+        let mut shards = completions.iter().map(shard_of);
+        let first = shards.next();
+        let is_in_one_shard = shards.all(|shard| Some(shard) == first);
+        let mut requests: Vec<CompleteRequest> =
+            completions.into_iter().map(|completion| CompleteRequest { completion, next: None }).collect();
+        if let Some(last) = requests.last_mut().filter(|_| is_in_one_shard) {
+            last.next = next.map(Box::new);
+        }
+        let replies = self.task_tracer.trace_reports(requests, ExecutionOutcome::Completed, &self.completions).await;
+        let mut next = NextTasks::default();
+        let ends = replies.into_iter().map(|reply| {
+            reply.map(|completed| {
+                next = completed.next;
+                completed.end
+            })
+        });
+        (ends.collect(), next)
+    }
+
+    /// Items per call, by operation.
+    pub(super) fn batch_items(&self) -> [(&'static str, HistogramSnapshot); 2] {
+        [("complete", self.completions.batch_items()), ("submit", self.submits.batch_items())]
     }
 
     /// Handles a wake-up: the queue has a ready task of this priority.

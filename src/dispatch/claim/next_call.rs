@@ -6,7 +6,6 @@ use std::time::Instant;
 use rand::RngExt as _;
 
 use super::wait_queue::{INITIAL_BATCH_LIMIT, WaitQueue};
-use super::waiter::Waiter;
 use crate::domain::queue::QueueName;
 
 /// Waiters in one call.
@@ -63,9 +62,25 @@ impl WaitQueue {
         !left.is_empty() && (own.is_empty() || !self.ready_cache.possible_shards(&own).contains(shard))
     }
 
-    /// The ready shards of the first of the waiter's queues that has any.
-    pub(super) fn preferred_ready_shards(&self, waiter: &Waiter) -> Option<&BTreeMap<usize, u8>> {
-        waiter.request.queues.iter().find_map(|queue| self.ready_cache.ready_shards(queue))
+    /// The ready shards of the first of these queues that has any.
+    pub(super) fn preferred_ready_shards(&self, queues: &[QueueName]) -> Option<&BTreeMap<usize, u8>> {
+        queues.iter().find_map(|queue| self.ready_cache.ready_shards(queue))
+    }
+
+    /// The queues that a call reads in the shard for a waiter, in order of preference. Behind a queue that is ready in another
+    /// shard, none: its tasks there come before those of the next queue here.
+    pub(super) fn queues_to_read<'a>(
+        &'a self,
+        queues: &'a [QueueName],
+        shard: usize,
+        is_unchecked: bool,
+    ) -> impl Iterator<Item = &'a QueueName> {
+        let mut is_last = false;
+        let may_have_tasks = move |queue: &&QueueName| is_unchecked || self.is_ready(queue, shard);
+        queues
+            .iter()
+            .filter(may_have_tasks)
+            .take_while(move |queue| !std::mem::replace(&mut is_last, self.is_ready_elsewhere(queue, shard)))
     }
 
     /// The shard to check next for a waiter: the one with the highest priority in its preferred ready queue, of several
@@ -73,12 +88,8 @@ impl WaitQueue {
     /// fixed order, tasks of one shard would keep those of all others waiting.
     pub(super) fn next_shard(&self, id: u64) -> Option<usize> {
         let waiter = self.waiters.get(&id)?;
-        if let Some(shards) = self.preferred_ready_shards(waiter) {
-            let highest = shards.values().max()?;
-            let mut best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
-            // One random number, however many shards there are.
-            let index = rand::rng().random_range(0..best.clone().count());
-            return best.nth(index);
+        if let Some(shards) = self.preferred_ready_shards(&waiter.request.queues) {
+            return any_best_shard(shards);
         }
         // Waiters start at different shards, which spreads their calls.
         let start = (id % self.shard_count.max(1) as u64) as usize;
@@ -104,12 +115,22 @@ impl WaitQueue {
             ids.extend(idle.iter().filter(prefers_queue).take(limit));
         }
         // The waiters above include the new ones with a known ready shard.
-        let has_no_known_shard =
-            |id: &&u64| self.waiters.get(id).is_some_and(|waiter| self.preferred_ready_shards(waiter).is_none());
+        let has_no_known_shard = |id: &&u64| {
+            self.waiters.get(id).is_some_and(|waiter| self.preferred_ready_shards(&waiter.request.queues).is_none())
+        };
         let unchecked = self.unchecked.iter().filter(has_no_known_shard);
         ids.extend(unchecked.filter(|id| self.next_shard(**id) == Some(shard)).take(MAX_BATCH_WAITERS));
         ids.into_iter().take(MAX_BATCH_WAITERS).collect()
     }
+}
+
+/// Any of the shards with the highest priority. Choosing at random gives each its turns.
+pub(super) fn any_best_shard(shards: &BTreeMap<usize, u8>) -> Option<usize> {
+    let highest = shards.values().max()?;
+    let mut best = shards.iter().filter(|(_, priority)| *priority == highest).map(|(shard, _)| *shard);
+    // One random number, however many shards there are.
+    let index = rand::rng().random_range(0..best.clone().count());
+    best.nth(index)
 }
 
 #[cfg(test)]

@@ -72,11 +72,7 @@ impl<'a> Parts<'a> {
     /// Adds the reply to a part.
     pub(super) fn add_reply(&mut self, part: &Part<'_>, reply: ClaimReply) {
         let ClaimReply { tasks, has_more, has_passed_expired, fronts, unreadable } = reply;
-        for (index, id) in unreadable {
-            let queue = part.queues.get(index);
-            let reason = format!("task {id}: its key or a field is unreadable");
-            self.shard.unreadable().add_task(self.shard.index, queue, id, &reason);
-        }
+        self.shard.unreadable().add_passed_over(self.shard.index, &part.queues, unreadable);
         self.reply.has_more |= has_more;
         self.reply.has_passed_expired |= has_passed_expired;
         let (queues, waiters) = part.indexes.as_ref().map_or((None, None), |(one, other)| (Some(one), Some(other)));

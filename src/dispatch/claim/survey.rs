@@ -85,12 +85,17 @@ impl Surveyor {
         Surveyor { store: store.clone(), waiters: waiters.clone(), loops }
     }
 
-    /// Adds a waiter, and surveys the shards that may have tasks for it.
-    pub(super) async fn register(&self, request: ClaimRequest, is_long_poll: bool) -> WaitHandle {
+    /// Adds a waiter, and surveys the shards that may have tasks for it; see [`Waiters::register`].
+    pub(super) async fn register(
+        &self,
+        request: ClaimRequest,
+        is_long_poll: bool,
+        checked: Option<usize>,
+    ) -> WaitHandle {
         // A waiter must check a blocked shard: otherwise it would wait instead of getting the error.
         self.store.blocked_shards().for_each(|shard| self.waiters.invalidate(shard.index));
         let request = Arc::new(request);
-        let (wait_handle, survey) = self.waiters.register(request.clone(), is_long_poll);
+        let (wait_handle, survey) = self.waiters.register(request.clone(), is_long_poll, checked);
         let Some(mut survey) = survey else { return wait_handle };
         let outcomes = ReadOutcomes { left: survey.shards.len(), read: ShardSet::default() };
         let reads = Arc::new(SurveyReads { request, outcomes: Mutex::new(outcomes), done: Notify::new() });

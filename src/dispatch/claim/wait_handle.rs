@@ -13,11 +13,12 @@ use crate::store::Result;
 
 impl Waiters {
     /// Adds a waiter at the end of the queue. If several shards may have tasks for it, no call includes it until its
-    /// survey ends.
+    /// survey ends. A waiter that does not long-poll leaves out `checked`, a shard that was just checked for it.
     pub(in crate::dispatch) fn register(
         self: &Arc<Self>,
         request: Arc<ClaimRequest>,
         is_long_poll: bool,
+        checked: Option<usize>,
     ) -> (WaitHandle, Option<Survey>) {
         let (reply, reply_receiver) = oneshot::channel();
         if is_long_poll {
@@ -25,6 +26,10 @@ impl Waiters {
         }
         let mut wait_queue = self.lock();
         let id = wait_queue.add(request, reply, is_long_poll);
+        // A wake-up may have followed the check. For long polls the cache knows.
+        if let Some(shard) = checked.filter(|_| !is_long_poll) {
+            wait_queue.leave_out(id, shard);
+        }
         let unchecked = wait_queue.waiters.get(&id).map(|waiter| &waiter.unchecked_shards);
         let survey = unchecked.filter(|shards| shards.len() > 1).map(|shards| Survey {
             waiters: self.clone(),

@@ -67,17 +67,23 @@ impl WaitQueue {
         if let Some(earlier) = request.claim_id.and_then(|claim_id| self.by_claim_id.insert(claim_id, id)) {
             self.cancel_wait(earlier);
         }
-        let failed_shards = self.unavailable_shards.clone();
-        let mut unchecked_shards = match is_long_poll {
-            true => self.ready_cache.possible_shards(&request.queues),
-            false => ShardSet::first(self.shard_count),
-        };
-        let is_left = |shard| is_long_poll && self.is_left_to_others(&request.queues, shard);
-        unchecked_shards.retain(|shard| !failed_shards.contains_key(&shard) && !is_left(shard));
+        let (unchecked_shards, failed_shards) =
+            (self.shards_to_check(&request.queues, is_long_poll), self.unavailable_shards.clone());
         let waiter = Waiter { request, reply, unchecked_shards, failed_shards, is_long_poll, is_cancelled: false };
         self.waiters.insert(id, waiter);
         self.index(id);
         id
+    }
+
+    /// Returns the shards that a new waiter for these queues checks.
+    pub(super) fn shards_to_check(&self, queues: &[QueueName], is_long_poll: bool) -> ShardSet {
+        let mut shards = match is_long_poll {
+            true => self.ready_cache.possible_shards(queues),
+            false => ShardSet::first(self.shard_count),
+        };
+        let is_left = |shard| is_long_poll && self.is_left_to_others(queues, shard);
+        shards.retain(|shard| !self.unavailable_shards.contains_key(&shard) && !is_left(shard));
+        shards
     }
 
     /// Ends a wait now, or once the call that includes it returns.
@@ -87,6 +93,13 @@ impl WaitQueue {
         } else if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.is_cancelled = true;
         }
+    }
+
+    /// Has a waiter leave out a shard that was checked for it.
+    pub(super) fn leave_out(&mut self, id: u64, shard: usize) {
+        self.deindex(id);
+        self.waiters.get_mut(&id).into_iter().for_each(|waiter| waiter.unchecked_shards.remove(shard));
+        self.index(id);
     }
 
     /// Makes a waiter available to calls.
@@ -148,7 +161,8 @@ impl WaitQueue {
     /// long-poll, all shards failed, or the client has disconnected.
     pub(super) fn is_finished(&self, id: u64) -> bool {
         self.waiters.get(&id).is_some_and(|waiter| {
-            let is_checked = waiter.unchecked_shards.is_empty() && self.preferred_ready_shards(waiter).is_none();
+            let is_checked =
+                waiter.unchecked_shards.is_empty() && self.preferred_ready_shards(&waiter.request.queues).is_none();
             let has_ended = waiter.is_cancelled || is_checked && !waiter.is_long_poll;
             has_ended || waiter.failed_shards.len() == self.shard_count || waiter.reply.is_closed()
         })

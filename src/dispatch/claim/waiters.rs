@@ -107,18 +107,13 @@ impl Waiters {
             wait_queue.begin_call(id);
             let Some(waiter) = wait_queue.waiters.get(&id) else { continue };
             let is_unchecked = waiter.unchecked_shards.contains(shard);
-            let may_have_tasks = |queue: &&QueueName| is_unchecked || wait_queue.is_ready(queue, shard);
-            let mut queues = Vec::new();
-            for queue in waiter.request.queues.iter().filter(may_have_tasks) {
-                queues.push(*queue_indexes.entry(queue.clone()).or_insert_with(|| {
+            let queues = wait_queue.queues_to_read(&waiter.request.queues, shard, is_unchecked).map(|queue| {
+                *queue_indexes.entry(queue.clone()).or_insert_with(|| {
                     batch.queues.push(queue.clone());
                     batch.queues.len() - 1
-                }));
-                // Its tasks there come before those of the next queue here.
-                if wait_queue.is_ready_elsewhere(queue, shard) {
-                    break;
-                }
-            }
+                })
+            });
+            let queues = queues.collect();
             let ClaimRequest { max, lease_ms, ref worker, claim_id, .. } = *waiter.request;
             batch.requests.push(WaiterRequest { max, lease_ms, worker: worker.clone(), claim_id, queues });
             batch.ids.push(id);

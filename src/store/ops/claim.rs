@@ -69,29 +69,8 @@ impl<'a> ClaimCall<'a> {
     /// Builds the call that leases tasks of `queues` to `waiters`, in the order of the waiters. It leases at most 100 tasks,
     /// with at most 2 MiB of documents.
     pub fn new(shard: &'a Shard, caller: &mut Caller, queues: &'a [QueueName], waiters: &[WaiterRequest]) -> Self {
-        let max_tasks: usize = waiters.iter().map(|waiter| waiter.max).sum();
-        let tokens: Vec<Token> =
-            (0..max_tasks.min(limits::MAX_CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
         let mut call = shard.call(&SCRIPT, caller);
-        call.push_usize(limits::MAX_CALL_BYTES).push_usize(queues.len());
-        for queue in queues {
-            call.push(queue.as_str());
-        }
-        call.push_usize(tokens.len());
-        for token in &tokens {
-            call.push(token.as_bytes());
-        }
-        call.push_usize(waiters.len());
-        for waiter in waiters {
-            call.push_usize(waiter.max)
-                .push_int(waiter.lease_ms)
-                .push(&waiter.worker)
-                .push(waiter.claim_id.map(|claim_id| claim_id.to_bytes()).unwrap_or_default())
-                .push_usize(waiter.queues.len());
-            for queue in &waiter.queues {
-                call.push_usize(queue + 1);
-            }
-        }
+        let tokens = push_requests(&mut call, queues, waiters.iter());
         ClaimCall { call, queues, tokens }
     }
 
@@ -104,6 +83,36 @@ impl<'a> ClaimCall<'a> {
         self.call.transitions().claimed.add(reply.tasks.len() as u64);
         Ok(reply)
     }
+}
+
+/// Appends queues, tokens and requests. Returns the tokens: one for each task that may be leased.
+pub(super) fn push_requests<'a>(
+    call: &mut ScriptCall<'_>,
+    queues: &[QueueName],
+    waiters: impl ExactSizeIterator<Item = &'a WaiterRequest> + Clone,
+) -> Vec<Token> {
+    let max_tasks: usize = waiters.clone().map(|waiter| waiter.max).sum();
+    let tokens: Vec<Token> = (0..max_tasks.min(limits::MAX_CALL_CLAIMS)).map(|_| Token::new(rand::random())).collect();
+    call.push_usize(limits::MAX_CALL_BYTES).push_usize(queues.len());
+    for queue in queues {
+        call.push(queue.as_str());
+    }
+    call.push_usize(tokens.len());
+    for token in &tokens {
+        call.push(token.as_bytes());
+    }
+    call.push_usize(waiters.len());
+    for waiter in waiters {
+        call.push_usize(waiter.max)
+            .push_int(waiter.lease_ms)
+            .push(&waiter.worker)
+            .push(waiter.claim_id.map(|claim_id| claim_id.to_bytes()).unwrap_or_default())
+            .push_usize(waiter.queues.len());
+        for queue in &waiter.queues {
+            call.push_usize(queue + 1);
+        }
+    }
+    tokens
 }
 
 /// Reads the reply to a call that sent these queues and tokens.

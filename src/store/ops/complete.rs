@@ -1,5 +1,8 @@
 //! Completes leased tasks.
 
+use std::borrow::Borrow;
+
+use deadpool_redis::redis::Value;
 use serde_json::value::RawValue;
 
 use super::{LeaseEnd, LeaseRef, WhenFull, is_large};
@@ -10,7 +13,7 @@ use crate::store::error::Result;
 use crate::store::opaque;
 use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
-use crate::store::shard::{Caller, Shard};
+use crate::store::shard::{Caller, ScriptCall, Shard};
 
 pub(super) static SCRIPT: Script = script!(write "complete", ["events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "piece_functions", ("local function use_pieces()" ["pieces"]), "index_end", "lease_ends", ("local function define_complete()" ["due", "counts", "transition", "task", "dedupe", "free_dedupe", "finish_task", "outages", "lease", "end_lease", "complete_any"]), "complete_tasks"]);
 
@@ -30,16 +33,29 @@ pub struct Completion {
 pub async fn complete(
     shard: &Shard,
     caller: &mut Caller,
-    completions: &[Completion],
+    completions: &[impl Borrow<Completion>],
     when_full: WhenFull,
 ) -> Result<Vec<LeaseEnd>> {
-    let has_large = || completions.iter().map(|completion| is_large(&completion.result));
-    let mut call = match when_full == WhenFull::Fail && has_large().any(|large| large) {
-        true => shard.growing_call(&SCRIPT, caller),
-        false => shard.call(&SCRIPT, caller),
+    let call = completing_call(&SCRIPT, shard, caller, completions, when_full);
+    let reply = call.send().await?;
+    read_outcomes(&call, reply, completions, when_full)
+}
+
+/// Returns a call of a script that completes these tasks.
+pub(super) fn completing_call<'a>(
+    script: &'static Script,
+    shard: &'a Shard,
+    caller: &mut Caller,
+    completions: &[impl Borrow<Completion>],
+    when_full: WhenFull,
+) -> ScriptCall<'a> {
+    let has_large = has_large(completions).any(|large| large);
+    let mut call = match when_full == WhenFull::Fail && has_large {
+        true => shard.growing_call(script, caller),
+        false => shard.call(script, caller),
     };
     call.push_int(limits::RETAIN_COMPLETED_MS).push_usize(completions.len());
-    for Completion { lease_ref, result } in completions {
+    for Completion { lease_ref, result } in completions.iter().map(Borrow::borrow) {
         let is_null = result.get() == RawValue::NULL.get();
         call.push(lease_ref.id.as_bytes()).push(lease_ref.token_bytes()).push(if is_null {
             Vec::new()
@@ -49,11 +65,25 @@ pub async fn complete(
             opaque::encode(result)
         });
     }
-    let mut outcomes = super::parse_items(call.send().await?, completions.len(), parse_item)?;
+    call
+}
+
+fn has_large(completions: &[impl Borrow<Completion>]) -> impl Iterator<Item = bool> {
+    completions.iter().map(|completion| is_large(&completion.borrow().result))
+}
+
+/// Reads the outcomes of completions, and counts them.
+pub(super) fn read_outcomes(
+    call: &ScriptCall<'_>,
+    reply: Value,
+    completions: &[impl Borrow<Completion>],
+    when_full: WhenFull,
+) -> Result<Vec<LeaseEnd>> {
+    let mut outcomes = super::parse_items(reply, completions.len(), parse_item)?;
     if when_full == WhenFull::Drop {
-        super::mark_dropped(&mut outcomes, has_large());
+        super::mark_dropped(&mut outcomes, has_large(completions));
     }
-    let transitions = shard.transitions();
+    let transitions = call.transitions();
     super::count_lease_ends(transitions, &transitions.completed, &outcomes);
     Ok(outcomes)
 }

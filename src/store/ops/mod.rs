@@ -57,6 +57,7 @@ ops! {
     cancel(items),
     claim,
     complete(items),
+    complete_and_claim,
     delete(items),
     enable_events,
     expire_leases,
@@ -72,7 +73,7 @@ ops! {
     remove_queue,
     remove_settings,
     repair,
-    resolve_submit,
+    resolve_hand_offs,
     retry(items),
     run_now(items),
     sample_leases,
@@ -143,6 +144,12 @@ fn mark_dropped(outcomes: &mut [LeaseEnd], has_large: impl Iterator<Item = bool>
         if let LeaseEnd::Done { repeated: false, dropped, .. } = outcome {
             *dropped = has_large;
         }
+    }
+}
+
+impl AsRef<LeaseEnd> for LeaseEnd {
+    fn as_ref(&self) -> &LeaseEnd {
+        self
     }
 }
 

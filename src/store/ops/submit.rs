@@ -95,7 +95,7 @@ pub struct SubmitReply {
 /// # Errors
 /// [`Full`](crate::store::Error::Full) when Redis has no memory left: nothing was stored.
 /// [`Unconfirmed`](crate::store::Error::Unconfirmed) when they are stored, but on fewer replicas than configured. After an
-/// error, [`resolve_submit`](super::resolve_submit) returns the tasks that were handed over.
+/// error, [`resolve_hand_offs`](super::resolve_hand_offs) returns the tasks that were handed over.
 pub async fn submit(shard: &Shard, caller: &mut Caller, tasks: &[NewTask], offers: &Offers) -> Result<SubmitReply> {
     let mut call = shard.call(&SCRIPT, caller);
     call.push_int(limits::MAX_RUN_AT_OFFSET_MS).push_int(limits::RETAIN_OTHER_MS);

@@ -19,7 +19,9 @@ use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::WhenFull;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::cancel::cancel;
+use slotwheel::store::ops::claim::WaiterRequest;
 use slotwheel::store::ops::complete::{Completion, complete};
+use slotwheel::store::ops::complete_and_claim::FollowingClaim;
 use slotwheel::store::ops::delete::{DeleteReason, delete};
 use slotwheel::store::ops::enable_events::enable_events;
 use slotwheel::store::ops::fail::{Failure, fail};
@@ -92,6 +94,23 @@ async fn listening(lab: &Lab) -> Result<()> {
 async fn finish(lab: &Lab, n: u16) -> Result<()> {
     let done = Completion { lease_ref: lab.held(n), result: document("2") };
     complete(lab.shard(), &mut Caller::new(), &[done], WhenFull::Store).await.map(drop)
+}
+
+/// Completes tasks, and claims of `queues` behind them, each with the index of its completion.
+async fn finish_and_claim(
+    lab: &Lab,
+    numbers: &[u16],
+    queues: &[&str],
+    claims: &[(usize, WaiterRequest)],
+) -> Result<()> {
+    let done = |n: &u16| Completion { lease_ref: lab.held(*n), result: document("2") };
+    let claim = |(completion, request): &(usize, WaiterRequest)| FollowingClaim {
+        completion: *completion,
+        batch: None,
+        request: request.clone(),
+    };
+    let (done, claims): (Vec<_>, Vec<_>) = (numbers.iter().map(done).collect(), claims.iter().map(claim).collect());
+    lab.complete_and_claim(queues, &done, &claims).await.map(drop)
 }
 
 async fn fail_with(lab: &Lab, failures: &[Failure]) -> Result<()> {

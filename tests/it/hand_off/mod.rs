@@ -152,7 +152,7 @@ async fn handed_over_task_is_the_result_of_a_repeated_claim() {
 }
 
 /// A server behind a proxy, and the digest of its submit script. `None` on a Cluster, whose client passes any proxy.
-async fn behind_a_proxy() -> Option<(Fixture, Reads, Proxy, String)> {
+pub async fn behind_a_proxy(name: &str) -> Option<(Fixture, Reads, Proxy, String)> {
     if Flavour::of_this_run() == Flavour::Cluster {
         return None;
     }
@@ -167,15 +167,15 @@ async fn behind_a_proxy() -> Option<(Fixture, Reads, Proxy, String)> {
     Box::pin(is_subscribed(&fixture, &fixture.http)).await;
     // Redis knows the script from here on: the proxy knows a call by its digest.
     fixture.submit("other", json!(1)).await;
-    let submit = slotwheel::store::ops::ALL.iter().find(|script| script.name == "submit").expect("a script");
-    let text = submit.full_text(&fixture.config.test_hooks.injected_lua);
+    let script = slotwheel::store::ops::ALL.iter().find(|script| script.name == name).expect("a script");
+    let text = script.full_text(&fixture.config.test_hooks.injected_lua);
     let reads = Reads::start(&fixture).await;
     Some((fixture, reads, proxy, Script::new(&text).get_hash().to_owned()))
 }
 
 #[tokio::test]
 async fn lost_reply_of_a_submit_hands_the_task_over_once() {
-    let Some((fixture, reads, proxy, submit)) = behind_a_proxy().await else { return };
+    let Some((fixture, reads, proxy, submit)) = behind_a_proxy("submit").await else { return };
     let waiting = rest(&fixture, &reads, claim_of("w")).await;
     proxy.lose_next(&submit);
     let id = fixture.submit("q", json!(1)).await["id"].clone();
@@ -190,7 +190,7 @@ async fn lost_reply_of_a_submit_hands_the_task_over_once() {
 
 #[tokio::test]
 async fn hand_off_of_an_unanswered_submit_is_released_to_the_next_claim() {
-    let Some((fixture, reads, proxy, submit)) = behind_a_proxy().await else { return };
+    let Some((fixture, reads, proxy, submit)) = behind_a_proxy("submit").await else { return };
     let waiting = rest(&fixture, &reads, claim_of("w")).await;
     proxy.lose_each(&submit);
     let body = json!({"queue": "q", "max_attempts": 1, "max_acquired": 1});
@@ -207,7 +207,7 @@ async fn hand_off_of_an_unanswered_submit_is_released_to_the_next_claim() {
 
 #[tokio::test]
 async fn repeated_submit_hands_no_task_over_whose_lease_has_ended() {
-    let Some((fixture, reads, proxy, submit)) = behind_a_proxy().await else { return };
+    let Some((fixture, reads, proxy, submit)) = behind_a_proxy("submit").await else { return };
     let mut body = claim_of("w");
     body["lease_ms"] = json!(1000);
     let waiting = rest(&fixture, &reads, body).await;

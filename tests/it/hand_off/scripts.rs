@@ -7,7 +7,7 @@ use slotwheel::store::audit::audit;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::WaiterRequest;
 use slotwheel::store::ops::release::{Release, Releaser, release};
-use slotwheel::store::ops::resolve_submit::resolve_submit;
+use slotwheel::store::ops::resolve_hand_offs::resolve_hand_offs;
 use slotwheel::store::ops::submit::{Offers, submit};
 use slotwheel::store::ops::{WhenFull, complete};
 use slotwheel::store::{Caller, views};
@@ -162,7 +162,7 @@ async fn submit_of_unknown_outcome_is_resolved_to_its_hand_offs() {
     let mut caller = Caller::new();
     let reply = submit(lab.shard(), &mut caller, &[task(11), task(12), task(13)], &offers).await.unwrap();
     for _ in 0..2 {
-        let resolved = resolve_submit(lab.shard(), &caller).await.unwrap();
+        let resolved = resolve_hand_offs(lab.shard(), &caller).await.unwrap();
         let leases: Vec<_> = resolved.iter().map(|lease| (lease.id, lease.lease)).collect();
         let expected = reply.hand_offs.iter().map(|one| (one.id, Some(one.lease))).collect::<Vec<_>>();
         assert_eq!((leases.len(), leases), (2, expected));
@@ -172,7 +172,7 @@ async fn submit_of_unknown_outcome_is_resolved_to_its_hand_offs() {
     lab.stop_at(5).await;
     assert!(submit(lab.shard(), &mut caller, &[task(21)], &offers).await.is_err());
     lab.stop_at(0).await;
-    assert!(resolve_submit(lab.shard(), &caller).await.unwrap().is_empty());
+    assert!(resolve_hand_offs(lab.shard(), &caller).await.unwrap().is_empty());
     assert!(views::tasks::task(&lab.store, id(21)).await.unwrap().is_none());
     end(lab).await;
 }

@@ -15,13 +15,14 @@ use slotwheel::domain::state::State;
 use slotwheel::domain::task::{Attributes, ClaimedTask, ErrorReport, NewTask, StartTime};
 use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::apply_settings::apply_settings;
-use slotwheel::store::ops::claim::{ClaimCall, WaiterRequest};
+use slotwheel::store::ops::claim::{ClaimCall, ClaimReply, WaiterRequest};
 use slotwheel::store::ops::complete::{Completion, complete};
+use slotwheel::store::ops::complete_and_claim::{CompleteAndClaimCall, FollowingClaim};
 use slotwheel::store::ops::expire_leases::{ExpiredLease, expire_leases};
 use slotwheel::store::ops::expire_tasks::expire_tasks;
 use slotwheel::store::ops::promote::promote;
 use slotwheel::store::ops::submit::{HandOff, Offers, submit};
-use slotwheel::store::ops::{LeaseRef, WhenFull};
+use slotwheel::store::ops::{LeaseEnd, LeaseRef, WhenFull};
 use slotwheel::store::redis::config::RedisConfig;
 use slotwheel::store::views::expired_leases::expired_leases;
 use slotwheel::store::views::next_due::next_due;
@@ -267,6 +268,21 @@ impl Lab {
         let held = tasks.iter().map(|task| (task.id, LeaseRef { id: task.id, lease: Some(task.lease) }));
         self.held.lock().expect("no panic").extend(held);
         Ok(tasks)
+    }
+
+    /// Completes tasks, and claims of these queues behind them.
+    pub async fn complete_and_claim(
+        &self,
+        queues: &[&str],
+        completions: &[Completion],
+        claims: &[FollowingClaim],
+    ) -> Result<(Vec<LeaseEnd>, ClaimReply)> {
+        let queues: Vec<QueueName> = queues.iter().map(|name| queue(name)).collect();
+        let mut caller = Caller::new();
+        let reply = CompleteAndClaimCall::new(self.shard(), &mut caller, completions, &queues, claims).send().await?;
+        let held = reply.1.tasks.iter().map(|(_, task)| (task.id, LeaseRef { id: task.id, lease: Some(task.lease) }));
+        self.held.lock().expect("no panic").extend(held);
+        Ok(reply)
     }
 
     /// The lease of task `n` from a claim of this lab.

@@ -7,7 +7,10 @@ use slotwheel::store::ops::fail::Failure;
 use slotwheel::store::ops::release::{Release, Releaser, release};
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
-use super::{Scenario, call_off, expiring, fail_with, failure, finish, give_back, keyed, leased, listening, scenario};
+use super::{
+    Scenario, call_off, expiring, fail_with, failure, finish, finish_and_claim, give_back, keyed, leased, listening,
+    scenario,
+};
 use crate::support::script_lab::{error, id, queue, task, want};
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -35,6 +38,38 @@ pub(super) fn all() -> Vec<Scenario> {
                 listening(lab).await?;
             },
             |lab| { finish(lab, 11).await? }
+        ),
+        scenario!(
+            "complete_and_claim",
+            "one by one, the last of its slot",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                lab.submit(&[task(12)]).await?;
+            },
+            |lab| { finish_and_claim(lab, &[11], &["q"], &[(0, want(1, None, 1))]).await? }
+        ),
+        scenario!(
+            "complete_and_claim",
+            "a batch, many slots and requests, a repeated completion",
+            |lab| {
+                leased(lab, &[task(11), keyed(12, DedupeMode::Keep, None), task(13)]).await?;
+                finish(lab, 13).await?;
+                let other = NewTask { queue: queue("r"), ..expiring(31) };
+                lab.submit(&[task(14), expiring(21), task(22), task(32), other]).await?;
+            },
+            |lab| {
+                let claims = [(1, want(2, None, 2)), (0, want(9, None, 1)), (2, want(9, None, 2))];
+                finish_and_claim(lab, &[11, 12, 13], &["r", "q"], &claims).await?;
+            }
+        ),
+        scenario!(
+            "complete_and_claim",
+            "events enabled, nothing ready",
+            |lab| {
+                leased(lab, &[task(11)]).await?;
+                listening(lab).await?;
+            },
+            |lab| { finish_and_claim(lab, &[11], &["q"], &[(0, want(1, None, 1))]).await? }
         ),
         scenario!("fail", "retried later", |lab| { leased(lab, &[expiring(11), task(12)]).await? }, |lab| {
             fail_with(lab, &[failure(lab, 11, Some(5000)), failure(lab, 12, Some(5000))]).await?;

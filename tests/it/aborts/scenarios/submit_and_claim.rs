@@ -7,7 +7,7 @@ use slotwheel::store::Caller;
 use slotwheel::store::ops::WhenFull;
 use slotwheel::store::ops::heartbeat::LeaseHeartbeat;
 use slotwheel::store::ops::heartbeat::heartbeat;
-use slotwheel::store::ops::resolve_submit::resolve_submit;
+use slotwheel::store::ops::resolve_hand_offs::resolve_hand_offs;
 use slotwheel::store::ops::subscribe_completion::subscribe_completion;
 
 use super::{Scenario, expiring, keyed, later, leased, listening, scenario};
@@ -107,8 +107,8 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario!("submit", "offers for a queue with ready tasks", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             lab.submit_to(&["q"], &[want(2, None, 1)], &[task(12), task(21)]).await?;
         }),
-        scenario!("resolve_submit", "of a call that has not run", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
-            resolve_submit(lab.shard(), &Caller::new()).await?;
+        scenario!("resolve_hand_offs", "of a call that has not run", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
+            resolve_hand_offs(lab.shard(), &Caller::new()).await?;
         }),
         scenario!("claim", "the last of its slot", |lab| { lab.submit(&[task(11)]).await? }, |lab| {
             lab.claim(&["q"], &[want(1, None, 1)]).await?;
