@@ -38,8 +38,8 @@ pub enum Invariant {
         queue: QueueName,
         /// The highest position of a task.
         seq: i64,
-        /// The highest position of an end.
-        end_seq: i64,
+        /// The highest positions of the ends of completed, dead, cancelled and expired tasks.
+        ends: [i64; 4],
     },
     /// A member of an index of tasks matches its task.
     IndexEntry {
@@ -101,8 +101,9 @@ impl Invariant {
                 ("task_record", fixed.into_iter().chain(document.clone()).collect())
             }
             Invariant::LastTurn(turn) => ("last_turn", vec![bytes(&turn.to_string())]),
-            Invariant::LastSeq { queue, seq, end_seq } => {
-                ("last_seq", vec![bytes(queue.as_str()), bytes(&seq.to_string()), bytes(&end_seq.to_string())])
+            Invariant::LastSeq { queue, seq, ends } => {
+                let numbers = std::iter::once(seq).chain(ends).map(|number| bytes(&number.to_string()));
+                ("last_seq", std::iter::once(bytes(queue.as_str())).chain(numbers).collect())
             }
             Invariant::IndexEntry { member, index } => ("index_entry", vec![member.clone(), index.clone()]),
             Invariant::StaleEndFields(id) => ("stale_end_fields", vec![id.as_bytes().to_vec()]),

@@ -103,7 +103,10 @@ records! {
         due: Uint 6 = "score of the queue in `due`, in ms; 0: it is not there";
         flags: Uint 1 = "1: paused; 2, 4, 8, 16: its completed, dead, cancelled, expired tasks are in `ended_due`";
         seq: Uint 6 = "last position in a slot queue";
-        end_seq: Uint 6 = "position of the last end of a task";
+        completed_ends: Uint 6 = "position of the last end of a completed task";
+        dead_ends: Uint 6 = "of a dead one";
+        cancelled_ends: Uint 6 = "of a cancelled one";
+        expired_ends: Uint 6 = "of an expired one";
         reserved: Bytes 4 = "zeros";
     } => "one record `pieces` for each list that may have pieces, slot queues first"
 
@@ -112,7 +115,7 @@ records! {
         list: Uint 1 = "0 to 9: a slot queue of this priority; 10 to 13: the completed, dead, cancelled, expired tasks";
         slot: Uint 2 = "slot of the slot queue; 0";
         first: Uint 5 = "number of the first piece behind the head; a task is in that of its position divided by 32";
-        last: Uint 5 = "number of the last one";
+        next: Uint 6 = "the next position in the list; pieces have all before it";
     }
 
     /// A shard: field `shard` of `callers`.
@@ -160,7 +163,7 @@ records! {
         ended_state: Uint 1 = "number of the word for the state from then on; 0: none";
         ended_run_at: Uint 6 = "run_at from then on, in ms; 0: none";
         finished_at: Uint 6 = "time of the task's end, in ms; 0: it has not ended";
-        end_seq: Uint 6 = "position of its end among those of its queue; 0: it has not ended";
+        end_seq: Uint 6 = "position of its end among those in its queue and state; 0: it has not ended";
     } => "token of that lease; once the task has ended it is that of the record `lease`"
 
     /// The last call of a caller: field `<caller>` of `callers`.

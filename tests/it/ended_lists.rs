@@ -7,11 +7,20 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
+use slotwheel::domain::slot::Slot;
 use slotwheel::domain::state::State;
+use slotwheel::domain::task::NewTask;
+use slotwheel::store::Caller;
+use slotwheel::store::audit::audit;
 use slotwheel::store::layout::PIECE;
+use slotwheel::store::ops::cancel::cancel;
+use slotwheel::store::ops::purge_ended::purge_ended;
 use slotwheel::store::views::ended::{EndedList, oldest_ended};
+use slotwheel::store::views::page::page_by_time;
 
+use crate::support::script_lab::{Lab, queue, task};
 use crate::support::{Fixture, report, text};
 
 /// Pieces that a test may make.
@@ -195,4 +204,63 @@ async fn ends_are_listed_in_their_order_when_the_clock_goes_back() {
     }
     assert_eq!(set(&listed(&fixture, 10).await), set(&ids));
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn page_passes_over_no_task_behind_emptied_pieces() {
+    let fixture = Fixture::with_shards(1).await;
+    let mut ids = complete_many(&fixture, 200, 100, json!({})).await;
+    for id in ids.drain(40..) {
+        delete(&fixture, &id).await;
+    }
+    for _ in 0..3 {
+        fixture.advance(2);
+        ids.extend(complete_many(&fixture, 1, 1, json!({})).await);
+    }
+    assert_eq!(set(&listed(&fixture, 1).await), set(&ids));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn rare_ends_fill_their_pieces_beside_frequent_ones() {
+    let fixture = Fixture::with_shards(1).await;
+    for _ in 0..5 {
+        complete_many(&fixture, 100, 100, json!({})).await;
+        let task = json!({"queue": "q", "payload": 1});
+        let answer = fixture.http.post("/tasks/batch", &json!({"tasks": vec![task; 8]})).await.expect(200);
+        for result in answer["results"].as_array().unwrap() {
+            let id = text(&result["task"]["id"]);
+            fixture.http.post_nothing(&format!("/tasks/{id}/cancel")).await.expect(200);
+        }
+    }
+    let keys = fixture.store().await.first_shard().keys.clone();
+    let head = keys.ended(&QueueName::parse("q").unwrap(), State::Cancelled);
+    let mut used = 0;
+    for piece in 0..PIECES {
+        let key = [&head[..], format!(":{piece}").as_bytes()].concat();
+        used += fixture.redis.ask::<i64>(cmd("EXISTS").arg(&key)).await;
+    }
+    assert_eq!(used, 1, "40 tasks: a head and a piece");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn tasks_in_two_keys_of_a_list_are_listed_and_purged_once() {
+    let lab = Lab::start().await;
+    let slot = Slot::new(1).unwrap();
+    let tasks: Vec<NewTask> = (1000..1040).map(|n| NewTask { slot, ..task(n) }).collect();
+    let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+    lab.submit(&tasks).await.unwrap();
+    cancel(lab.shard(), &mut Caller::new(), &ids).await.unwrap();
+    // As a call leaves them that is stopped while it moves a piece.
+    let (head, piece) = (lab.key("ended:q:cancelled"), lab.key("ended:q:cancelled:2"));
+    let moved = lab.ask::<i64>(cmd("ZUNIONSTORE").arg(&head).arg(2).arg(&head).arg(&piece)).await;
+    assert_eq!(moved, 40);
+    let page = page_by_time(lab.shard(), &queue("q"), State::Cancelled, None, 100).await.unwrap();
+    assert_eq!(page.len(), 40);
+    lab.at(lab.now() + 86_400_001);
+    assert_eq!(purge_ended(lab.shard(), &mut Caller::new(), 100).await.unwrap().deleted, 40);
+    let findings = audit(&lab.store).await.expect("an audit").findings;
+    assert!(findings.is_empty(), "{findings:#?}");
+    lab.end().await;
 }

@@ -140,7 +140,7 @@ async fn lost_first_reply_of_every_script_changes_no_result() {
     raise(&lossy.redis, &store.shards()[0].keys.callers(), "shard", Field::ready, 1).await;
     let left = audit::repair(&store, |_| {}).await.expect("a repair");
     assert!(left.findings.is_empty(), "{:?}", left.findings);
-    // Only a submit or a completion that failed with a claim is resolved.
+    // Only a submit that failed with a waiting claim is resolved.
     assert!(resolve_hand_offs(store.first_shard(), &Caller::new()).await.expect("a reply").is_empty());
     // A list is read from its start when memory is short.
     let list = [EndedList { oldest: 0, queue: queue("q"), state: State::Completed }];

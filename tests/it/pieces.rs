@@ -7,11 +7,16 @@ use deadpool_redis::redis::cmd;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::slot::Slot;
+use slotwheel::domain::task::NewTask;
+use slotwheel::store::Caller;
 use slotwheel::store::audit::{audit, repair};
 use slotwheel::store::layout::PIECE;
+use slotwheel::store::ops::retry::retry;
 
+use crate::support::script_lab::{Lab, id, task, want};
 use crate::support::{Fixture, report, report_with, text};
 
 /// Pieces that a test may make.
@@ -263,4 +268,58 @@ async fn pieces_that_are_missing_in_a_record_are_served_after_a_repair() {
     }
     assert_eq!(served, (0..600).collect::<Vec<_>>());
     fixture.end().await;
+}
+
+#[tokio::test]
+async fn tasks_of_a_rare_priority_fill_their_pieces_beside_others() {
+    let fixture = Fixture::with_shards(1).await;
+    let task = |priority: u8| json!({"queue": "q", "payload": 1, "priority": priority});
+    for _ in 0..6 {
+        for (priority, count) in [(1, 8), (4, 100)] {
+            fixture.http.post("/tasks/batch", &json!({"tasks": vec![task(priority); count]})).await.expect(200);
+        }
+    }
+    let keys = fixture.store().await.first_shard().keys.clone();
+    let mut used = 0;
+    for piece in 0..PIECES {
+        let key = keys.piece(&QueueName::parse("q").unwrap(), 1, Slot::of_key(b"q"), piece);
+        used += fixture.redis.ask::<i64>(cmd("EXISTS").arg(&key)).await;
+    }
+    assert_eq!(used, 1, "48 tasks: a head and a piece");
+    fixture.end().await;
+}
+
+/// Tasks of one slot.
+fn in_one_slot(numbers: std::ops::Range<u16>) -> Vec<NewTask> {
+    let slot = Slot::new(1).expect("a slot");
+    numbers.map(|n| NewTask { slot, ..task(n) }).collect()
+}
+
+#[tokio::test]
+async fn expired_task_that_is_retried_leaves_its_place_in_a_long_queue() {
+    let lab = Lab::start().await;
+    let mut tasks = in_one_slot(1000..1060);
+    tasks[0].expires_in_ms = Some(600_000);
+    lab.submit(&tasks).await.unwrap();
+    lab.at(lab.now() + 600_001);
+    retry(lab.shard(), &mut Caller::new(), &[id(1000)]).await.unwrap();
+    let findings = audit(&lab.store).await.expect("an audit").findings;
+    assert!(findings.is_empty(), "{findings:#?}");
+    let mut claimed = Vec::new();
+    while claimed.len() < 60 {
+        claimed.extend(lab.claim(&["q"], &[want(50, None, 1)]).await.unwrap());
+    }
+    let order: Vec<TaskId> = claimed.iter().map(|task| task.id).collect();
+    assert_eq!(order, (1001..1060).chain([1000]).map(id).collect::<Vec<_>>());
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn many_tasks_of_one_submit_are_handed_over_too() {
+    let lab = Lab::start().await;
+    let handed = lab.submit_to(&["q"], &[want(5, None, 1)], &in_one_slot(1000..1080)).await.unwrap();
+    assert_eq!(handed.iter().map(|one| one.id).collect::<Vec<_>>(), (1000..1005).map(id).collect::<Vec<_>>());
+    let findings = audit(&lab.store).await.expect("an audit").findings;
+    assert!(findings.is_empty(), "{findings:#?}");
+    lab.end().await;
 }

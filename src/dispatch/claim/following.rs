@@ -249,13 +249,9 @@ impl HandOffs {
             // Unreadable data of the queues must not cost the completions. The claims go on, and get the error. If this call
             // has taken effect, the completions are repetitions, whose claims find the tasks.
             Err(Error::Unexpected(_)) => Ok(without_claims(complete(shard, caller, requests, WhenFull::Fail).await?)),
-            // Redis has refused the call if it says so.
-            Err(error) => {
-                if matches!(error, Error::Unavailable(_)) {
-                    self.resolve(shard.clone(), std::mem::take(caller));
-                }
-                Err(error)
-            }
+            // The completed task keeps the leases for a repetition of its report. They are not released: that would take tasks
+            // from a worker whose repetition has just got them.
+            Err(error) => Err(error),
         }
     }
 

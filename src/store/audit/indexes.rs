@@ -284,15 +284,19 @@ fn check_shard_indexes(snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invaria
             snapshot.queues.keys().filter(|name| !snapshot.queue_index.contains_key(name.as_str().as_bytes()));
         suspects.insert(Invariant::ShardCounts(unlisted.map(|name| name.as_str().to_owned()).collect()));
     }
-    let mut last_seqs: BTreeMap<&QueueName, (i64, i64)> = BTreeMap::new();
+    let mut last_seqs: BTreeMap<&QueueName, (i64, [i64; 4])> = BTreeMap::new();
     for task in snapshot.tasks.values() {
-        let (seq, end_seq) = last_seqs.entry(&task.queue).or_default();
-        (*seq, *end_seq) = (task.seq.max(*seq), task.end_seq.max(*end_seq));
+        let (seq, ends) = last_seqs.entry(&task.queue).or_default();
+        *seq = task.seq.max(*seq);
+        if let Some(last) = ended_list(task.state).and_then(|list| ends.get_mut(usize::from(list.0.saturating_sub(10))))
+        {
+            *last = task.end_seq.max(*last);
+        }
     }
-    suspects.extend(last_seqs.into_iter().filter_map(|(queue, (seq, end_seq))| {
-        let recorded = snapshot.queues.get(queue).map_or((0, 0), |found| (found.record.seq, found.record.end_seq));
-        let is_behind = recorded.0 < seq || recorded.1 < end_seq;
-        is_behind.then(|| Invariant::LastSeq { queue: queue.clone(), seq, end_seq })
+    suspects.extend(last_seqs.into_iter().filter_map(|(queue, (seq, ends))| {
+        let recorded = snapshot.queues.get(queue).map_or((0, [0; 4]), |found| (found.record.seq, found.record.ends));
+        let is_behind = recorded.0 < seq || recorded.1.iter().zip(&ends).any(|(recorded, used)| recorded < used);
+        is_behind.then(|| Invariant::LastSeq { queue: queue.clone(), seq, ends })
     }));
     let turns = snapshot.queues.values().flat_map(|queue| queue.wheel.values());
     let turn = turns.map(|score| score & ((1 << 49) - 1)).max().unwrap_or(0);

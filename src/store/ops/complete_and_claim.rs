@@ -57,8 +57,7 @@ impl<'a, C: Borrow<Completion>> CompleteAndClaimCall<'a, C> {
     ///
     /// # Errors
     /// [`Full`](crate::store::Error::Full) if Redis has no memory left for a large result. After
-    /// [`Unavailable`](crate::store::Error::Unavailable), [`resolve_hand_offs`](super::resolve_hand_offs) returns the tasks that
-    /// were leased.
+    /// [`Unavailable`](crate::store::Error::Unavailable), the completed task has the leases that its claim got.
     pub async fn send(&self) -> Result<(Vec<LeaseEnd>, ClaimReply)> {
         let mut reply = read_list(self.call.send().await?)?;
         let outcomes = read_outcomes(&self.call, reply.value()?, self.completions, WhenFull::Fail)?;

@@ -1,7 +1,7 @@
 --[[ purge_ended: deletes ended tasks whose default retention has elapsed, of the queue and state that
 are due first.
 
-KEYS    ended_due, ended:<queue>:<state>, ended:<queue>:<state>:<piece>
+KEYS    ended_due, ended:<queue>:<state>, ended:<queue>:<state>:<piece>, task:<id>
 ARGV[5] retain_ms   how long a completed task without its own retention is kept
 ARGV[6] retain_ms   how long a dead one is
 ARGV[7] retain_ms   how long a cancelled or expired one is
@@ -25,6 +25,11 @@ local RETAIN_MS = { completed = tonumber(ARGV[5]), dead = tonumber(ARGV[6]), can
 -- Deletes a task by its entry in a list, unless it has its own retention or cannot be read. An entry of a task in another
 -- state goes.
 local function purge(key, id, queue, state)
+  -- A stopped call may have left it in two keys.
+  if loaded_keys[base .. 'task:' .. id] then
+    zset_remove(key, id)
+    return
+  end
   local task, reason = try_task(id, WAITING_FIELDS)
   if reason then return end
   if not task or task[F.state] ~= state then
@@ -33,7 +38,7 @@ local function purge(key, id, queue, state)
     zset_remove(key, id)
   elseif (task[F.retain_ms] or '') == '' then
     task[F.queue] = queue
-    delete_task(task)
+    delete_task(task, key)
     deleted = deleted + 1
   end
 end
@@ -76,7 +81,7 @@ local function purge_list(member, due_at)
     return true
   end
   local raw = raw_records[queue]
-  if raw and (#raw < L.queue.bytes or string.byte(raw) ~= L.queue.version) then return false end
+  if raw and (#raw < L.queue.bytes or (#raw - L.queue.bytes) % L.pieces.bytes > 0 or string.byte(raw) ~= L.queue.version) then return false end
   local next_at = purge_from(queue, state, due_at - RETAIN_MS[state])
   if next_at == false then return false end
   local record = record_of(queue)

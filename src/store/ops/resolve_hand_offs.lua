@@ -1,8 +1,9 @@
---[[ resolve_hand_offs: returns the tasks that a call of unknown outcome has handed over: a submit, or completions with claims. It
-takes the number of that call: if the call has not run, it never will.
+--[[ resolve_hand_offs: returns the tasks that a submit of unknown outcome has handed over. It takes the number of
+that call: if the call has not run, it never will.
 
 KEYS    callers
-RETURNS {replies, {request, index, lease_until, id, token} of each task handed over}, as that call remembers it
+RETURNS {replies, {request, index, lease_until, id, token} of each task handed over}, as that call
+        remembers it
 MOVES   -
 COST    O(1)
 ]]

@@ -1,4 +1,4 @@
-//! Resolves calls of unknown outcome that may have handed tasks over.
+//! Resolves submits of unknown outcome that may have handed tasks over.
 
 use super::LeaseRef;
 use super::submit::parse_hand_offs;
@@ -9,8 +9,7 @@ use crate::store::shard::{Caller, Shard};
 
 pub(super) static SCRIPT: Script = script!(touch "resolve_hand_offs", []);
 
-/// Returns the leases of the tasks that the last call of `caller`, a submit or completions with claims, has handed over; some
-/// may have ended. If that call has not run, it never will. It may be repeated until it is answered, but not after a later call of `caller`.
+/// Returns the leases of the tasks that the last call of `caller`, a submit, has handed over; some may have ended. If that call has not run, it never will. It may be repeated until it is answered, but not after a later call of `caller`.
 pub async fn resolve_hand_offs(shard: &Shard, caller: &Caller) -> Result<Vec<LeaseRef>> {
     let mut reply = read_list(shard.call_in_place_of_last(&SCRIPT, caller).send().await?)?;
     reply.value()?;

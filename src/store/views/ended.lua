@@ -27,9 +27,9 @@ if samples > 0 then
   local random = call('TIME')[2]
   for _, list in ipairs(call('ZRANDMEMBER', base .. 'ended_due', 500)) do
     local queue, state = string.match(list, '^(.+):(%a+)$')
-    local key, record = base .. 'ended:' .. list, record_of(queue)
-    local size, pieces = COUNTS[state] and record[COUNTS[state]] or 0, nil
-    if record.tail ~= '' then
+    local key, record = base .. 'ended:' .. list, queue and record_of(queue)
+    local size, pieces = queue and COUNTS[state] and record[COUNTS[state]] or 0, nil
+    if queue and record.tail ~= '' then
       use_pieces()
       pieces = pieces_of(record)[state]
     end

@@ -109,8 +109,8 @@ pub struct QueueRecord {
     pub paused: bool,
     /// The last position in a slot queue.
     pub seq: i64,
-    /// The last position of an end.
-    pub end_seq: i64,
+    /// The last positions of the ends of completed, dead, cancelled and expired tasks.
+    pub ends: [i64; 4],
     /// The lists that may have pieces.
     pub pieces: BTreeMap<ListName, Pieces>,
     ended_flags: u64,
@@ -155,7 +155,13 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
         due: (due != 0).then_some(due),
         paused: record.uint(queue::Field::flags) % 2 == 1,
         seq: signed(record.uint(queue::Field::seq)),
-        end_seq: signed(record.uint(queue::Field::end_seq)),
+        ends: [
+            queue::Field::completed_ends,
+            queue::Field::dead_ends,
+            queue::Field::cancelled_ends,
+            queue::Field::expired_ends,
+        ]
+        .map(|field| signed(record.uint(field))),
         pieces: record.tail().chunks(PIECES.bytes()).map(decode_pieces).collect::<Result<_>>()?,
         ended_flags: record.uint(queue::Field::flags) & !1,
     })
@@ -164,8 +170,8 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
 fn decode_pieces(bytes: &[u8]) -> Result<(ListName, Pieces)> {
     let record = PIECES.decode(bytes)?;
     let [list, slot] = [pieces::Field::list, pieces::Field::slot].map(|field| record.uint(field));
-    let [first, last] = [pieces::Field::first, pieces::Field::last].map(|field| signed(record.uint(field)));
-    Ok(((list as u8, slot as u16), Pieces { first, last }))
+    let [first, next] = [pieces::Field::first, pieces::Field::next].map(|field| signed(record.uint(field)));
+    Ok(((list as u8, slot as u16), Pieces { first, last: (next - 1).div_euclid(PIECE) }))
 }
 
 /// The same for the record of a shard.

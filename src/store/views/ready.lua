@@ -34,6 +34,8 @@ for i = 1, tonumber(ARGV[6]) do
   if after < SET_BACK then
     read_range(found, head, from, '(' .. digits(SET_BACK))
     local number = pieces and math.max(pieces.first, math.floor(after / L.queue.piece))
+    -- A stopped call may have left tasks of the head in a piece.
+    if found[1] then from = '(' .. found[#found] end
     while pieces and number <= pieces.last and left > 0 do
       read_range(found, head .. ':' .. digits(number), from, '+inf')
       number = number + 1

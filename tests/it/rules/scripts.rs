@@ -211,7 +211,7 @@ fn commands(text: &str, quote: char) -> BTreeSet<String> {
 #[test]
 fn checked_permissions_are_the_commands_that_are_called() {
     use slotwheel::store::permissions::COMMANDS;
-    let options = ["count", "limit", "rev", "samples", "usage", "withscores"];
+    let options = ["aggregate", "count", "limit", "min", "rev", "samples", "usage", "withscores"];
     let mut called = BTreeSet::new();
     for path in files("src/store", &["lua"]) {
         let code = lua_code(&std::fs::read_to_string(&path).unwrap());

@@ -166,7 +166,7 @@ impl Lab {
         self.offset.store(ms, Ordering::Relaxed);
     }
 
-    fn now(&self) -> i64 {
+    pub fn now(&self) -> i64 {
         self.offset.load(Ordering::Relaxed)
     }
 

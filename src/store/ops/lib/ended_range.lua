@@ -5,7 +5,7 @@
 
 -- Returns the number of the first piece that has an end at `time` or later; behind the last one if there is none.
 local function first_piece_from(key, pieces, time)
-  local low, high = pieces.first, pieces.last + 1
+  local low, high, found = pieces.first, pieces.last + 1, pieces.last + 1
   while low < high do
     local middle = math.floor((low + high) / 2)
     local number, last = middle, nil
@@ -14,7 +14,12 @@ local function first_piece_from(key, pieces, time)
       last = call('ZRANGE', key .. ':' .. digits(number), -1, -1, 'WITHSCORES')[2]
       number = number + 1
     end
-    if last and tonumber(last) < time then low = number else high = middle end
+    if last and tonumber(last) < time then
+      low = number
+    else
+      high = middle
+      if last then found = number - 1 end
+    end
   end
-  return low
+  return found
 end

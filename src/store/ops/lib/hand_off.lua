@@ -53,7 +53,10 @@ local function hand_over()
   for queue, list in pairs(tasks_of) do
     table.sort(list, by_priority)
     local record = #list > 0 and record_of(queue)
-    list.is_closed = changed_slots[queue] or record and (front_of(record) or is_paused(record))
+    list.is_closed = record and (front_of(record) or is_paused(record))
+    for _, entry in ipairs(changed_slots[queue] or {}) do
+      list.is_closed = list.is_closed or entry.added ~= 0 or entry.has_removals
+    end
   end
   for index, offer in ipairs(offers) do
     for _, queue in ipairs(offer.queues) do

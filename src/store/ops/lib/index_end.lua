@@ -20,8 +20,8 @@ local function ended_list(queue, state)
   ended_lists[key] = last_list
   local tail = record_of(queue).tail
   for at = 1, #tail, L.pieces.bytes do
-    local _, list, _, first, last = struct.unpack(L.pieces.format, tail, at)
-    if list == 10 + number then last_list.first, last_list.last = first, last end
+    local _, list, _, first, next_position = struct.unpack(L.pieces.format, tail, at)
+    if list == 10 + number then last_list.first, last_list.last = first, math.floor((next_position - 1) / L.queue.piece) end
   end
   return last_list
 end
@@ -30,12 +30,17 @@ end
 -- decrease, also if the clock does a little: lists are in the order of both.
 local function next_end(queue, state, place)
   local record, of_shard, list = record_of(queue), shard or shard_record(), ended_list(queue, state)
-  local seq, ended_at = record[L.queue.end_seq] + 1, of_shard[L.shard.ended_at]
+  -- The counters of the states are in the order of their numbers.
+  local counter = L.queue.completed_ends + list.number
+  local seq, ended_at = record[counter] + 1, of_shard[L.shard.ended_at]
   if not list.first and record[place] + list.added >= L.queue.piece then
     use_pieces()
-    seq = begin_pieces(record, list, seq)
+    local position = next_in_pieces(record, list, seq, true)
+    if position then
+      seq, list.first, list.last = position, position / L.queue.piece, position / L.queue.piece
+    end
   end
-  record[L.queue.end_seq], record[L.queue.behind] = seq, true
+  record[counter], record[L.queue.behind] = seq, true
   if ended_at < now then ended_at, of_shard[L.shard.ended_at], is_shard_changed = now, now, true end
   return seq, ended_at
 end

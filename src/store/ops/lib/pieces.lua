@@ -5,12 +5,14 @@
 -- has tasks if its head has some: a call that empties the head moves the first piece into it. A task that returns to its
 -- position goes to the head, if the piece of its position was moved there.
 --
--- The record of the queue has the numbers of the first and the last piece, for each list that may have pieces.
+-- The record of the queue has the number of the first piece and the next position, for each list that may have pieces. Such a
+-- list has its own positions, so that its pieces are full whatever other lists of the queue get. The counter of the queue is
+-- not behind them: a list without pieces draws from there.
 --
 -- A list here is a table with `member`, its name in the queue, `key`, and `added`, the tasks that the call adds to its head.
 --
 -- defines: what use_pieces() does, which each call that needs one of these functions calls first: it sets piece_of,
---   begin_pieces, move_first_piece, pieces_of
+--   next_in_pieces, move_first_piece, pieces_of
 -- needs: prelude, clock, transaction, records, piece_functions
 if piece_of then return end
 local STATES = { [10] = 'completed', [11] = 'dead', [12] = 'cancelled', [13] = 'expired' }
@@ -21,8 +23,9 @@ pieces_of = function(record)
   if pieces then return pieces end
   pieces = {}
   for at = 1, #record.tail, L.pieces.bytes do
-    local _, list, slot, first, last = struct.unpack(L.pieces.format, record.tail, at)
-    pieces[STATES[list] or list .. ':' .. slot] = { list = list, slot = slot, first = first, last = last }
+    local _, list, slot, first, next_position = struct.unpack(L.pieces.format, record.tail, at)
+    pieces[STATES[list] or list .. ':' .. slot] = { list = list, slot = slot, first = first, next = next_position,
+      last = math.floor((next_position - 1) / L.queue.piece) }
   end
   record.pieces = pieces
   return pieces
@@ -31,40 +34,51 @@ end
 local function store_pieces(record)
   local slots, ended = {}, {}
   for _, pieces in pairs(record.pieces) do
-    local packed = tonumber(pieces.list) < 10 and slots or ended
-    packed[#packed + 1] = struct.pack(L.pieces.format, L.pieces.version, pieces.list, pieces.slot, pieces.first, pieces.last)
+    local packed = pieces.list < 10 and slots or ended
+    packed[#packed + 1] = struct.pack(L.pieces.format, L.pieces.version, pieces.list, pieces.slot, pieces.first, pieces.next)
   end
-  record.tail, record.has_slot_pieces = table.concat(slots) .. table.concat(ended), slots[1] ~= nil
-  record[L.queue.behind] = true
+  record.tail = table.concat(slots) .. table.concat(ended)
 end
 
--- Returns the key of the piece for a position; nil: it is in the head. `is_added`: a task comes there.
-piece_of = function(record, list, seq, is_added)
-  local pieces, number = pieces_of(record)[list.member], math.floor(seq / L.queue.piece)
-  if not pieces or number < pieces.first then return nil end
-  if is_added and number > pieces.last then
-    pieces.last = number
-    store_pieces(record)
-  end
-  return list.key .. ':' .. digits(number)
+-- Notes that the pieces of the record have changed.
+local function set_changed(record, has_slot_pieces)
+  record.store_pieces, record[L.queue.behind] = store_pieces, true
+  if has_slot_pieces then record.has_slot_pieces = true end
 end
 
--- Returns the position for a task that comes behind all others of a list: `seq`, or the next with which a piece begins, if the
--- head is full.
-begin_pieces = function(record, list, seq)
+-- Returns the key of the piece for a position; nil: it is in the head. `is_known`: the list has this position from now on.
+piece_of = function(record, list, seq, is_known)
+  local pieces, number = pieces_of(record)[list.member], seq and math.floor(seq / L.queue.piece)
+  if not pieces or not seq or number < pieces.first then return nil end
+  if is_known and number > pieces.last then
+    pieces.next, pieces.last = (number + 1) * L.queue.piece, number
+    set_changed(record)
+  end
+  if list.piece ~= number then list.piece, list.piece_key = number, list.key .. ':' .. digits(number) end
+  return list.piece_key
+end
+
+-- Returns the position for a task that comes behind all others of a list; nil: the list has no pieces. They begin when the head
+-- is full, if they may: with the first one behind `seq`, the next position of the queue.
+next_in_pieces = function(record, list, seq, may_begin)
   local member = list.member
-  if pieces_of(record)[member] then return seq end
-  list.head_size = list.head_size or call('ZCARD', list.key)
-  if list.head_size + list.added < L.queue.piece then return seq end
-  local number, kind, slot = math.ceil(seq / L.queue.piece), nil, 0
-  for value, state in pairs(STATES) do
-    if state == member then kind = value end
+  local pieces = pieces_of(record)[member]
+  if not pieces then
+    if not may_begin then return nil end
+    list.head_size = list.head_size or call('ZCARD', list.key)
+    if list.head_size + list.added < L.queue.piece then return nil end
+    local number, kind, slot = math.ceil(seq / L.queue.piece), nil, 0
+    for value, state in pairs(STATES) do
+      if state == member then kind = value end
+    end
+    if not kind then kind, slot = string.match(member, '^(%d+):(%d+)$') end
+    pieces = { list = tonumber(kind), slot = slot, first = number, next = number * L.queue.piece }
+    record.pieces[member] = pieces
   end
-  if not kind then kind, slot = string.match(member, '^(%d+):(%d+)$') end
-  record.pieces[member] = { list = kind, slot = slot, first = number, last = number }
-  store_pieces(record)
-  list.first, list.last = number, number
-  return number * L.queue.piece
+  local position = pieces.next
+  pieces.next, pieces.last = position + 1, math.floor(position / L.queue.piece)
+  set_changed(record, pieces.list < 10)
+  return position
 end
 
 -- Moves the first piece into the head. Returns its ids in their order; nil if there is none.
@@ -77,10 +91,16 @@ move_first_piece = function(record, member, head)
     pieces.first = pieces.first + 1
     if pieces.first > pieces.last then record.pieces[member], pieces = nil, nil end
     if ids[1] or added then
-      -- Writes that the call has staged for the piece go to the head.
+      -- Writes that the call has staged for the piece go to the head. A task that it has taken out of the head stays there.
+      local returning = {}
       for i = 3, added and #added or 0, 2 do
         zset_add(head, added[i], added[i + 1])
-        ids[#ids + 1] = added[i + 1]
+        ids[#ids + 1], returning[added[i + 1]] = added[i + 1], true
+      end
+      local of_head = removals[head]
+      removals[head] = nil
+      for i = 3, of_head and #of_head or 0 do
+        if not returning[of_head[i]] then zset_remove(head, of_head[i]) end
       end
       local is_removed = {}
       for i = 3, removed and #removed or 0 do
@@ -88,17 +108,17 @@ move_first_piece = function(record, member, head)
         is_removed[removed[i]] = true
       end
       zset_adds[piece], removals[piece] = nil, nil
-      write('ZUNIONSTORE', head, 2, head, piece)
+      write('ZUNIONSTORE', head, 2, head, piece, 'AGGREGATE', 'MIN')
       write_last('DEL', piece)
       local left = {}
       for _, id in ipairs(ids) do
         if not is_removed[id] then left[#left + 1] = id end
       end
       if left[1] then
-        store_pieces(record)
+        set_changed(record)
         return left
       end
     end
   end
-  if had_pieces then store_pieces(record) end
+  if had_pieces then set_changed(record) end
 end

@@ -90,7 +90,7 @@ function checks.last_turn(flag, used_turn)
 end
 
 -- The last positions of a queue are not before those in use.
-function checks.last_seq(flag, queue, used_seq, used_end_seq)
+function checks.last_seq(flag, queue, used_seq, ...)
   local record = record_of(queue)
   local function check(name, place, used)
     if record[place] >= tonumber(used) then return end
@@ -98,7 +98,7 @@ function checks.last_seq(flag, queue, used_seq, used_end_seq)
     record[place], record[L.queue.behind] = tonumber(used), true
   end
   check('seq', L.queue.seq, used_seq)
-  check('end_seq', L.queue.end_seq, used_end_seq)
+  for i, used in ipairs({ ... }) do check('end of state ' .. i, L.queue.completed_ends + i - 1, used) end
 end
 
 -- A queue's settings are in the settings index if and only if they exist.

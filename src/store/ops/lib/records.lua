@@ -66,6 +66,7 @@ end
 -- Stages the records as fields of `command`.
 stage_records = function(command)
   for queue, record in pairs(queue_records) do
+    if record.store_pieces then record.store_pieces(record) end
     if record[L.queue.behind] == true then
       set_field(command, 'queue:' .. queue, struct.pack(L.queue.format, unpack(record)) .. record.tail)
     end

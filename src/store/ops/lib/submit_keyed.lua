@@ -59,7 +59,7 @@ local function replace(old, new)
     state = options.run_at and 'scheduled' or 'ready'
     set_field(command, F.run_at, options.run_at or '')
   end
-  local is_moved = was == 'ready' and (state ~= 'ready' or old[F.priority] ~= priority)
+  local old_seq, is_moved = seq, was == 'ready' and (state ~= 'ready' or old[F.priority] ~= priority)
   if is_moved then dequeue(queue, old[F.priority], slot, old[F.seq], old.id) end
   if was == 'scheduled' and state == 'ready' then zset_remove(base .. 'scheduled:' .. queue, old.id) end
   if restarts and state == 'scheduled' then
@@ -69,8 +69,16 @@ local function replace(old, new)
     seq = next_seq(record_of(queue), queue, priority, slot, old[F.options])
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
+  elseif is_moved and record_of(queue).has_slot_pieces then
+    -- A list with pieces has its own positions.
+    seq = next_seq(record_of(queue), queue, priority, slot, old[F.options])
+    set_field(command, F.seq, seq)
   end
-  if state == 'ready' and (is_moved or restarts) then enqueue(queue, priority, slot, seq, old.id) end
+  if state == 'ready' and was == 'ready' and restarts and not is_moved then
+    requeue(queue, priority, slot, old_seq, seq, old.id)
+  elseif state == 'ready' and (is_moved or restarts) then
+    enqueue(queue, priority, slot, seq, old.id)
+  end
   if state ~= was then
     set_field(command, F.state, state)
     transition(old, was, state)

@@ -10,15 +10,16 @@ local function remove_from_head(list)
   list.added, list.has_removals = list.added - 1, true
 end
 
--- Takes an ended task out of the list of its state.
-local function unindex_end(task)
-  local list, record, piece = ended_list(task[F.queue], task[F.state]), record_of(task[F.queue]), nil
-  if record.tail ~= '' then
+-- Takes an ended task out of the list of its state: out of the key `found_in`, or if that is nil out of that of its position.
+local function unindex_end(task, found_in)
+  local list, record, key = ended_list(task[F.queue], task[F.state]), record_of(task[F.queue]), found_in
+  if not key and record.tail ~= '' then
     use_pieces()
-    piece = piece_of(record, list, task[F.end_seq])
+    key = piece_of(record, list, task[F.end_seq])
   end
-  if not piece then remove_from_head(list) end
-  zset_remove(piece or list.key, task.id)
+  key = key or list.key
+  if key == list.key then remove_from_head(list) end
+  zset_remove(key, task.id)
   if (task[F.retain_ms] or '') ~= '' then zset_remove(base .. 'retention', task.id) end
 end
 

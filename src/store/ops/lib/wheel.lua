@@ -23,15 +23,18 @@ local function slot_of(queue, priority, slot)
   return entry
 end
 
--- Returns the position for a task that comes behind all others. Only keyless tasks, whose bit in the `options` of their
--- placement is 4, make slot queues so long that they need pieces.
+-- Returns the position for a task that comes behind all others of its slot queue. Only keyless tasks, whose bit in the
+-- `options` of their placement is 4, make slot queues so long that they need pieces.
 local function next_seq(record, queue, priority, slot, options)
-  local seq = record[L.queue.seq] + 1
-  if record[L.queue.ready] >= L.queue.piece and options % 8 >= 4 then
+  local seq, may_begin = record[L.queue.seq] + 1, record[L.queue.ready] >= L.queue.piece and options % 8 >= 4
+  record[L.queue.behind] = true
+  if may_begin or record.has_slot_pieces then
     use_pieces()
-    seq = begin_pieces(record, slot_of(queue, priority, slot), seq)
+    local position = next_in_pieces(record, slot_of(queue, priority, slot), seq, may_begin)
+    if position and position < seq then return position end
+    seq = position or seq
   end
-  record[L.queue.seq], record[L.queue.behind] = seq, true
+  record[L.queue.seq] = seq
   return seq
 end
 

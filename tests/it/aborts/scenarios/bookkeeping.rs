@@ -222,7 +222,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 &mut Caller::new(),
                 &[
                     Invariant::LastTurn(1),
-                    Invariant::LastSeq { queue: queue("q"), seq: 4, end_seq: 0 },
+                    Invariant::LastSeq { queue: queue("q"), seq: 4, ends: [0; 4] },
                     counts,
                     Invariant::ShardCounts(vec!["q".into()]),
                 ],
