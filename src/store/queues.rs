@@ -63,6 +63,8 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
                     Err(_) if deleted > 0 => return Ok((deleted, true)),
                     ids => ids?,
                 };
+                // Behind the last page there are only tasks that came meanwhile, for example those that this purge has started.
+                let is_last = ids.len() < MAX_PURGED_PER_CALL;
                 // A task that moved while its queue was read may appear twice.
                 let mut seen = HashSet::new();
                 ids.retain(|id| seen.insert(*id));
@@ -78,7 +80,7 @@ pub async fn purge(store: &Store, queue: &QueueName, states: &[State]) -> Result
                     deleted_now => deleted_now?,
                 };
                 deleted += deleted_now as u64;
-                if deleted_now == 0 {
+                if deleted_now == 0 || is_last && deleted_now == ids.len() {
                     break;
                 }
             }
