@@ -135,7 +135,6 @@ async fn unreadable_index_of_a_queue_keeps_no_task_of_another() {
     fixture.advance(3_600_001);
     gone(&fixture, &claimed["id"]).await;
     fixture.task(&first).await;
-    fixture.redis.ask::<()>(cmd("DEL").arg(&index)).await;
     fixture.redis.ask::<()>(cmd("RENAME").arg(&aside).arg(&index)).await;
     fixture.advance(60_001);
     gone(&fixture, &first).await;
