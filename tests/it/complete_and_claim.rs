@@ -6,7 +6,6 @@ use slotwheel::domain::digest::Digest;
 use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
-use slotwheel::store::audit::audit;
 use slotwheel::store::ops::LeaseRef;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::{ClaimReply, Front, WaiterRequest};
@@ -250,12 +249,6 @@ async fn full_redis_takes_completions_with_claims() {
     fixture.end().await;
 }
 
-async fn end(lab: Lab) {
-    let findings = audit(&lab.store).await.expect("an audit").findings;
-    assert!(findings.is_empty(), "the audit finds {findings:#?}");
-    lab.end().await;
-}
-
 fn claim_behind(completion: usize, request: WaiterRequest) -> FollowingClaim {
     FollowingClaim { completion, batch: None, request }
 }
@@ -286,7 +279,7 @@ async fn claims_get_tasks_in_their_order_and_only_behind_accepted_completions() 
     assert!(
         !reply.has_more && reply.fronts.contains(&(0, Front::Ready(4))) && reply.fronts.contains(&(1, Front::Empty))
     );
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -306,7 +299,7 @@ async fn completed_task_keeps_the_leases_that_its_claim_got() {
     }
     lab.at(61_000);
     assert!(leased_with(&lab.store, &CompletedLease { task: id(11), batch: None }).await.unwrap().is_empty());
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -322,7 +315,7 @@ async fn paused_queue_and_limits_of_a_call_leave_tasks() {
     apply_settings(lab.shard(), &mut Caller::new(), &queue("q"), 2, &QueueSettings::default()).await.unwrap();
     let (_, reply) = lab.complete_and_claim(&["q"], &[done(&lab, 12)], &[claim]).await.unwrap();
     assert_eq!((reply.tasks.len(), reply.has_more), (1, true), "two documents exceed the bytes of a call");
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -346,5 +339,5 @@ async fn call_sent_again_returns_the_same_without_leases_that_have_ended() {
     lab.complete_and_claim(&["q"], &[first], &[]).await.unwrap();
     let (ends_again, again) = call.send().await.unwrap();
     assert_eq!((ends_again, leases(&again)), (ends, leases(&claimed)[1..].to_vec()));
-    end(lab).await;
+    lab.end().await;
 }

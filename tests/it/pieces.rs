@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::QueueName;
 use slotwheel::domain::slot::Slot;
-use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::audit::{audit, repair};
 use slotwheel::store::layout::PIECE;
 use slotwheel::store::ops::retry::retry;
 
-use crate::support::script_lab::{Lab, id, task, want};
+use crate::support::script_lab::{Lab, id, in_one_slot, want};
 use crate::support::{Fixture, report, report_with, text};
 
 /// Pieces that a test may make.
@@ -289,12 +288,6 @@ async fn tasks_of_a_rare_priority_fill_their_pieces_beside_others() {
     fixture.end().await;
 }
 
-/// Tasks of one slot.
-fn in_one_slot(numbers: std::ops::Range<u16>) -> Vec<NewTask> {
-    let slot = Slot::new(1).expect("a slot");
-    numbers.map(|n| NewTask { slot, ..task(n) }).collect()
-}
-
 #[tokio::test]
 async fn expired_task_that_is_retried_leaves_its_place_in_a_long_queue() {
     let lab = Lab::start().await;
@@ -319,7 +312,5 @@ async fn many_tasks_of_one_submit_are_handed_over_too() {
     let lab = Lab::start().await;
     let handed = lab.submit_to(&["q"], &[want(5, None, 1)], &in_one_slot(1000..1080)).await.unwrap();
     assert_eq!(handed.iter().map(|one| one.id).collect::<Vec<_>>(), (1000..1005).map(id).collect::<Vec<_>>());
-    let findings = audit(&lab.store).await.expect("an audit").findings;
-    assert!(findings.is_empty(), "{findings:#?}");
     lab.end().await;
 }

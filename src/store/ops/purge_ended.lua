@@ -52,7 +52,7 @@ local function purge_from(queue, state, from)
     use_pieces()
     pieces = pieces_of(record)[state]
   end
-  if pieces then number, pieces = first_piece_from(head, pieces, from), { first = pieces.first, last = pieces.last } end
+  if pieces then number = first_piece_from(head, pieces, from) end
   while true do
     local skip, page = 0, nil
     repeat

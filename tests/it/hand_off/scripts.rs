@@ -3,7 +3,6 @@
 use slotwheel::domain::claim_id::ClaimId;
 use slotwheel::domain::queue::QueueSettings;
 use slotwheel::domain::task::{Dedupe, DedupeMode, NewTask, StartTime};
-use slotwheel::store::audit::audit;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::WaiterRequest;
 use slotwheel::store::ops::release::{Release, Releaser, release};
@@ -17,12 +16,6 @@ use crate::support::script_lab::{Lab, document, id, queue, task, want};
 async fn complete(lab: &Lab, n: u16) {
     let done = complete::Completion { lease_ref: lab.held(n), result: document("1") };
     Box::pin(complete::complete(lab.shard(), &mut Caller::new(), &[done], WhenFull::Store)).await.unwrap();
-}
-
-async fn end(lab: Lab) {
-    let findings = audit(&lab.store).await.expect("an audit").findings;
-    assert!(findings.is_empty(), "the audit finds {findings:#?}");
-    lab.end().await;
 }
 
 /// Submits with offers for queue `q`. Returns the request and the number of each task handed over, and the tasks that a
@@ -47,7 +40,7 @@ async fn tasks_go_to_the_first_offers_with_room_in_their_order() {
     assert_eq!(submit_to(&lab, &offers, &tasks).await, (vec![(0, 11), (0, 21), (1, 12), (2, 22)], vec![]));
     let tasks = [task(13), task(23), task(14)];
     assert_eq!(submit_to(&lab, &offers[..1], &tasks).await, (vec![(0, 13), (0, 23)], vec![14]));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -57,7 +50,7 @@ async fn task_is_not_handed_over_while_another_of_its_queue_is_ready() {
     let urgent = NewTask { priority: 9, ..task(21) };
     let other = NewTask { queue: queue("r"), ..task(31) };
     assert_eq!(submit_to(&lab, &[want(3, None, 2)], &[urgent, other]).await, (vec![(0, 31)], vec![21, 11]));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -66,7 +59,7 @@ async fn tasks_of_the_highest_priority_of_a_call_go_first() {
     let urgent = |n| NewTask { priority: 7, ..task(n) };
     let tasks = [task(11), urgent(21), task(12), urgent(22)];
     assert_eq!(submit_to(&lab, &[want(3, None, 1)], &tasks).await, (vec![(0, 21), (0, 22), (0, 11)], vec![12]));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -78,7 +71,7 @@ async fn offer_takes_from_the_first_of_its_queues() {
     let reversed = WaiterRequest { queues: vec![1, 0], ..want(1, None, 2) };
     let tasks = [task(12), NewTask { id: id(32), ..other }];
     assert_eq!(submit_to(&lab, &[reversed], &tasks).await, (vec![(0, 32)], vec![12]));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -89,7 +82,7 @@ async fn paused_queue_hands_nothing_over() {
     assert_eq!(submit_to(&lab, &[want(1, None, 1)], &[task(11)]).await, (vec![], vec![]));
     apply_settings(lab.shard(), &mut Caller::new(), &queue("q"), 2, &QueueSettings::default()).await.unwrap();
     assert_eq!(lab.claim(&["q"], &[want(1, None, 1)]).await.unwrap()[0].id, id(11));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -116,7 +109,7 @@ async fn new_ready_tasks_are_handed_over_and_no_others() {
     assert_eq!(submit_to(&lab, &[want(1, None, 1)], &tasks).await, (vec![], vec![16, 41]));
     // A submit that is sent again stores nothing, and hands nothing over.
     assert_eq!(submit_to(&lab, &[want(1, None, 1)], &[task(41)]).await, (vec![], vec![]));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -134,7 +127,7 @@ async fn hand_off_leases_as_a_claim_does() {
     assert_eq!(leased.lease_until.0 - leased.created_at.0, 5000, "a lease is at most max_run_ms long");
     let shown = views::tasks::task(&lab.store, id(11)).await.unwrap().expect("a task");
     assert_eq!((shown.acquired, shown.worker.as_deref(), shown.attempts), (1, Some("w"), 0));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -152,7 +145,7 @@ async fn hand_off_without_a_client_returns_to_its_position() {
     let by_worker = |n| Release { lease_ref: lab.held(n), by: Releaser::Worker, delay_ms: 0 };
     release(lab.shard(), &mut Caller::new(), &[by_worker(21)]).await.unwrap();
     assert_eq!(lab.claim(&["q"], &[want(1, None, 1)]).await.unwrap()[0].id, id(21));
-    end(lab).await;
+    lab.end().await;
 }
 
 #[tokio::test]
@@ -174,7 +167,7 @@ async fn submit_of_unknown_outcome_is_resolved_to_its_hand_offs() {
     lab.stop_at(0).await;
     assert!(resolve_hand_offs(lab.shard(), &caller).await.unwrap().is_empty());
     assert!(views::tasks::task(&lab.store, id(21)).await.unwrap().is_none());
-    end(lab).await;
+    lab.end().await;
 }
 
 /// Returns the number of commands with which a call of the lab's scripts succeeds.
@@ -216,5 +209,5 @@ async fn life_with_a_waiting_worker_takes_two_thirds_of_the_commands() {
         "{submitted} commands of submit, {claimed} of claim, {handed_over} with a hand-off, {completed} of complete"
     );
     assert!(3 * (handed_over + completed) <= 2 * (submitted + claimed + completed));
-    end(lab).await;
+    lab.end().await;
 }

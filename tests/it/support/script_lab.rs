@@ -1,6 +1,7 @@
 //! A store without a server: its scripts can be stopped at any of their calls of Redis, and its state can be restored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +14,7 @@ use slotwheel::domain::queue::{QueueName, QueueSettings};
 use slotwheel::domain::slot::{Shards, Slot};
 use slotwheel::domain::state::State;
 use slotwheel::domain::task::{Attributes, ClaimedTask, ErrorReport, NewTask, StartTime};
+use slotwheel::store::audit::audit;
 use slotwheel::store::dataset::identity;
 use slotwheel::store::ops::apply_settings::apply_settings;
 use slotwheel::store::ops::claim::{ClaimCall, ClaimReply, WaiterRequest};
@@ -118,6 +120,12 @@ pub fn task(n: u16) -> NewTask {
     }
 }
 
+/// Tasks of queue `q` that all have slot 1.
+pub fn in_one_slot(numbers: Range<u16>) -> Vec<NewTask> {
+    let slot = Slot::new(1).expect("a slot");
+    numbers.map(|n| NewTask { slot, ..task(n) }).collect()
+}
+
 pub fn error(message: &str) -> ErrorReport {
     ErrorReport { worker: "w".into(), kind: "k".into(), message: message.into(), details: None }
 }
@@ -153,7 +161,10 @@ impl Lab {
         Lab { store, connection, offset, held: Mutex::default(), redis }
     }
 
+    /// Stops Redis. The audit must find nothing.
     pub async fn end(mut self) {
+        let findings = audit(&self.store).await.expect("an audit").findings;
+        assert!(findings.is_empty(), "the audit finds {findings:#?}");
         self.redis.stop().await;
     }
 

@@ -3,8 +3,6 @@
 use std::ops::Range;
 
 use slotwheel::domain::id::TaskId;
-use slotwheel::domain::slot::Slot;
-use slotwheel::domain::task::NewTask;
 use slotwheel::store::invariant::Invariant;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::delete::{DeleteReason, delete};
@@ -14,18 +12,12 @@ use slotwheel::store::ops::repair::repair;
 use slotwheel::store::{Caller, Result};
 
 use super::{Scenario, finish, scenario};
-use crate::support::script_lab::{Lab, id, queue, task, want};
+use crate::support::script_lab::{Lab, id, in_one_slot, queue, want};
 
 /// As many tasks as a head has.
 const HEAD: Range<u16> = 1000..1032;
 /// Tasks behind them.
 const BEHIND: Range<u16> = 2000..2003;
-
-/// Tasks of one slot.
-fn in_one_slot(numbers: Range<u16>) -> Vec<NewTask> {
-    let slot = Slot::new(1).expect("a slot");
-    numbers.map(|n| NewTask { slot, ..task(n) }).collect()
-}
 
 /// Submits a slot queue with a piece, and claims tasks from its head until `left` are there.
 async fn with_piece(lab: &Lab, left: usize) -> Result<()> {
