@@ -113,6 +113,38 @@ async fn tasks_that_ended_first_are_found_in_all_pieces_of_a_list() {
 }
 
 #[tokio::test]
+async fn unreadable_piece_of_a_queue_keeps_no_task_of_another() {
+    for piece in ["", ":3", ":7"] {
+        let fixture = Fixture::with_shards(1).await;
+        let ids = complete_many(&fixture, 300, 100, json!({})).await;
+        fixture.submit("other", json!(1)).await;
+        let other = fixture.claim_one("other").await;
+        fixture.http.post("/complete", &report(&other)).await.expect(200);
+        let store = fixture.store().await;
+        let lists = ["q", "other"].map(|queue| EndedList {
+            oldest: 0,
+            queue: QueueName::parse(queue).unwrap(),
+            state: State::Completed,
+        });
+        let keys = &store.first_shard().keys;
+        let key = [&keys.ended(&lists[0].queue, State::Completed)[..], piece.as_bytes()].concat();
+        let aside = [keys.retention(), b"_aside".to_vec()].concat();
+        fixture.redis.ask::<()>(cmd("RENAME").arg(&key).arg(&aside)).await;
+        fixture.redis.ask::<()>(cmd("SET").arg(&key).arg("x")).await;
+
+        let pages = oldest_ended(store.first_shard(), &lists, i64::MAX, 1000).await.expect("pages");
+        assert!(pages[0].len() < ids.len() && pages[1].len() == 1, "{piece}");
+        fixture.advance(3_600_001);
+        let path = format!("/tasks/{}", text(&other["id"]));
+        fixture.until(|| async { (fixture.http.get(&path).await.status == 404).then_some(()) }).await;
+        fixture.redis.ask::<()>(cmd("RENAME").arg(&aside).arg(&key)).await;
+        fixture.advance(60_001);
+        fixture.until(|| async { (fixture.counts("q").await["completed"] == 0).then_some(()) }).await;
+        fixture.end().await;
+    }
+}
+
+#[tokio::test]
 async fn deleted_tasks_leave_a_long_list_whole() {
     let fixture = Fixture::with_shards(1).await;
     let seed: u64 = rand::random();

@@ -52,7 +52,10 @@ local function purge_from(queue, state, from)
     use_pieces()
     pieces = pieces_of(record)[state]
   end
-  if pieces then number = first_piece_from(head, pieces, from) end
+  if pieces then
+    number = first_piece_from(head, pieces, from)
+    if not number then return false end
+  end
   while true do
     local skip, page = 0, nil
     repeat

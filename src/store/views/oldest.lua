@@ -20,7 +20,8 @@ for i = 1, tonumber(ARGV[5]) do
     number = pieces and pieces.first or 0
   end
   while key and #found < 2 * limit do
-    local page = call('ZRANGEBYSCORE', key, '-inf', ARGV[3], 'WITHSCORES', 'LIMIT', 0, limit - #found / 2)
+    -- A key of a wrong type ends its list, and not the others.
+    local page = redis.pcall('ZRANGEBYSCORE', key, '-inf', ARGV[3], 'WITHSCORES', 'LIMIT', 0, limit - #found / 2)
     for j = 1, #page, 2 do
       local n = #found
       -- A stopped call may have left a task in two keys.

@@ -59,7 +59,11 @@ if record_of(queue).tail ~= '' then
   use_pieces()
   pieces = pieces_of(record_of(queue))[state]
 end
-if pieces then number = score == '' and pieces.last or math.min(pieces.last, first_piece_from(head, pieces, tonumber(score) + 1)) end
+if pieces then
+  -- Behind a piece that cannot be read, the page fails with the error of that key.
+  local first = score ~= '' and first_piece_from(head, pieces, tonumber(score) + 1) or pieces.last
+  number = math.min(pieces.last, first)
+end
 local found, last_score = {}, nil
 while true do
   local has_piece = pieces and number >= pieces.first

@@ -3,7 +3,8 @@
 -- defines: first_piece_from
 -- needs: prelude, clock
 
--- Returns the number of the first piece that has an end at `time` or later; behind the last one if there is none.
+-- Returns the number of the first piece that has an end at `time` or later; behind the last one if there is none; nil if a piece
+-- cannot be read.
 local function first_piece_from(key, pieces, time)
   local low, high, found = pieces.first, pieces.last + 1, pieces.last + 1
   while low < high do
@@ -11,8 +12,9 @@ local function first_piece_from(key, pieces, time)
     local number, last = middle, nil
     -- Pieces whose tasks were all deleted are passed over.
     while number < high and not last do
-      last = call('ZRANGE', key .. ':' .. digits(number), -1, -1, 'WITHSCORES')[2]
-      number = number + 1
+      local page = redis.pcall('ZRANGE', key .. ':' .. digits(number), -1, -1, 'WITHSCORES')
+      if page.err then return nil end
+      last, number = page[2], number + 1
     end
     if last and tonumber(last) < time then
       low = number
