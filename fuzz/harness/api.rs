@@ -188,6 +188,7 @@ fn assert_task(task: NewTask) {
         may_be_stored,
         queue: _,
         slot,
+        key_digest,
         priority,
         payload,
         attributes: labels,
@@ -204,6 +205,7 @@ fn assert_task(task: NewTask) {
     assert_in_range(priority.into(), limits::PRIORITY);
     assert_document(&payload);
     let Attributes { key, tags, headers } = labels;
+    assert_eq!(key_digest.is_some(), key.is_some() || dedupe.is_some());
     key.iter().for_each(|key| assert_name_length(key, limits::MAX_NAME_BYTES));
     tags.iter().for_each(|tag| assert_name_length(tag, limits::MAX_TAG_BYTES));
     assert!(tags.len() <= limits::MAX_TAGS && headers.len() <= limits::MAX_HEADERS);

@@ -11,6 +11,7 @@ use super::json::shapes::TaskJson;
 use super::problem::{Code, Problem};
 use super::response;
 use super::state::Api;
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -18,7 +19,7 @@ use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::task::Task;
 use crate::store::views::page::{Position, is_newest_first, page_by_time};
-use crate::store::views::ready::{ReadyPosition, ready_tasks};
+use crate::store::views::ready::{MAX_KEYED_SEQ, MAX_SEQ, ReadyPosition, ready_tasks};
 use crate::store::views::tasks::tasks;
 
 #[derive(Serialize)]
@@ -75,7 +76,7 @@ pub(super) fn invalid_cursor() -> Problem {
 
 type TaskPage = (Vec<Task>, Option<String>);
 
-/// Reads a page of ready tasks, ordered by priority, slot and seq.
+/// Reads a page of ready tasks, ordered by priority and slot.
 async fn ready_page(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: usize) -> Result<TaskPage, Problem> {
     let after = cursor.map(|cursor| decode_ready_cursor(cursor).ok_or_else(invalid_cursor)).transpose()?;
     let (mut ids, mut next) = ready_tasks(api.store(), queue, after, limit).await?;
@@ -89,16 +90,20 @@ async fn ready_page(api: &Api, queue: &QueueName, cursor: Option<&str>, limit: u
     Ok((found, next))
 }
 
-pub(super) fn encode_ready_cursor(ReadyPosition { priority, slot, seq }: ReadyPosition) -> String {
-    format!("{priority}-{}-{seq}", slot.number())
+pub(super) fn encode_ready_cursor(ReadyPosition { priority, slot, key_digest, seq }: ReadyPosition) -> String {
+    let key_digest = key_digest.map(|digest| format!("-{digest}")).unwrap_or_default();
+    format!("{priority}-{}-{seq}{key_digest}", slot.number())
 }
 
 pub(super) fn decode_ready_cursor(cursor: &str) -> Option<ReadyPosition> {
-    let mut parts = cursor.splitn(3, '-');
+    let mut parts = cursor.splitn(4, '-');
     let priority = parts.next()?.parse().ok().filter(|priority| *priority <= 9)?;
     let slot = Slot::new(parts.next()?.parse().ok()?)?;
     let seq: i64 = parts.next()?.parse().ok()?;
-    let position = ReadyPosition { priority, slot, seq: (0..1 << 53).contains(&seq).then_some(seq)? };
+    let key_digest = parts.next().map(|digest| KeyDigest::parse(digest).ok_or(())).transpose().ok()?;
+    let max_seq = if key_digest.is_some() { MAX_KEYED_SEQ } else { MAX_SEQ };
+    let seq = (0..=max_seq).contains(&seq).then_some(seq)?;
+    let position = ReadyPosition { priority, slot, key_digest, seq };
     (encode_ready_cursor(position) == cursor).then_some(position)
 }
 
@@ -148,8 +153,11 @@ mod tests {
 
     #[test]
     fn position_has_exactly_one_cursor() {
-        assert!(decode_ready_cursor("9-16383-7").is_some());
-        for other in ["+9-16383-7", "9-016383-7", "9-16383-07", "9-16383--7", "10-0-0"] {
+        for cursor in ["9-16383-7", "9-16383-7-00000000000000ff"] {
+            assert!(decode_ready_cursor(cursor).is_some(), "{cursor}");
+        }
+        let keyed = ["9-1-7-", "9-1-7-ff", "9-1-7-00000000000000FF", "9-1-281474976710656-00000000000000ff"];
+        for other in ["+9-16383-7", "9-016383-7", "9-16383-07", "9-16383--7", "10-0-0"].into_iter().chain(keyed) {
             assert!(decode_ready_cursor(other).is_none(), "{other}");
         }
         assert!(decode_cursor("7_019cadd4-669a-7438-89af-2a74de452329").is_some());

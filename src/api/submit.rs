@@ -16,7 +16,7 @@ use super::response;
 use super::state::Api;
 use super::trace_context::TraceContext;
 use crate::dispatch::{IdempotencyKey, SubmitOutcome};
-use crate::domain::digest::Digest;
+use crate::domain::digest::{Digest, KeyDigest};
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -111,12 +111,12 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
     let retain_ms = object.optional_int("retain_ms", limits::RETAIN_MS)?;
     let attributes = parse_attributes(object, key)?;
     let dedupe = object.optional("dedupe").map(|field| parse_dedupe(&field)).transpose()?;
-    let slot_key = match (&attributes.key, &dedupe) {
+    let routing_key = match (&attributes.key, &dedupe) {
         (Some(key), _) => Some(key.clone()),
         (None, Some((key, _, _))) => Some(key.clone()),
         (None, None) => None,
     };
-    let slot = match slot_key {
+    let slot = match &routing_key {
         Some(key) => Slot::of_key(key.as_bytes()),
         None => shards.keyless_slot(queue.as_str(), rand::random()),
     };
@@ -135,6 +135,7 @@ pub(super) fn parse_task(object: &Fields<'_>, shards: Shards) -> Result<NewTask,
         may_be_stored: false,
         queue,
         slot,
+        key_digest: routing_key.map(|key| KeyDigest::of_key(key.as_bytes())),
         priority: u8::try_from(priority).unwrap_or(u8::MAX),
         payload,
         attributes,

@@ -1,4 +1,4 @@
-//! 128-bit digests, used in key names and records in place of strings that users choose.
+//! Digests, used in key names and records in place of strings that users choose.
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,6 +30,50 @@ impl Digest {
     /// Returns the digest as stored in Redis.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+/// The first 64 bits of the digest of a routing key, by which tasks of one key are ordered and limited. Keys of equal digests
+/// count as one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct KeyDigest([u8; KeyDigest::BYTES]);
+
+impl KeyDigest {
+    /// Its length, in bytes.
+    pub const BYTES: usize = 8;
+    /// The highest digest.
+    pub const MAX: Self = KeyDigest([u8::MAX; Self::BYTES]);
+
+    /// Returns the digest of a routing key.
+    pub fn of_key(key: &[u8]) -> Self {
+        let mut bytes = [0; Self::BYTES];
+        for (to, from) in bytes.iter_mut().zip(Digest::of(&[key]).0) {
+            *to = from;
+        }
+        KeyDigest(bytes)
+    }
+
+    /// Returns the digest with these bytes; `None` unless there are 8.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(KeyDigest(bytes.try_into().ok()?))
+    }
+
+    /// Returns the digest as stored in Redis.
+    pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+
+    /// Parses 16 hexadecimal digits, as a digest is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = u64::from_str_radix(text, 16).ok()?;
+        let digest = KeyDigest(number.to_be_bytes());
+        (digest.to_string() == text).then_some(digest)
+    }
+}
+
+impl std::fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 

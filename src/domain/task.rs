@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::digest::Digest;
+use super::digest::{Digest, KeyDigest};
 use super::id::TaskId;
 use super::queue::QueueName;
 use super::retry::Backoff;
@@ -75,6 +75,8 @@ pub struct NewTask {
     pub queue: QueueName,
     /// Slot within the queue. The id encodes it too, but the ids of a pinned queue encode another slot.
     pub slot: Slot,
+    /// Digest of its routing key, which is its key, or without one its dedupe key; `None` with neither.
+    pub key_digest: Option<KeyDigest>,
     /// Priority, 0 to 9; 9 is served first.
     pub priority: u8,
     /// Payload.

@@ -43,7 +43,7 @@ pub enum Invariant {
     },
     /// A member of an index of tasks matches its task.
     IndexEntry {
-        /// The task id, or other bytes.
+        /// The task id, the member of a keyed slot queue, or other bytes.
         member: Vec<u8>,
         /// The key of the index without the shard's base.
         index: Vec<u8>,
@@ -71,7 +71,7 @@ pub enum Invariant {
     WheelEntry {
         /// The queue.
         queue: QueueName,
-        /// `<priority>:<slot>`.
+        /// The name of the slot queue on the wheel.
         member: Vec<u8>,
     },
     /// The record of a queue is readable, and matches the queue, as the indexes of queues do. Holds its name.
@@ -80,7 +80,7 @@ pub enum Invariant {
     QueueCounts {
         /// The queue.
         queue: QueueName,
-        /// Slot queues that are missing from its wheel, as `<priority>:<slot>`.
+        /// Slot queues that are missing from its wheel, by their names there.
         unlisted_slots: Vec<String>,
     },
     /// The counts of the shard match those of its queues. Holds the queues missing from its list.
@@ -179,7 +179,8 @@ impl fmt::Display for Invariant {
                     Some(digest) => format!("claim:{}", hex(digest)),
                     None => escape(index),
                 };
-                match TaskId::from_bytes(member) {
+                // In a keyed slot queue the id is at the end.
+                match TaskId::from_bytes(member).or_else(|| TaskId::from_bytes(member.get(14..)?)) {
                     Some(id) => write!(f, "task {id} in {index}"),
                     None => write!(f, "{} in {index}", hex(member)),
                 }

@@ -54,9 +54,14 @@ pub const PATTERNS: &[KeyPattern] = &[
         "a piece of a long slot queue: the ids of 32 seqs behind those in the slot queue; as above",
     ),
     key(
+        "slot:<queue>:<priority>:<slot>:k",
+        KeyType::Zset,
+        "keyed slot queue: digest of the key, seq in 6 bytes and id of ready tasks with a key, score 0; as above",
+    ),
+    key(
         "wheel:<queue>",
         KeyType::Zset,
-        "`<priority>:<slot>` of slots with ready tasks, by (9 - priority) * 2^49 + turn; as above",
+        "names of slot queues, `<priority>:<slot>` or `<priority>:<slot>:k`, by (9 - priority) * 2^49 + turn; as above",
     ),
     key("scheduled:<queue>", KeyType::Zset, "ids by run_at; submit, fail, release, expire_leases, promote"),
     key("leased:<queue>", KeyType::Zset, "ids by lease_until; claim, heartbeat, ends of leases"),
@@ -98,7 +103,7 @@ pub const PATTERNS: &[KeyPattern] = &[
         "callers",
         KeyType::Hash,
         "<caller> -> its last call, with counters that are not in stats yet; every script that writes, prune_callers; \
-         queue:<queue> -> counts, front, time in due, paused, seq; every transition, apply_settings, remove_queue; shard -> counts, \
+         queue:<queue> -> counts, front, time in due, paused, seq, passes; every transition, apply_settings, remove_queue; shard -> counts, \
          turn; every transition; layout.rs has the bytes of all these; clock -> last touch, shift, last change of the \
          shift; touch_clock, confirm_clock; events -> end of the time in which scripts publish events, in s by Redis' clock, \
          and the name of its start; enable_events",
@@ -190,9 +195,19 @@ impl Keys {
         self.text_key(&format!("slot:{queue}:{priority}:{}", slot.number()))
     }
 
+    /// The key of a slot queue by its name on the wheel.
+    pub fn slot_queue(&self, queue: &QueueName, member: &str) -> Vec<u8> {
+        self.text_key(&format!("slot:{queue}:{member}"))
+    }
+
     /// `slot:<queue>:<priority>:<slot>:<piece>`
     pub fn piece(&self, queue: &QueueName, priority: u8, slot: Slot, piece: i64) -> Vec<u8> {
         self.text_key(&format!("slot:{queue}:{priority}:{}:{piece}", slot.number()))
+    }
+
+    /// `slot:<queue>:<priority>:<slot>:k`
+    pub fn keyed_slot(&self, queue: &QueueName, priority: u8, slot: Slot) -> Vec<u8> {
+        self.text_key(&format!("slot:{queue}:{priority}:{}:k", slot.number()))
     }
 
     /// `wheel:<queue>`

@@ -6,6 +6,7 @@
 //! can read what earlier ones wrote; until then the reserved bytes are kept as they are.
 
 use super::error::{Error, Result};
+use crate::domain::digest::KeyDigest;
 
 /// The content of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +88,15 @@ macro_rules! records {
 /// (docs/design-notes.md).
 pub const PIECE: i64 = 32;
 
+/// The bit in the `options` of a placement of a task without a key.
+pub const KEYLESS: u64 = 4;
+
+/// Divides the tail of a placement into the digest of the key, which is empty if the task has none, and the name of the queue.
+pub(super) fn split_placement_tail(record: Decoded<'_>) -> (&[u8], &[u8]) {
+    let bytes = if record.uint(placement::Field::options) & KEYLESS == 0 { KeyDigest::BYTES } else { 0 };
+    record.tail().split_at_checked(bytes).unwrap_or_default()
+}
+
 records! {
     /// A queue in a shard: field `queue:<name>` of `callers`. Its first nine fields are those of [`SHARD`].
     QUEUE queue = 1 {
@@ -107,8 +117,17 @@ records! {
         dead_ends: Uint 6 = "of a dead one";
         cancelled_ends: Uint 6 = "of a cancelled one";
         expired_ends: Uint 6 = "of an expired one";
-        reserved: Bytes 4 = "zeros";
-    } => "one record `pieces` for each list that may have pieces, slot queues first"
+        passes: Uint 1 = "passes that are in the middle";
+        reserved: Bytes 3 = "zeros";
+    } => "a record `pass` for each of them, the latest first; a record `pieces` for each list that may have pieces, slot queues first"
+
+    /// A pass over the keys of a keyed slot queue in which a call has stopped: behind the fields of the record of its queue.
+    PASS pass = 1 {
+        list: Uint 1 = "20 to 29: a keyed slot queue of this priority, and 20";
+        slot: Uint 2 = "slot of the slot queue";
+        key_digest: Bytes 8 = "the key that was served last";
+        until_seq: Uint 6 = "the pass serves tasks up to this position";
+    }
 
     /// The pieces of a slot queue or of a list of ended tasks: behind the fields of the record of its queue.
     PIECES pieces = 1 {
@@ -144,7 +163,7 @@ records! {
         created_at: Uint 6 = "time of creation, in ms";
         ready_at: Uint 6 = "time at which it last became ready, in ms";
         seq: Uint 6 = "position in its slot queue";
-    } => "name of its queue"
+    } => "digest of its key, 8 bytes, if it has one; name of its queue"
 
     /// The last lease of a task: field `l` of its hash.
     LEASE lease = 1 {

@@ -6,10 +6,11 @@
 //! table belongs to a later release and is left alone.
 
 use super::error::{Error, Result};
-use super::layout::{PLACEMENT, Value, placement};
+use super::layout::{KEYLESS, PLACEMENT, Value, placement};
 use super::opaque::{decode, decode_document, encode_backoff, encode_document};
 use super::redis::reply::ReplyReader;
 use super::redis::script::Field;
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::limits::{self, ValueRange};
 use crate::domain::queue::QueueName;
@@ -43,7 +44,8 @@ fields! {
     CREATED_AT = "p:created_at": "see placement";
     READY_AT = "p:ready_at": "see placement";
     SEQ = "p:seq": "see placement";
-    QUEUE = "p:queue": "tail of placement";
+    KEY_DIGEST = "p:key_digest": "start of the tail of placement, of a task with a key";
+    QUEUE = "p:queue": "rest of the tail of placement";
     LEASE_TOKEN = "l:lease_token": "see lease";
     LEASE_UNTIL = "l:lease_until": "see lease";
     LEASED_AT = "l:leased_at": "see lease";
@@ -97,14 +99,16 @@ pub(super) fn malformed(id: &TaskId, problem: &str) -> Error {
 fn field_options(task: &NewTask) -> u64 {
     let is_read_by_claim = task.max_run_ms > 0 || task.expires_in_ms.is_some();
     let is_read_by_end = task.retain_ms.is_some() || task.dedupe.is_some();
-    let is_keyless = task.attributes.key.is_none() && task.dedupe.is_none();
-    u64::from(is_read_by_claim) + 2 * u64::from(is_read_by_end) + 4 * u64::from(is_keyless)
+    u64::from(is_read_by_claim) + 2 * u64::from(is_read_by_end) + KEYLESS * u64::from(task.key_digest.is_none())
 }
 
-/// Returns the start of the record `placement` of a new task, which its submit completes with the times and its position.
+/// Returns the start of the record `placement` of a new task, which its submit completes with the times and its position, and
+/// behind it the digest of its key, if it has one.
 pub(super) fn placement_start(task: &NewTask) -> Vec<u8> {
     let numbers = [task.priority.into(), task.slot.number().into(), task.max_attempts.into(), 0, field_options(task)];
-    PLACEMENT.encode_start(&numbers.map(Value::Uint))
+    let mut start = PLACEMENT.encode_start(&numbers.map(Value::Uint));
+    start.extend(task.key_digest.iter().flat_map(KeyDigest::as_bytes));
+    start
 }
 
 /// Returns the fields of a new task that its submit writes as they are. If the task may replace the content of another,

@@ -9,6 +9,7 @@ use super::layout::{self, Decoded, Record};
 use super::opaque::{decode, decode_document, decode_error, is_dropped};
 use super::record::{fields, malformed, priority_in_range};
 use super::redis::reply::{parse_int, read_list};
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
@@ -18,12 +19,21 @@ use crate::domain::task::{ClaimedTask, Task};
 use crate::domain::time::TimestampMs;
 use crate::domain::token::Token;
 
-/// The records of a task by the stored names of their fields, and the names of their tails.
-pub(super) const RECORDS: [(&str, &Record, Option<&str>); 3] = [
-    (fields::PLACEMENT, &layout::PLACEMENT, Some(fields::QUEUE)),
-    (fields::LEASE, &layout::LEASE, Some(fields::WORKER)),
-    (fields::ENDING, &layout::ENDING, Some(fields::ENDED_LEASE_TOKEN)),
+/// The records of a task by the stored names of their fields, and the names of the parts of their tails.
+pub(super) const RECORDS: [(&str, &Record, &[&str]); 3] = [
+    (fields::PLACEMENT, &layout::PLACEMENT, &[fields::KEY_DIGEST, fields::QUEUE]),
+    (fields::LEASE, &layout::LEASE, &[fields::WORKER]),
+    (fields::ENDING, &layout::ENDING, &[fields::ENDED_LEASE_TOKEN]),
 ];
+
+/// Returns the bytes of a part of a record's tail.
+pub(super) fn tail_part<'a>(record: Decoded<'a>, name: &str) -> &'a [u8] {
+    match name {
+        fields::KEY_DIGEST => layout::split_placement_tail(record).0,
+        fields::QUEUE => layout::split_placement_tail(record).1,
+        _ => record.tail(),
+    }
+}
 
 /// Fields of a task's hash by stored name, without empty ones. Those in a record are found by their names too.
 pub(super) struct TaskHash {
@@ -82,13 +92,13 @@ impl TaskHash {
         let (_, record, tail) = RECORDS.iter().find(|(of_record, ..)| *of_record == stored)?;
         let decoded = record.decode(self.by_name.get(stored.as_bytes())?).ok()?;
         let place = record.fields.iter().position(|of_record| of_record.name == field);
-        (place.is_some() || *tail == Some(name)).then_some((decoded, place))
+        (place.is_some() || tail.contains(&name)).then_some((decoded, place))
     }
 
     /// Returns the bytes of a field. A number in a record has none.
     pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
         if let Some((record, place)) = self.record_of(name) {
-            let bytes = place.map_or_else(|| record.tail(), |place| record.bytes_at(place));
+            let bytes = place.map_or_else(|| tail_part(record, name), |place| record.bytes_at(place));
             return (!bytes.is_empty()).then_some(bytes);
         }
         // The claim id of an earlier lease stays behind.
@@ -151,6 +161,11 @@ impl TaskHash {
 
     pub(super) fn slot(&self) -> Result<Slot> {
         self.require(fields::SLOT, self.int(fields::SLOT).and_then(|s| u16::try_from(s).ok()).and_then(Slot::new))
+    }
+
+    /// Returns the digest of the routing key, `None` if the task has no key.
+    pub(super) fn key_digest(&self) -> Option<KeyDigest> {
+        self.bytes(fields::KEY_DIGEST).and_then(KeyDigest::from_bytes)
     }
 
     pub(super) fn priority(&self) -> Result<u8> {
@@ -238,7 +253,7 @@ mod tests {
         let mut in_records = Vec::new();
         for (stored, record, tail) in RECORDS {
             in_records.extend(record.fields.iter().map(|field| format!("{stored}:{}", field.name)));
-            in_records.extend(tail.map(str::to_owned));
+            in_records.extend(tail.iter().map(|part| (*part).to_owned()));
         }
         let in_table: Vec<&str> =
             FIELDS.iter().map(|field| field.stored).filter(|stored| stored.contains(':')).collect();
@@ -250,7 +265,7 @@ mod tests {
     fn record_that_is_out_of_range_or_unreadable_is_rejected() {
         let id = TaskId::from_bytes(&[7; 16]).unwrap();
         let task = |priority, slot, lease: &[u8]| {
-            let numbers = [priority, slot, 5, 1000, 0, 1, 1, 1].map(layout::Value::Uint);
+            let numbers = [priority, slot, 5, 1000, layout::KEYLESS, 1, 1, 1].map(layout::Value::Uint);
             let fields = [
                 (fields::STATE, b"leased".to_vec()),
                 (fields::PLACEMENT, layout::PLACEMENT.encode(&numbers, b"q")),

@@ -40,6 +40,7 @@ mod http2;
 mod idempotency;
 mod inner_commands;
 mod isolation;
+mod keys;
 mod layout;
 mod list;
 mod lost_replies;

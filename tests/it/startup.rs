@@ -40,17 +40,17 @@ async fn data_set_of_another_layout_is_refused_and_unchanged() {
     fixture.stop_servers().await;
     let store = fixture.store().await;
     let meta = store.first_shard().keys.meta();
-    for (layout, shown) in [(None, "layout 1"), (Some("5"), "layout 5")] {
+    for (layout, shown) in [(None, "layout 1"), (Some("6"), "layout 6")] {
         let mut change = cmd(if layout.is_some() { "HSET" } else { "HDEL" });
         fixture.redis.ask::<()>(change.arg(&meta).arg("layout").arg(layout)).await;
         let before: Vec<String> = fixture.redis.ask(cmd("HGETALL").arg(&meta)).await;
 
         let redis_url = Some(fixture.redis.url.clone());
         let why = refusal(RawConfig { redis_url, ..RawConfig::default() }).await;
-        assert!(why.contains(shown) && why.contains("layout 4") && why.contains("--prefix"), "{why}");
+        assert!(why.contains(shown) && why.contains("layout 5") && why.contains("--prefix"), "{why}");
         assert_eq!(fixture.redis.ask::<Vec<String>>(cmd("HGETALL").arg(&meta)).await, before);
     }
-    fixture.redis.ask::<()>(cmd("HSET").arg(&meta).arg("layout").arg(4)).await;
+    fixture.redis.ask::<()>(cmd("HSET").arg(&meta).arg("layout").arg(5)).await;
     fixture.http = fixture.another_server().await;
     fixture.claim_one("q").await;
     fixture.end().await;

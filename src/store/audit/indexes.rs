@@ -10,7 +10,9 @@ use crate::domain::limits;
 use crate::domain::queue::QueueName;
 use crate::domain::state::State;
 use crate::store::invariant::Invariant;
-use crate::store::views::queue_records::{Counts, ListName, QueueRecord, ended_list, state_of_list};
+use crate::store::views::queue_records::{
+    Counts, KEYED, KeyedMember, ListName, QueueRecord, ended_list, state_of_list, wheel_member,
+};
 
 /// Returns the invariants that the snapshot contradicts.
 pub(super) fn find_suspects(snapshot: &ShardSnapshot) -> BTreeSet<Invariant> {
@@ -35,14 +37,17 @@ fn list_index(queue: &QueueName, (list, piece): ListPlace) -> String {
     let piece = piece.map(|number| format!(":{number}")).unwrap_or_default();
     match state_of_list(list) {
         Some(state) => format!("ended:{queue}:{state}{piece}"),
-        None => format!("slot:{queue}:{}:{}{piece}", list.0, list.1),
+        None => format!("slot:{queue}:{}{piece}", wheel_member(list)),
     }
 }
 
 /// Returns the list and the piece in which a ready or an ended task is.
 fn place_of(task: &TaskSnapshot, record: &QueueRecord) -> Option<ListPlace> {
     let (list, seq) = match task.state {
-        State::Ready => ((task.priority, task.slot.number()), task.seq),
+        State::Ready => {
+            let first = if task.key_digest.is_some() { KEYED } else { 0 };
+            ((first + task.priority, task.slot.number()), task.seq)
+        }
         state => (ended_list(state)?, task.end_seq),
     };
     Some((list, record.piece_of(list, seq)))
@@ -83,8 +88,12 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
     let is_right = if task.state == State::Expired { found >= expected.as_ref() } else { found == expected.as_ref() };
     let last_piece = place.and_then(|(list, _)| queue.record.pieces.get(&list)).map(|pieces| pieces.last);
     let is_known = place.and_then(|(_, piece)| piece).is_none_or(|piece| last_piece.is_some_and(|last| piece <= last));
-    if !is_right || !is_known {
-        suspects.insert(index_entry(id, index));
+    let has_key = place.is_none_or(|(list, _)| list.0 < KEYED) || queue.key_digests.get(id) == task.key_digest.as_ref();
+    if !is_right || !is_known || !has_key {
+        let member = task.key_digest.filter(|_| task.state == State::Ready);
+        let keyed = member.map(|key_digest| KeyedMember { key_digest, seq: task.seq, id: *id }.to_bytes());
+        let member = keyed.unwrap_or_else(|| id.as_bytes().to_vec());
+        suspects.insert(Invariant::IndexEntry { member, index: index.into() });
     }
     if let Some(expires_at) = task.expires_at.filter(|_| task.is_waiting())
         && snapshot.expirations.get(id) != Some(&expires_at)
@@ -122,33 +131,42 @@ fn check_task(id: &TaskId, task: &TaskSnapshot, snapshot: &ShardSnapshot, suspec
 
 fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot, suspects: &mut BTreeSet<Invariant>) {
     // The task decides whether the entry is valid. Entries of unreadable tasks are left alone.
-    let mut check_entry = |id: &TaskId, index: String, belongs: &dyn Fn(&TaskSnapshot) -> bool| {
+    let mut check_entry = |id: &TaskId, member: Vec<u8>, index: String, belongs: &dyn Fn(&TaskSnapshot) -> bool| {
         let belongs = snapshot
             .tasks
             .get(id)
             .map_or(snapshot.unreadable_tasks.contains(id), |task| task.queue == *name && belongs(task));
         if !belongs {
-            suspects.insert(index_entry(id, index));
+            suspects.insert(Invariant::IndexEntry { member, index: index.into() });
         }
     };
     for (place, ids) in &queue.lists {
-        for id in ids.keys() {
-            check_entry(id, list_index(name, *place), &|task| place_of(task, &queue.record) == Some(*place));
+        for (id, seq) in ids {
+            let keyed = queue.key_digests.get(id).filter(|_| place.0.0 >= KEYED);
+            let member = keyed.map(|key_digest| KeyedMember { key_digest: *key_digest, seq: *seq, id: *id });
+            let bytes = member.map_or_else(|| id.as_bytes().to_vec(), KeyedMember::to_bytes);
+            check_entry(id, bytes, list_index(name, *place), &|task| {
+                let is_right =
+                    |member: KeyedMember| (task.key_digest, task.seq) == (Some(member.key_digest), member.seq);
+                place_of(task, &queue.record) == Some(*place) && member.is_none_or(is_right)
+            });
         }
     }
-    queue
-        .scheduled
-        .keys()
-        .for_each(|id| check_entry(id, format!("scheduled:{name}"), &|task| task.state == State::Scheduled));
-    queue.leased.keys().for_each(|id| check_entry(id, format!("leased:{name}"), &|task| task.state == State::Leased));
+    for (index, ids, state) in
+        [("scheduled", &queue.scheduled, State::Scheduled), ("leased", &queue.leased, State::Leased)]
+    {
+        for id in ids.keys() {
+            check_entry(id, id.as_bytes().to_vec(), format!("{index}:{name}"), &|task| task.state == state);
+        }
+    }
     let slots: BTreeSet<&ListName> =
         queue.lists.keys().map(|(list, _)| list).filter(|list| state_of_list(**list).is_none()).collect();
     let occupied: BTreeSet<&ListName> = slots.iter().copied().chain(queue.wheel.keys()).collect();
     for wheel_slot in occupied {
-        let low = i64::from(9 - wheel_slot.0) << 49;
+        let low = i64::from(9 - wheel_slot.0 % KEYED) << 49;
         let in_range = queue.wheel.get(wheel_slot).is_some_and(|score| (low..low + (1 << 49)).contains(score));
         if !in_range || !queue.lists.contains_key(&(*wheel_slot, None)) {
-            let member = format!("{}:{}", wheel_slot.0, wheel_slot.1).into();
+            let member = wheel_member(*wheel_slot).into();
             suspects.insert(Invariant::WheelEntry { queue: name.clone(), member });
         }
     }
@@ -157,7 +175,7 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
     }
     if !counts_match(queue) {
         let missing = slots.into_iter().filter(|wheel_slot| !queue.wheel.contains_key(wheel_slot));
-        let unlisted_slots = missing.map(|wheel_slot| format!("{}:{}", wheel_slot.0, wheel_slot.1)).collect();
+        let unlisted_slots = missing.map(|wheel_slot| wheel_member(*wheel_slot)).collect();
         suspects.insert(Invariant::QueueCounts { queue: name.clone(), unlisted_slots });
     }
 }
@@ -165,7 +183,7 @@ fn check_queue(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot,
 /// Whether the record of the queue is readable, and matches its content and its entries in `due` and `queues`.
 fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardSnapshot) -> bool {
     let record = &queue.record;
-    let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((priority, _), _)| i64::from(*priority));
+    let front = queue.wheel.iter().min_by_key(|(_, score)| **score).map(|((list, _), _)| i64::from(list % KEYED));
     let earliest = queue.scheduled.values().chain(queue.leased.values()).min();
     let due = snapshot.due.get(name.as_str().as_bytes());
     // A later time is ignored while the record has an earlier one.
@@ -174,6 +192,7 @@ fn queue_indexes_match(name: &QueueName, queue: &QueueIndexes, snapshot: &ShardS
     !queue.is_record_unreadable
         && queue.lists.keys().all(|(list, _)| state_of_list(*list).is_none() || has_head(list))
         && front == record.front.map(i64::from)
+        && record.passes.iter().all(|list| queue.wheel.contains_key(list))
         && record.paused == queue.settings.paused
         && record.ended_states().all(|state| snapshot.ended_due.contains_key(ended_member(name, state).as_bytes()))
         && is_due_by(earliest)

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use deadpool_redis::redis::{Value, cmd, pipe};
 
 use super::task::{TaskSnapshot, task_snapshot, unreadable_task};
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::store::error::{Result, if_readable};
 use crate::store::invariant::Invariant;
@@ -16,7 +16,9 @@ use crate::store::redis::reply::{bytes, int, parse_int, read_list, text};
 use crate::store::settings;
 use crate::store::shard::Shard;
 use crate::store::task_hash::TaskHash;
-use crate::store::views::queue_records::{ListName, QueueRecord, ShardRecord, ended_list, queue_records, shard_record};
+use crate::store::views::queue_records::{
+    KEYED, KeyedMember, ListName, QueueRecord, ShardRecord, ended_list, parse_wheel_member, queue_records, shard_record,
+};
 
 /// A slot queue or a list of ended tasks, and the number of its piece, `None` for its head.
 pub(super) type ListPlace = (ListName, Option<i64>);
@@ -26,7 +28,9 @@ pub(super) type ListPlace = (ListName, Option<i64>);
 pub(super) struct QueueIndexes {
     /// Id → seq or time of the end.
     pub(super) lists: BTreeMap<ListPlace, HashMap<TaskId, i64>>,
-    pub(super) wheel: BTreeMap<(u8, u16), i64>,
+    /// The digests of the keys of tasks in keyed slot queues.
+    pub(super) key_digests: HashMap<TaskId, KeyDigest>,
+    pub(super) wheel: BTreeMap<ListName, i64>,
     pub(super) scheduled: HashMap<TaskId, i64>,
     pub(super) leased: HashMap<TaskId, i64>,
     pub(super) record: QueueRecord,
@@ -216,6 +220,18 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
                 snapshot.unreadable.push(format!("key {shown} has no valid slot"));
                 return Ok(());
             };
+            if place.0.0 >= KEYED {
+                read_keyed_slot_queue(
+                    shard,
+                    key,
+                    name,
+                    place,
+                    snapshot.queues.entry(queue).or_default(),
+                    &mut snapshot.malformed,
+                )
+                .await?;
+                return Ok(());
+            }
             let members = read_id_zset(shard, key, name, snapshot).await?;
             snapshot.queues.entry(queue).or_default().lists.insert(place, members);
         }
@@ -293,17 +309,36 @@ async fn read_index(shard: &Shard, key: &[u8], word: &str, rest: &[u8], snapshot
     Ok(())
 }
 
-/// Parses `<priority>:<slot>` or `<priority>:<slot>:<piece>`.
+/// Parses `<priority>:<slot>`, `<priority>:<slot>:k` or `<priority>:<slot>:<piece>`.
 fn parse_slot_key(place: &str) -> Option<ListPlace> {
-    match place.rsplit_once(':')? {
-        (member, piece) if member.contains(':') => Some((parse_wheel_member(member)?, Some(piece.parse().ok()?))),
-        _ => Some((parse_wheel_member(place)?, None)),
+    if let Some(list) = parse_wheel_member(place) {
+        return Some((list, None));
     }
+    let (member, piece) = place.rsplit_once(':')?;
+    Some((parse_wheel_member(member).filter(|list| list.0 < KEYED)?, Some(piece.parse().ok()?)))
 }
 
-fn parse_wheel_member(member: &str) -> Option<(u8, u16)> {
-    let (priority, slot) = member.split_once(':')?;
-    Some((priority.parse().ok().filter(|priority| *priority <= 9)?, Slot::new(slot.parse().ok()?)?.number()))
+/// Reads a keyed slot queue. A member with another score than 0, and a second one of a task, is malformed.
+async fn read_keyed_slot_queue(
+    shard: &Shard,
+    key: &[u8],
+    index: &[u8],
+    place: ListPlace,
+    queue: &mut QueueIndexes,
+    malformed: &mut BTreeSet<Invariant>,
+) -> Result<()> {
+    let entries = queue.lists.entry(place).or_default();
+    for (bytes, score) in read_zset(shard, key).await? {
+        let member = KeyedMember::parse(&bytes).filter(|member| score == 0 && !entries.contains_key(&member.id));
+        match member {
+            Some(KeyedMember { key_digest, seq, id }) => {
+                entries.insert(id, seq);
+                queue.key_digests.insert(id, key_digest);
+            }
+            None => drop(malformed.insert(Invariant::IndexEntry { member: bytes, index: index.to_vec() })),
+        }
+    }
+    Ok(())
 }
 
 /// Reads the members and scores of a zset in pages.

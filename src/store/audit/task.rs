@@ -1,5 +1,6 @@
 //! A task as the audit reads it.
 
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::slot::Slot;
@@ -17,6 +18,7 @@ pub(super) struct TaskSnapshot {
     pub(super) queue: QueueName,
     pub(super) state: State,
     pub(super) slot: Slot,
+    pub(super) key_digest: Option<KeyDigest>,
     pub(super) priority: u8,
     pub(super) seq: i64,
     pub(super) run_at: Option<i64>,
@@ -57,6 +59,7 @@ pub(super) fn task_snapshot(fields: &TaskHash) -> Result<TaskSnapshot> {
         queue: fields.queue()?,
         state,
         slot: fields.slot()?,
+        key_digest: fields.key_digest(),
         priority: fields.priority()?,
         seq: fields.required_int(fields::SEQ)?,
         run_at: fields.int(fields::RUN_AT),

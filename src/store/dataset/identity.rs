@@ -11,7 +11,7 @@ use crate::store::redis::client::Client;
 use crate::store::redis::reply::{int, read_list, text};
 
 /// The version of the layout of all keys and records. A release reads and writes one.
-const LAYOUT: i64 = 4;
+const LAYOUT: i64 = 5;
 
 /// The identity of a data set. It never changes.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "claim", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "wait_times", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "claimable", "wheel_reader", "close_queue", "begin_lease", "lease_ready", ("local function define_repetition()" ["outages", "repeated_lease", "repeated_claim"])]);
+pub(super) static SCRIPT: Script = script!(write "claim", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "wait_times", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "claimable", "wheel_reader", ("local function define_key_reader()" ["keyed_member", "key_lines", "key_reader"]), "next_task", "close_queue", "begin_lease", "lease_ready", ("local function define_repetition()" ["outages", "repeated_lease", "repeated_claim"])]);
 
 /// A request that waits for tasks.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use crate::store::redis::reply::read_list;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "complete_and_claim", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "piece_functions", ("local function use_pieces()" ["pieces"]), "index_end", "lease_ends", "wait_times", "front", "claimable", "wheel_reader", "close_queue", "begin_lease", "lease_ready", ("local function define_complete()" ["counts", "transition", "task", "dedupe", "free_dedupe", "finish_task", "outages", "lease", "end_lease", "complete_any"]), ("local function define_repetition()" ["outages", "repeated_lease", "repeated_claim"]), "open_with_claims", "complete_tasks"]);
+pub(super) static SCRIPT: Script = script!(write "complete_and_claim", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "index_end", "lease_ends", "wait_times", "front", "claimable", "wheel_reader", ("local function define_key_reader()" ["keyed_member", "key_lines", "key_reader"]), "next_task", "close_queue", "begin_lease", "lease_ready", ("local function define_complete()" ["counts", "transition", "task", "dedupe", "free_dedupe", "finish_task", "outages", "lease", "end_lease", "complete_any"]), ("local function define_repetition()" ["outages", "repeated_lease", "repeated_claim"]), "open_with_claims", "complete_tasks"]);
 
 /// A claim that follows a completion. It gets tasks if the completion is accepted.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::store::redis::reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "expire_leases", ["due", "task", "write_task", "events", "counts", "transition", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "wheel", "waiting", "dedupe", "free_dedupe", "replaced", "index_end", "finish_task", "lease_ends", "end_lease", "errors", "attempt", "outages"]);
+pub(super) static SCRIPT: Script = script!(write "expire_leases", ["due", "task", "write_task", "events", "counts", "transition", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "keyed_member", "wheel", "waiting", "dedupe", "free_dedupe", "replaced", "index_end", "finish_task", "lease_ends", "end_lease", "errors", "attempt", "outages"]);
 
 /// A lease that had expired when upkeep read it.
 #[derive(Clone, Debug)]

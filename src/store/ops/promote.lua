@@ -32,9 +32,9 @@ for i = 1, #page, 2 do
     expired = expired + 1
   elseif task and task[F.state] == 'scheduled' then
     task[F.queue] = queue
-    local seq = next_seq(record_of(queue), queue, task[F.priority], task[F.slot], task[F.options])
+    local seq = next_seq(task)
     write_task(task, { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now })
-    enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+    enqueue(task, seq)
     transition(task, 'scheduled', 'ready')
   end
 end

@@ -83,8 +83,7 @@ local function purge_list(member, due_at)
     zset_remove(key, member)
     return true
   end
-  local raw = raw_records[queue]
-  if raw and (#raw < L.queue.bytes or (#raw - L.queue.bytes) % L.pieces.bytes > 0 or string.byte(raw) ~= L.queue.version) then return false end
+  if not pcall(record_of, queue) then return false end
   local next_at = purge_from(queue, state, due_at - RETAIN_MS[state])
   if next_at == false then return false end
   local record = record_of(queue)

@@ -6,7 +6,7 @@ use crate::store::redis::reply::read_list;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "purge_ended", ["due", "task", "write_task", "events", "counts", "transition", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "wheel", "dequeue", "stop_waiting", "dedupe", "free_dedupe", "index_end", "ended_flag", "unindex_end", "delete_task", "ended_range"]);
+pub(super) static SCRIPT: Script = script!(write "purge_ended", ["due", "task", "write_task", "events", "counts", "transition", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "keyed_member", "wheel", "dequeue", "stop_waiting", "dedupe", "free_dedupe", "index_end", "ended_flag", "unindex_end", "delete_task", "ended_range"]);
 
 /// The work of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

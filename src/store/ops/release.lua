@@ -66,8 +66,8 @@ local function release(task, by, delay_ms)
     local valid_for, since = string.match(task[F.queued_since] or '', '^(%d+) (%d+)$')
     set_field(command, F.ready_at, now)
     set_field(command, F.queued_since, digits(now) .. ' ' .. (valid_for == ready_at and since or ready_at))
-    enqueue(task[F.queue], task[F.priority], task[F.slot], task[F.seq], task.id)
-    if by == 'undelivered' then give_turn_back(task[F.queue], task[F.priority], task[F.slot]) end
+    enqueue(task, task[F.seq])
+    if by == 'undelivered' then give_turn_back(task) end
     index_expiration(task)
   elseif state == 'scheduled' then
     set_field(command, F.run_at, run_at)

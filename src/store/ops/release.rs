@@ -9,7 +9,7 @@ use crate::store::redis::reply::ReplyReader;
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "release", ["due", "task", "write_task", "events", "counts", "transition", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "wheel", "turn_back", "waiting", "dedupe", "free_dedupe", "replaced", "index_end", "finish_task", "outages", "lease", "lease_ends", "end_lease", "errors"]);
+pub(super) static SCRIPT: Script = script!(write "release", ["due", "task", "write_task", "events", "counts", "transition", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "keyed_member", "wheel", "turn_back", "waiting", "dedupe", "free_dedupe", "replaced", "index_end", "finish_task", "outages", "lease", "lease_ends", "end_lease", "errors"]);
 
 /// The error of a task that its worker releases after its last delivery: type and message.
 const LAST_RELEASE: (&str, &str) =

@@ -6,7 +6,7 @@ ARGV[7] retain_ms   how long a cancelled or expired one is
 ARGV[8] count       of invariants; then for each: its kind, the number of its arguments, the arguments
 RETURNS {{violation, repair}, …} for each invariant
 MOVES   -
-COST    O(n log queue); queue_counts: at most 16384 slots with ready tasks; shard_counts: at most 4096 queues
+COST    O(n log queue); queue_counts: at most 32768 slot queues with ready tasks; shard_counts: at most 4096 queues
 ]]
 local answer = open_call()
 if answer then return answer end

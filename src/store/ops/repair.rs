@@ -6,7 +6,7 @@ use crate::store::invariant::{Invariant, Violation, parse_violations};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, Shard};
 
-pub(super) static SCRIPT: Script = script!(write "repair", ["due", "set_due", "task", "write_task", "counts", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "wheel", "dequeue", "dedupe", "index_end", "ended_flag", "unindex_end", "list_keys", "invariants", "dedupe_invariants", "retained_invariants", "set_aside", "queue_invariants", "count_invariants"]);
+pub(super) static SCRIPT: Script = script!(write "repair", ["due", "set_due", "task", "write_task", "counts", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "keyed_member", "wheel", "dequeue", "dedupe", "index_end", "ended_flag", "unindex_end", "list_keys", "invariants", "dedupe_invariants", "retained_invariants", "set_aside", "wheel_invariants", "queue_invariants", "count_invariants"]);
 
 /// Checks each invariant again and repairs its violations. Returns the violations of each.
 pub async fn repair(shard: &Shard, caller: &mut Caller, invariants: &[Invariant]) -> Result<Vec<Vec<Violation>>> {

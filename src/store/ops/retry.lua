@@ -39,7 +39,7 @@ local function retry_task(task)
     transition(task, state, 'expired')
     state, expired = 'expired', expired + 1
   end
-  local old_seq, seq = task[F.seq], next_seq(record_of(queue), queue, task[F.priority], task[F.slot], task[F.options])
+  local old_seq, seq = task[F.seq], next_seq(task)
   local command = { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.attempts, 0,
     F.options, bit.bor(task[F.options], 1), F.finished_at, 0, F.end_seq, 0, F.run_at, '',
     F.dedupe_until, '', F.successor, '', F.predecessor, '', F.replaces, '', F.uncounted, task[F.acquired] }
@@ -52,9 +52,9 @@ local function retry_task(task)
   write_task(task, command)
   write_last('HDEL', task.key, F.cancel_requested, F.completion_watched)
   if was_ready then
-    requeue(queue, task[F.priority], task[F.slot], old_seq, seq, task.id)
+    requeue(task, old_seq, seq)
   else
-    enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+    enqueue(task, seq)
   end
   transition(task, state, 'ready')
   return { 'retried', expired > 0 and expired or nil }

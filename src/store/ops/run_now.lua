@@ -24,10 +24,10 @@ local function run_now(task)
     write('HSET', task.key, F.start_at, '')
     return { 'waits' }
   end
-  local seq = next_seq(record_of(queue), queue, task[F.priority], task[F.slot], task[F.options])
+  local seq = next_seq(task)
   zset_remove(base .. 'scheduled:' .. queue, task.id)
   write_task(task, { 'HSET', task.key, F.state, 'ready', F.seq, seq, F.ready_at, now, F.run_at, now })
-  enqueue(queue, task[F.priority], task[F.slot], seq, task.id)
+  enqueue(task, seq)
   transition(task, state, 'ready')
   return { 'run' }
 end

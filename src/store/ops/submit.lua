@@ -5,7 +5,8 @@ KEYS    task:<id>, queues
 ARGV[5] within_ms   how far from now run_at may be
 ARGV[6] retain_ms   how long an expired task without its own retention is kept
 ARGV[7] known       '1': a task with one of these ids may be stored
-ARGV[8] count       of tasks; then for each: id, queue, priority, slot, its placement without times and seq; options: 0, or
+ARGV[8] count       of tasks; then for each: id, queue, priority, slot; its placement without times and seq, and behind that
+                    the digest of its key, if it has one; options: 0, or
                     6 and then delay_ms, run_at or '', expires_in_ms or '', digest of its dedupe key or '', mode,
                     window_ms or ''; number of fields, then field and value of each
         offers      see hand_off; none: the end of ARGV
@@ -27,18 +28,16 @@ new_counters[L.call.counter.submitted] = submitted
 local function create(task)
   local options, queue, state = task.options, task[F.queue], 'ready'
   local record = record_of(queue)
-  local seq = next_seq(record, queue, task[F.priority], task[F.slot],
-    record[L.queue.ready] >= L.queue.piece and string.byte(task.placement, L.placement.byte_options) or 0)
+  local seq, key_digest = next_seq(task), task[F.key_digest]
   task[F.seq] = seq
-  local placement = task.placement .. struct.pack(L.placement.from_created_at, now, now, seq) .. queue
+  local start = key_digest == '' and task.placement or string.sub(task.placement, 1, L.placement.byte_created_at - 1)
+  local placement = start .. struct.pack(L.placement.from_created_at, now, now, seq) .. key_digest .. queue
   local command = { 'HSET', task.key, F.state, state, F.placement, placement, unpack(ARGV, task.fields_from, task.fields_to) }
   if options then
     state = set_options(command, task, options)
     command[4] = state
   end
-  if state == 'ready' and not (defer and defer(task, command)) then
-    enqueue(queue, task[F.priority], task[F.slot], digits(seq), task.id)
-  end
+  if state == 'ready' and not (defer and defer(task, command)) then enqueue(task, seq) end
   writes[#writes + 1] = command
   -- A queue is listed before it counts a task.
   if record[L.queue.submitted] == 0 then write('ZADD', base .. 'queues', 0, queue) end
@@ -55,8 +54,10 @@ for i = 1, tonumber(ARGV[8]) do
   local key, from = base .. 'task:' .. id, at + 7
   if ARGV[at + 5] ~= '0' then options_at, from = at + 6, from + ARGV[at + 5] end
   local to = from + 2 * ARGV[from - 1] - 1
+  local placement = ARGV[at + 4]
   tasks[i], keys[i] = { id = id, index = i, key = key, [F.queue] = queue, [F.priority] = ARGV[at + 2], [F.slot] = ARGV[at + 3],
-    placement = ARGV[at + 4], options_at = options_at, fields_from = from, fields_to = to }, key
+    [F.key_digest] = string.sub(placement, L.placement.byte_created_at), placement = placement, options_at = options_at,
+    fields_from = from, fields_to = to }, key
   at = to + 1
   if raw_records[queue] == nil then raw_records[queue], queues[#queues + 1] = false, queue end
 end

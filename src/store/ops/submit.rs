@@ -17,7 +17,7 @@ use crate::store::redis::reply::{ReplyReader, read_list};
 use crate::store::redis::script::{Script, script};
 use crate::store::shard::{Caller, ScriptCall, Shard};
 
-pub(super) static SCRIPT: Script = script!(grow "submit", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), "wheel", ("local function define_submit_with_options(create)" ["waiting", "submit_options", "counts", "transition", "task", "write_task", "dequeue", "stop_waiting", "dedupe", "free_dedupe", "index_end", "finish_task", "expiry", "holder", "submit_keyed"]), ("local function define_hand_off(at)" ["wait_times", "begin_lease", "outages", "repeated_lease", "hand_off"])]);
+pub(super) static SCRIPT: Script = script!(grow "submit", ["due", "events", "counter_entries", ("local function flush_counters(entries)" ["stats_format", "flush_counters"]), "stats_counters", "front", "piece_functions", ("local function use_pieces()" ["pieces"]), ("local function define_passes()" ["passes"]), "keyed_member", "wheel", ("local function define_submit_with_options(create)" ["waiting", "submit_options", "counts", "transition", "task", "write_task", "dequeue", "stop_waiting", "dedupe", "free_dedupe", "index_end", "finish_task", "expiry", "holder", "submit_keyed"]), ("local function define_hand_off(at)" ["wait_times", "begin_lease", "outages", "repeated_lease", "hand_off"])]);
 
 /// Outcome for one task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

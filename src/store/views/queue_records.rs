@@ -1,14 +1,17 @@
 //! The records of queues and of shards: counts of tasks, and what a claim needs to know before it looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_redis::redis::{Value, cmd};
 
+use crate::domain::digest::KeyDigest;
+use crate::domain::id::TaskId;
 use crate::domain::limits;
 use crate::domain::queue::QueueName;
+use crate::domain::slot::Slot;
 use crate::domain::state::State;
-use crate::store::error::{Result, if_readable};
-use crate::store::layout::{Decoded, PIECE, PIECES, QUEUE, SHARD, pieces, queue, shard};
+use crate::store::error::{Error, Result, if_readable};
+use crate::store::layout::{Decoded, PASS, PIECE, PIECES, QUEUE, SHARD, pass, pieces, queue, shard};
 use crate::store::redis::reply::{mismatch, read_list};
 use crate::store::shard::Shard;
 
@@ -70,8 +73,62 @@ impl Counts {
     }
 }
 
-/// A list of a queue: priority and slot of a slot queue, or a number from 10 on and 0 for the ended tasks of a state.
+/// A list of a queue: priority and slot of a slot queue; the same with [`KEYED`] added to the priority for a keyed one; or a
+/// number from 10 on and 0 for the ended tasks of a state.
 pub type ListName = (u8, u16);
+
+/// The first number of keyed slot queues.
+pub const KEYED: u8 = 20;
+
+/// Returns the name of a slot queue on the wheel: `<priority>:<slot>`, and `:k` behind it if it is a keyed one.
+pub fn wheel_member((list, slot): ListName) -> String {
+    match list.checked_sub(KEYED) {
+        Some(priority) => format!("{priority}:{slot}:k"),
+        None => format!("{list}:{slot}"),
+    }
+}
+
+/// Returns the slot queue with this name on the wheel. `None`: it is malformed.
+pub fn parse_wheel_member(member: &str) -> Option<ListName> {
+    let (priority, slot) = member.split_once(':')?;
+    let (slot, first) = slot.strip_suffix(":k").map_or((slot, 0), |slot| (slot, KEYED));
+    let priority: u8 = priority.parse().ok().filter(|priority| *priority <= 9)?;
+    Some((priority + first, Slot::new(slot.parse().ok()?)?.number()))
+}
+
+/// A member of a keyed slot queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyedMember {
+    /// The digest of the key.
+    pub key_digest: KeyDigest,
+    /// The position. From 2^47 on the task was set back, and its position is by that less.
+    pub seq: i64,
+    /// The task.
+    pub id: TaskId,
+}
+
+impl KeyedMember {
+    /// Its length, in bytes.
+    const BYTES: usize = KeyDigest::BYTES + 6 + 16;
+
+    /// Reads a member. `None`: it is malformed.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (key_digest, rest) = bytes.split_at_checked(KeyDigest::BYTES)?;
+        let (seq, id) = rest.split_at_checked(6)?;
+        let seq = seq.iter().fold(0, |seq, byte| seq << 8 | i64::from(*byte));
+        Some(KeyedMember { key_digest: KeyDigest::from_bytes(key_digest)?, seq, id: TaskId::from_bytes(id)? })
+    }
+
+    /// Returns the bytes of the member.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let seq = self.seq.to_be_bytes();
+        let mut bytes = Vec::with_capacity(Self::BYTES);
+        bytes.extend(self.key_digest.as_bytes());
+        bytes.extend(seq.iter().skip(2));
+        bytes.extend(self.id.as_bytes());
+        bytes
+    }
+}
 
 /// The numbers of the lists of ended tasks.
 const ENDED_LISTS: [(u8, State); 4] =
@@ -111,6 +168,8 @@ pub struct QueueRecord {
     pub seq: i64,
     /// The last positions of the ends of completed, dead, cancelled and expired tasks.
     pub ends: [i64; 4],
+    /// The keyed slot queues over whose keys a pass is in the middle.
+    pub passes: BTreeSet<ListName>,
     /// The lists that may have pieces.
     pub pieces: BTreeMap<ListName, Pieces>,
     ended_flags: u64,
@@ -149,6 +208,11 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
     let record = QUEUE.decode(bytes)?;
     let due = signed(record.uint(queue::Field::due));
     let front = u8::try_from(record.uint(queue::Field::front)).unwrap_or(0).checked_sub(1);
+    let pass_bytes = record.uint(queue::Field::passes) as usize * PASS.bytes();
+    let (passes, pieces) = record
+        .tail()
+        .split_at_checked(pass_bytes)
+        .ok_or_else(|| Error::Unexpected("the record of a queue ends within its passes".into()))?;
     Ok(QueueRecord {
         counts: Counts::of(record),
         front,
@@ -162,9 +226,16 @@ pub(in crate::store) fn decode_queue(field: &Value) -> Result<QueueRecord> {
             queue::Field::expired_ends,
         ]
         .map(|field| signed(record.uint(field))),
-        pieces: record.tail().chunks(PIECES.bytes()).map(decode_pieces).collect::<Result<_>>()?,
+        passes: passes.chunks(PASS.bytes()).map(decode_pass).collect::<Result<_>>()?,
+        pieces: pieces.chunks(PIECES.bytes()).map(decode_pieces).collect::<Result<_>>()?,
         ended_flags: record.uint(queue::Field::flags) & !1,
     })
+}
+
+fn decode_pass(bytes: &[u8]) -> Result<ListName> {
+    let record = PASS.decode(bytes)?;
+    let [list, slot] = [pass::Field::list, pass::Field::slot].map(|field| record.uint(field));
+    Ok((list as u8, slot as u16))
 }
 
 fn decode_pieces(bytes: &[u8]) -> Result<(ListName, Pieces)> {

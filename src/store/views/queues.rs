@@ -7,10 +7,9 @@ use deadpool_redis::redis::{Value, cmd, pipe};
 use futures_util::future::try_join_all;
 
 pub use super::queue_records::Counts;
-use super::queue_records::{decode_queue, queue_field};
+use super::queue_records::{KeyedMember, decode_queue, parse_wheel_member, queue_field};
 use crate::domain::id::TaskId;
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::domain::slot::Slot;
 use crate::domain::state::State;
 use crate::domain::time::TimestampMs;
 use crate::store::error::{Result, if_readable};
@@ -117,11 +116,8 @@ pub(super) async fn oldest_queued_since(
     entries: &[String],
     now: TimestampMs,
 ) -> Result<Option<i64>> {
-    let slots = entries.iter().filter_map(|entry| {
-        let (priority, slot) = entry.split_once(':')?;
-        Some(shard.keys.slot(name, priority.parse().ok()?, Slot::new(slot.parse().ok()?)?))
-    });
-    let slots: Vec<Vec<u8>> = slots.collect();
+    let entries = entries.iter().filter(|entry| parse_wheel_member(entry).is_some());
+    let slots: Vec<Vec<u8>> = entries.map(|entry| shard.keys.slot_queue(name, entry)).collect();
     let firsts = first_queued_since(shard, &slots, 0..=0, now).await?;
     let expired: Vec<Vec<u8>> =
         slots.into_iter().zip(&firsts).filter(|(_, first)| first.is_none()).map(|(slot, _)| slot).collect();
@@ -130,8 +126,11 @@ pub(super) async fn oldest_queued_since(
     Ok(firsts.into_iter().chain(behind).flatten().min())
 }
 
+/// The members of a keyed slot queue among which its first tasks by seq are found.
+const KEYED_SAMPLE: isize = 32;
+
 /// Returns for each slot queue the time since which its first task within `ranks` that has not expired has had its
-/// position.
+/// position. Of a keyed slot queue, tasks are ranked by seq among the first 32 members, and one more for each rank.
 async fn first_queued_since(
     shard: &Shard,
     slots: &[Vec<u8>],
@@ -144,17 +143,23 @@ async fn first_queued_since(
     }
     let mut heads = pipe();
     for slot in slots {
-        heads.cmd("ZRANGE").arg(slot).arg(*ranks.start()).arg(*ranks.end());
+        let (first, last) =
+            if slot.ends_with(b":k") { (0, KEYED_SAMPLE + ranks.end()) } else { (*ranks.start(), *ranks.end()) };
+        heads.cmd("ZRANGE").arg(slot).arg(first).arg(last);
     }
     // The slot queue of each task, by its index.
     let (mut times, mut owners) = (pipe(), Vec::new());
     for (index, list) in shard.send_pipeline(&heads).await?.into_iter().enumerate() {
         found.push(None);
-        for id in if_readable(read_list(list))?.into_iter().flatten() {
-            if let Some(id) = TaskId::from_bytes(&bytes(id)?) {
-                owners.push((index, id));
-                times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&POSITION_FIELDS);
-            }
+        let members = if_readable(read_list(list))?.into_iter().flatten().map(bytes).collect::<Result<Vec<_>>>()?;
+        let mut keyed: Vec<KeyedMember> = members.iter().filter_map(|member| KeyedMember::parse(member)).collect();
+        keyed.sort_unstable_by_key(|member| member.seq);
+        let keyed = keyed.into_iter().map(|member| member.id);
+        let ranked = keyed.skip(*ranks.start() as usize).take(ranks.clone().count());
+        let keyless = members.iter().filter_map(|member| TaskId::from_bytes(member));
+        for id in keyless.chain(ranked) {
+            owners.push((index, id));
+            times.cmd("HMGET").arg(shard.keys.task(&id)).arg(&POSITION_FIELDS);
         }
     }
     if owners.is_empty() {

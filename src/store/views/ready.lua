@@ -1,11 +1,12 @@
---[[ ready: returns ready tasks of slot queues of one priority, each by seq.
+--[[ ready: returns ready tasks of slot queues of one priority, each by seq, or by key digest and seq.
 
-KEYS    slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>
+KEYS    slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, slot:<queue>:<priority>:<slot>:k
 ARGV[3] queue       name
 ARGV[4] priority    of the slot queues
 ARGV[5] limit       maximum of tasks
-ARGV[6] count       of slots; then for each: slot, seq behind which it begins, -1 for its start
-RETURNS {id, seq, …} for each slot
+ARGV[6] count       of slot queues; then for each: <slot>, and the seq behind which it begins, -1 for its start; or
+                    <slot>:k, and key digest and seq, '' for its start
+RETURNS {id, seq, …} or {id, key digest and seq, …} for each slot queue
 MOVES   -
 COST    O(slots log queue + limit), and the empty pieces between tasks
 ]]
@@ -27,8 +28,17 @@ local function read_range(found, key, from, to)
   left = left - #page / 2
 end
 
-for i = 1, tonumber(ARGV[6]) do
-  local slot, after, found = ARGV[5 + 2 * i], tonumber(ARGV[6 + 2 * i]), {}
+local function read_keyed(found, key, after)
+  if left < 1 then return end
+  local from = after == '' and '-' or '(' .. after .. string.rep('\255', 17)
+  for _, member in ipairs(call('ZRANGEBYLEX', key, from, '+', 'LIMIT', 0, left)) do
+    local n = #found
+    found[n + 1], found[n + 2] = string.sub(member, 15), string.sub(member, 1, 14)
+  end
+  left = left - #found / 2
+end
+
+local function read_keyless(found, slot, after)
   local head, pieces = base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot, pieces_by_member[priority .. ':' .. slot]
   local from = '(' .. digits(after)
   if after < SET_BACK then
@@ -43,6 +53,15 @@ for i = 1, tonumber(ARGV[6]) do
     from = digits(SET_BACK)
   end
   read_range(found, head, from, '+inf')
+end
+
+for i = 1, tonumber(ARGV[6]) do
+  local slot, after, found = ARGV[5 + 2 * i], ARGV[6 + 2 * i], {}
+  if string.sub(slot, -2) == ':k' then
+    read_keyed(found, base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot, after)
+  else
+    read_keyless(found, slot, tonumber(after))
+  end
   replies[i] = found
 end
 return cmsgpack.pack(replies)

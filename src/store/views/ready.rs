@@ -1,7 +1,10 @@
-//! Ready tasks in the order of a list: by priority, slot and seq.
+//! Ready tasks in the order of a list: by priority and slot; in a slot those without a key by seq, then those with one by the
+//! digest of the key and seq.
 
 use deadpool_redis::redis::cmd;
 
+use super::queue_records::{KEYED, parse_wheel_member};
+use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
 use crate::domain::slot::Slot;
@@ -20,16 +23,21 @@ pub struct ReadyPosition {
     pub priority: u8,
     /// The slot. The lowest comes first.
     pub slot: Slot,
-    /// The sequence number. The lowest comes first, and -1 is before all.
+    /// The digest of the key. Tasks without one come first.
+    pub key_digest: Option<KeyDigest>,
+    /// The sequence number. The lowest comes first.
     pub seq: i64,
 }
 
-/// The maximum number of slots that one call reads without knowing whether they have tasks.
-const MAX_SLOT_PROBES: u16 = 2048;
+/// A slot queue of one priority: the slot, and whether it is the keyed one.
+type SlotQueue = (u16, bool);
+
+/// The maximum number of slot queues that one call reads without knowing whether they have tasks.
+const MAX_SLOT_PROBES: u16 = 4096;
 /// The maximum number of entries for which the wheel is read whole.
 const MAX_WHEEL_ENTRIES: i64 = 1024;
 
-/// Returns at most `limit` ready tasks of `queue` after `after`, by (priority, slot, seq), and the position to
+/// Returns at most `limit` ready tasks of `queue` after `after`, in the order of their positions, and the position to
 /// continue from. `None`: there are no more. A page before the last may be short or empty, because the work of a call
 /// is bounded.
 pub async fn ready_tasks(
@@ -50,7 +58,10 @@ pub async fn ready_tasks(
             }
             let end = match occupied_slots(shard, queue, priority, from, last).await? {
                 OccupiedSlots::Known(slots) => page.fill(shard, priority, &slots, false).await?,
-                OccupiedSlots::TooMany => page.fill(shard, priority, &(from..=last).collect::<Vec<_>>(), true).await?,
+                OccupiedSlots::TooMany => {
+                    let all: Vec<SlotQueue> = (from..=last).flat_map(|slot| [(slot, false), (slot, true)]).collect();
+                    page.fill(shard, priority, &all, true).await?
+                }
             };
             if end.is_some() {
                 return Ok((page.ids, end));
@@ -65,33 +76,27 @@ struct Page<'a> {
     queue: &'a QueueName,
     after: Option<ReadyPosition>,
     limit: usize,
-    /// The number of slots that may still be read without knowing whether they have tasks.
+    /// The number of slot queues that may still be read without knowing whether they have tasks.
     probes_left: u16,
     ids: Vec<TaskId>,
 }
 
 impl Page<'_> {
-    /// Adds the tasks of these slots, in chunks that grow while slots have few tasks. Returns the position at which the
+    /// Adds the tasks of these slot queues, in chunks that grow while they have few tasks. Returns the position at which the
     /// page ends, because it is full or no probes are left.
     async fn fill(
         &mut self,
         shard: &Shard,
         priority: u8,
-        slots: &[u16],
+        slots: &[SlotQueue],
         is_probing: bool,
     ) -> Result<Option<ReadyPosition>> {
         let (mut remaining, mut step) = (slots, 2);
         while !remaining.is_empty() {
             let (chunk, tail) = remaining.split_at(step.min(remaining.len()));
             (remaining, step) = (tail, (step * 2).min(64));
-            let slots: Vec<(u16, i64)> = chunk
-                .iter()
-                .map(|slot| {
-                    let is_resumed =
-                        |position: &ReadyPosition| position.priority == priority && position.slot.number() == *slot;
-                    (*slot, self.after.filter(is_resumed).map_or(-1, |position| position.seq))
-                })
-                .collect();
+            let slots: Vec<(SlotQueue, Vec<u8>)> =
+                chunk.iter().filter_map(|slot| Some((*slot, self.start_of(priority, *slot)?))).collect();
             let room = self.limit - self.ids.len();
             let positions = read_positions(shard, self.queue, priority, &slots, room).await?;
             self.ids.extend(positions.iter().map(|(id, _)| *id));
@@ -102,26 +107,57 @@ impl Page<'_> {
                 self.probes_left = self.probes_left.saturating_sub(chunk.len() as u16);
             }
             if self.probes_left == 0 {
-                // After all tasks of the last slot.
-                let last = chunk.last().and_then(|slot| Slot::new(*slot));
-                return Ok(last.map(|slot| ReadyPosition { priority, slot, seq: MAX_SEQ }));
+                // After all tasks of the last slot queue.
+                let last = chunk.last().and_then(|(slot, is_keyed)| Some((Slot::new(*slot)?, *is_keyed)));
+                return Ok(last.map(|(slot, is_keyed)| ReadyPosition {
+                    priority,
+                    slot,
+                    key_digest: is_keyed.then_some(KeyDigest::MAX),
+                    seq: if is_keyed { MAX_KEYED_SEQ } else { MAX_SEQ },
+                }));
             }
         }
         Ok(None)
     }
+
+    /// Returns where the slot queue is read from, as the script takes it. `None`: the pages before have all of it.
+    fn start_of(&self, priority: u8, (slot, is_keyed): SlotQueue) -> Option<Vec<u8>> {
+        let after = self.after.filter(|after| after.priority == priority && after.slot.number() == slot);
+        match (is_keyed, after.map(|after| (after.key_digest, after.seq))) {
+            (false, None) => Some(b"-1".to_vec()),
+            (false, Some((None, seq))) => Some(seq.to_string().into_bytes()),
+            (false, Some((Some(_), _))) => None,
+            (true, Some((Some(key_digest), seq))) => Some(keyed_position(key_digest, seq)),
+            (true, _) => Some(Vec::new()),
+        }
+    }
 }
 
 /// The highest sequence number: scores are exact up to it.
-const MAX_SEQ: i64 = (1 << 53) - 1;
+pub const MAX_SEQ: i64 = (1 << 53) - 1;
+/// The highest one in a keyed slot queue, where it has 6 bytes.
+pub const MAX_KEYED_SEQ: i64 = (1 << 48) - 1;
+
+/// Returns the bytes of a position in a keyed slot queue.
+fn keyed_position(key_digest: KeyDigest, seq: i64) -> Vec<u8> {
+    key_digest.as_bytes().iter().chain(seq.to_be_bytes().iter().skip(2)).copied().collect()
+}
+
+/// Returns the key digest and the seq of such a position.
+fn parse_keyed_position(bytes: &[u8]) -> Option<(KeyDigest, i64)> {
+    let (key_digest, seq) = bytes.split_at_checked(KeyDigest::BYTES)?;
+    let seq = seq.iter().fold(0, |seq, byte| seq << 8 | i64::from(*byte));
+    Some((KeyDigest::from_bytes(key_digest)?, seq))
+}
 
 enum OccupiedSlots {
-    /// The occupied slots in order.
-    Known(Vec<u16>),
+    /// The slot queues with tasks in order.
+    Known(Vec<SlotQueue>),
     /// Too many to read from the wheel: each slot is probed.
     TooMany,
 }
 
-/// Returns the slots from..=last that have ready tasks of this priority.
+/// Returns the slot queues of the slots from..=last that have ready tasks of this priority.
 async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u16, last: u16) -> Result<OccupiedSlots> {
     let width = 1i64 << 49;
     let low = i64::from(9 - priority) * width;
@@ -134,35 +170,43 @@ async fn occupied_slots(shard: &Shard, queue: &QueueName, priority: u8, from: u1
     let entries = read_list(shard.send(cmd("ZRANGEBYSCORE").arg(&wheel).arg(low).arg(&end)).await?)?;
     let mut slots = Vec::new();
     for entry in entries {
-        let entry = text(entry)?;
-        if let Some(slot) = entry.split_once(':').and_then(|(_, slot)| slot.parse().ok())
+        if let Some((list, slot)) = parse_wheel_member(&text(entry)?)
             && (from..=last).contains(&slot)
         {
-            slots.push(slot);
+            slots.push((slot, list >= KEYED));
         }
     }
     slots.sort_unstable();
     Ok(OccupiedSlots::Known(slots))
 }
 
-/// Returns at most `limit` ready tasks of these slot queues of one priority, in order. Each begins behind a seq.
+/// Returns at most `limit` ready tasks of these slot queues of one priority, in order. Each begins where it says.
 async fn read_positions(
     shard: &Shard,
     queue: &QueueName,
     priority: u8,
-    slots: &[(u16, i64)],
+    slots: &[(SlotQueue, Vec<u8>)],
     limit: usize,
 ) -> Result<Vec<(TaskId, ReadyPosition)>> {
     let mut arguments: Vec<Vec<u8>> = vec![queue.as_str().into()];
     arguments.extend([i64::from(priority), limit as i64, slots.len() as i64].map(|n| n.to_string().into_bytes()));
-    arguments
-        .extend(slots.iter().flat_map(|(slot, after)| [slot.to_string().into_bytes(), after.to_string().into_bytes()]));
+    for ((slot, is_keyed), start) in slots {
+        let name = if *is_keyed { format!("{slot}:k") } else { slot.to_string() };
+        arguments.extend([name.into_bytes(), start.clone()]);
+    }
     let reply = read_list(shard.read_script(&SCRIPT, arguments).await?)?;
     let mut positions = Vec::new();
-    for ((slot, _), found) in slots.iter().zip(reply) {
+    for (((slot, is_keyed), _), found) in slots.iter().zip(reply) {
         let (mut found, Some(slot)) = (read_list(found)?, Slot::new(*slot)) else { continue };
         while found.len() > 0 {
-            positions.push((found.id()?, ReadyPosition { priority, slot, seq: found.int()? }));
+            let id = TaskId::from_bytes(&found.bytes()?);
+            let place = match is_keyed {
+                true => parse_keyed_position(&found.bytes()?).map(|(key_digest, seq)| (Some(key_digest), seq)),
+                false => Some((None, found.int()?)),
+            };
+            if let (Some(id), Some((key_digest, seq))) = (id, place) {
+                positions.push((id, ReadyPosition { priority, slot, key_digest, seq }));
+            }
         }
     }
     Ok(positions)
@@ -173,10 +217,12 @@ pub(super) async fn first_ready(shard: &Shard, queue: &QueueName, limit: usize) 
     let mut ids = Vec::new();
     let wheel = read_list(shard.send(cmd("ZRANGE").arg(shard.keys.wheel(queue)).arg(0).arg(limit - 1)).await?)?;
     for entry in wheel {
-        let entry = text(entry)?;
-        let (priority, slot) = entry.split_once(':').unwrap_or_default();
-        let (Ok(priority), Ok(slot)) = (priority.parse(), slot.parse()) else { continue };
-        let positions = read_positions(shard, queue, priority, &[(slot, -1)], limit - ids.len()).await?;
+        let Some((list, slot)) = parse_wheel_member(&text(entry)?) else { continue };
+        let (priority, start) = match list.checked_sub(KEYED) {
+            Some(priority) => (priority, ((slot, true), Vec::new())),
+            None => (list, ((slot, false), b"-1".to_vec())),
+        };
+        let positions = read_positions(shard, queue, priority, &[start], limit - ids.len()).await?;
         ids.extend(positions.into_iter().map(|(id, _)| id));
         if ids.len() >= limit {
             break;

@@ -10,7 +10,7 @@ use crate::store::layout::{Decoded, Kind, Record};
 use crate::store::record::FIELDS;
 use crate::store::redis::reply::parse_int;
 use crate::store::shard::Shard;
-use crate::store::task_hash::{RECORDS, TaskHash};
+use crate::store::task_hash::{RECORDS, TaskHash, tail_part};
 
 /// Bytes of a value that are shown.
 const MAX_SHOWN_BYTES: usize = 200;
@@ -49,7 +49,7 @@ pub async fn stored_task(shard: &Shard, id: TaskId) -> Result<Option<Vec<StoredV
             continue;
         };
         match record.decode(value) {
-            Ok(decoded) => values.extend(record_values(record, *tail, &decoded)),
+            Ok(decoded) => values.extend(record_values(record, tail, decoded)),
             Err(error) => {
                 values.push(StoredValue { name, value: format!("{}: {error}", shown(value)), meaning: "unreadable" });
             }
@@ -60,7 +60,7 @@ pub async fn stored_task(shard: &Shard, id: TaskId) -> Result<Option<Vec<StoredV
 }
 
 /// Returns the values of a record, each behind the name of the record.
-fn record_values(record: &Record, tail: Option<&str>, decoded: &Decoded<'_>) -> Vec<StoredValue> {
+fn record_values(record: &Record, tail: &[&str], decoded: Decoded<'_>) -> Vec<StoredValue> {
     let fields = record.fields.iter().enumerate().map(|(place, field)| {
         let value = match field.kind {
             Kind::Bytes => {
@@ -74,12 +74,12 @@ fn record_values(record: &Record, tail: Option<&str>, decoded: &Decoded<'_>) -> 
         };
         StoredValue { name: format!("{}.{}", record.name, field.name), value, meaning: field.meaning }
     });
-    let tail = tail.zip(record.tail).map(|(name, meaning)| StoredValue {
+    let tail = tail.iter().map(|name| StoredValue {
         name: format!("{}.{}", record.name, name.rsplit(':').next().unwrap_or(name)),
-        value: shown(decoded.tail()),
-        meaning,
+        value: shown(tail_part(decoded, name)),
+        meaning: FIELDS.iter().find(|field| field.stored == *name).map_or("", |field| field.holds),
     });
-    fields.chain(tail).collect()
+    fields.chain(tail.filter(|value| !value.value.is_empty())).collect()
 }
 
 /// Returns a time in ms with the same in words.

@@ -6,7 +6,7 @@ ARGV[5] retain_ms   how long a cancelled or expired one is
 ARGV[6] count       of invariants; then for each: its kind, the number of its arguments, the arguments
 RETURNS {{violation, repair that is possible}, …} for each invariant
 MOVES   -
-COST    O(n log queue); queue_counts: at most 16384 slots with ready tasks; shard_counts: at most 4096 queues
+COST    O(n log queue); queue_counts: at most 32768 slot queues with ready tasks; shard_counts: at most 4096 queues
 ]]
 default_retain_ms = { completed = ARGV[3], dead = ARGV[4], cancelled = ARGV[5], expired = ARGV[5] }
 return cmsgpack.pack(check_invariants(6))

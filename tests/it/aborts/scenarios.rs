@@ -2,6 +2,7 @@
 //! calls: of several such items, a stopped call may have done some.
 
 mod bookkeeping;
+mod keys;
 mod lease_ends;
 mod pieces;
 mod submit_and_claim;
@@ -186,5 +187,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(bookkeeping::all());
     all.extend(succession::all());
     all.extend(pieces::all());
+    all.extend(keys::all());
     all
 }

@@ -59,7 +59,11 @@ fn task(client: &mut Client, queue: &str, name: String) -> (Item, Value) {
     });
     let mut item = Item { name, priority: 4, ..Item::default() };
     if queue == "keyed" {
-        body["key"] = json!(format!("k{}", client.rng.random_range(0..40)));
+        // Eight slots with five keys each.
+        let number = client.rng.random_range(0..40);
+        let key = format!("{{s{}}}k{number}", number % 8);
+        body["key"] = json!(key);
+        item.key = Some(key);
     }
     if queue == "mixed" {
         match client.rng.random_range(0..5) {

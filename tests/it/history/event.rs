@@ -124,6 +124,8 @@ pub struct Item {
     pub priority: u8,
     #[serde(default)]
     pub delay_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Dedupe key of mode `keep`, without a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe: Option<String>,

@@ -50,7 +50,7 @@ pub const CHECKS: [(Invariant, Check); 13] = [
     (Invariant::LeasesApart, leases::leases_are_apart),
     (Invariant::NotEarly, leases::delays_are_kept),
     (Invariant::Attempts, leases::attempts_are_counted),
-    (Invariant::Order, order::slots_are_in_order),
+    (Invariant::Order, order::keys_are_in_order),
     (Invariant::TokensFresh, leases::tokens_are_fresh),
     (Invariant::StaleTokens, leases::stale_tokens_change_nothing),
     (Invariant::Conservation, counts::counts_add_up),

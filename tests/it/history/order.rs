@@ -1,4 +1,4 @@
-//! Order within a slot.
+//! Order within a key.
 
 use std::collections::HashMap;
 
@@ -27,21 +27,24 @@ fn place<'a>(task: &Task<'a>, submitted: &Submitted<'a>) -> Option<Place<'a>> {
     })
 }
 
-/// Guarantees: within a slot and a priority, tasks are first delivered in the order of their submits.
+/// Guarantees: of one key and priority, and without a key within a slot and a priority, tasks are first delivered in the order of their submits.
 ///
 /// The order of two tasks is known if one submit was answered before the other was sent, or if both came in one batch.
 /// The later task must not certainly have been delivered before the first delivery of the earlier one. Tasks with
 /// unseen deliveries are left out: their turn may have come before.
-pub(super) fn slots_are_in_order(facts: &Facts<'_>) -> Vec<String> {
-    let mut slots: HashMap<(&str, u8, u16), Vec<Place<'_>>> = HashMap::new();
+pub(super) fn keys_are_in_order(facts: &Facts<'_>) -> Vec<String> {
+    let mut keys: HashMap<(&str, u8, u16, Option<&str>), Vec<Place<'_>>> = HashMap::new();
     for task in facts.tasks.values() {
         facts.work.step();
         let Some(submitted) = task.names.first().and_then(|name| facts.submitted.get(name)) else { continue };
-        let slot = slots.entry((task.queue, submitted.item.priority, submitted.slot)).or_default();
-        slot.extend(place(task, submitted));
+        let item = submitted.item;
+        // A task without a key has its dedupe key as its routing key.
+        let key = item.key.as_deref().or(item.dedupe.as_deref());
+        let places = keys.entry((task.queue, item.priority, submitted.slot, key)).or_default();
+        places.extend(place(task, submitted));
     }
     let mut found = Vec::new();
-    for places in slots.values_mut() {
+    for places in keys.values_mut() {
         check_single_submits(facts, places, &mut found);
         check_batches(facts, places, &mut found);
     }

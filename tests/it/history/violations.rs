@@ -149,7 +149,7 @@ fn expired_lease_without_an_attempt_is_rejected() {
 }
 
 #[test]
-fn task_overtaken_in_its_slot_is_rejected() {
+fn task_overtaken_by_another_of_its_key_is_rejected() {
     let tasks = r#"
 {"at":1000000,"client":"p","op":1,"invoke":{"submit":{"queue":"q","items":[{"name":"a"}]}}}
 {"at":1002000,"client":"p","op":1,"ok":{"submitted":[{"created":{"id":"A","slot":7}}]}}
@@ -165,6 +165,8 @@ fn task_overtaken_in_its_slot_is_rejected() {
     only(Invariant::Order, &[tasks], r#""until":2014"#, r#""until":2011"#);
     // Another slot has its own order.
     only(Invariant::Order, &[tasks], r#"{"id":"B","slot":7}"#, r#"{"id":"B","slot":8}"#);
+    // So has another key of the slot.
+    only(Invariant::Order, &[tasks], r#"{"name":"b"}"#, r#"{"name":"b","key":"k"}"#);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use proptest_state_machine::ReferenceStateMachine as _;
 
 use super::generate::Trace;
 use super::steps::{Call, Step};
-use super::{Model, Reply};
+use super::{Model, Reply, WheelEntry};
 
 /// An answer in a few words.
 fn outcome(reply: &Reply) -> Vec<String> {
@@ -87,7 +87,7 @@ const WANTED: &[(&str, &str)] = &[
     ("delete", "done, not_ended leased, not_ended ready, not_ended scheduled, task_not_found"),
     ("purge", "some, none"),
     ("remove", "some, none, queue_not_empty"),
-    ("turn", "a slot comes to the rear, a slot goes on to the rear"),
+    ("turn", "a slot comes to the rear, a slot goes on to the rear, a pass is in the middle"),
     ("time", "a lease is prolonged"),
     ("time", "scheduled to ready, leased to ready, leased to scheduled, leased to dead, leased to cancelled"),
     ("time", "leased to expired, ready to expired, scheduled to expired, completed to gone, dead to gone"),
@@ -95,10 +95,14 @@ const WANTED: &[(&str, &str)] = &[
 
 /// The change of a step to the turns of a queue's slots of priority 4, if there are several.
 fn turned(before: &Model, after: &Model) -> Option<&'static str> {
-    let slots = |model: &Model| -> Vec<&str> {
+    let slots = |model: &Model| -> Vec<WheelEntry> {
         let wheel = model.queues.get("q").map(|queue| queue.wheel.clone()).unwrap_or_default();
-        wheel.into_iter().filter(|(priority, _)| *priority == 4).map(|(_, slot)| slot).collect()
+        wheel.into_iter().filter(|(priority, ..)| *priority == 4).collect()
     };
+    let is_in_pass = |model: &Model| model.queues.get("q").is_some_and(|queue| !queue.passes.is_empty());
+    if !is_in_pass(before) && is_in_pass(after) {
+        return Some("a pass is in the middle");
+    }
     let (before, after) = (slots(before), slots(after));
     let first = *before.first()?;
     match after.as_slice() {

@@ -1,9 +1,12 @@
 //! The effect and the expected reply of each request.
 
+use std::collections::BTreeMap;
+
+use slotwheel::domain::digest::KeyDigest;
 use slotwheel::domain::state::State;
 
 use super::steps::{Call, ClaimSpec, Held, Name, Proof, Retry, Target};
-use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Reply, Task, Verb};
+use super::{ClaimId, Claimed, Ended, HOUR, Lease, Model, Problem, Reply, Task, Verb, WheelEntry};
 
 impl Model {
     /// The task of a live lease, or the reply to the same report if it ended this lease.
@@ -56,18 +59,52 @@ impl Model {
         Ok(Claimed { tasks, ordered: true })
     }
 
-    /// Takes the next task of a queue; its slot moves to the rear of its priority.
+    /// Takes the next task of a queue. A slot moves to the rear of its priority with a task without a key, or once each key
+    /// has been served.
     fn take(&mut self, queue: &'static str) -> Option<Name> {
         let paused = self.queue(queue).paused;
-        let entry = *self.queue(queue).wheel.first().filter(|_| !paused)?;
-        let name = self.first_of(queue, entry)?;
-        self.leave_waiting(name, State::Leased);
-        let wheel = &mut self.queue(queue).wheel;
-        if wheel.first() == Some(&entry) {
-            let rear = wheel.iter().position(|other| other.0 < entry.0).unwrap_or(wheel.len());
-            wheel[..rear].rotate_left(1);
+        loop {
+            let entry = *self.queue(queue).wheel.first().filter(|_| !paused)?;
+            let taken = self.next_in_pass(queue, entry);
+            if let Some((name, key_digest)) = taken {
+                let seq = self.seq;
+                let until = self.queue(queue).passes.get(&entry).map_or(seq, |(_, until)| *until);
+                self.queue(queue).passes.insert(entry, (key_digest, until));
+                self.leave_waiting(name, State::Leased);
+            }
+            if self.next_in_pass(queue, entry).is_none() {
+                self.end_turn(queue, entry);
+            }
+            if let Some((name, _)) = taken {
+                return Some(name);
+            }
         }
-        Some(name)
+    }
+
+    /// The next task of the turn of an entry, and its key. `None`: the turn is over.
+    fn next_in_pass(&mut self, queue: &'static str, entry: WheelEntry) -> Option<(Name, KeyDigest)> {
+        let pass = self.queue(queue).passes.get(&entry).copied();
+        let mut firsts: BTreeMap<KeyDigest, &Task> = BTreeMap::new();
+        for task in self.ready_in(queue, entry) {
+            let first = firsts.entry(task.key_digest()).or_insert(task);
+            if task.seq < first.seq {
+                *first = task;
+            }
+        }
+        let is_due = |key_digest: &KeyDigest, task: &Task| {
+            pass.is_none_or(|(served, until)| *key_digest > served && task.seq <= until)
+        };
+        let next = firsts.into_iter().find(|(key_digest, task)| is_due(key_digest, task));
+        next.map(|(key_digest, task)| (task.name, key_digest))
+    }
+
+    fn end_turn(&mut self, queue: &'static str, entry: WheelEntry) {
+        let queue = self.queue(queue);
+        queue.passes.remove(&entry);
+        if queue.wheel.first() == Some(&entry) {
+            let rear = queue.wheel.iter().position(|other| other.0 < entry.0).unwrap_or(queue.wheel.len());
+            queue.wheel[..rear].rotate_left(1);
+        }
     }
 
     fn give(&mut self, name: Name, ask: &ClaimSpec, claim: Option<ClaimId>) -> Task {

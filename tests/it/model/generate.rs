@@ -242,7 +242,8 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
     let dedupe = (select(vec!["x", "x", "x", "x", "y"]), select(modes), weighted(0.3, 1..4i64));
     let place = (
         select(vec!["q", "q", "q", "r"]),
-        weighted(0.7, select(vec!["a", "b"])),
+        // Three share a slot.
+        weighted(0.7, select(vec!["{s}a", "{s}b", "{s}c", "d"])),
         select(vec![4u8, 4, 4, 4, 7]),
         0..4u8,
     );
@@ -251,8 +252,8 @@ fn spec(in_batch: bool) -> BoxedStrategy<Spec> {
     (place, life, weighted(0.2, select(vec![1i64, 48])), weighted(0.45, dedupe), weighted(0.25, select(vec!["i", "j"])))
         .prop_map(|((queue, key, priority, payload), life, retain, dedupe, once)| {
             let ((start, expires_in, max_attempts, backoff, max_run), max_acquired) = life;
-            // Dedupe keys are also used as queue and routing key names, so that they collide.
-            let key = key.filter(|key| dedupe.is_none() || *key == "a");
+            // Dedupe keys are used with the same routing key, so that they collide.
+            let key = key.filter(|key| dedupe.is_none() || *key == "{s}a");
             Spec {
                 queue,
                 key,

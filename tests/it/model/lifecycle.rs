@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use slotwheel::domain::state::State;
 
 use super::steps::Name;
-use super::{Ended, HOUR, HOURS, Model, Queue, STEP, Task, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Verb};
+use super::{Ended, HOUR, HOURS, Model, Queue, STEP, Task, UPKEEP_DELAY, UPKEEP_DELAY_PER_HOUR, Verb, WheelEntry};
 
 impl Model {
     pub(super) fn task(&mut self, name: Name) -> &mut Task {
@@ -96,16 +96,19 @@ impl Model {
         }
     }
 
-    /// The oldest ready task of a slot.
-    pub(super) fn first_of(&self, queue: &str, entry: (u8, &str)) -> Option<Name> {
-        let here = |task: &&Task| task.state == State::Ready && task.spec.queue == queue && task.wheel_entry() == entry;
-        self.tasks.values().filter(here).min_by_key(|task| task.seq).map(|task| task.name)
+    /// The ready tasks of an entry of the wheel.
+    pub(super) fn ready_in(&self, queue: &str, entry: WheelEntry) -> impl Iterator<Item = &Task> {
+        let here =
+            move |task: &&Task| task.state == State::Ready && task.spec.queue == queue && task.wheel_entry() == entry;
+        self.tasks.values().filter(here)
     }
 
     /// Removes a slot without ready tasks from the wheel.
-    pub(super) fn vacate(&mut self, queue: &'static str, entry: (u8, &'static str)) {
-        if self.first_of(queue, entry).is_none() {
-            self.queue(queue).wheel.retain(|other| *other != entry);
+    pub(super) fn vacate(&mut self, queue: &'static str, entry: WheelEntry) {
+        if self.ready_in(queue, entry).next().is_none() {
+            let queue = self.queue(queue);
+            queue.wheel.retain(|other| *other != entry);
+            queue.passes.remove(&entry);
         }
     }
 

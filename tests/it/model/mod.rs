@@ -21,6 +21,8 @@ mod submits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use slotwheel::domain::digest::KeyDigest;
+use slotwheel::domain::slot::Slot;
 use slotwheel::domain::state::State;
 
 use steps::{ClaimSpec, Name, Proof, Spec};
@@ -124,9 +126,18 @@ impl Task {
         self.spec.key.or(self.spec.dedupe.map(|(key, _, _)| key)).unwrap_or(self.spec.queue)
     }
 
+    fn is_keyed(&self) -> bool {
+        self.spec.key.is_some() || self.spec.dedupe.is_some()
+    }
+
+    /// The digest of its key, by which the keys of a slot are served.
+    fn key_digest(&self) -> KeyDigest {
+        KeyDigest::of_key(self.slot_key().as_bytes())
+    }
+
     /// Its entry in its queue's wheel while it is ready.
-    fn wheel_entry(&self) -> (u8, &'static str) {
-        (self.spec.priority, self.slot_key())
+    fn wheel_entry(&self) -> WheelEntry {
+        (self.spec.priority, Slot::of_key(self.slot_key().as_bytes()).number(), self.is_keyed())
     }
 
     fn failure(&self, at: i64, attempt: u32, kind: &'static str) -> Failure {
@@ -167,9 +178,14 @@ struct Queue {
     paused: bool,
     submitted: u64,
     removed: u64,
-    /// (priority, slot) of ready tasks, in the order of turns.
-    wheel: Vec<(u8, &'static str)>,
+    /// Those of ready tasks, in the order of turns.
+    wheel: Vec<WheelEntry>,
+    /// Passes over the keys of an entry that are in the middle: the key that was served last, and the last seq to serve.
+    passes: BTreeMap<WheelEntry, (KeyDigest, u64)>,
 }
+
+/// Priority, slot, and whether its tasks have keys.
+type WheelEntry = (u8, u16, bool);
 
 /// The record of an Idempotency-Key.
 #[derive(Clone, Debug)]

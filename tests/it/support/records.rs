@@ -1,7 +1,7 @@
 //! Records in `callers`, changed behind the back of the servers.
 
 use deadpool_redis::redis::cmd;
-use slotwheel::store::layout::{Kind, QUEUE, Record, SHARD, Value, queue};
+use slotwheel::store::layout::{Kind, PASS, QUEUE, Record, SHARD, Value, queue};
 
 use super::redis::OwnRedis;
 
@@ -26,7 +26,8 @@ pub fn raised(field: &str, stored: &[u8], count: queue::Field, by: u64) -> Vec<u
     let record = kind_of(field).expect("a record");
     let mut changed = values(record, stored);
     changed[usize::from(count)].1 += by;
-    record.encode(&changed.into_iter().map(|(_, number)| Value::Uint(number)).collect::<Vec<_>>(), &[])
+    let numbers: Vec<Value<'_>> = changed.into_iter().map(|(_, number)| Value::Uint(number)).collect();
+    record.encode(&numbers, stored.get(record.bytes()..).unwrap_or_default())
 }
 
 /// Raises a count in a record.
@@ -40,6 +41,10 @@ pub async fn raise(redis: &OwnRedis, callers: &[u8], field: &str, count: queue::
 /// returned as they are.
 pub fn shown(field: &str, stored: &[u8]) -> Vec<u8> {
     let Some(record) = kind_of(field) else { return stored.to_vec() };
-    let shown = values(record, stored).into_iter().filter(|(name, _)| *name != "due");
-    shown.map(|(name, number)| format!("{name}={number} ")).collect::<String>().into_bytes()
+    let values = values(record, stored);
+    let passes = values.iter().find(|(name, _)| *name == "passes").map_or(0, |(_, passes)| *passes as usize);
+    let passes = stored.get(record.bytes()..record.bytes() + passes * PASS.bytes()).unwrap_or_default();
+    let shown = values.into_iter().filter(|(name, _)| *name != "due");
+    let shown: String = shown.map(|(name, number)| format!("{name}={number} ")).collect();
+    [shown.as_bytes(), passes].concat()
 }

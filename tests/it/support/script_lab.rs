@@ -9,6 +9,7 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{Cmd, FromRedisValue, cmd, pipe};
 use serde_json::value::RawValue;
 use slotwheel::domain::claim_id::ClaimId;
+use slotwheel::domain::digest::KeyDigest;
 use slotwheel::domain::id::TaskId;
 use slotwheel::domain::queue::{QueueName, QueueSettings};
 use slotwheel::domain::slot::{Shards, Slot};
@@ -106,6 +107,7 @@ pub fn task(n: u16) -> NewTask {
         may_be_stored: false,
         queue: queue("q"),
         slot: id(n).slot(),
+        key_digest: None,
         priority: 4,
         payload: document("1"),
         attributes: Attributes::default(),
@@ -124,6 +126,12 @@ pub fn task(n: u16) -> NewTask {
 pub fn in_one_slot(numbers: Range<u16>) -> Vec<NewTask> {
     let slot = Slot::new(1).expect("a slot");
     numbers.map(|n| NewTask { slot, ..task(n) }).collect()
+}
+
+/// Tasks of queue `q` with this key, that all have slot 1.
+pub fn of_key(key: &str, numbers: Range<u16>) -> Vec<NewTask> {
+    let key_digest = Some(KeyDigest::of_key(key.as_bytes()));
+    in_one_slot(numbers).into_iter().map(|task| NewTask { key_digest, ..task }).collect()
 }
 
 pub fn error(message: &str) -> ErrorReport {
@@ -294,6 +302,11 @@ impl Lab {
         let held = reply.1.tasks.iter().map(|(_, task)| (task.id, LeaseRef { id: task.id, lease: Some(task.lease) }));
         self.held.lock().expect("no panic").extend(held);
         Ok(reply)
+    }
+
+    /// Whether a claim of this lab has taken task `n`.
+    pub fn holds(&self, n: u16) -> bool {
+        self.held.lock().expect("no panic").contains_key(&id(n))
     }
 
     /// The lease of task `n` from a claim of this lab.

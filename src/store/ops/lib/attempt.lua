@@ -26,10 +26,10 @@ local function fail_attempt(task, verb, report, wait_ms)
   end_lease(task, command, verb, state, run_at)
   add_error(command, task, attempt, report)
   if state == 'ready' then
-    local seq = next_seq(record_of(task[F.queue]), task[F.queue], task[F.priority], task[F.slot], task[F.options])
+    local seq = next_seq(task)
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
-    enqueue(task[F.queue], task[F.priority], task[F.slot], seq, task.id)
+    enqueue(task, seq)
     index_expiration(task)
   elseif state == 'scheduled' then
     set_field(command, F.run_at, run_at)

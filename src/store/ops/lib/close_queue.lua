@@ -1,10 +1,11 @@
 -- close_queue: brings the wheel of a queue to its state after a claim.
 --
 -- defines: close_queue
--- needs: transaction, records, wheel_reader
+-- needs: transaction, records, wheel_reader, key_reader
 
 -- Stages the wheel as it is after this call. Returns the priority at its front, nil if it is empty.
 local function close_queue(queue)
+  if key_reader then key_reader.close_passes(queue) end
   local member, front, kept, slots_of_priority, emptied = next_unvisited(queue), nil, nil, nil, nil
   if member then front = string.byte(member) - 48 end
   for _, entry in ipairs(queue.visited) do

@@ -17,8 +17,10 @@ for i = 1, number do
     is_named[key] = true
   end
   local state, placement, lease = unpack(redis.pcall('HMGET', key, F.state, F.placement, F.lease))
-  if placement and #placement > L.placement.bytes then
-    queue = string.sub(placement, L.placement.bytes + 1)
+  -- The name of the queue is behind the digest of the key, if the task has one.
+  local name_at = placement and L.placement.bytes + ((string.byte(placement, L.placement.byte_options) or 0) % 8 < 4 and 9 or 1)
+  if placement and #placement >= name_at then
+    queue = string.sub(placement, name_at)
     if raw_records[queue] == nil then raw_records[queue], queues[#queues + 1] = false, queue end
   end
   -- Most tasks have no fields that their end reads, and leases have no claim id.

@@ -70,7 +70,7 @@ local function hand_over()
   for queue, list in pairs(tasks_of) do
     for i = list.first, #list do
       local task = list[i].task
-      enqueue(queue, task[F.priority], task[F.slot], task[F.seq], task.id)
+      enqueue(task, task[F.seq])
     end
   end
   return handed

@@ -18,7 +18,7 @@ local CHECKED_FIELDS = { F.expires_at, F.run_at, F.claim_digest, F.dedupe_digest
 -- Numbers that may be missing, but not anything else.
 local OPTIONAL_NUMBERS = { F.expires_at, F.retain_ms }
 -- Limits of the sums of one script.
-local MAX_SLOTS, MAX_QUEUES = 16384, 4096
+local MAX_SLOTS, MAX_QUEUES = 32768, 4096
 -- State -> how long an ended task without its own retention is kept; set by the script.
 local default_retain_ms = {}
 local UNREADABLE, known_tasks, checks = {}, {}, {}
@@ -51,10 +51,12 @@ local function is_waiting(task)
 end
 
 -- Returns the task's score in an index, nil if it must not be there; and whether any score will do.
-local function expected_score(task, kind, rest)
+local function expected_score(task, member, kind, rest)
   local state, queue = task[F.state], task[F.queue]
   if kind == 'slot' then
-    return state == 'ready' and base .. 'slot:' .. rest == key_of(task) and tonumber(task[F.seq]) or nil
+    local is_right = state == 'ready' and base .. 'slot:' .. rest == key_of(task)
+    if task[F.key_digest] == '' then return is_right and tonumber(task[F.seq]) or nil end
+    return is_right and member == keyed_member(task[F.key_digest], task[F.seq], task.id) and 0 or nil
   elseif kind == 'scheduled' or kind == 'leased' then
     return state == kind and rest == queue and tonumber(task[SCORE_FIELD[kind]]) or nil
   elseif kind == 'ended' then
@@ -70,24 +72,26 @@ local function expected_score(task, kind, rest)
   end
 end
 
--- A task is in the index base .. `index` if its state says so, at the score of its fields.
-function checks.index_entry(flag, id, index)
+-- A task is in the index base .. `index` if its state says so, at the score of its fields. A member is its id, except in a
+-- keyed slot queue.
+function checks.index_entry(flag, member, index)
+  local kind, rest = string.match(index, '^(%a+):?(.*)$')
+  local id = kind == 'slot' and string.sub(rest, -2) == ':k' and string.sub(member, 15) or member
   local task = find_task(id)
   if task == UNREADABLE then return end
-  local kind, rest = string.match(index, '^(%a+):?(.*)$')
   local key, expected, any_score, score = base .. index, nil, false, nil
-  if task then expected, any_score = expected_score(task, kind, rest) end
+  if task then expected, any_score = expected_score(task, member, kind, rest) end
   if kind == 'claim' then
     score = call('SISMEMBER', key, id) == 1 and 0
   else
-    score = tonumber(call('ZSCORE', key, id))
+    score = tonumber(call('ZSCORE', key, member))
   end
   if expected and not score then
     flag('missing, but state is ' .. task[F.state] .. ' in queue ' .. task[F.queue], 'added')
     if kind == 'claim' then
       write('SADD', key, id)
     elseif kind == 'slot' then
-      enqueue(task[F.queue], task[F.priority], task[F.slot], expected, id)
+      enqueue(task, task[F.seq])
     else
       zset_add(key, expected, id)
       if kind == 'ended' then know_piece(nil, task) end
@@ -98,9 +102,12 @@ function checks.index_entry(flag, id, index)
     if kind == 'claim' then
       write_last('SREM', key, id)
     elseif kind == 'slot' then
-      local queue, priority, slot, piece = string.match(rest, '^([^:]*):(%d+):(%d+):?(%d*)$')
-      -- No piece has a negative seq.
-      if piece == '' then dequeue(queue, priority, slot, -1, id) else zset_remove(key, id) end
+      local queue, priority, slot, suffix = string.match(rest, '^([^:]*):(%d+):(%d+)(.*)$')
+      if suffix == '' or suffix == ':k' then
+        local entry = slot_of(queue, priority, slot, suffix)
+        entry.added, entry.has_removals = entry.added - 1, true
+      end
+      zset_remove(key, member)
     elseif kind == 'ended' then
       local queue, state, piece = string.match(rest, '^([^:]*):(%a+):?(%d*)$')
       if piece == '' then remove_from_head(ended_list(queue, state)) end
@@ -110,7 +117,7 @@ function checks.index_entry(flag, id, index)
     end
   elseif expected and not any_score and score ~= expected then
     flag('score is ' .. digits(score) .. ', expected ' .. digits(expected), 'corrected')
-    zset_add(key, expected, id)
+    zset_add(key, expected, member)
   end
   if (kind == 'slot' or kind == 'ended') and expected and score then know_piece(flag, task) end
   if expected and (kind == 'scheduled' or kind == 'leased') and score ~= expected then due_no_later(task[F.queue], expected) end

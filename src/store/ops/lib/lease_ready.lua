@@ -63,6 +63,6 @@ local function lease_ready(queue_names, tokens_at, at, left_out)
     end
   end
   -- A wrong front is corrected.
-  local has_changed = taken > 0 or has_set_back or is_front_wrong
+  local has_changed = taken > 0 or has_moved or is_front_wrong
   return { is_full and 1 or 0, passed_expired, handouts, fronts, unreadable }, has_changed
 end

@@ -6,7 +6,7 @@
 -- Returns the list in which the task must be, and its position there; nil: it is in none.
 local function list_of(task)
   local state = task[F.state]
-  if state == 'ready' then return slot_of(task[F.queue], task[F.priority], task[F.slot]), task[F.seq] end
+  if state == 'ready' then return slot_of(task[F.queue], task[F.priority], task[F.slot], task[F.key_digest]), task[F.seq] end
   if state ~= 'scheduled' and state ~= 'leased' then return ended_list(task[F.queue], state), task[F.end_seq] end
 end
 

@@ -1,27 +1,9 @@
--- queue_invariants: the invariants of a queue as a whole, of the counters, and of the wheel.
+-- queue_invariants: the invariants of a queue as a whole, and of the counters.
 --
--- defines: checks.queue, checks.last_turn, checks.last_seq, checks.settings, checks.wheel_entry
--- needs: invariants, retained_invariants
--- keys: callers, wheel:<queue>, settings_copy:<queue>, settings:<queue>, settings_index, queues, due,
---   slot:<queue>:<priority>:<slot>, scheduled:<queue>, leased:<queue>, ended:<queue>:<state>
-
--- The front and the flags in the record of a queue are those of its wheel and of its settings.
-local function check_front(flag, queue, record)
-  local member = call('ZRANGE', base .. 'wheel:' .. queue, 0, 0)[1]
-  local expected, front = member and tonumber(string.match(member, '^%d+')), front_of(record)
-  local paused = call('HGET', base .. 'settings_copy:' .. queue, 'paused') == '1'
-  if paused ~= is_paused(record) then
-    flag('it is ' .. (paused and 'paused' or 'not paused') .. ', but its record says otherwise', 'corrected')
-    record[L.queue.flags] = record[L.queue.flags] + (paused and 1 or -1)
-    record[L.queue.behind] = true
-  end
-  if front ~= expected then
-    flag('priority at the front is ' .. (front or 'none') .. ', expected ' .. (expected or 'none'), 'corrected')
-    set_front(queue, expected)
-    if expected and not paused then notify('ready ' .. expected .. ' ' .. queue) end
-  end
-  return member ~= nil
-end
+-- defines: checks.queue, checks.last_turn, checks.last_seq, checks.settings
+-- needs: invariants, retained_invariants, wheel_invariants
+-- keys: callers, settings_copy:<queue>, settings:<queue>, settings_index, queues, due, scheduled:<queue>, leased:<queue>,
+--   ended:<queue>:<state>
 
 -- The time of a queue in `due` is not later than that of its first task, nor than that of its record.
 local function check_due(flag, queue, record)
@@ -64,6 +46,7 @@ function checks.queue(flag, queue)
   local has_ready, has_due = check_front(flag, queue, record), check_due(flag, queue, record)
   check_ended_flags(flag, queue, record)
   check_ended_heads(flag, queue, record)
+  check_passes(flag, queue, record)
   local is_listed = call('ZSCORE', base .. 'queues', queue)
   local exists = has_ready or has_due or record[L.queue.submitted] > 0 or call('EXISTS', base .. 'settings_copy:' .. queue) == 1
   if exists and not is_listed then
@@ -112,29 +95,4 @@ function checks.settings(flag, queue)
     flag('in settings_index, but they do not exist', 'removed')
     zset_remove(key, queue)
   end
-end
-
--- A slot queue is on the wheel, in the range of its priority, if and only if it has tasks. If only its pieces have some, the
--- first one becomes its head.
-function checks.wheel_entry(flag, queue, member)
-  local wheel, slot, record = base .. 'wheel:' .. queue, base .. 'slot:' .. queue .. ':' .. member, record_of(queue)
-  local size, score = call('ZCARD', slot), tonumber(call('ZSCORE', wheel, member))
-  if size == 0 and record.tail ~= '' then
-    use_pieces()
-    local ids = move_first_piece(record, member, slot)
-    if ids then
-      flag('its head is empty, but pieces are left', 'moved')
-      size = #ids
-    end
-  end
-  if size == 0 then
-    if not score then return end
-    flag('on the wheel without a ready task', 'removed')
-    zset_remove(wheel, member)
-    return
-  end
-  local from = (9 - tonumber(string.match(member, '^%d+'))) * TURNS
-  if score and score >= from and score < from + TURNS then return end
-  flag((score and 'outside its priority on the wheel' or 'missing from the wheel') .. ', with ' .. size .. ' ready tasks', 'added')
-  zset_add(wheel, from + next_turn(), member)
 end

@@ -8,7 +8,7 @@ local WAITING_FIELDS = { F.expires_at, F.dedupe_digest, F.completion_watched, F.
 -- Takes the task out of the indexes of waiting tasks. Returns false if it does not wait.
 local function stop_waiting(task)
   if task[F.state] == 'ready' then
-    dequeue(task[F.queue], task[F.priority], task[F.slot], task[F.seq], task.id)
+    dequeue(task)
   elseif task[F.state] == 'scheduled' then
     zset_remove(base .. 'scheduled:' .. task[F.queue], task.id)
   else

@@ -25,7 +25,7 @@ end
 -- Gives the waiting task `old` the content of `new`, with no attempts used. Its time starts again with debounce, and if it
 -- waits for the retry of its old content; a successor's with each mode but replace.
 local function replace(old, new)
-  local options, queue, slot, was = new.options, old[F.queue], old[F.slot], old[F.state]
+  local options, queue, was = new.options, old[F.queue], old[F.state]
   local _, priority, _, max_attempts, _, fields_read = struct.unpack(L.placement.before_created_at, new.placement)
   local is_successor, due = (old[F.predecessor] or '') ~= '', nil
   local waits_for_retry = was == 'scheduled' and old[F.ended_state] == 'scheduled' and old[F.ended_run_at] == tonumber(old[F.run_at])
@@ -60,24 +60,25 @@ local function replace(old, new)
     set_field(command, F.run_at, options.run_at or '')
   end
   local old_seq, is_moved = seq, was == 'ready' and (state ~= 'ready' or old[F.priority] ~= priority)
-  if is_moved then dequeue(queue, old[F.priority], slot, old[F.seq], old.id) end
+  if is_moved then dequeue(old) end
+  old[F.priority] = priority
   if was == 'scheduled' and state == 'ready' then zset_remove(base .. 'scheduled:' .. queue, old.id) end
   if restarts and state == 'scheduled' then
     schedule(old, options.run_at)
   elseif restarts then
     -- Ready from now on, behind the tasks that are ready.
-    seq = next_seq(record_of(queue), queue, priority, slot, old[F.options])
+    seq = next_seq(old)
     set_field(command, F.seq, seq)
     set_field(command, F.ready_at, now)
   elseif is_moved and record_of(queue).has_slot_pieces then
     -- A list with pieces has its own positions.
-    seq = next_seq(record_of(queue), queue, priority, slot, old[F.options])
+    seq = next_seq(old)
     set_field(command, F.seq, seq)
   end
   if state == 'ready' and was == 'ready' and restarts and not is_moved then
-    requeue(queue, priority, slot, old_seq, seq, old.id)
+    requeue(old, old_seq, seq)
   elseif state == 'ready' and (is_moved or restarts) then
-    enqueue(queue, priority, slot, seq, old.id)
+    enqueue(old, seq)
   end
   if state ~= was then
     set_field(command, F.state, state)

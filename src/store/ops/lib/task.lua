@@ -53,7 +53,10 @@ local function try_task(id, names)
   if values.err then return nil, values.err end
   local state, placement, lease, ending = unpack(values, 1, 4)
   if not state then return nil end
-  if not placement or #placement <= L.placement.bytes or byte(placement) ~= L.placement.version
+  -- The digest of its key, if it has one, and the name of its queue.
+  local options = placement and byte(placement, L.placement.byte_options) or 0
+  local name_at = L.placement.bytes + (options % 8 < 4 and 9 or 1)
+  if not placement or #placement < name_at or byte(placement) ~= L.placement.version
     or state == 'leased' and not lease or lease and (#lease < L.lease.bytes or byte(lease) ~= L.lease.version)
     or ending and (#ending < L.ending.bytes or byte(ending) ~= L.ending.version) then
     return nil, 'UNREADABLE record of a task'
@@ -64,7 +67,8 @@ local function try_task(id, names)
     worker = string.sub(lease, at)
   end
   local task = setmetatable({ id = id, key = key, packed_placement = placement, packed_ending = ending, [F.state] = state,
-    [F.queue] = string.sub(placement, L.placement.bytes + 1), [F.options] = byte(placement, L.placement.byte_options),
+    [F.queue] = string.sub(placement, name_at), [F.key_digest] = string.sub(placement, L.placement.bytes + 1, name_at - 1),
+    [F.options] = options,
     [F.lease_token] = token or false, [F.lease_until] = lease_until, [F.leased_at] = leased_at, [F.lease_set_at] = set_at,
     [F.lease_ms] = lease_ms, [F.acquired] = acquired or 0, [F.has_claim] = has_claim, [F.worker] = worker }, FIELDS_OF_TASK)
   for i = 1, #names do task[names[i]] = values[i + 4] end

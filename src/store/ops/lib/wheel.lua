@@ -1,18 +1,23 @@
 -- wheel: puts tasks into slot queues and takes them out. Before the commit it works out the consequences for the wheel,
 -- for its front in the record of the queue, and for waiting workers. See wheel_reader for a picture of the wheel.
 --
+-- Tasks with a key stand in a slot queue of their own, a keyed one: all scores are 0, and a member is the digest of the key, the
+-- seq and the id, so that the tasks of a key lie together in their order.
+--
 -- defines: TURNS, changed_slots, slot_of, next_seq, enqueue
--- needs: prelude, transaction, records, front, pieces
+-- needs: prelude, transaction, records, front, pieces, passes, keyed_member
 -- sets: stage_wheels
--- keys: slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>
+-- keys: slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, slot:<queue>:<priority>:<slot>:k, wheel:<queue>
 
 -- Turns of one priority on a wheel; a score is (9 - priority) * TURNS + turn.
 local TURNS = 2 ^ 49
 -- Slot queues that change, by key; and by queue, in the order of the call.
 local entries, changed_slots = {}, {}
 
-local function slot_of(queue, priority, slot)
+-- Returns the slot queue for tasks with this digest of their key; '': without a key.
+local function slot_of(queue, priority, slot, key_digest)
   local member = priority .. ':' .. slot
+  if key_digest ~= '' then member = member .. ':k' end
   local key = base .. 'slot:' .. queue .. ':' .. member
   local entry = entries[key]
   if entry then return entry end
@@ -23,14 +28,16 @@ local function slot_of(queue, priority, slot)
   return entry
 end
 
--- Returns the position for a task that comes behind all others of its slot queue. Only keyless tasks, whose bit in the
--- `options` of their placement is 4, make slot queues so long that they need pieces.
-local function next_seq(record, queue, priority, slot, options)
-  local seq, may_begin = record[L.queue.seq] + 1, record[L.queue.ready] >= L.queue.piece and options % 8 >= 4
+-- Returns the position for a task that comes behind all others of its slot queue, or in a keyed one behind those of its key.
+-- Only slot queues of tasks without a key become so long that they need pieces.
+local function next_seq(task)
+  local queue = task[F.queue]
+  local record = record_of(queue)
+  local seq, may_begin = record[L.queue.seq] + 1, record[L.queue.ready] >= L.queue.piece
   record[L.queue.behind] = true
-  if may_begin or record.has_slot_pieces then
+  if (may_begin or record.has_slot_pieces) and task[F.key_digest] == '' then
     use_pieces()
-    local position = next_in_pieces(record, slot_of(queue, priority, slot), seq, may_begin)
+    local position = next_in_pieces(record, slot_of(queue, task[F.priority], task[F.slot], ''), seq, may_begin)
     if position and position < seq then return position end
     seq = position or seq
   end
@@ -38,15 +45,21 @@ local function next_seq(record, queue, priority, slot, options)
   return seq
 end
 
--- A slot that comes onto the wheel waits behind those that have had no turn since.
-local function enqueue(queue, priority, slot, seq, id)
-  local entry, record, piece = slot_of(queue, priority, slot), record_of(queue), nil
+-- Puts a task into its slot queue. A slot that comes onto the wheel waits behind those that have had no turn since.
+local function enqueue(task, seq)
+  local queue, key_digest = task[F.queue], task[F.key_digest]
+  local entry, record, piece = slot_of(queue, task[F.priority], task[F.slot], key_digest), record_of(queue), nil
+  if key_digest ~= '' then
+    entry.added = entry.added + 1
+    zset_add(entry.key, '0', keyed_member(key_digest, seq, task.id))
+    return
+  end
   if record.has_slot_pieces then
     use_pieces()
     piece = piece_of(record, entry, seq, true)
   end
   if not piece then entry.added = entry.added + 1 end
-  zset_add(piece or entry.key, seq, id)
+  zset_add(piece or entry.key, digits(seq), task.id)
 end
 
 stage_wheels = function()
@@ -82,6 +95,10 @@ stage_wheels = function()
         removed = removed or {}
         removed[entry.member] = true
         zset_remove(wheel, entry.member)
+        if record.passes ~= '' then
+          local _, set_pass = define_passes()
+          set_pass(record, entry.member)
+        end
       end
     end
     if highest_added or removed then

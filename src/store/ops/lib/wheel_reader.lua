@@ -6,23 +6,21 @@
 --   [9:17] [9:803]   | [4:812] [4:7] [4:11]           |
 --     |  front                            rear        slot queue: tasks of one slot and priority, oldest first
 --     '------------------------------------------------'
---   A turn takes one task of the slot at the front. A slot with more tasks goes to the rear of its priority, an empty
---   slot leaves the wheel. A call turns a copy: it reads the wheel in pages, keeps the slots that have had a turn in
---   `rear`; `close_queue` stages the new scores.
---
--- An entry that cannot be handed out stays in its slot queue, behind all others: it moves there when a call passes it over,
--- and a call that meets one there goes on with the next slot.
+--   A turn takes one task of the slot at the front, or of a keyed slot queue one task of each key. A slot with more tasks goes
+--   to the rear of its priority, an empty slot leaves the wheel. A call turns a copy: it reads the wheel in pages, keeps the
+--   slots that have had a turn in `rear`; `close_queue` stages the new scores.
 --
 -- The script sets the limits `max_tasks` and `bytes_left` first.
 --
--- defines: open_queue, next_unvisited, next_task; max_tasks, bytes_left, taken, is_full, passed_expired, unreadable, has_set_back
+-- defines: open_queue, next_unvisited, peek, advance; max_tasks, bytes_left, taken, is_full, examined, passed_expired,
+--   unreadable, has_moved; key_reader, the functions of key_reader once a call needs them
 -- needs: prelude, clock, transaction, records, pieces, claimable
 -- keys: task:<id>, slot:<queue>:<priority>:<slot>, slot:<queue>:<priority>:<slot>:<piece>, wheel:<queue>, leased:<queue>
 local max_tasks, bytes_left
 -- Tasks taken; tasks examined; 1 if an expired task was passed over; whether a limit of the call is reached.
 local taken, examined, passed_expired, is_full = 0, 0, 0, false
--- Tasks that cannot be read: {index of the queue, id}; whether entries move behind all others.
-local unreadable, has_set_back = {}, false
+-- Tasks that cannot be read: {index of the queue, id}; whether the call changes the order of tasks that it does not take.
+local unreadable, has_moved, key_reader = {}, false, nil
 
 -- Returns the queue with the first page of its wheel, whose number of members is `size`. `index` is its position in the call's
 -- list of queues.
@@ -75,7 +73,8 @@ end
 -- Ends the turn of `entry`.
 local function advance(queue, entry, is_from_rear)
   if is_from_rear then queue.rear_at = queue.rear_at + 1 else queue.page_at = queue.page_at + 1 end
-  local has_more, visited = peek(queue, entry), queue.visited
+  local has_more, visited = nil, queue.visited
+  if entry.pass then has_more = key_reader.end_pass(queue, entry) else has_more = peek(queue, entry) end
   if entry.is_served then
     queue.turns = queue.turns + 1
     entry.turn = queue.turns
@@ -87,60 +86,4 @@ local function advance(queue, entry, is_from_rear)
   entry.is_gone = not has_more and not entry.has_skipped
   entry.is_served = false
   if not is_from_rear then visited[#visited + 1] = entry end
-end
-
--- Takes the next task off the queue's wheel: returns its id, its key, and what read_claimable returns behind the state; nil if
--- the queue is empty or a limit of the call is reached.
-local function next_task(queue)
-  while not is_full do
-    -- The entry whose turn it is. Within a priority, entries without a turn come first.
-    local member, rear, entry = next_unvisited(queue), queue.rear and queue.rear[queue.rear_at], queue.current
-    local priority = member and string.byte(member) - 48
-    local is_from_rear = rear and (not member or priority < rear.priority)
-    if is_from_rear then
-      entry = rear
-    elseif not member then
-      queue.is_empty = true
-      return nil
-    elseif not entry or entry.member ~= member then
-      entry = { member = member, priority = priority, key = queue.slots .. member, ids = nil, id_at = 1, read = 0, taken = nil,
-        is_drained = false, has_skipped = false, is_served = false, turn = false, is_gone = false }
-      queue.current = entry
-    end
-    local id = peek(queue, entry)
-    if not id then
-      advance(queue, entry, is_from_rear)
-    else
-      local key = base .. 'task:' .. id
-      local state, document, placement, lease, expires_at, progress, max_run_ms = read_claimable(key)
-      examined = examined + 1
-      local has_expired = state and (tonumber(expires_at) or now + 1) <= now
-      if state ~= 'ready' or has_expired then
-        -- The entry stays in its slot queue, behind all others: `set_back` is more than any seq.
-        local set_back, score = 2 ^ 52, nil
-        if has_expired then passed_expired = 1 else score = tonumber(call('ZSCORE', entry.key, id)) end
-        if not state and document then unreadable[#unreadable + 1] = { queue.index, id } end
-        entry.id_at, entry.has_skipped = entry.id_at + 1, true
-        if score and score < set_back then
-          zset_add(entry.key, digits(score + set_back), id)
-          has_set_back = true
-        elseif score then
-          -- It and all behind it were set back by an earlier call.
-          entry.id_at, entry.is_drained = #entry.ids + 1, true
-        end
-        is_full = examined >= 500
-      else
-        local bytes = #document + #(progress or '')
-        if taken > 0 and bytes > bytes_left then
-          is_full = true
-        else
-          bytes_left, taken = bytes_left - bytes, taken + 1
-          entry.id_at, entry.is_served = entry.id_at + 1, true
-          if entry.taken then entry.taken[#entry.taken + 1] = id else entry.taken = { 'ZREM', entry.key, id } end
-          advance(queue, entry, is_from_rear)
-          return id, key, document, placement, lease, expires_at, progress, max_run_ms
-        end
-      end
-    end
-  end
 end

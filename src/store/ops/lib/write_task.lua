@@ -27,7 +27,7 @@ local function write_task(task, command)
   end
   if writes_placement then
     set_field(staged, F.placement, struct.pack(L.placement.format, L.placement.version, task[F.priority], task[F.slot], task[F.max_attempts],
-      task[F.attempts], task[F.options], task[F.created_at], task[F.ready_at], task[F.seq]) .. task[F.queue])
+      task[F.attempts], task[F.options], task[F.created_at], task[F.ready_at], task[F.seq]) .. task[F.key_digest] .. task[F.queue])
   end
   if writes_lease then
     set_field(staged, F.lease, struct.pack(L.lease.format, L.lease.version, task[F.lease_token], task[F.lease_until], task[F.leased_at],
