@@ -13,6 +13,8 @@ use crate::domain::time::TimestampMs;
 const FORMAT_DROPPED: u8 = 0;
 /// Format byte of a document: the length of the attributes in four bytes, the attributes, the payload.
 const FORMAT_WITH_ATTRIBUTES: u8 = 1;
+/// Format byte of a document with no attribute but a key: the length of the key in two bytes, the key, the payload.
+const FORMAT_WITH_KEY: u8 = 2;
 
 /// Encodes JSON as an opaque value.
 pub(super) fn encode(document: &RawValue) -> Vec<u8> {
@@ -39,6 +41,14 @@ pub(super) fn encode_document(attributes: &Attributes, payload: &RawValue) -> Re
     if *attributes == Attributes::default() {
         return Ok(encode(payload));
     }
+    if let Attributes { key: Some(key), tags, headers } = attributes
+        && tags.is_empty()
+        && headers.is_empty()
+        && let Ok(length) = u16::try_from(key.len())
+    {
+        let length = length.to_be_bytes();
+        return Ok([&[FORMAT_WITH_KEY], &length[..], key.as_bytes(), payload.get().as_bytes()].concat());
+    }
     let attributes = serde_json::to_vec(attributes).map_err(|error| Error::Unexpected(error.to_string()))?;
     let length = (attributes.len() as u32).to_be_bytes();
     Ok([&[FORMAT_WITH_ATTRIBUTES], &length[..], &attributes, payload.get().as_bytes()].concat())
@@ -46,12 +56,20 @@ pub(super) fn encode_document(attributes: &Attributes, payload: &RawValue) -> Re
 
 /// Decodes the result of [`encode_document`].
 pub(super) fn decode_document(bytes: &[u8]) -> Option<(Attributes, RawJson)> {
-    let Some(behind) = bytes.strip_prefix(&[FORMAT_WITH_ATTRIBUTES]) else {
-        return Some((Attributes::default(), decode(bytes)?));
-    };
-    let (length, rest) = behind.split_first_chunk::<4>()?;
-    let (attributes, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    Some((serde_json::from_slice(attributes).ok()?, decode(payload)?))
+    match bytes.split_first()? {
+        (&FORMAT_WITH_ATTRIBUTES, behind) => {
+            let (length, rest) = behind.split_first_chunk::<4>()?;
+            let (attributes, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            Some((serde_json::from_slice(attributes).ok()?, decode(payload)?))
+        }
+        (&FORMAT_WITH_KEY, behind) => {
+            let (length, rest) = behind.split_first_chunk::<2>()?;
+            let (key, payload) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+            let key = Some(std::str::from_utf8(key).ok()?.to_owned());
+            Some((Attributes { key, ..Attributes::default() }, decode(payload)?))
+        }
+        _ => Some((Attributes::default(), decode(bytes)?)),
+    }
 }
 
 /// Encodes a reported error as an opaque value.
@@ -95,8 +113,9 @@ mod tests {
     #[test]
     fn documents_round_trip_byte_for_byte() {
         let payload = RawValue::from_string(r#"{"a": 12345678901234567890, "b":[ ]}"#.into()).unwrap();
-        let key = Attributes { key: Some("k".into()), tags: vec!["t".into()], ..Attributes::default() };
-        for attributes in [Attributes::default(), key] {
+        let key = Attributes { key: Some("k\u{e9}".into()), ..Attributes::default() };
+        let tagged = Attributes { tags: vec!["t".into()], ..key.clone() };
+        for attributes in [Attributes::default(), key, tagged] {
             let (decoded, document) = decode_document(&encode_document(&attributes, &payload).unwrap()).unwrap();
             assert_eq!(decoded, attributes);
             assert_eq!(document.get(), payload.get());
@@ -114,7 +133,18 @@ mod tests {
 
     #[test]
     fn record_of_any_bytes_does_not_panic() {
-        for bytes in [&b""[..], b"\0", b"{", b"\x01", b"\x01\0\0\0\xffx", b"\x02{}", b"9abc", b"\xff"] {
+        for bytes in [
+            &b""[..],
+            b"\0",
+            b"{",
+            b"\x01",
+            b"\x01\0\0\0\xffx",
+            b"\x02{}",
+            b"\x02\0\x01\xff1",
+            b"\x02\0\x09k1",
+            b"9abc",
+            b"\xff",
+        ] {
             assert!(decode_document(bytes).is_none());
             assert!(decode_error(bytes).is_none());
         }
