@@ -5,7 +5,8 @@
 -- A pass that this call begins serves all keys. A pass that an earlier call has left in the middle serves no task that came
 -- after it had begun, so that new keys do not prolong it.
 --
--- A pass is at line `line_at` of those that the call has read, see key_lines. `is_cut`: a limit of the call is reached.
+-- A pass is at line `line_at` of those that the call has read, see key_lines. `served` is the key that had its turn last.
+-- `is_cut`: a limit of the call is reached.
 --
 -- defines: the end of define_key_reader(), which returns a table of functions: begin_pass, next_in_pass, serve_key, pass_over,
 --   end_pass, close_passes
@@ -17,15 +18,16 @@ local MAX_PASSED_OVER = 8
 
 -- Begins the pass over the keys of an entry, whose first members are `members`: as many as are read ahead and one, or all.
 local function begin_pass(queue, entry, members)
-  local pass = { lines = {}, line_at = 1, begins_behind = '', has_all = false, seen = 0, step = queue.read_ahead + 1,
-    stored_key = false, until_seq = false, has_left = false, is_cut = false, earlier = false, size = false }
+  local pass = { lines = {}, line_at = 1, served = '', begins_behind = '', has_all = false, seen = 0,
+    step = queue.read_ahead + 1, stored_key = false, until_seq = false, has_left = false, is_cut = false, earlier = false, size = false }
   entry.pass, entry.only = pass, false
   if queue.record.passes ~= '' then
     local find_pass = define_passes()
     local key_digest, until_seq = find_pass(queue.record, entry.member)
     if key_digest then
       -- The turn has begun: it ends at the rear, also if nothing is left to serve.
-      pass.begins_behind, pass.stored_key, pass.until_seq, entry.is_served = key_digest, key_digest, until_seq, true
+      pass.served, pass.begins_behind, pass.stored_key, pass.until_seq = key_digest, key_digest, key_digest, until_seq
+      entry.is_served = true
       return
     end
   end
@@ -65,7 +67,7 @@ end
 -- The key has had its turn.
 local function serve_key(pass)
   local line = pass.lines[pass.line_at]
-  line.at, pass.line_at = line.at + 1, pass.line_at + 1
+  line.at, pass.line_at, pass.served = line.at + 1, pass.line_at + 1, line.key_digest
 end
 
 -- Passes over a task that cannot be handed out. Its key keeps its turn. If the task has expired, it keeps its place; if it is
@@ -106,7 +108,7 @@ local function end_pass(queue, entry)
     end
   end
   pass.lines, pass.line_at, pass.begins_behind, pass.until_seq, pass.has_left, pass.earlier = left, 1, '', false, false, earlier
-  pass.has_all = has_start
+  pass.has_all, pass.served = has_start, ''
   return true
 end
 
@@ -130,7 +132,9 @@ local function close_passes(queue)
     end
   end
   if not pass then return end
-  local served = pass.line_at > 1 and pass.lines[pass.line_at - 1].key_digest or pass.begins_behind
+  -- A call that has reached the limit of tasks that it examines goes on behind the keys that it has passed over.
+  local served, line = pass.served, pass.lines[pass.line_at - 1]
+  if examined >= 500 and line then served = line.key_digest end
   if served ~= (pass.stored_key or '') then
     -- A malformed member may be shorter.
     served = string.sub(served .. string.rep('\0', 8), 1, 8)
