@@ -136,6 +136,14 @@ impl Names {
                 (200, json!({"results": results}))
             }
             Reply::Met(submitted, claimed) => {
+                // A task that was there before is read behind the submit: the claim may have taken it.
+                let is_taken = seen["submit"]["state"] == "leased";
+                let taken = match &**submitted {
+                    Reply::Task(200, task) if is_taken => claimed.tasks.iter().find(|one| one.name == task.name),
+                    _ => None,
+                };
+                let taken = taken.map(|task| Reply::Task(200, Box::new(task.clone())));
+                let submitted = taken.as_ref().unwrap_or(submitted);
                 let (status, submitted) = self.wanted(submitted, true, &mut seen["submit"]);
                 let tasks = self.claimed(Some(claimed), &mut seen["claim"]["tasks"]);
                 (status, json!({"submit": submitted, "claim": {"tasks": tasks}}))
