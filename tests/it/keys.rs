@@ -13,6 +13,7 @@ use slotwheel::domain::task::NewTask;
 use slotwheel::store::Caller;
 use slotwheel::store::ops::cancel::cancel;
 use slotwheel::store::ops::release::{Release, Releaser, release};
+use slotwheel::store::ops::retry::retry;
 
 use crate::support::script_lab::{Lab, id, in_one_slot, of_key, want};
 use crate::support::{Fixture, text};
@@ -214,6 +215,18 @@ async fn cancelled_tasks_of_a_key_leave_no_debt() {
 }
 
 #[tokio::test]
+async fn expired_task_that_is_retried_comes_behind_the_others_of_its_key() {
+    let lab = Lab::start().await;
+    let expiring = of_key("a", 1000..1001).remove(0);
+    submit(&lab, &[NewTask { expires_in_ms: Some(1000), ..expiring }]).await;
+    submit(&lab, &of_key("a", 1100..1101)).await;
+    lab.at(2000);
+    retry(lab.shard(), &mut Caller::new(), &[id(1000)]).await.expect("retried");
+    assert_eq!(claim(&lab, 2, 1).await, ids(&[1100, 1000]));
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn pass_ends_with_the_tasks_of_its_slot() {
     let lab = Lab::start().await;
     let keys = keys(2);
@@ -221,10 +234,11 @@ async fn pass_ends_with_the_tasks_of_its_slot() {
     submit(&lab, &of_key(&keys[1], 1100..1101)).await;
     assert_eq!(claim(&lab, 1, 1).await, ids(&[1000]));
     cancel(lab.shard(), &mut Caller::new(), &[id(1100)]).await.expect("cancelled");
-    // A new pass begins with the first key.
+    // A new pass begins with the first key, and comes before what was submitted later.
     submit(&lab, &of_key(&keys[0], 1200..1201)).await;
     submit(&lab, &of_key(&keys[1], 1300..1301)).await;
-    assert_eq!(claim(&lab, 2, 1).await, ids(&[1200, 1300]));
+    submit(&lab, &in_one_slot(1400..1401)).await;
+    assert_eq!(claim(&lab, 3, 1).await, ids(&[1200, 1300, 1400]));
     lab.end().await;
 }
 
