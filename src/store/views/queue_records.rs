@@ -108,9 +108,6 @@ pub struct KeyedMember {
 }
 
 impl KeyedMember {
-    /// Its length, in bytes.
-    const BYTES: usize = KeyDigest::BYTES + 6 + 16;
-
     /// Reads a member. `None`: it is malformed.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (key_digest, rest) = bytes.split_at_checked(KeyDigest::BYTES)?;
@@ -119,14 +116,14 @@ impl KeyedMember {
         Some(KeyedMember { key_digest: KeyDigest::from_bytes(key_digest)?, seq, id: TaskId::from_bytes(id)? })
     }
 
+    /// Returns the bytes of a place in a keyed slot queue: the start of the member there.
+    pub fn place(key_digest: KeyDigest, seq: i64) -> Vec<u8> {
+        key_digest.as_bytes().iter().chain(seq.to_be_bytes().iter().skip(2)).copied().collect()
+    }
+
     /// Returns the bytes of the member.
     pub fn to_bytes(self) -> Vec<u8> {
-        let seq = self.seq.to_be_bytes();
-        let mut bytes = Vec::with_capacity(Self::BYTES);
-        bytes.extend(self.key_digest.as_bytes());
-        bytes.extend(seq.iter().skip(2));
-        bytes.extend(self.id.as_bytes());
-        bytes
+        [&Self::place(self.key_digest, self.seq)[..], self.id.as_bytes()].concat()
     }
 }
 

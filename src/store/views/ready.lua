@@ -6,7 +6,7 @@ ARGV[4] priority    of the slot queues
 ARGV[5] limit       maximum of tasks
 ARGV[6] count       of slot queues; then for each: <slot>, and the seq behind which it begins, -1 for its start; or
                     <slot>:k, and key digest and seq, '' for its start
-RETURNS {id, seq, …} or {id, key digest and seq, …} for each slot queue
+RETURNS {id, seq, …} for each slot queue, or {member, …} for a keyed one
 MOVES   -
 COST    O(slots log queue + limit), and the empty pieces between tasks
 ]]
@@ -28,14 +28,12 @@ local function read_range(found, key, from, to)
   left = left - #page / 2
 end
 
-local function read_keyed(found, key, after)
-  if left < 1 then return end
+local function read_keyed(key, after)
+  if left < 1 then return {} end
   local from = after == '' and '-' or '(' .. after .. string.rep('\255', 17)
-  for _, member in ipairs(call('ZRANGEBYLEX', key, from, '+', 'LIMIT', 0, left)) do
-    local n = #found
-    found[n + 1], found[n + 2] = string.sub(member, 15), string.sub(member, 1, 14)
-  end
-  left = left - #found / 2
+  local members = call('ZRANGEBYLEX', key, from, '+', 'LIMIT', 0, left)
+  left = left - #members
+  return members
 end
 
 local function read_keyless(found, slot, after)
@@ -58,7 +56,7 @@ end
 for i = 1, tonumber(ARGV[6]) do
   local slot, after, found = ARGV[5 + 2 * i], ARGV[6 + 2 * i], {}
   if string.sub(slot, -2) == ':k' then
-    read_keyed(found, base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot, after)
+    found = read_keyed(base .. 'slot:' .. queue .. ':' .. priority .. ':' .. slot, after)
   else
     read_keyless(found, slot, tonumber(after))
   end

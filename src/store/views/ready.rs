@@ -3,7 +3,7 @@
 
 use deadpool_redis::redis::cmd;
 
-use super::queue_records::{KEYED, parse_wheel_member};
+use super::queue_records::{KEYED, KeyedMember, parse_wheel_member};
 use crate::domain::digest::KeyDigest;
 use crate::domain::id::TaskId;
 use crate::domain::queue::QueueName;
@@ -127,7 +127,7 @@ impl Page<'_> {
             (false, None) => Some(b"-1".to_vec()),
             (false, Some((None, seq))) => Some(seq.to_string().into_bytes()),
             (false, Some((Some(_), _))) => None,
-            (true, Some((Some(key_digest), seq))) => Some(keyed_position(key_digest, seq)),
+            (true, Some((Some(key_digest), seq))) => Some(KeyedMember::place(key_digest, seq)),
             (true, _) => Some(Vec::new()),
         }
     }
@@ -137,18 +137,6 @@ impl Page<'_> {
 pub const MAX_SEQ: i64 = (1 << 53) - 1;
 /// The highest one in a keyed slot queue, where it has 6 bytes.
 pub const MAX_KEYED_SEQ: i64 = (1 << 48) - 1;
-
-/// Returns the bytes of a position in a keyed slot queue.
-fn keyed_position(key_digest: KeyDigest, seq: i64) -> Vec<u8> {
-    key_digest.as_bytes().iter().chain(seq.to_be_bytes().iter().skip(2)).copied().collect()
-}
-
-/// Returns the key digest and the seq of such a position.
-fn parse_keyed_position(bytes: &[u8]) -> Option<(KeyDigest, i64)> {
-    let (key_digest, seq) = bytes.split_at_checked(KeyDigest::BYTES)?;
-    let seq = seq.iter().fold(0, |seq, byte| seq << 8 | i64::from(*byte));
-    Some((KeyDigest::from_bytes(key_digest)?, seq))
-}
 
 enum OccupiedSlots {
     /// The slot queues with tasks in order.
@@ -199,13 +187,11 @@ async fn read_positions(
     for (((slot, is_keyed), _), found) in slots.iter().zip(reply) {
         let (mut found, Some(slot)) = (read_list(found)?, Slot::new(*slot)) else { continue };
         while found.len() > 0 {
-            let id = TaskId::from_bytes(&found.bytes()?);
-            let place = match is_keyed {
-                true => parse_keyed_position(&found.bytes()?).map(|(key_digest, seq)| (Some(key_digest), seq)),
-                false => Some((None, found.int()?)),
-            };
-            if let (Some(id), Some((key_digest, seq))) = (id, place) {
-                positions.push((id, ReadyPosition { priority, slot, key_digest, seq }));
+            if *is_keyed {
+                let Some(KeyedMember { key_digest, seq, id }) = KeyedMember::parse(&found.bytes()?) else { continue };
+                positions.push((id, ReadyPosition { priority, slot, key_digest: Some(key_digest), seq }));
+            } else {
+                positions.push((found.id()?, ReadyPosition { priority, slot, key_digest: None, seq: found.int()? }));
             }
         }
     }
