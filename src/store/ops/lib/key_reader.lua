@@ -16,7 +16,8 @@
 -- Tasks of a key that are passed over in a turn.
 local MAX_PASSED_OVER = 8
 
--- Begins the pass over the keys of an entry, whose first members are `members`: as many as are read ahead and one, or all.
+-- Begins the pass over the keys of an entry, or goes on with it. `members` are its first ones, as many as are read ahead and one,
+-- or all; false: they are not read yet, as passes of the queue are in the middle.
 local function begin_pass(queue, entry, members)
   local pass = { lines = {}, line_at = 1, served = '', begins_behind = '', has_all = false, seen = 0,
     step = queue.read_ahead + 1, stored_key = false, until_seq = false, has_left = false, is_cut = false, earlier = false, size = false }
@@ -28,10 +29,9 @@ local function begin_pass(queue, entry, members)
       -- The turn has begun: it ends at the rear, also if nothing is left to serve.
       pass.served, pass.begins_behind, pass.stored_key, pass.until_seq = key_digest, key_digest, key_digest, until_seq
       entry.is_served = true
-      return
     end
   end
-  add_lines(pass, members)
+  if members then add_lines(pass, members) end
 end
 
 -- Returns the id and the member of the task whose turn it is; nil: the pass is over, or cut.

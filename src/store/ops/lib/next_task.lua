@@ -26,9 +26,9 @@ local function next_task(queue)
       queue.current = entry
       -- The member of a keyed slot queue ends with a k. If it has only one task, that needs no pass.
       if string.byte(member, -1) == 107 then
-        local members = call('ZRANGE', entry.key, '0', queue.read_ahead)
-        local first = members[1]
-        if first and not members[2] and #first == 30 and string.byte(first, 9) < 128 and queue.record.passes == '' then
+        local members = queue.record.passes == '' and call('ZRANGE', entry.key, '0', queue.read_ahead)
+        local first = members and members[1]
+        if first and not members[2] and #first == 30 and string.byte(first, 9) < 128 then
           entry.only, entry.ids, entry.is_drained = first, { string.sub(first, 15) }, true
         else
           key_reader = key_reader or define_key_reader()

@@ -5,6 +5,7 @@
 --
 -- defines: the end of define_passes(), which returns two functions: find_pass, set_pass
 -- needs: records
+
 -- A returned turn puts its slot in front of one in whose pass a call has stopped, so there may be several. Beyond these, the
 -- oldest pass is forgotten, and its slot queue begins a new one.
 local MAX_PASSES = 32
