@@ -30,6 +30,11 @@ async fn in_pass(lab: &Lab, served: usize) -> Result<Vec<u16>> {
     Ok([1000, 1100, 1200].into_iter().filter(|n| claimed.iter().any(|task| task.id == id(*n))).collect())
 }
 
+/// A task with a routing key and a dedupe key.
+fn deduplicated(n: u16, mode: DedupeMode) -> NewTask {
+    NewTask { key_digest: Some(KeyDigest::of_key(b"k")), ..keyed(n, mode, None) }
+}
+
 async fn give_back(lab: &Lab, n: u16, by: Releaser) -> Result<()> {
     let releases = [Release { lease_ref: lab.held(n), by, delay_ms: 0 }];
     release(lab.shard(), &mut Caller::new(), &releases).await.map(drop)
@@ -50,24 +55,20 @@ pub(super) fn all() -> Vec<Scenario> {
             "submit",
             "replaces a keyed task, with another priority",
             |lab| {
-                let key_digest = Some(KeyDigest::of_key(b"k"));
-                lab.submit(&[NewTask { key_digest, ..keyed(11, DedupeMode::Keep, None) }]).await?;
+                lab.submit(&[deduplicated(11, DedupeMode::Keep)]).await?;
             },
             |lab| {
-                let key_digest = Some(KeyDigest::of_key(b"k"));
-                lab.submit(&[NewTask { key_digest, priority: 9, ..keyed(12, DedupeMode::Replace, None) }]).await?;
+                lab.submit(&[NewTask { priority: 9, ..deduplicated(12, DedupeMode::Replace) }]).await?;
             }
         ),
         scenario!(
             "submit",
             "debounces a keyed task",
             |lab| {
-                let key_digest = Some(KeyDigest::of_key(b"k"));
-                lab.submit(&[NewTask { key_digest, ..keyed(11, DedupeMode::Keep, None) }]).await?;
+                lab.submit(&[deduplicated(11, DedupeMode::Keep)]).await?;
             },
             |lab| {
-                let key_digest = Some(KeyDigest::of_key(b"k"));
-                lab.submit(&[NewTask { key_digest, ..keyed(12, DedupeMode::Debounce, None) }]).await?;
+                lab.submit(&[deduplicated(12, DedupeMode::Debounce)]).await?;
             }
         ),
         scenario!("claim", "stops in a pass", |lab| { three_keys(lab).await? }, |lab| {
